@@ -1,0 +1,222 @@
+"""The things that cross between gateway and agent: frozen, strict when sending, tolerant when receiving.
+
+Constructing a model forbids unknown fields (a strict speaker); :meth:`WireModel.from_wire` ignores them (a tolerant
+listener), so that a newer minor version of the other side can be understood. Times are timezone-aware UTC.
+"""
+
+import hashlib
+import json
+from enum import StrEnum
+from typing import Annotated, Any, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+
+from compute_agent.contract.errors import Code, Ending
+
+ActionId = Annotated[str, StringConstraints(pattern=r"^req-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+ServerId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,253}[A-Za-z0-9])?$")]
+"""A host's name becomes part of a queue name: letters, digits, dot, dash, underscore."""
+
+
+class WireModel(BaseModel):
+    """Base of everything that is sent."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def to_wire(self) -> dict[str, Any]:
+        """Plain JSON types only: times as RFC 3339 strings."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def from_wire(cls, body: Any) -> Self:
+        """Read what another release may have sent.
+
+        :raises pydantic.ValidationError: when a field is missing or does not have its type.
+        """
+        return cls.model_validate(body, extra="ignore")
+
+
+class ActionKind(StrEnum):
+    """What an operator may ask for."""
+
+    TRIGGER_CRASH_DUMP = "trigger_crash_dump"
+
+
+class PowerState(StrEnum):
+    """The Compute API's power states by name (its numbers: 0, 1, 3, 4, 6, 7)."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    PAUSED = "paused"
+    SHUTDOWN = "shutdown"
+    CRASHED = "crashed"
+    SUSPENDED = "suspended"
+
+
+class Observation(StrEnum):
+    """What was seen of the guest after a crash dump signal."""
+
+    GUEST_PANICKED = "guest_panicked"
+    CRASH_KERNEL_STARTED = "crash_kernel_started"
+    GUEST_REBOOTED = "guest_rebooted"
+    GUEST_STOPPED = "guest_stopped"
+    PENDING_UNTIL_RESUME = "pending_until_resume"
+    NOTHING_SEEN_YET = "nothing_seen_yet"
+    NOTHING_SEEN = "nothing_seen"
+    NOT_OBSERVED = "not_observed"
+
+
+class DecidedBy(StrEnum):
+    """Who wrote an ending."""
+
+    AGENT = "agent"
+    GATEWAY = "gateway"
+
+
+class ActionRequest(WireModel):
+    """One action as it is cast to the agent of ``host``.
+
+    ``journal_id`` binds it to the journal of its first cast: an agent with another journal must not run it.
+    ``server_generation`` is the one that the host itself reported for this server in its inventory.
+    """
+
+    id: ActionId
+    kind: ActionKind
+    server: ServerId
+    server_generation: int
+    host: HostName
+    project: str | None = None
+    user: str | None = None
+    sent_at: AwareDatetime
+    deadline: AwareDatetime
+    journal_id: str
+    force: bool = False
+    global_request_id: str | None = None
+
+    def fingerprint(self) -> str:
+        """The same for every cast of one action; another for any other content under the same id.
+
+        ``sent_at`` is left out: it is the one field that differs from cast to cast.
+        """
+        body = self.model_dump(mode="json", exclude={"sent_at"})
+        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+class ActionResult(WireModel):
+    """An ending with its stable code and a sentence for people."""
+
+    ending: Ending
+    code: Code
+    reason: str
+
+
+class Capabilities(WireModel):
+    """What an agent's driver can do; derived from the driver, never written by hand."""
+
+    driver: str
+    inject_nmi: bool
+    diagnostics: bool
+    watchdog: bool
+    events: bool
+
+
+class Server(WireModel):
+    """A server as its host's inventory knows it.
+
+    ``generation`` counts the lives of this UUID on this host (undefined and defined again: another one).
+    ``state_at`` is when the host saw the state: of two reports the later one holds.
+    ``instance_name`` is what the hypervisor calls it. ``memory_mib`` in MiB. ``created_at`` is when this host saw it first.
+    """
+
+    id: ServerId
+    name: str
+    project: str
+    user: str | None = None
+    power_state: PowerState
+    state_reason: str = ""
+    state_at: AwareDatetime
+    generation: int
+    instance_name: str
+    vcpus: int | None = None
+    memory_mib: int | None = None
+    created_at: AwareDatetime
+    started_at: AwareDatetime | None = None
+
+
+class Departure(StrEnum):
+    """Why a server is no longer in a host's inventory."""
+
+    UNDEFINED = "undefined"
+    MIGRATED = "migrated"
+    GONE = "gone"
+
+
+class RemovedServer(WireModel):
+    """A server that left a host; ``released`` ownership moves at once when another host runs it."""
+
+    id: ServerId
+    departure: Departure
+
+
+class InventoryReport(WireModel):
+    """All servers of a host (``full``) or what changed since ``base_revision``.
+
+    ``readable`` false means that the hypervisor could not be read: the inventory is unavailable, never empty.
+    ``hash`` is over the whole inventory at ``revision`` (:func:`hash_inventory`): a difference applied on top of another base shows.
+    """
+
+    readable: bool
+    full: bool
+    revision: int
+    base_revision: int
+    hash: str
+    servers: tuple[Server, ...] = ()
+    removed: tuple[RemovedServer, ...] = ()
+
+
+def hash_inventory(servers: dict[str, int]) -> str:
+    """A digest of which servers (id -> generation) an inventory holds; states are left out, they travel as events too."""
+    body = json.dumps(sorted(servers.items())).encode()
+    return hashlib.sha256(body).hexdigest()[:32]
+
+
+class Heartbeat(WireModel):
+    """Sent by each agent every 30 s and at changes; not durable, the next one replaces it.
+
+    ``incarnation`` counts the starts of the agent over one journal, ``number`` the heartbeats of one incarnation: together they
+    order heartbeats. ``driver_bound`` is the longest that a begun driver call may take, in seconds. ``stopping`` is set on
+    the last one of an ordered stop.
+    """
+
+    host: HostName
+    release: str
+    rpc_version: str
+    event_version: str
+    journal_id: str
+    incarnation: int
+    number: int
+    sent_at: AwareDatetime
+    interval: float
+    stopping: bool = False
+    driver_bound: float
+    capabilities: Capabilities
+    inventory: InventoryReport
+
+
+class PingReply(WireModel):
+    """An agent's answer to ``ping``."""
+
+    host: HostName
+    release: str
+    rpc_version: str
+    journal_id: str
+    incarnation: int
+
+
+class EventRange(WireModel):
+    """An inclusive range of event sequences of one epoch."""
+
+    epoch: str
+    first: int = Field(ge=1)
+    last: int = Field(ge=1)

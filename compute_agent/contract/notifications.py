@@ -1,0 +1,275 @@
+"""Notifications: exchange, queues, the envelope, and the one table of event types with their payloads.
+
+An event travels in the standard oslo.messaging notification envelope 2.0, so that a plain notification listener can read it.
+``message_id`` is the event's identity (publishing it again keeps it); ``_unique_id`` is fresh for each attempt, because an
+oslo.messaging listener never acknowledges a message whose ``_unique_id`` it has seen (measured; see messaging facts).
+Within one (epoch, server) events come in the order of ``sequence``.
+"""
+
+import json
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from kombu import Exchange, Queue
+from pydantic import AwareDatetime
+
+from compute_agent.contract.errors import Code, Ending
+from compute_agent.contract.models import (
+    ActionId,
+    ActionKind,
+    DecidedBy,
+    HostName,
+    Observation,
+    PowerState,
+    ServerId,
+    WireModel,
+)
+
+EVENTS_EXCHANGE = Exchange("crashcart.events", type="topic", durable=True)
+DEAD_EXCHANGE = Exchange("crashcart.dead", type="fanout", durable=True)
+TOPIC = "notifications"
+"""Topic for listeners: oslo.messaging turns it into the routing keys ``notifications.<severity>``."""
+
+HEARTBEAT_ROUTING_KEY = "heartbeats"
+HEARTBEAT_TTL_MS = 60_000
+
+
+class Severity(StrEnum):
+    """The notification's priority, which is also the tail of its routing key."""
+
+    INFO = "info"
+    WARN = "warn"
+    ERROR = "error"
+
+
+def routing_key(severity: Severity) -> str:
+    return f"{TOPIC}.{severity}"
+
+
+RECORDER_QUEUES: tuple[Queue, ...] = tuple(
+    Queue(
+        "crashcart.recorder",
+        EVENTS_EXCHANGE,
+        routing_key=routing_key(severity),
+        durable=True,
+        queue_arguments={"x-queue-type": "quorum", "x-single-active-consumer": True},
+    )
+    for severity in Severity
+)
+"""The recorder's one queue, once per binding. Agents declare and bind it too: no event is dropped before a recorder ran."""
+
+DEAD_LETTER_QUEUE = Queue("crashcart.recorder.dead", DEAD_EXCHANGE, durable=True, queue_arguments={"x-queue-type": "quorum"})
+"""What the broker gave up on (its policy dead-letters after too many redeliveries); the recorder drains it as well."""
+
+HEARTBEAT_QUEUE = Queue(
+    "crashcart.heartbeats",
+    EVENTS_EXCHANGE,
+    routing_key=HEARTBEAT_ROUTING_KEY,
+    durable=True,
+    queue_arguments={"x-message-ttl": HEARTBEAT_TTL_MS, "x-max-length": 100_000, "x-overflow": "drop-head"},
+)
+
+
+class EventPayload(WireModel):
+    """What every event says: who, where, and its place in the order.
+
+    ``epoch`` is the journal (or the gateway's store) that the event was committed to, ``sequence`` its number there, from 1, without
+    gaps. ``server`` is None only for events about a host.
+    """
+
+    version: str
+    server: ServerId | None = None
+    host: HostName
+    epoch: str
+    sequence: int
+    occurred_at: AwareDatetime
+
+
+class ActionReceived(EventPayload):
+    """The agent has the action in its journal. Carries all that a recorder needs to know an action it has never seen."""
+
+    action_id: ActionId
+    kind: ActionKind
+    project: str | None = None
+    user: str | None = None
+    deadline: AwareDatetime
+
+
+class ActionStarted(EventPayload):
+    """The next thing that the agent does is the driver call."""
+
+    action_id: ActionId
+    kind: ActionKind
+
+
+class ActionEnded(EventPayload):
+    """The action's ending. ``signalled_at`` is when the driver's call returned, for endings after which something was sent."""
+
+    action_id: ActionId
+    kind: ActionKind
+    project: str | None = None
+    user: str | None = None
+    ending: Ending
+    code: Code
+    reason: str
+    decided_by: DecidedBy
+    started_at: AwareDatetime | None = None
+    signalled_at: AwareDatetime | None = None
+
+
+class ActionRevised(EventPayload):
+    """The gateway had given the action up as unknown; the agent's own ending has come and replaces that, once."""
+
+    action_id: ActionId
+    kind: ActionKind
+    ending: Ending
+    code: Code
+    reason: str
+    previous_ending: Ending
+    previous_code: Code
+
+
+class ActionObserved(EventPayload):
+    """What followed the signal. ``observed_at`` is when the guest did it, ``text`` a sentence with advice for people."""
+
+    action_id: ActionId
+    kind: ActionKind
+    observation: Observation
+    final: bool
+    observed_at: AwareDatetime
+    text: str
+
+
+class ActionIdConflict(EventPayload):
+    """Another request came under the id of a known action; it was refused and the known action was left alone."""
+
+    action_id: ActionId
+    kind: ActionKind
+    reason: str
+
+
+class ServerState(EventPayload):
+    """A server changed its state. ``observed_late``: it happened while agent or hypervisor connection was away."""
+
+    power_state: PowerState
+    reason: str
+    observed_late: bool = False
+    action_id: ActionId | None = None
+
+
+class ServerClaimedTwice(EventPayload):
+    """Two hosts run the server at the same time; actions on it are refused until one lets go."""
+
+    hosts: tuple[HostName, HostName]
+
+
+class AgentState(EventPayload):
+    """An agent came up or is considered down."""
+
+    release: str | None = None
+    journal_id: str
+    incarnation: int
+    reason: str
+
+
+class EventsLost(EventPayload):
+    """A named gap: these sequences of ``lost_epoch`` are gone, and why."""
+
+    lost_epoch: str
+    first: int
+    last: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class EventType:
+    """One row of the table: the payload and how urgent it is unless its writer says otherwise."""
+
+    payload: type[EventPayload]
+    severity: Severity
+
+
+EVENT_TYPES: dict[str, EventType] = {
+    "action.received": EventType(ActionReceived, Severity.INFO),
+    "action.started": EventType(ActionStarted, Severity.INFO),
+    "action.ended": EventType(ActionEnded, Severity.INFO),
+    "action.revised": EventType(ActionRevised, Severity.WARN),
+    "action.observed": EventType(ActionObserved, Severity.INFO),
+    "action.id_conflict": EventType(ActionIdConflict, Severity.ERROR),
+    "server.started": EventType(ServerState, Severity.INFO),
+    "server.stopped": EventType(ServerState, Severity.INFO),
+    "server.paused": EventType(ServerState, Severity.INFO),
+    "server.resumed": EventType(ServerState, Severity.INFO),
+    "server.suspended": EventType(ServerState, Severity.INFO),
+    "server.rebooted": EventType(ServerState, Severity.INFO),
+    "server.panicked": EventType(ServerState, Severity.ERROR),
+    "server.crash_kernel_started": EventType(ServerState, Severity.ERROR),
+    "server.claimed_twice": EventType(ServerClaimedTwice, Severity.ERROR),
+    "agent.up": EventType(AgentState, Severity.INFO),
+    "agent.down": EventType(AgentState, Severity.WARN),
+    "events.lost": EventType(EventsLost, Severity.ERROR),
+}
+
+HEARTBEAT_TYPE = "agent.heartbeat"
+
+
+@dataclass(frozen=True)
+class Notification:
+    """One message as read from or given to the broker; ``payload`` is plain JSON, known or not."""
+
+    message_id: str
+    event_type: str
+    publisher_id: str
+    severity: str
+    timestamp: str
+    payload: dict[str, Any]
+
+
+class UnreadableNotification(Exception):
+    """Raised when a message is not an envelope that we can read; the message belongs on the dead-letter shelf."""
+
+
+def encode(notification: Notification) -> bytes:
+    """The body to publish; each call makes a fresh ``_unique_id``."""
+    message = {
+        "message_id": notification.message_id,
+        "publisher_id": notification.publisher_id,
+        "event_type": notification.event_type,
+        "priority": notification.severity.upper(),
+        "payload": notification.payload,
+        "timestamp": notification.timestamp,
+        "_unique_id": uuid.uuid4().hex,
+    }
+    return json.dumps({"oslo.version": "2.0", "oslo.message": json.dumps(message)}).encode()
+
+
+def decode(body: bytes | str) -> Notification:
+    """Read an envelope 2.0.
+
+    :raises UnreadableNotification: when it is none; the text says what is wrong with it.
+    """
+    try:
+        envelope = json.loads(body)
+        message = json.loads(envelope["oslo.message"])
+        notification = Notification(
+            message_id=message["message_id"],
+            event_type=message["event_type"],
+            publisher_id=message["publisher_id"],
+            severity=message["priority"].lower(),
+            timestamp=message["timestamp"],
+            payload=message["payload"],
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise UnreadableNotification(f"not an oslo.messaging envelope 2.0: {error!r}") from error
+    texts = (notification.message_id, notification.event_type, notification.publisher_id, notification.timestamp)
+    if not all(isinstance(text, str) for text in texts) or not isinstance(notification.payload, dict):
+        raise UnreadableNotification("message_id, event_type, publisher_id, timestamp must be text, payload an object")
+    return notification
+
+
+def format_timestamp(moment: datetime) -> str:
+    """The envelope's own time format: UTC without a zone, as oslo.messaging writes it."""
+    return moment.strftime("%Y-%m-%d %H:%M:%S.%f")

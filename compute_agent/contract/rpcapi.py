@@ -1,0 +1,83 @@
+"""ComputeAgentAPI: one method per verb, casts and calls to the agent of a host.
+
+Every ``prepare`` names the *lowest* version in which that verb has its form (from ``versions.RPC_HISTORY``), so that a pin to an older
+release refuses before anything is sent. A cast that raises was *perhaps delivered*, except :class:`Unroutable`: then the broker
+said that the host has no queue, and nothing was delivered.
+"""
+
+from typing import Any, Protocol
+
+from compute_agent.contract import versions
+from compute_agent.contract.models import ActionKind, ActionRequest, EventRange, PingReply
+from compute_agent.contract.transport import RPC_TOPIC, oslo_messaging
+
+METHOD_OF_KIND: dict[ActionKind, str] = {ActionKind.TRIGGER_CRASH_DUMP: "trigger_crash_dump"}
+"""The RPC method that casts an action of each kind."""
+
+
+class Unroutable(Exception):
+    """The broker returned the cast: the host has no queue. Nothing was delivered."""
+
+
+class ActionCaster(Protocol):
+    """What the dispatcher needs of :class:`ComputeAgentAPI`."""
+
+    def cast_action(self, request: ActionRequest) -> None: ...
+
+    def resend_events(self, host: str, events: EventRange) -> None: ...
+
+    def report_inventory(self, host: str) -> None: ...
+
+
+class ComputeAgentAPI:
+    """The client side of the RPC contract.
+
+    :param transport: from :func:`compute_agent.contract.transport.create_rpc_transport`
+    :param pin: highest RPC version to send; None for this release's own
+    """
+
+    def __init__(self, transport: oslo_messaging.Transport, pin: str | None = None) -> None:
+        # The version of the target itself is never sent: every call prepares its own.
+        target = oslo_messaging.Target(topic=RPC_TOPIC, version=versions.RPC_HISTORY[0].number)
+        self._client = oslo_messaging.get_rpc_client(transport, target, version_cap=pin or versions.RPC_API_VERSION, retry=0)
+
+    def can_send(self, method: str) -> bool:
+        """Whether the pin allows ``method`` at all."""
+        return bool(self._client.can_send_version(versions.get_version_of_method(method)))
+
+    def cast_action(self, request: ActionRequest) -> None:
+        """Cast one action to ``request.host``.
+
+        :raises Unroutable: nothing was delivered.
+        :raises Exception: anything else means that it was perhaps delivered.
+        """
+        self._cast(request.host, METHOD_OF_KIND[request.kind], {"action": request.to_wire()})
+
+    def resend_events(self, host: str, events: EventRange) -> None:
+        """Ask the agent to publish a range of its outbox again, with the same message ids."""
+        self._cast(host, "resend_events", {"events": events.to_wire()})
+
+    def report_inventory(self, host: str) -> None:
+        """Ask the agent for a heartbeat with its full inventory now."""
+        self._cast(host, "report_inventory", {})
+
+    def ping(self, host: str, timeout: float) -> PingReply:
+        """Call the agent. ``timeout`` in seconds is not honoured while the connection is down: bound it outside as well.
+
+        :raises oslo_messaging.MessagingTimeout: no answer in time.
+        """
+        version = versions.get_version_of_method("ping")
+        context = self._client.prepare(server=host, version=version, timeout=timeout, retry=0)
+        return PingReply.from_wire(context.call({}, "ping"))
+
+    def _cast(self, host: str, method: str, arguments: dict[str, Any]) -> None:
+        context = self._client.prepare(
+            server=host,
+            version=versions.get_version_of_method(method),
+            retry=0,
+            transport_options=oslo_messaging.TransportOptions(at_least_once=True),
+        )
+        try:
+            context.cast({}, method, **arguments)
+        except oslo_messaging.exceptions.MessageUndeliverable as error:
+            raise Unroutable(f"host {host} has no queue at the broker; is its agent running?") from error

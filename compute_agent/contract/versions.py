@@ -1,0 +1,55 @@
+"""Every version number of the contract, as data with its history. No other file may hold one.
+
+The major number of an RPC version changes only to remove things; a minor one adds a method or an optional argument.
+The event version follows the same rule for notification payloads: keys are added with a minor, never renamed or retyped.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RpcVersion:
+    """One RPC version: its number, the methods it brought, and why."""
+
+    number: str
+    methods: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class ReleaseVersions:
+    """What one release of crashcart speaks."""
+
+    rpc: str
+    event: str
+
+
+RPC_HISTORY: tuple[RpcVersion, ...] = (
+    RpcVersion(
+        "1.0",
+        ("trigger_crash_dump", "resend_events", "report_inventory", "ping"),
+        "the first contract: crash dumps end to end",
+    ),
+)
+
+EVENT_HISTORY: tuple[tuple[str, str], ...] = (("1.0", "the first contract: actions, server states, agents, gaps"),)
+
+RELEASES: dict[str, ReleaseVersions] = {
+    "0.1": ReleaseVersions(rpc="1.0", event="1.0"),
+}
+"""Release name -> versions, oldest first; the last row is this release."""
+
+RPC_API_VERSION = RPC_HISTORY[-1].number
+EVENT_VERSION = EVENT_HISTORY[-1][0]
+RELEASE = next(reversed(RELEASES))
+
+
+def get_version_of_method(method: str) -> str:
+    """The RPC version that brought ``method``: the lowest one a peer needs for it.
+
+    :raises KeyError: when no version has such a method.
+    """
+    for version in RPC_HISTORY:
+        if method in version.methods:
+            return version.number
+    raise KeyError(method)

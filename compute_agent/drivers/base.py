@@ -1,0 +1,220 @@
+"""The contract between the agent and a driver: capability interfaces and the errors that a driver may raise.
+
+A driver is a :class:`Driver`: a holder of small capability objects, or None for what it cannot do at all. What it can do is
+*derived* from that, so it cannot disagree with the code. The driver's author implements 1 to 4 abstract methods per capability; one
+conformance suite (``tests/conformance``) runs over every driver.
+
+There are five kinds of "no" and one "perhaps". Of a "no" it is certain that **nothing was sent**; after :class:`OutcomeUnknown`
+nothing is ever sent again for that action. Raise nothing else on purpose: any other exception is taken for a "perhaps".
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from compute_agent.contract.errors import Code
+from compute_agent.contract.models import Capabilities, PowerState
+
+
+class DriverError(Exception):
+    """Base of what a driver may raise; ``code`` is the stable code that the action ends with."""
+
+    code: Code
+
+    def __init__(self, server: str | None, reason: str) -> None:
+        super().__init__(reason)
+        self.server = server
+        self.reason = reason
+
+
+class NothingSent(DriverError):
+    """Base of the five kinds of "no": certainly nothing was sent."""
+
+
+class CapabilityUnsupported(NothingSent):
+    """This driver or this kind of machine never can."""
+
+    code = Code.NOT_SUPPORTED
+
+
+class ServerUnsupported(NothingSent):
+    """This server cannot, as it is configured now (no such device, say)."""
+
+    code = Code.NOT_SUPPORTED
+
+
+class ServerNotFound(NothingSent):
+    """The host has no such server."""
+
+    code = Code.SERVER_NOT_FOUND
+
+
+class ServerNotRunning(NothingSent):
+    """The server is off or has already crashed: there is nobody to take the signal."""
+
+    code = Code.SERVER_NOT_RUNNING
+
+
+class BackendUnavailable(NothingSent):
+    """Hypervisor or BMC could not be reached or was busy; nothing was sent and it is safe to try again.
+
+    ``code`` may be set to ``Code.FORBIDDEN`` by the raiser when the backend refused our credentials.
+    """
+
+    code = Code.BACKEND_UNAVAILABLE
+
+    def __init__(self, server: str | None, reason: str, code: Code = Code.BACKEND_UNAVAILABLE) -> None:
+        super().__init__(server, reason)
+        self.code = code
+
+
+class OutcomeUnknown(DriverError):
+    """It was sent, or perhaps sent, and no answer came. Never raised when the driver knows that nothing was sent."""
+
+    code = Code.ANSWER_LOST
+
+
+@dataclass(frozen=True)
+class DriverServer:
+    """A server as the driver sees it now.
+
+    ``started_at`` is when the current run of the machine began (None: off or not known), ``state_reason`` the backend's own word for
+    why it is in this state. ``arriving`` is true while a migration brings it in: it is not this host's yet. ``persistent`` false: it
+    vanishes when it stops. ``project``, ``user``, ``name`` come from the server's metadata, None when it has none.
+    """
+
+    id: str
+    name: str | None
+    project: str | None
+    user: str | None
+    instance_name: str
+    power_state: PowerState
+    state_reason: str = ""
+    vcpus: int | None = None
+    memory_mib: int | None = None
+    started_at: datetime | None = None
+    persistent: bool = True
+    arriving: bool = False
+    foreign_owner: str | None = None
+    """Another control plane that manages this server as well (``nova``), or None."""
+
+
+class DriverEventKind(StrEnum):
+    """What a driver may report on its own."""
+
+    STARTED = "started"
+    STOPPED = "stopped"
+    PAUSED = "paused"
+    RESUMED = "resumed"
+    SUSPENDED = "suspended"
+    REBOOTED = "rebooted"
+    PANICKED = "panicked"
+    CRASH_KERNEL_STARTED = "crash_kernel_started"
+    DEFINED = "defined"
+    UNDEFINED = "undefined"
+    MIGRATED_AWAY = "migrated_away"
+    BACKEND_LOST = "backend_lost"
+    BACKEND_BACK = "backend_back"
+
+
+@dataclass(frozen=True)
+class DriverEvent:
+    """Something that happened, as the backend told it. ``server`` is None for events about the backend itself."""
+
+    kind: DriverEventKind
+    server: str | None
+    occurred_at: datetime
+    reason: str = ""
+
+
+class Servers(ABC):
+    """Which servers this host has. Required of every driver.
+
+    Called from the inventory's and the actions' threads, several at once; may block up to the driver's bound.
+    """
+
+    @abstractmethod
+    def list_servers(self) -> Sequence[DriverServer]:
+        """All servers, those that are off too.
+
+        :raises BackendUnavailable: the list could not be read *completely*. Never return a part of it.
+        """
+
+    @abstractmethod
+    def get_server(self, server: str) -> DriverServer:
+        """One server, read now.
+
+        :raises ServerNotFound: the backend answered that there is none.
+        :raises BackendUnavailable: the backend did not answer.
+        """
+
+
+class Nmi(ABC):
+    """Injects a non-maskable interrupt."""
+
+    @abstractmethod
+    def inject_nmi(self, server: str) -> None:
+        """Send exactly one NMI; return when the backend said that it was delivered.
+
+        Called from a worker thread, at most once per action and never for two actions of one server at a time. Never retry inside: a
+        second NMI can ruin the dump that the first one started. Read the state first and raise :class:`ServerNotRunning` for a
+        server that is off or has crashed already; a paused server is signalled (it fires when it resumes).
+
+        :raises CapabilityUnsupported, ServerUnsupported, ServerNotFound, ServerNotRunning, BackendUnavailable: nothing was sent.
+        :raises OutcomeUnknown: sent, or perhaps sent, without an answer.
+        """
+
+
+class Events(ABC):
+    """Tells what happens to servers as it happens."""
+
+    @abstractmethod
+    def subscribe(self, listener: Callable[[DriverEvent], None]) -> None:
+        """Register the one listener; called once, before :meth:`Driver.open`.
+
+        The listener only enqueues: it never blocks and never raises, so it may be called from the backend's own event thread. What
+        happened while the backend was away is not replayed: report BACKEND_LOST and BACKEND_BACK and the agent compares states. On
+        BACKEND_BACK every subscription is in force again *before* the event is given.
+        """
+
+
+class Lifecycle(ABC):
+    """Opens and closes the way to the backend, for drivers that keep one."""
+
+    @abstractmethod
+    def open(self) -> None:
+        """Begin to connect and keep connecting in the background; does not raise when the backend is away."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End all threads of the driver and let go of the backend; afterwards no listener is called any more."""
+
+
+@dataclass(frozen=True)
+class Driver:
+    """A driver: its name and what it can do.
+
+    ``call_bound`` is the longest in seconds that a begun call may take before the agent calls its outcome unknown. ``diagnostics`` and
+    ``watchdog`` have no interface yet and are therefore None in every driver.
+    """
+
+    name: str
+    servers: Servers
+    call_bound: float
+    nmi: Nmi | None = None
+    diagnostics: None = None
+    watchdog: None = None
+    events: Events | None = None
+    lifecycle: Lifecycle | None = field(default=None, repr=False)
+
+    def capabilities(self) -> Capabilities:
+        """What this driver can do, derived from what it holds."""
+        return Capabilities(
+            driver=self.name,
+            inject_nmi=self.nmi is not None,
+            diagnostics=self.diagnostics is not None,
+            watchdog=self.watchdog is not None,
+            events=self.events is not None,
+        )
