@@ -1,0 +1,239 @@
+"""Test guests that take an NMI in known ways, and what can be read of them from outside."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import uuid as uuids
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import TypeVar
+from xml.sax.saxutils import escape
+
+import libvirt
+
+from devstack.guest_image import GuestImage, GuestImages
+from devstack.kvm import READY_MARKER
+from devstack.services import wait_until
+from devstack.steps import StepFailed
+
+T = TypeVar("T")
+
+METADATA_NAMESPACE = "https://crashcart.dev/xmlns/server/1.0"
+DISK_BYTES = 96 * 1024 * 1024
+_SECTOR = 512
+_DUMP_COMPLETE = b"crashcart-dump-complete"
+_NMI_COUNT = re.compile(r"^crashcart-nmi-count: (\d+)\s*$", re.MULTILINE)
+_READY = re.compile(rf"^{READY_MARKER} (\w+) (\S+)\s*$", re.MULTILINE)
+_PROBLEM = re.compile(r"^crashcart-guest-problem: .*$", re.MULTILINE)
+
+
+class GuestKind(StrEnum):
+    """How a guest takes an NMI."""
+
+    PANICKING = "panicking"
+    """Panics and says so through its pvpanic device; stays crashed."""
+    SURVIVING = "surviving"
+    """Goes on, and prints how many NMIs it has had."""
+    DEAF = "deaf"
+    """Goes on and says nothing."""
+    KDUMP = "kdump"
+    """Starts its crash kernel, which saves the dump to the disk, and is there again after a reboot."""
+    KDUMP_POST_NOTIFIERS = "kdump_post_notifiers"
+    """The same, and says through pvpanic that the crash kernel is being started."""
+
+    @property
+    def has_crash_kernel(self) -> bool:
+        return self in (GuestKind.KDUMP, GuestKind.KDUMP_POST_NOTIFIERS)
+
+
+class Guest:
+    """One domain on a private libvirtd. Its files lie in `directory`/`name`."""
+
+    def __init__(
+        self,
+        *,
+        kind: GuestKind | str = GuestKind.PANICKING,
+        name: str = "",
+        uuid: str = "",
+        directory: Path,
+        image: GuestImage | None = None,
+        project: str = "",
+        user: str = "",
+        display_name: str = "",
+        panic_device: bool = True,
+        on_crash: str = "preserve",
+    ) -> None:
+        self.kind = GuestKind(kind)
+        self.uuid = uuid or str(uuids.uuid4())
+        self.name = name or f"{self.kind.replace('_', '-')}-{self.uuid[:8]}"
+        self.project = project
+        self.user = user
+        self.display_name = display_name
+        self.panic_device = panic_device
+        self.on_crash = on_crash
+        self.directory = directory.resolve() / self.name
+        self.serial_log = self.directory / "serial.log"
+        self.console_log = self.directory / "console.log"
+        self._image = image or GuestImages().ensure()
+        self._uri = ""
+
+    @property
+    def dump_image(self) -> Path | None:
+        """The raw disk that a crash kernel writes its dump to; None for a guest without one."""
+        return self.directory / "disk.raw" if self.kind.has_crash_kernel else None
+
+    def define(self, uri: str) -> None:
+        """Make a fresh disk and define the domain, shut off; raises libvirt.libvirtError."""
+        self._uri = uri
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for log in (self.serial_log, self.console_log):
+            log.unlink(missing_ok=True)
+            log.touch(mode=0o600)
+        if self.dump_image is not None:
+            self.dump_image.unlink(missing_ok=True)
+            with self.dump_image.open("wb") as disk:
+                disk.truncate(DISK_BYTES)
+        self._on_connection(lambda connection: connection.defineXML(self.domain_xml()))
+
+    def attach_to(self, uri: str) -> None:
+        """Use a domain that an earlier command defined."""
+        self._uri = uri
+
+    def start(self) -> None:
+        """Start the defined domain; raises libvirt.libvirtError."""
+        self._on_domain(lambda domain: domain.create())
+
+    def destroy(self) -> None:
+        """Switch the domain off, if it is on."""
+        self._on_domain(lambda domain: domain.destroy() if domain.isActive() else None)
+
+    def undefine(self) -> None:
+        """Forget the domain; its files stay."""
+        self._on_domain(lambda domain: domain.undefine())
+
+    def inject_nmi(self) -> None:
+        """Past crashcart, straight through libvirt."""
+        self._on_domain(lambda domain: domain.injectNMI())
+
+    def suspend(self) -> None:
+        """Pause the virtual processors."""
+        self._on_domain(lambda domain: domain.suspend())
+
+    def resume(self) -> None:
+        """Let them run again."""
+        self._on_domain(lambda domain: domain.resume())
+
+    def state(self) -> tuple[int, int]:
+        """libvirt's (state, reason)."""
+        state, reason = self._on_domain(lambda domain: domain.state())
+        return state, reason
+
+    def wait_ready(self, timeout: float = 60.0, boots: int = 1) -> None:
+        """Wait until the guest's first process said for the `boots`th time that it is ready; raises StepFailed."""
+        try:
+            wait_until(lambda: self.count_boots() >= boots, timeout, f"guest {self.name} to be ready")
+        except TimeoutError as error:
+            raise StepFailed(str(error), log=self.console_log, advice="read the guest's console") from error
+        problems = _PROBLEM.findall(self._read_serial())
+        if problems:
+            raise StepFailed(f"guest {self.name}: {problems[0]}", log=self.serial_log)
+
+    def count_boots(self) -> int:
+        """How often the guest got ready since it was defined."""
+        return len(_READY.findall(self._read_serial()))
+
+    def nmi_count(self) -> int:
+        """NMIs that a surviving guest counted in /proc/interrupts since its last boot, as far as it said yet."""
+        since_boot = self._read_serial().rpartition(READY_MARKER)[2]
+        counts = _NMI_COUNT.findall(since_boot)
+        return int(counts[-1]) if counts else 0
+
+    def has_complete_dump(self) -> bool:
+        """True when the crash kernel's last act, the mark in the disk's last sector, is there."""
+        if self.dump_image is None:
+            return False
+        with self.dump_image.open("rb") as disk:
+            disk.seek(DISK_BYTES - _SECTOR)
+            return disk.read(_SECTOR).startswith(_DUMP_COMPLETE)
+
+    def read_dump_log(self) -> str:
+        """The dead kernel's log out of the dump, by makedumpfile; raises StepFailed when it is no readable dump."""
+        if self.dump_image is None:
+            raise ValueError(f"a {self.kind} guest writes no dump")
+        text = self.directory / "dmesg.txt"
+        text.unlink(missing_ok=True)
+        done = subprocess.run(["makedumpfile", "--dump-dmesg", str(self.dump_image), str(text)], capture_output=True, text=True)
+        if done.returncode != 0 or not text.exists():
+            raise StepFailed(f"makedumpfile cannot read {self.dump_image}: {done.stderr.strip() or done.stdout.strip()}")
+        return text.read_text(errors="replace")
+
+    def domain_xml(self) -> str:
+        """The domain as it is defined."""
+        command_line = f"console=ttyS1 nmi_watchdog=0 crashcart.kind={self.kind}"
+        if self.kind.has_crash_kernel:
+            command_line += " crashkernel=96M"
+        if self.kind is GuestKind.KDUMP_POST_NOTIFIERS:
+            command_line += " crash_kexec_post_notifiers"
+        initramfs = self._image.kdump_initramfs if self.kind.has_crash_kernel else self._image.initramfs
+        return f"""
+<domain type='{self._image.accelerator}'>
+  <name>{escape(self.name)}</name>
+  <uuid>{self.uuid}</uuid>
+  {self._metadata_xml()}
+  <memory unit='MiB'>{320 if self.kind.has_crash_kernel else 128}</memory>
+  <vcpu>1</vcpu>
+  <os>
+    <type arch='x86_64' machine='pc'>hvm</type>
+    <kernel>{escape(str(self._image.kernel))}</kernel>
+    <initrd>{escape(str(initramfs))}</initrd>
+    <cmdline>{command_line}</cmdline>
+  </os>
+  <features><acpi/><vmcoreinfo state='on'/></features>
+  <on_poweroff>destroy</on_poweroff>
+  <on_reboot>restart</on_reboot>
+  <on_crash>{self.on_crash}</on_crash>
+  <devices>
+    <emulator>/usr/bin/qemu-system-x86_64</emulator>
+    {self._disk_xml()}
+    <serial type='file'><source path='{escape(str(self.serial_log))}' append='on'/><target port='0'/></serial>
+    <serial type='file'><source path='{escape(str(self.console_log))}' append='on'/><target port='1'/></serial>
+    <memballoon model='virtio'><stats period='5'/></memballoon>
+    {"<panic model='isa'/>" if self.panic_device else ""}
+  </devices>
+</domain>"""
+
+    def _metadata_xml(self) -> str:
+        said = {"name": self.display_name, "project": self.project, "user": self.user}
+        elements = "".join(f"<crashcart:{key}>{escape(value)}</crashcart:{key}>" for key, value in said.items() if value)
+        if not elements:
+            return ""
+        server = f"<crashcart:server xmlns:crashcart='{METADATA_NAMESPACE}'>{elements}</crashcart:server>"
+        return f"<metadata>{server}</metadata>"
+
+    def _disk_xml(self) -> str:
+        if self.dump_image is None:
+            return ""
+        return f"""<disk type='file' device='disk'>
+      <driver name='qemu' type='raw'/><source file='{escape(str(self.dump_image))}'/>
+      <target dev='vda' bus='virtio'/>
+    </disk>"""
+
+    def _read_serial(self) -> str:
+        try:
+            return self.serial_log.read_text(errors="replace")
+        except FileNotFoundError:
+            return ""
+
+    def _on_domain(self, call: Callable[[libvirt.virDomain], T]) -> T:
+        return self._on_connection(lambda connection: call(connection.lookupByUUIDString(self.uuid)))
+
+    def _on_connection(self, call: Callable[[libvirt.virConnect], T]) -> T:
+        if not self._uri:
+            raise RuntimeError(f"guest {self.name} has not been defined")
+        connection = libvirt.open(self._uri)
+        try:
+            return call(connection)
+        finally:
+            connection.close()

@@ -1,0 +1,81 @@
+"""Which ports of 127.0.0.1 one stack uses: a block of ten from its base, so that stacks run side by side."""
+
+from __future__ import annotations
+
+import random
+import socket
+from dataclasses import dataclass
+
+DEFAULT_BASE = 8780
+BLOCK = 10
+# Below Linux's ephemeral range (from 32768), so that no outgoing connection takes a port of ours by chance.
+_SEARCH_FIRST, _SEARCH_LAST = 20000, 32000
+_SEARCH_TRIES = 200
+
+
+@dataclass(frozen=True)
+class Ports:
+    """The ports of one stack, all derived from `base`."""
+
+    base: int
+
+    def __post_init__(self) -> None:
+        if not 1024 <= self.base <= 65535 - BLOCK:
+            raise ValueError(f"port {self.base}: give one between 1024 and {65535 - BLOCK}")
+
+    @property
+    def api(self) -> int:
+        """HTTP of crashcart-api."""
+        return self.base
+
+    @property
+    def amqp(self) -> int:
+        """AMQP of the private broker."""
+        return self.base + 1
+
+    @property
+    def epmd(self) -> int:
+        """Erlang's port mapper, the broker's own."""
+        return self.base + 2
+
+    @property
+    def dist(self) -> int:
+        """Erlang distribution of the broker, by which rabbitmqctl reaches it."""
+        return self.base + 3
+
+    @property
+    def metrics(self) -> int:
+        """Metrics of the engine."""
+        return self.base + 4
+
+    @property
+    def ctl_dist(self) -> range:
+        """Erlang distribution of rabbitmqctl itself, one port per call that runs at the same time."""
+        return range(self.base + 6, self.base + BLOCK)
+
+    def list_all(self) -> list[int]:
+        """Every port of the block."""
+        return list(range(self.base, self.base + BLOCK))
+
+    def list_taken(self) -> list[int]:
+        """Ports of the block on which something listens now."""
+        return [port for port in self.list_all() if not _is_free(port)]
+
+
+def find_free_base() -> int:
+    """Base of a block in which nothing listens; raises OSError when none was found in many tries."""
+    for _ in range(_SEARCH_TRIES):
+        base = random.randrange(_SEARCH_FIRST, _SEARCH_LAST, BLOCK)
+        if not Ports(base).list_taken():
+            return base
+    raise OSError(f"no block of {BLOCK} free ports between {_SEARCH_FIRST} and {_SEARCH_LAST} on 127.0.0.1")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
