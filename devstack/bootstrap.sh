@@ -11,7 +11,7 @@ DEVSTACK_DIR="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 ROOT_DIR="$(dirname "$DEVSTACK_DIR")"
 VENV_DIR="${CRASHCART_VENV:-$DEVSTACK_DIR/.venv}"
 CACHE_DIR="${CRASHCART_CACHE:-$DEVSTACK_DIR/.cache}"
-EXTRAS="${CRASHCART_EXTRAS:-agent,libvirt,test}"
+EXTRAS="${CRASHCART_EXTRAS:-libvirt,test,check}"
 SETUP_LOG="$CACHE_DIR/setup.log"
 
 # libvirt-daemon alone, without libvirt-daemon-system, brings the binary and no service. libc6-dev and gcc build
@@ -161,7 +161,7 @@ bootstrap() {
 }
 
 run_devstack() {  # run_devstack COMMAND [ARGUMENT…]: the rest is Python
-    cd "$ROOT_DIR"
     export CRASHCART_CACHE="$CACHE_DIR"
+    export PYTHONPATH="$ROOT_DIR${PYTHONPATH:+:$PYTHONPATH}"  # devstack is not part of the installed project
     exec "$VENV_DIR/bin/python" -m devstack "$@"
 }

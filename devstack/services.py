@@ -21,7 +21,7 @@ T = TypeVar("T")
 _never = threading.Event()
 
 
-def wait_until(condition: Callable[[], T], timeout: float, what: str, interval: float = 0.02) -> T:
+def wait_until(condition: Callable[[], T | None], timeout: float, what: str, interval: float = 0.02) -> T:
     """Call `condition` until it returns something true and return that.
 
     Raises TimeoutError saying `what` was waited for after `timeout` seconds. For conditions of other processes

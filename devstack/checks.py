@@ -1,0 +1,116 @@
+"""The checks that are no tests of behaviour: style, types, who may import whom, and the wheel in an empty environment."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import time
+import venv
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from devstack.cache import get_cache_dir
+from devstack.steps import StepFailed, Steps
+
+ROOT = Path(__file__).parent.parent
+COMMANDS = ("crashcart-agent", "crashcart-api", "crashcart-engine", "crashcart-manage")
+_BIN = Path(sys.executable).parent
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """How one check ended; `output` is what to read when it failed."""
+
+    name: str
+    passed: bool
+    seconds: float
+    output: str
+
+
+class CheckFailed(Exception):
+    """A check does not hold; the message is what to read."""
+
+
+def prepare_checks(steps: Steps) -> None:
+    """Set-up outside of the time budget: an environment with nothing but what the wheel declares that it needs."""
+    environment = _get_wheel_environment()
+    if environment.is_dir():
+        return
+    log = get_cache_dir() / "wheel-environment.log"
+    with steps.step("environment for the wheel, with its libraries and no extras"), TemporaryDirectory(dir=get_cache_dir()) as scratch:
+        wheel = _build_wheel(Path(scratch), log)
+        fresh = Path(scratch) / "environment"
+        venv.create(fresh, with_pip=False)
+        _run_logged([*_pip_for(fresh), "install", str(wheel)], log)
+        _run_logged([*_pip_for(fresh), "uninstall", "--yes", "crashcart"], log)
+        fresh.rename(environment)
+
+
+def run_checks() -> list[CheckResult]:
+    """Every check, one after the other."""
+    checks: list[tuple[str, Callable[[], None]]] = [
+        ("ruff check", lambda: _run([str(_BIN / "ruff"), "check", "."])),
+        ("ruff format --check", lambda: _run([str(_BIN / "ruff"), "format", "--check", "."])),
+        ("mypy", lambda: _run([str(_BIN / "mypy")])),
+        ("lint-imports", lambda: _run([str(_BIN / "lint-imports")])),
+        ("wheel in an empty environment", _check_wheel),
+    ]
+    return [_time_check(name, check) for name, check in checks]
+
+
+def _check_wheel() -> None:
+    """The commands answer --help, and the gateway imports, where neither libvirt nor any other extra is installed."""
+    log = get_cache_dir() / "wheel.log"
+    environment = _get_wheel_environment()
+    with TemporaryDirectory(dir=get_cache_dir()) as scratch:
+        wheel = _build_wheel(Path(scratch), log)
+        try:
+            _run_logged([*_pip_for(environment), "install", "--no-deps", "--force-reinstall", str(wheel)], log)
+        except StepFailed as error:
+            raise CheckFailed(error.explain()) from error
+        # Away from the source tree, which would be imported instead of what is in the wheel.
+        for command in COMMANDS:
+            _run([str(environment / "bin" / command), "--help"], cwd=Path(scratch))
+        loaded = "import sys, api_gateway.wsgi; sys.exit(bool({'libvirt', 'pyghmi', 'sushy'} & set(sys.modules)))"
+        _run([str(environment / "bin/python"), "-c", loaded], cwd=Path(scratch))
+        _run([*_pip_for(environment), "check"])
+
+
+def _time_check(name: str, check: Callable[[], None]) -> CheckResult:
+    started = time.monotonic()
+    output = ""
+    try:
+        check()
+    except CheckFailed as failure:
+        output = str(failure)
+    return CheckResult(name, not output, time.monotonic() - started, output)
+
+
+def _run(argv: list[str], cwd: Path = ROOT) -> None:
+    done = subprocess.run(argv, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True)
+    if done.returncode != 0:
+        raise CheckFailed(f"$ {' '.join(argv)}\n{done.stdout}\n(exit {done.returncode})")
+
+
+def _run_logged(argv: list[str], log: Path) -> None:
+    with log.open("a") as output:
+        done = subprocess.run(argv, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+    if done.returncode != 0:
+        raise StepFailed(f"{' '.join(argv[:4])} … failed", log=log, advice="see whether the package index is reachable")
+
+
+def _build_wheel(target: Path, log: Path) -> Path:
+    _run_logged([sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(target), str(ROOT)], log)
+    return next(target.glob("crashcart-*.whl"))
+
+
+def _pip_for(environment: Path) -> list[str]:
+    return [sys.executable, "-m", "pip", "--python", str(environment / "bin/python")]
+
+
+def _get_wheel_environment() -> Path:
+    key = hashlib.sha256((ROOT / "setup.cfg").read_bytes() + sys.version.encode()).hexdigest()[:12]
+    return get_cache_dir() / f"wheel-{key}"

@@ -1,0 +1,81 @@
+"""The configuration files of one stack's services, and what clients need to find them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from devstack.ports import Ports
+
+HOST = "devstack"
+"""The name under which the stack's agent serves its servers."""
+PROJECT = "demo"
+USER = "demo"
+
+Options = Mapping[str, Mapping[str, object]]
+"""Section name -> option -> value."""
+
+
+def write_agent_config(path: Path, *, transport_url: str, libvirt_uri: str, state_path: Path, extra: Options) -> None:
+    """`extra` wins over what is set here; the file holds the broker's password."""
+    state_path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _write(
+        path,
+        {
+            "DEFAULT": {"host": HOST, "transport_url": transport_url},
+            "agent": {"driver": "libvirt", "state_path": state_path, "default_project": PROJECT},
+            "libvirt": {"uri": libvirt_uri},
+        },
+        extra,
+    )
+
+
+def write_gateway_config(path: Path, *, transport_url: str, ports: Ports, state_path: Path, extra: Options) -> None:
+    """`extra` wins over what is set here; the file holds the broker's password."""
+    state_path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _write(
+        path,
+        {
+            "DEFAULT": {"transport_url": transport_url},
+            "database": {"connection": f"sqlite:///{state_path / 'gateway.sqlite'}"},
+            "api": {"listen_host": "127.0.0.1", "listen_port": ports.api, "auth_strategy": "none", "default_project": PROJECT},
+            "dispatcher": {"wake_socket": state_path / "dispatcher.sock"},
+        },
+        extra,
+    )
+
+
+def write_openrc(path: Path, ports: Ports) -> None:
+    """What a shell sources so that today's clients find the API without a Keystone."""
+    url = f"http://127.0.0.1:{ports.api}"
+    path.write_text(
+        f"""\
+export OS_AUTH_TYPE=none
+export OS_ENDPOINT={url}/v2.1
+export OS_ENDPOINT_OVERRIDE={url}/v2.1
+export OS_COMPUTE_ENDPOINT_OVERRIDE={url}/v2.1
+export OS_PROJECT_ID={PROJECT}
+export OS_PROJECT_NAME={PROJECT}
+export OS_USER_ID={USER}
+export OS_USERNAME={USER}
+export CRASHCART_URL={url}
+"""
+    )
+
+
+def merge(*layers: Options) -> dict[str, dict[str, object]]:
+    """One set of options out of several; a later layer wins."""
+    merged: dict[str, dict[str, object]] = {}
+    for layer in layers:
+        for section, options in layer.items():
+            merged.setdefault(section, {}).update(options)
+    return merged
+
+
+def _write(path: Path, options: Options, extra: Options) -> None:
+    lines: list[str] = []
+    for section, values in merge(options, extra).items():
+        lines += [f"[{section}]", *(f"{name} = {value}" for name, value in values.items()), ""]
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write("\n".join(lines))

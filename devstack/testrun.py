@@ -1,0 +1,179 @@
+"""Run tiers of tests, each group of tiers within its time budget, and say at the end how many passed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from devstack.checks import ROOT, prepare_checks, run_checks
+from devstack.guest_image import GuestImages
+from devstack.real_parts import list_missing_parts, may_skip_real_tests
+from devstack.steps import StepFailed, Steps
+
+TESTS = ROOT / "tests"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What tiers may take together, in seconds, after all set-up."""
+
+    name: str
+    seconds: float
+
+
+QUICK = Budget("check + unit + contract + simulation", 120)
+REAL = Budget("conformance + stack", 600)
+LATER = Budget("clients + upgrade + chaos", 480)
+
+
+@dataclass(frozen=True)
+class Tier:
+    """Directories under tests/ that are run together."""
+
+    name: str
+    budget: Budget | None
+    directories: tuple[str, ...] = ()
+    needs_real_parts: bool = False
+    by_default: bool = True
+    side_by_side: bool = False
+
+    def list_paths(self) -> list[Path]:
+        return [TESTS / directory for directory in self.directories or (self.name,) if (TESTS / directory).is_dir()]
+
+
+TIERS = {
+    tier.name: tier
+    for tier in (
+        Tier("check", QUICK),
+        Tier("unit", QUICK, ("unit", "http"), side_by_side=True),
+        Tier("contract", QUICK),
+        Tier("simulation", QUICK, side_by_side=True),
+        Tier("conformance", REAL, needs_real_parts=True),
+        Tier("stack", REAL, needs_real_parts=True),
+        Tier("clients", LATER, needs_real_parts=True),
+        Tier("upgrade", LATER, needs_real_parts=True),
+        Tier("chaos", LATER, needs_real_parts=True),
+        Tier("bench", None, needs_real_parts=True, by_default=False),
+    )
+}
+_EXPECTED = ("check", "unit", "contract", "simulation", "conformance", "stack")
+
+
+@dataclass
+class Outcome:
+    """Counts of one or more tiers."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    seconds: dict[Budget, float] = field(default_factory=dict)
+
+    def spend(self, budget: Budget | None, seconds: float) -> None:
+        if budget is not None:
+            self.seconds[budget] = self.seconds.get(budget, 0.0) + seconds
+
+
+def run_tests(suites: list[str], *, all_suites: bool, state_dir: Path) -> int:
+    """Run what is asked for, by default every tier that belongs in each change; the exit code.
+
+    Non-zero when anything failed, when no test ran, or when tiers took longer than their budget. Raises StepFailed
+    for a suite that does not exist and for set-up that fails.
+    """
+    steps = Steps()
+    tiers = _choose_tiers(suites, all_suites)
+    paths = [suite for suite in suites if suite not in TIERS]
+    results = state_dir / "test-results"
+    results.mkdir(parents=True, exist_ok=True)
+    _set_up(steps, tiers)
+
+    outcome = Outcome()
+    for tier in tiers:
+        started = time.monotonic()
+        steps.say(f"\n=== {tier.name}")
+        if tier.name == "check":
+            _run_checks(outcome, steps)
+        else:
+            _run_pytest(outcome, tier.name, [str(path) for path in tier.list_paths()], results, all_suites, tier.side_by_side)
+        outcome.spend(tier.budget, time.monotonic() - started)
+    if paths:
+        _run_pytest(outcome, "paths", paths, results, all_suites, side_by_side=False)
+    return _conclude(outcome, steps)
+
+
+def _choose_tiers(suites: list[str], all_suites: bool) -> list[Tier]:
+    unknown = [suite for suite in suites if suite not in TIERS and not Path(suite.partition("::")[0]).exists()]
+    if unknown:
+        raise StepFailed(f"no such tier: {', '.join(unknown)}", advice=f"choose of: {', '.join(TIERS)}; or give paths of tests")
+    if suites:
+        return [TIERS[suite] for suite in suites if suite in TIERS]
+    # A tier of a later release counts from the day on which its directory exists.
+    chosen = [tier for tier in TIERS.values() if tier.by_default or all_suites]
+    return [tier for tier in chosen if tier.name in _EXPECTED or tier.list_paths()]
+
+
+def _set_up(steps: Steps, tiers: list[Tier]) -> None:
+    if any(tier.name == "check" for tier in tiers):
+        prepare_checks(steps)
+    if any(tier.needs_real_parts for tier in tiers):
+        missing = list_missing_parts()
+        if missing and not may_skip_real_tests():
+            raise StepFailed(f"missing: {', '.join(missing)}", advice="CI=true demands the real parts; see bootstrap.sh")
+        if not missing:
+            with steps.step("guest image"):
+                GuestImages().ensure()
+
+
+def _run_checks(outcome: Outcome, steps: Steps) -> None:
+    for result in run_checks():
+        steps.say(f"[{result.seconds:7.1f} s] {result.name}: {'passed' if result.passed else 'FAILED'}")
+        if result.passed:
+            outcome.passed += 1
+        else:
+            outcome.failed += 1
+            steps.say(result.output)
+
+
+def _run_pytest(outcome: Outcome, name: str, paths: list[str], results: Path, all_suites: bool, side_by_side: bool) -> None:
+    report = results / f"{name}.xml"
+    report.unlink(missing_ok=True)
+    argv = [sys.executable, "-m", "pytest", f"--junitxml={report}", *paths]
+    if side_by_side and (os.cpu_count() or 1) > 1:
+        argv += ["--numprocesses=auto", "--dist=worksteal"]
+    environment = dict(os.environ) | ({"CRASHCART_TEST_ALL": "1"} if all_suites else {})
+    code = subprocess.run(argv, cwd=ROOT, env=environment).returncode if paths else 5
+    counted = _read_report(report)
+    outcome.passed += counted.passed
+    outcome.skipped += counted.skipped
+    # Also when pytest itself broke, was interrupted, or found nothing to run (5): that proves nothing.
+    outcome.failed += max(counted.failed, 1 if code != 0 else 0)
+    if code == 5:
+        print(f"{name}: no test ran", flush=True)
+
+
+def _read_report(report: Path) -> Outcome:
+    if not report.exists():
+        return Outcome()
+    outcome = Outcome()
+    for suite in ElementTree.parse(report).getroot().iter("testsuite"):
+        tests, skipped = int(suite.get("tests", 0)), int(suite.get("skipped", 0))
+        failed = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
+        outcome.failed += failed
+        outcome.skipped += skipped
+        outcome.passed += tests - failed - skipped
+    return outcome
+
+
+def _conclude(outcome: Outcome, steps: Steps) -> int:
+    steps.say("\n=== time budgets, after set-up")
+    for budget, seconds in outcome.seconds.items():
+        kept = seconds <= budget.seconds
+        steps.say(f"{seconds:7.1f} s of {budget.seconds:.0f} s  {budget.name}: {'kept' if kept else 'EXCEEDED'}")
+        outcome.failed += 0 if kept else 1
+    steps.say("")
+    steps.say(f"{outcome.passed} passed, {outcome.failed} failed, {outcome.skipped} skipped")
+    return 0 if outcome.failed == 0 and outcome.passed > 0 else 1
