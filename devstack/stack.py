@@ -89,9 +89,9 @@ class Stack:
 
     def list_parts(self) -> list[tuple[str, int | None]]:
         """Every process with its pid, None for one that does not run."""
-        parts = [("RabbitMQ", self.broker), ("libvirtd", self.libvirtd)]
-        services = [(service.name, service) for service in (self.agent, self.engine, self.api)]
-        return [(name, part.pid if part.is_running else None) for name, part in [*parts, *services]]
+        parts: list[tuple[str, PrivateRabbitMQ | PrivateLibvirtd | Service]] = [("RabbitMQ", self.broker), ("libvirtd", self.libvirtd)]
+        parts += [(service.name, service) for service in (self.agent, self.engine, self.api)]
+        return [(name, part.pid if part.is_running else None) for name, part in parts]
 
     def up(self) -> None:
         """Bring everything up, what can be side by side; raises StepFailed. What was started is left as it is then."""

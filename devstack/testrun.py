@@ -86,7 +86,7 @@ def run_tests(suites: list[str], *, all_suites: bool, state_dir: Path) -> int:
     """
     steps = Steps()
     tiers = _choose_tiers(suites, all_suites)
-    paths = [suite for suite in suites if suite not in TIERS]
+    paths = [_make_absolute(suite) for suite in suites if suite not in TIERS]
     results = state_dir / "test-results"
     results.mkdir(parents=True, exist_ok=True)
     _set_up(steps, tiers)
@@ -114,6 +114,11 @@ def _choose_tiers(suites: list[str], all_suites: bool) -> list[Tier]:
     # A tier of a later release counts from the day on which its directory exists.
     chosen = [tier for tier in TIERS.values() if tier.by_default or all_suites]
     return [tier for tier in chosen if tier.name in _EXPECTED or tier.list_paths()]
+
+
+def _make_absolute(path: str) -> str:
+    file, separator, test = path.partition("::")
+    return str(Path(file).resolve()) + separator + test
 
 
 def _set_up(steps: Steps, tiers: list[Tier]) -> None:
