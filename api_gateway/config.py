@@ -1,0 +1,177 @@
+"""The gateway's options (oslo.config), for all of its processes; registered on a ``ConfigOpts`` that is handed in.
+
+``transport_url`` and ``[oslo_messaging_rabbit]`` are oslo.messaging's own: processes that speak to the broker register them with
+``compute_agent.contract.transport.register_messaging_options``.
+"""
+
+import os
+import socket
+import sys
+from collections.abc import Sequence
+
+from oslo_config import cfg
+from oslo_log import log
+
+from compute_agent.contract import versions
+
+DEFAULT_CONFIG_FILE = "/etc/crashcart/gateway.conf"
+
+DATABASE_OPTIONS = [
+    cfg.StrOpt(
+        "connection",
+        default="sqlite:////var/lib/crashcart/gateway.sqlite",
+        secret=True,
+        help="SQLAlchemy URL of the gateway's database. SQLite needs a local disk and serves one machine; for gateways on two machines "
+        "use PostgreSQL or MariaDB.",
+    ),
+    cfg.FloatOpt(
+        "busy_timeout", default=5.0, min=0.1, help="Seconds that a transaction waits for another one before the request is answered 503."
+    ),
+    cfg.IntOpt("pool_size", default=20, min=1, help="Database connections at most, for each process."),
+]
+
+API_OPTIONS = [
+    cfg.HostAddressOpt("listen_host", default="127.0.0.1", help="Address to listen on. auth_strategy none allows loopback only."),
+    cfg.PortOpt("listen_port", default=8780, help="Port to listen on."),
+    cfg.IntOpt("workers", default=1, min=1, help="Worker processes."),
+    cfg.IntOpt("threads", default=16, min=1, help="Threads of each worker that run requests."),
+    cfg.StrOpt(
+        "auth_strategy",
+        default="none",
+        choices=[("none", "whoever reaches the port on the loopback interface is an admin of default_project")],
+        help="Who may do what.",
+    ),
+    cfg.StrOpt("default_project", default="demo", help="Project of every request under auth_strategy none."),
+    cfg.StrOpt("default_user", default="admin", help="User of every request under auth_strategy none."),
+    cfg.IntOpt("crash_dump_deadline", default=30, min=1, help="Seconds until a crash dump asked for through the Compute API expires."),
+    cfg.IntOpt("max_deadline", default=3600, min=1, help="Longest deadline in seconds that a request to /v1 may ask for."),
+    cfg.IntOpt(
+        "crash_dump_holdoff",
+        default=600,
+        min=0,
+        help="Seconds after a crash dump signal in which another one is refused unless the server rebooted or stopped; 0 turns it off. "
+        "Set it as on the agents, which have the last word.",
+    ),
+    cfg.IntOpt("long_poll_limit", default=60, min=0, help="Longest time in seconds that GET /v1/actions/{id}?wait= may wait."),
+    cfg.IntOpt(
+        "long_poll_waiters",
+        default=8,
+        min=0,
+        help="Requests of each worker that may wait at the same time; further ones are answered at once with what is known.",
+    ),
+    cfg.IntOpt("max_limit", default=1000, min=1, help="Items at most on one page of a list."),
+]
+
+DISPATCHER_OPTIONS = [
+    cfg.StrOpt(
+        "wake_socket",
+        default="/run/crashcart/dispatcher.sock",
+        help="Unix datagram socket of the dispatcher; the API sends one datagram after it committed an action. Empty: the dispatcher "
+        "only looks once a second.",
+    ),
+    cfg.FloatOpt("lease", default=30.0, min=1.0, help="Seconds after which another dispatcher may take over a cast that this one began."),
+    cfg.FloatOpt(
+        "received_timeout", default=5.0, min=0.1, help="Seconds without word from the agent after which the same action is cast again."
+    ),
+    cfg.IntOpt("workers", default=4, min=1, help="Casts in flight at most, to different hosts."),
+]
+
+RECORDER_OPTIONS = [
+    cfg.IntOpt("batch_size", default=100, min=1, help="Events recorded in one transaction at most."),
+]
+
+SWEEP_OPTIONS = [
+    cfg.FloatOpt("interval", default=1.0, min=0.1, help="Seconds between two sweeps."),
+    cfg.FloatOpt(
+        "max_clock_skew",
+        default=2.0,
+        min=0.0,
+        help="Seconds that clocks of gateway and agents may disagree; part of the grace after a deadline. Set it as on the agents.",
+    ),
+    cfg.FloatOpt("missing_grace", default=600.0, min=0.0, help="Seconds that a server that is gone shows UNKNOWN before it is deleted."),
+    cfg.IntOpt("gap_tries", default=5, min=1, help="How often missing events are asked for before they are recorded as lost."),
+    cfg.FloatOpt("gap_retry", default=10.0, min=0.1, help="Seconds between two of those tries."),
+    cfg.FloatOpt("outbox_keep", default=86400.0, min=0.0, help="Seconds that the gateway's own events are kept after they were published."),
+]
+
+UPGRADE_OPTIONS = [
+    cfg.StrOpt(
+        "compute_agent",
+        default="",
+        help="Highest RPC version to send to agents, while some of them run an older release: a version (1.0) or a release "
+        f"({', '.join(versions.RELEASES)}). Empty: this release's own.",
+    ),
+]
+
+_GROUPS: dict[str, list[cfg.Opt]] = {
+    "database": DATABASE_OPTIONS,
+    "api": API_OPTIONS,
+    "dispatcher": DISPATCHER_OPTIONS,
+    "recorder": RECORDER_OPTIONS,
+    "sweep": SWEEP_OPTIONS,
+    "upgrade_levels": UPGRADE_OPTIONS,
+}
+
+
+def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
+    """For oslo.config's generators: the configuration reference is made from this."""
+    return list(_GROUPS.items())
+
+
+def register_options(conf: cfg.ConfigOpts) -> None:
+    """Register the gateway's options on ``conf``; may be called more than once."""
+    for group, options in _GROUPS.items():
+        conf.register_opts(options, group=group)
+
+
+def load_config(
+    argv: Sequence[str] | None = None,
+    *,
+    prog: str | None = None,
+    config_files: Sequence[str] | None = None,
+    cli_opts: Sequence[cfg.Opt] = (),
+) -> cfg.ConfigOpts:
+    """A ``ConfigOpts`` of its own with the gateway's and oslo.log's options, read from files, environment and ``argv``.
+
+    :param argv: arguments without the program's name; None for this process's own
+    :param config_files: read when ``argv`` names none; None for ``/etc/crashcart/gateway.conf`` where that exists
+    :param cli_opts: further options of this program alone
+    :raises cfg.Error: a file is missing or a value does not fit.
+    """
+    conf = cfg.ConfigOpts()
+    register_options(conf)
+    log.register_options(conf)
+    conf.register_cli_opts(list(cli_opts))
+    if config_files is None:
+        config_files = [DEFAULT_CONFIG_FILE] if os.path.exists(DEFAULT_CONFIG_FILE) else []
+    conf(
+        list(sys.argv[1:] if argv is None else argv),
+        project="crashcart",
+        prog=prog,
+        version=versions.RELEASE,
+        default_config_files=list(config_files),
+    )
+    return conf
+
+
+def create_process_name(role: str) -> str:
+    """A name for this process among all gateways (lease owner, publisher id): role, machine, process id."""
+    return f"{role}:{socket.gethostname()}:{os.getpid()}"
+
+
+def find_rpc_pin(conf: cfg.ConfigOpts) -> str | None:
+    """The RPC version that ``[upgrade_levels] compute_agent`` pins to; None for this release's own.
+
+    :raises ValueError: it names neither a version of our history nor a release.
+    """
+    level = conf.upgrade_levels.compute_agent
+    if not level:
+        return None
+    if level in versions.RELEASES:
+        return versions.RELEASES[level].rpc
+    known = [version.number for version in versions.RPC_HISTORY]
+    if level in known:
+        return str(level)
+    raise ValueError(
+        f"[upgrade_levels] compute_agent = {level}: neither an RPC version ({', '.join(known)}) nor a release ({', '.join(versions.RELEASES)})"
+    )
