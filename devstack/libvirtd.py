@@ -6,6 +6,7 @@ import hashlib
 import os
 import shlex
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -153,12 +154,12 @@ class PrivateLibvirtd:
         return str(self._short).encode() in command_line
 
     def _answers(self) -> bool:
-        if not self.socket.exists():
-            return False
         try:
+            with socket.socket(socket.AF_UNIX) as probe:  # first, because libvirt prints each failed attempt
+                probe.connect(str(self.socket))
             with self.connect() as connection:
                 connection.getHostname()
-        except libvirt.libvirtError:
+        except (OSError, libvirt.libvirtError):
             return False
         return True
 

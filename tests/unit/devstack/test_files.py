@@ -1,0 +1,97 @@
+"""What the development stack writes for others to read."""
+
+import configparser
+import json
+import socket
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from devstack.broker_definitions import write_definitions
+from devstack.guest_image import GuestImage
+from devstack.guests import Guest, GuestKind
+from devstack.initramfs import Initramfs
+from devstack.ports import BLOCK, Ports, find_free_base
+from devstack.stack_config import write_agent_config
+
+
+def test_options_of_a_test_win_over_those_of_the_stack_and_only_the_owner_may_read_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "agent.conf"
+    write_agent_config(
+        path,
+        transport_url="rabbit://u:p@127.0.0.1:1/",
+        libvirt_uri="qemu:///x",
+        state_path=tmp_path / "agent",
+        extra={"agent": {"driver": "fake", "first_look": 1}},
+    )
+    read = configparser.ConfigParser()
+    read.read(path)
+    assert read["agent"]["driver"] == "fake"
+    assert read["agent"]["first_look"] == "1"
+    assert read["DEFAULT"]["host"] == "devstack"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_the_broker_gets_a_hash_and_never_the_password(tmp_path: Path) -> None:
+    path = tmp_path / "definitions.json"
+    write_definitions(path, "crashcart", "secret-word")
+    assert "secret-word" not in path.read_text()
+    policies = {policy["name"]: policy["definition"] for policy in json.loads(path.read_text())["policies"]}
+    assert policies["crashcart-agents"]["message-ttl"] == 3_600_000
+    assert policies["crashcart-agents"]["overflow"] == "drop-head"
+    assert policies["crashcart-recorder"]["dead-letter-exchange"] == "crashcart.dead"
+
+
+def test_an_initramfs_is_readable_by_cpio(tmp_path: Path) -> None:
+    initramfs = Initramfs()
+    initramfs.add("/bin/tool", b"#!/bin/sh\n", executable=True)
+    initramfs.add_directory("/proc")
+    initramfs.write(tmp_path / "archive")
+    with (tmp_path / "archive").open("rb") as archive:
+        listed = subprocess.run(["cpio", "--list", "--quiet"], stdin=archive, capture_output=True, text=True, check=True)
+    assert listed.stdout.split() == ["bin", "bin/tool", "proc"]
+
+
+def test_ports_of_a_stack_do_not_overlap_with_the_next_block() -> None:
+    ports, following = Ports(20000), Ports(20000 + BLOCK)
+    assert not set(ports.list_all()) & set(following.list_all())
+    named = {ports.api, ports.amqp, ports.epmd, ports.dist, ports.metrics, *ports.ctl_dist}
+    assert named <= set(ports.list_all())
+
+
+def test_a_block_with_a_listener_is_not_free() -> None:
+    base = find_free_base()
+    with socket.create_server(("127.0.0.1", base + 3)):
+        assert Ports(base).list_taken() == [base + 3]
+
+
+def make_guest(tmp_path: Path, kind: GuestKind, **options: str) -> Guest:
+    image = GuestImage(tmp_path / "vmlinux", tmp_path / "initramfs", tmp_path / "initramfs-kdump", "qemu")
+    return Guest(kind=kind, directory=tmp_path, image=image, **options)  # type: ignore[arg-type]
+
+
+def test_a_guest_carries_its_project_in_crashcarts_own_metadata(tmp_path: Path) -> None:
+    xml = make_guest(tmp_path, GuestKind.PANICKING, project="a<b").domain_xml()
+    assert "https://crashcart.dev/xmlns/server/1.0" in xml
+    assert "<crashcart:project>a&lt;b</crashcart:project>" in xml
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [(GuestKind.KDUMP, False), (GuestKind.KDUMP_POST_NOTIFIERS, True), (GuestKind.PANICKING, False)]
+)
+def test_only_the_post_notifiers_guest_has_that_on_its_command_line(tmp_path: Path, kind: GuestKind, expected: bool) -> None:
+    xml = make_guest(tmp_path, kind).domain_xml()
+    assert ("crash_kexec_post_notifiers" in xml) is expected
+    assert ("crashkernel=" in xml) is kind.has_crash_kernel
+
+
+def test_nmis_are_counted_since_the_last_boot_and_half_written_lines_are_ignored(tmp_path: Path) -> None:
+    guest = make_guest(tmp_path, GuestKind.SURVIVING, name="g")
+    guest.serial_log.parent.mkdir()
+    ready = "crashcart-guest-ready: surviving 1\r\n"
+    counts = ["crashcart-nmi-count: 0\r\n", "crashcart-nmi-count: 1\r\n", "crashcart-nmi-cou"]
+    guest.serial_log.write_text("".join([ready, "crashcart-nmi-count: 7\r\n", ready, *counts]))
+    assert guest.nmi_count() == 1
+    assert guest.count_boots() == 2
