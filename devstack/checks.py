@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from devstack.steps import StepFailed, Steps
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = ("crashcart-agent", "crashcart-api", "crashcart-engine", "crashcart-manage")
+_WHEEL_SOURCES = ("compute_agent", "api_gateway", "setup.cfg", "pyproject.toml", "MANIFEST.in", "README.rst", "LICENSE")
 _BIN = Path(sys.executable).parent
 
 
@@ -103,7 +105,15 @@ def _run_logged(argv: list[str], log: Path) -> None:
 
 
 def _build_wheel(target: Path, log: Path) -> Path:
-    _run_logged([sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(target), str(ROOT)], log)
+    """Built from a copy: setuptools keeps a build/ beside the sources, and with it modules that were removed since."""
+    source = target / "source"
+    source.mkdir()
+    for name in _WHEEL_SOURCES:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+        elif (ROOT / name).exists():
+            shutil.copy(ROOT / name, source / name)
+    _run_logged([sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(target), str(source)], log)
     return next(target.glob("crashcart-*.whl"))
 
 
