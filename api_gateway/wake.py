@@ -43,26 +43,34 @@ class WakeReceiver:
 
     A receiver that is started while an older one is alive takes the path over: the older one keeps its sweep interval.
 
+    :param path: None: only threads of this process wake it
     :raises OSError: when the path cannot be bound; the text names it.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self._path = Path(path)
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        try:
-            self._path.unlink(missing_ok=True)  # what a killed engine left behind
-            self._socket.bind(str(self._path))
-            self._path.chmod(_SOCKET_MODE)
-        except OSError as error:
-            self._socket.close()
-            raise OSError(error.errno, f"cannot listen for wake-ups on {self._path}: {error.strerror or error}") from error
-        self._inode = self._path.stat().st_ino
-        # The process's own threads wake it through a pipe of their own, which no other engine can take over.
+    def __init__(self, path: str | Path | None) -> None:
+        # The process's own threads wake it through a pair of their own, which no other engine can take over.
         self._own_end, self._waking_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._sockets = [self._own_end, self._waking_end]
         self._selector = selectors.DefaultSelector()
-        self._selector.register(self._socket, selectors.EVENT_READ)
         self._selector.register(self._own_end, selectors.EVENT_READ)
+        self._path = None if path is None else Path(path)
+        if self._path is not None:
+            self._selector.register(self._bind(self._path), selectors.EVENT_READ)
+            self._inode = self._path.stat().st_ino
+
+    def _bind(self, path: Path) -> socket.socket:
+        receiving = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        self._sockets.append(receiving)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)  # what a killed engine left behind
+            receiving.bind(str(path))
+            path.chmod(_SOCKET_MODE)
+        except OSError as error:
+            for end in self._sockets:
+                end.close()
+            raise OSError(error.errno, f"cannot listen for wake-ups on {path}: {error.strerror or error}") from error
+        return receiving
 
     def wait(self, timeout: float) -> bool:
         """Wait until somebody wakes us, at most ``timeout`` seconds; many datagrams make one wake-up."""
@@ -83,8 +91,10 @@ class WakeReceiver:
     def close(self) -> None:
         """Stop listening; the path is removed only if it is still ours."""
         self._selector.close()
-        for end in (self._socket, self._own_end, self._waking_end):
+        for end in self._sockets:
             end.close()
+        if self._path is None:
+            return
         with suppress(FileNotFoundError):
             if os.stat(self._path).st_ino == self._inode:
                 self._path.unlink()

@@ -84,3 +84,10 @@ def test_a_path_that_cannot_be_bound_is_named(tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
     with pytest.raises(OSError, match="taken"):
         WakeReceiver(tmp_path / "taken")
+
+
+def test_without_a_path_only_the_process_itself_wakes_the_dispatcher() -> None:
+    receiver = WakeReceiver(None)
+    receiver.wake()
+    assert receiver.wait(10)
+    receiver.close()

@@ -1,0 +1,195 @@
+"""What a recorded event changes: one function from its type to the rows that it is about.
+
+Reads tolerantly: an agent may be a release ahead, so words are taken as text, unknown keys are ignored, and an event that says
+less than its type needs stays in the record without being applied. Every application may be repeated.
+"""
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from api_gateway.store import Connection
+from api_gateway.store import actions as stored_actions
+from api_gateway.store import events as stored_events
+from api_gateway.store import servers as stored_servers
+from api_gateway.store.actions import Applied
+from api_gateway.store.events import EventRow
+from compute_agent.contract.errors import Ending
+
+LOG = logging.getLogger(__name__)
+
+
+class Unreadable(ValueError):
+    """The payload does not say what its type needs; the text names the key."""
+
+
+class _Fields:
+    """A payload's values by the type that is needed.
+
+    :raises Unreadable: from each method, when the value is missing or of another type.
+    """
+
+    def __init__(self, payload: dict[str, Any]) -> None:
+        self._payload = payload
+
+    def text(self, key: str) -> str:
+        value = self._payload.get(key)
+        if not isinstance(value, str):
+            raise Unreadable(f"{key} is {value!r}, not text")
+        return value
+
+    def find_text(self, key: str) -> str | None:
+        return None if self._payload.get(key) is None else self.text(key)
+
+    def time(self, key: str) -> datetime:
+        text = self.text(key)
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError as error:
+            raise Unreadable(f"{key} is {text!r}, not a time") from error
+        if moment.tzinfo is None:
+            raise Unreadable(f"{key} is {text!r}, a time without a zone")
+        return moment.astimezone(UTC)
+
+    def find_time(self, key: str) -> datetime | None:
+        return None if self._payload.get(key) is None else self.time(key)
+
+    def flag(self, key: str) -> bool:
+        value = self._payload.get(key)
+        if not isinstance(value, bool):
+            raise Unreadable(f"{key} is {value!r}, neither true nor false")
+        return value
+
+    def number(self, key: str) -> int:
+        value = self._payload.get(key)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise Unreadable(f"{key} is {value!r}, not a whole number")
+        return value
+
+
+def apply_event(c: Connection, event: EventRow, *, store_id: str, now: datetime) -> None:
+    """Apply one newly recorded event in the transaction that recorded it.
+
+    :param store_id: the epoch of the gateway's own events: what they say was written before they were published
+    :raises StoreRejected: the store refused a value; others of the store's errors pass as well.
+    """
+    apply = _APPLY.get(event.event_type)
+    if event.epoch == store_id or apply is None:
+        return
+    if event.host is None or event.epoch is None:
+        LOG.warning("event %s %s names no host or no epoch: recorded, not applied", event.message_id, event.event_type)
+        return
+    try:
+        applied = apply(c, event, _Fields(event.payload), now)
+    except Unreadable as error:
+        LOG.warning("event %s %s of host %s: recorded, not applied: %s", event.message_id, event.event_type, event.host, error)
+        return
+    if applied is Applied.MADE and event.action_id is not None:
+        for earlier in stored_events.list_events_of_action(c, event.action_id):
+            if earlier.position != event.position:
+                apply_event(c, earlier, store_id=store_id, now=now)
+    elif applied in (Applied.FOREIGN, Applied.VIOLATION):
+        LOG.error(
+            "event %s %s of host %s on action %s ignored: %s", event.message_id, event.event_type, event.host, event.action_id, applied
+        )
+    elif applied is Applied.CHANGED and event.event_type in ("action.ended", "action.observed"):
+        word = event.payload.get("ending", event.payload.get("observation"))
+        LOG.info("action %s server %s host %s %s: %s", event.action_id, event.server, event.host, event.event_type, word)
+
+
+def _apply_received(c: Connection, event: EventRow, fields: _Fields, now: datetime) -> Applied:
+    assert event.host is not None
+    assert event.epoch is not None
+    return stored_actions.apply_received(
+        c,
+        fields.text("action_id"),
+        kind=fields.text("kind"),
+        server=fields.text("server"),
+        host=event.host,
+        epoch=event.epoch,
+        project=fields.find_text("project"),
+        user=fields.find_text("user"),
+        deadline=fields.time("deadline"),
+        at=fields.time("occurred_at"),
+        now=now,
+    )
+
+
+def _apply_started(c: Connection, event: EventRow, fields: _Fields, now: datetime) -> Applied:
+    assert event.host is not None
+    return stored_actions.apply_started(c, fields.text("action_id"), host=event.host, at=fields.time("occurred_at"), now=now)
+
+
+def _apply_ended(c: Connection, event: EventRow, fields: _Fields, now: datetime) -> Applied:
+    assert event.host is not None
+    assert event.epoch is not None
+    ending = fields.text("ending")
+    if ending not in tuple(Ending):
+        raise Unreadable(f"ending is {ending!r}, none of {', '.join(Ending)}")
+    return stored_actions.apply_ended(
+        c,
+        fields.text("action_id"),
+        host=event.host,
+        epoch=event.epoch,
+        ending=ending,
+        code=fields.text("code"),
+        reason=fields.text("reason"),
+        at=fields.time("occurred_at"),
+        now=now,
+        started_at=fields.find_time("started_at"),
+        signalled_at=fields.find_time("signalled_at"),
+    )
+
+
+def _apply_observed(c: Connection, event: EventRow, fields: _Fields, now: datetime) -> Applied:
+    assert event.host is not None
+    return stored_actions.apply_observed(
+        c,
+        fields.text("action_id"),
+        host=event.host,
+        observation=fields.text("observation"),
+        final=fields.flag("final"),
+        observed_at=fields.time("observed_at"),
+        text=fields.text("text"),
+        now=now,
+    )
+
+
+def _apply_server_state(c: Connection, event: EventRow, fields: _Fields, now: datetime) -> None:
+    assert event.host is not None
+    stored_servers.apply_state(
+        c,
+        fields.text("server"),
+        host=event.host,
+        event_type=event.event_type,
+        power_state=fields.text("power_state"),
+        reason=fields.text("reason"),
+        at=fields.time("occurred_at"),
+        now=now,
+    )
+
+
+def _apply_lost(c: Connection, event: EventRow, fields: _Fields, _now: datetime) -> None:
+    assert event.host is not None
+    epoch, first, last = fields.text("lost_epoch"), fields.number("first"), fields.number("last")
+    missing = stored_events.close_gap(c, host=event.host, epoch=epoch, first=first, last=last)
+    LOG.error("host %s epoch %s: events %d to %d are lost, %d of them never came", event.host, epoch, first, last, missing)
+
+
+_APPLY: dict[str, Callable[[Connection, EventRow, _Fields, datetime], Applied | None]] = {
+    "action.received": _apply_received,
+    "action.started": _apply_started,
+    "action.ended": _apply_ended,
+    "action.observed": _apply_observed,
+    "server.started": _apply_server_state,
+    "server.stopped": _apply_server_state,
+    "server.paused": _apply_server_state,
+    "server.resumed": _apply_server_state,
+    "server.suspended": _apply_server_state,
+    "server.rebooted": _apply_server_state,
+    "server.panicked": _apply_server_state,
+    "server.crash_kernel_started": _apply_server_state,
+    "events.lost": _apply_lost,
+}
+"""Types that change rows; all others are recorded only."""

@@ -1,0 +1,201 @@
+"""Open actions become casts, again and again with the same id and deadline, until the agent reports or the deadline passes.
+
+What was tried is committed before it is tried: after a crash in between, the action counts as perhaps delivered, which only delays
+an answer. The other way round it could be called expired while its NMI is on the way.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from api_gateway.cast_slots import CastSlots
+from api_gateway.store import Connection, Store, StoreError
+from api_gateway.store import actions as stored_actions
+from api_gateway.store import agents as stored_agents
+from api_gateway.store.actions import ActionRow
+from api_gateway.store.agents import AgentRow
+from compute_agent.contract.clock import Clock
+from compute_agent.contract.errors import CODES, Code, Ending
+from compute_agent.contract.models import ActionKind, ActionRequest
+from compute_agent.contract.rpcapi import ActionCaster, Unroutable
+
+LOG = logging.getLogger(__name__)
+
+CAPABILITY_OF_KIND: dict[ActionKind, str] = {ActionKind.TRIGGER_CRASH_DUMP: "inject_nmi"}
+"""What the agent's driver must be capable of for an action of each kind."""
+
+
+@dataclass(frozen=True)
+class _Cast:
+    """One cast that was recorded and may be tried now."""
+
+    request: ActionRequest
+    number: int
+
+
+class Dispatcher:
+    """At most one cast in flight per host, and a bounded number of them altogether.
+
+    :param owner: who holds the leases: another one for each process
+    :param slots: where the casts run; a cast may block for as long as a broker's alarm lasts
+    :param lease: seconds after which another dispatcher may take over what this one claimed
+    :param received_timeout: seconds without ``action.received`` after which an action is cast again
+    :param on_cast_done: called after each cast, from its thread: its host may be cast to again
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        caster: ActionCaster,
+        clock: Clock,
+        *,
+        owner: str,
+        slots: CastSlots,
+        lease: float = 30.0,
+        received_timeout: float = 5.0,
+        on_cast_done: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._store = store
+        self._caster = caster
+        self._clock = clock
+        self._owner = owner
+        self._slots = slots
+        self._lease = timedelta(seconds=lease)
+        self._received_timeout = timedelta(seconds=received_timeout)
+        self._on_cast_done = on_cast_done
+        self._lock = threading.Lock()
+        self._hosts_in_flight: set[str] = set()
+
+    def step(self) -> float | None:
+        """Begin every cast that is due and has a free slot.
+
+        :returns: seconds until the next one falls due; None when only a wake-up or a finished cast can bring one, or nothing waits.
+        :raises StoreError: nothing was claimed; try again later.
+        """
+        free = self._slots.count_free()
+        if free > 0 and self._is_anything_due():
+            for cast in self._claim(free):
+                self._slots.start(lambda cast=cast: self._try_cast(cast))  # type: ignore[misc]
+        now = self._clock.now()
+        with self._store.read() as c:
+            next_at = stored_actions.find_next_cast_at(c, now=now, received_timeout=self._received_timeout)
+        # What is due now and was not begun waits for its host's cast in flight, for a slot, or for the agent's first heartbeat.
+        return None if next_at is None or next_at <= now else (next_at - now).total_seconds()
+
+    def _is_anything_due(self) -> bool:
+        """A look without the writer's lock: most wake-ups of an idle gateway need no write."""
+        now = self._clock.now()
+        with self._store.read() as c:
+            next_at = stored_actions.find_next_cast_at(c, now=now, received_timeout=self._received_timeout)
+        return next_at is not None and next_at <= now
+
+    def _claim(self, free: int) -> list[_Cast]:
+        """Lease what is due and record its cast, in one transaction: when it is committed, the casts may be tried."""
+        casts: list[_Cast] = []
+        postponed: list[ActionRow] = []
+        with self._lock:
+            busy_hosts = frozenset(self._hosts_in_flight)
+        with self._store.write() as c:
+            while len(casts) < free:
+                claimed = stored_actions.claim_castable(
+                    c,
+                    owner=self._owner,
+                    now=self._clock.now(),
+                    lease=self._lease,
+                    limit=free - len(casts),
+                    received_timeout=self._received_timeout,
+                )
+                if not claimed:
+                    break
+                for action in claimed:
+                    # A cast that outlived its lease is still in flight: the host must not get a second one beside it.
+                    cast = None if action.host in busy_hosts else self._record_cast(c, action)
+                    if cast is None:
+                        postponed.append(action)
+                    else:
+                        casts.append(cast)
+            # Released only now, so that the loop above does not meet them again and others behind them get their turn.
+            for action in postponed:
+                stored_actions.release_lease(c, action.id, self._owner)
+        with self._lock:
+            self._hosts_in_flight.update(cast.request.host for cast in casts)
+        return casts
+
+    def _record_cast(self, c: Connection, action: ActionRow) -> _Cast | None:
+        """Count a cast of ``action``, or end the action, or leave it for later; None when there is nothing to cast."""
+        agent = stored_agents.find_agent(c, action.host)
+        if agent is None:
+            return None  # a forgotten host, or one that never spoke: there is no journal to bind the action to yet
+        try:
+            self._build_request(action, action.journal_id or agent.journal_id)
+            capability = CAPABILITY_OF_KIND[ActionKind(action.kind)]
+        except (ValueError, KeyError) as error:
+            LOG.error("action %s server %s host %s cannot be cast: %s", action.id, action.server, action.host, error)
+            self._end(c, action, Code.INVALID_REQUEST, "The action cannot be told to an agent; nothing was sent.")
+            return None
+        if not agent.capabilities.get(capability, False) and not action.perhaps_delivered:
+            self._end(c, action, Code.NOT_SUPPORTED, _say_not_supported(agent, capability))
+            return None
+        recorded = stored_actions.record_cast(
+            c, action.id, owner=self._owner, at=self._clock.now(), journal_id=agent.journal_id, incarnation=agent.incarnation
+        )
+        if recorded is None:
+            return None
+        return _Cast(self._build_request(recorded, recorded.journal_id or agent.journal_id), recorded.cast_count)
+
+    def _build_request(self, action: ActionRow, journal_id: str) -> ActionRequest:
+        return ActionRequest(
+            id=action.id,
+            kind=ActionKind(action.kind),
+            server=action.server,
+            server_generation=action.server_generation,
+            host=action.host,
+            project=action.project,
+            user=action.user,
+            sent_at=self._clock.now(),
+            deadline=action.deadline,
+            journal_id=journal_id,
+            force=action.force,
+            global_request_id=action.global_request_id,
+        )
+
+    def _end(self, c: Connection, action: ActionRow, code: Code, reason: str) -> None:
+        """End an action of which nothing was sent; refused by the store (and left to the sweep) if that is not certain."""
+        ending = CODES[code].ending
+        assert ending is Ending.FAILED
+        if stored_actions.end_by_gateway(c, action.id, ending=ending, code=code, reason=reason, at=self._clock.now()):
+            LOG.info("action %s server %s host %s ended %s: %s", action.id, action.server, action.host, ending, code)
+
+    def _try_cast(self, cast: _Cast) -> None:
+        """Try one recorded cast, note whether the broker returned it, and let go of the host."""
+        request = cast.request
+        unroutable = False
+        try:
+            self._caster.cast_action(request)
+            LOG.info("action %s server %s host %s cast (%d)", request.id, request.server, request.host, cast.number)
+        except Unroutable as error:
+            unroutable = True
+            LOG.warning("action %s server %s host %s not delivered (%d): %s", request.id, request.server, request.host, cast.number, error)
+        except Exception as error:  # noqa: BLE001 -- any exception of a cast means "perhaps delivered" (measured)
+            LOG.warning(
+                "action %s server %s host %s perhaps delivered (%d): %r", request.id, request.server, request.host, cast.number, error
+            )
+        try:
+            with self._store.write() as c:
+                if unroutable:
+                    stored_actions.record_unroutable(c, request.id)
+                stored_actions.release_lease(c, request.id, self._owner)
+        except StoreError as error:
+            # Safe: the lease runs out by itself, and an uncounted return leaves the action as perhaps delivered.
+            LOG.warning("action %s: the end of its cast was not recorded: %s", request.id, error)
+        finally:
+            with self._lock:
+                self._hosts_in_flight.discard(request.host)
+            self._on_cast_done()
+
+
+def _say_not_supported(agent: AgentRow, capability: str) -> str:
+    driver = agent.capabilities.get("driver", "unknown")
+    return f"The driver {driver} of host {agent.host} has no capability {capability}; nothing was sent."

@@ -1,0 +1,177 @@
+"""Notifications become the record: each event once, in order, applied in the transaction that records it.
+
+Pure steps over batches of message bodies; who reads them from a queue and acknowledges after the step is ``consumer``. A step
+either has recorded its whole batch when it returns, or raises and has to be given the same messages again, which is harmless.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from api_gateway.applying import apply_event
+from api_gateway.cast_slots import CastSlots
+from api_gateway.store import Connection, Store, StoreBusy, StoreUnavailable
+from api_gateway.store import agents as stored_agents
+from api_gateway.store import events as stored_events
+from compute_agent.contract.clock import Clock
+from compute_agent.contract.models import Heartbeat
+from compute_agent.contract.notifications import (
+    HEARTBEAT_TYPE,
+    RECORDER_QUEUES,
+    Notification,
+    UnreadableNotification,
+    decode,
+)
+from compute_agent.contract.rpcapi import ActionCaster
+
+LOG = logging.getLogger(__name__)
+
+_Item = TypeVar("_Item")
+
+
+class Recorder:
+    """The gateway's ears.
+
+    :param slots: where ``report_inventory`` is cast from; without a free one the next heartbeat asks again
+    :param on_agent_restarted: called after a commit that saw an agent with a new incarnation: its actions are cast again
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        caster: ActionCaster,
+        clock: Clock,
+        *,
+        slots: CastSlots,
+        on_agent_restarted: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._store = store
+        self._caster = caster
+        self._clock = clock
+        self._slots = slots
+        self._on_agent_restarted = on_agent_restarted
+
+    def record(self, bodies: Sequence[bytes], source: str = RECORDER_QUEUES[0].name) -> None:
+        """Record a batch of events in its order; what cannot be read or stored goes to the dead-letter shelf.
+
+        :param source: the queue that they came from
+        :raises StoreBusy, StoreUnavailable: a part may be recorded; give the same batch again.
+        """
+        _in_halves(
+            bodies,
+            lambda batch: self._record_together(batch, source),
+            lambda body, why: self._record_unapplied(body, why, source),
+        )
+
+    def _record_together(self, bodies: Sequence[bytes], source: str, *, apply: bool = True) -> None:
+        now = self._clock.now()
+        with self._store.write() as c:
+            readable: list[Notification] = []
+            for body in bodies:
+                try:
+                    readable.append(decode(body))
+                except UnreadableNotification as error:
+                    _shelve_in(c, body, str(error), source, now=now)
+            for event in stored_events.record_events(c, readable, now=now):
+                if apply:
+                    apply_event(c, event, store_id=self._store.store_id, now=now)
+
+    def _record_unapplied(self, body: bytes, why: str, source: str) -> None:
+        """Keep in the record what cannot be applied, and on the shelf what cannot even be recorded."""
+        _in_halves(
+            [body],
+            lambda batch: self._record_together(batch, source, apply=False),
+            lambda body, why_unrecorded: self._shelve(body, f"{why}; then {why_unrecorded}", source),
+        )
+
+    def _shelve(self, body: bytes, why: str, source: str) -> None:
+        with self._store.write() as c:
+            _shelve_in(c, body, why, source, now=self._clock.now())
+
+    def record_heartbeats(self, bodies: Sequence[bytes]) -> None:
+        """Take heartbeats in, in any order; one that cannot be read is dropped, its agent sends the next one soon.
+
+        :raises StoreBusy, StoreUnavailable: give the same batch again.
+        """
+        heartbeats = [heartbeat for body in bodies if (heartbeat := _find_heartbeat(body)) is not None]
+        _in_halves(
+            heartbeats,
+            self._apply_heartbeats,
+            lambda heartbeat, why: LOG.error("host %s: heartbeat %d was not taken in: %s", heartbeat.host, heartbeat.number, why),
+        )
+
+    def _apply_heartbeats(self, heartbeats: Sequence[Heartbeat]) -> None:
+        hosts_to_ask: dict[str, None] = {}
+        restarted = False
+        with self._store.write() as c:
+            for heartbeat in heartbeats:
+                outcome = stored_agents.apply_heartbeat(c, heartbeat, self._clock.now())
+                restarted = restarted or outcome.restarted
+                if outcome.needs_full:
+                    hosts_to_ask[heartbeat.host] = None
+                elif not outcome.stale:
+                    hosts_to_ask.pop(heartbeat.host, None)  # a later one of the batch brought it
+                if outcome.restarted or outcome.came_up or outcome.went_down:
+                    LOG.info(
+                        "host %s: agent %s %s (release %s, journal %s, incarnation %d)",
+                        heartbeat.host,
+                        heartbeat.capabilities.driver,
+                        "stops" if outcome.went_down else "is up",
+                        heartbeat.release,
+                        heartbeat.journal_id,
+                        heartbeat.incarnation,
+                    )
+                for server in outcome.claimed_twice:
+                    LOG.error("server %s is claimed by two hosts, one of them %s", server, heartbeat.host)
+        if restarted:
+            self._on_agent_restarted()
+        for host in hosts_to_ask:
+            if self._slots.count_free() > 0:
+                self._slots.start(lambda host=host: self._ask_for_inventory(host))  # type: ignore[misc]
+
+    def _ask_for_inventory(self, host: str) -> None:
+        try:
+            self._caster.report_inventory(host)
+        except Exception as error:  # noqa: BLE001 -- a cast may raise anything; the next heartbeat asks again
+            LOG.warning("host %s could not be asked for its inventory: %r", host, error)
+
+
+def _in_halves(batch: Sequence[_Item], step: Callable[[Sequence[_Item]], None], give_up: Callable[[_Item, str], None]) -> None:
+    """Run ``step`` over the batch; where it fails over what is in there, over its halves, in order, down to the one bad item.
+
+    :raises StoreBusy, StoreUnavailable: that is nobody's fault and everybody's turn again.
+    """
+    if not batch:
+        return
+    try:
+        step(batch)
+    except (StoreBusy, StoreUnavailable):
+        raise
+    except Exception as error:  # a message that we cannot take must never stop those behind it, whatever the reason is
+        if len(batch) > 1:
+            middle = len(batch) // 2
+            _in_halves(batch[:middle], step, give_up)
+            _in_halves(batch[middle:], step, give_up)
+        else:
+            LOG.exception("one message cannot be taken in")
+            give_up(batch[0], repr(error))
+
+
+def _shelve_in(c: Connection, body: bytes, why: str, source: str, *, now: datetime) -> None:
+    LOG.error("a message of %s goes to the dead-letter shelf: %s", source, why)
+    stored_events.shelve(c, body, reason=why, now=now, source=source)
+
+
+def _find_heartbeat(body: bytes) -> Heartbeat | None:
+    try:
+        notification = decode(body)
+        if notification.event_type != HEARTBEAT_TYPE:
+            LOG.warning("a %s came as a heartbeat and was dropped", notification.event_type)
+            return None
+        return Heartbeat.from_wire(notification.payload)
+    except (UnreadableNotification, ValidationError) as error:
+        LOG.warning("an unreadable heartbeat was dropped: %s", error)
+        return None

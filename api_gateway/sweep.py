@@ -1,0 +1,197 @@
+"""What time alone brings about: deadlines, agents that fell silent, servers that stay away, events that never came.
+
+Every second. Each duty is a step of its own with its own transaction, so that one which fails keeps no other from its work.
+"""
+
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from api_gateway.cast_slots import CastSlots
+from api_gateway.store import Connection, Store
+from api_gateway.store import actions as stored_actions
+from api_gateway.store import agents as stored_agents
+from api_gateway.store import events as stored_events
+from api_gateway.store import outbox as stored_outbox
+from api_gateway.store import servers as stored_servers
+from api_gateway.store.actions import ActionRow
+from api_gateway.store.agents import AgentRow
+from api_gateway.store.events import GapRow
+from compute_agent.contract.clock import Clock
+from compute_agent.contract.errors import CODES, Code
+from compute_agent.contract.models import EventRange
+from compute_agent.contract.notifications import HEARTBEAT_TTL_MS
+from compute_agent.contract.rpcapi import ActionCaster
+
+LOG = logging.getLogger(__name__)
+
+_BATCH = 1000
+_UNKNOWN_DRIVER_BOUND = timedelta(seconds=60)
+"""Grace for an agent whose host was forgotten while it had an action."""
+_GAP_PATIENCE = timedelta(seconds=2)
+"""A gap this young is perhaps only a message that was redelivered behind others."""
+_LONGEST_GAP_PAUSE = timedelta(seconds=300)
+_PRUNE_INTERVAL = timedelta(minutes=10)
+
+
+class Sweep:
+    """The gateway's duties over time.
+
+    :param slots: where ``resend_events`` is cast from; what finds no free slot is asked for at the next step
+    :param max_clock_skew: seconds by which clocks may differ; part of the grace behind a deadline
+    :param missing_grace: seconds after which a server that nobody has is deleted
+    :param gap_tries: how often missing events are asked for before they are given up
+    :param gap_retry: seconds between the first two of those tries; doubled from try to try
+    :param outbox_keep: seconds that the gateway's own events are kept after they were published
+    :param listening_since: since when heartbeats could have been heard without a break; None while they cannot. An agent's
+        silence counts from there: while the gateway was deaf nobody fell silent.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        caster: ActionCaster,
+        clock: Clock,
+        *,
+        slots: CastSlots,
+        max_clock_skew: float = 2.0,
+        missing_grace: float = 600.0,
+        gap_tries: int = 5,
+        gap_retry: float = 10.0,
+        outbox_keep: float = 86_400.0,
+        listening_since: Callable[[], datetime | None] | None = None,
+    ) -> None:
+        self._store = store
+        self._caster = caster
+        self._clock = clock
+        self._slots = slots
+        self._max_clock_skew = timedelta(seconds=max_clock_skew)
+        self._missing_grace = timedelta(seconds=missing_grace)
+        self._gap_tries = gap_tries
+        self._gap_retry = timedelta(seconds=gap_retry)
+        self._outbox_keep = timedelta(seconds=outbox_keep)
+        started_at = clock.now()
+        self._listening_since = listening_since or (lambda: started_at)
+        self._prune_at = started_at + _PRUNE_INTERVAL
+
+    @property
+    def duties(self) -> tuple[Callable[[], None], ...]:
+        """All of them, in the order of their urgency."""
+        return (
+            self.end_actions_past_deadline,
+            self.mark_silent_agents,
+            self.ask_for_missing_events,
+            self.expire_missing_servers,
+            self.prune_outbox,
+        )
+
+    def step(self) -> None:
+        """Every duty once.
+
+        :raises StoreError: of the first duty that failed; those behind it were not tried.
+        """
+        for duty in self.duties:
+            duty()
+
+    def end_actions_past_deadline(self) -> None:
+        """``expired`` what certainly was never delivered, ``unknown`` what nobody reported by the deadline and its grace."""
+        with self._store.read() as c:
+            if not stored_actions.list_past_deadline(c, now=self._clock.now(), limit=1):
+                return
+        with self._store.write() as c:
+            now = self._clock.now()
+            for action in stored_actions.list_past_deadline(c, now=now, limit=_BATCH):
+                if action.state == stored_actions.ActionState.ACCEPTED and not action.perhaps_delivered:
+                    self._end(c, action, Code.DEADLINE_PASSED, now)
+                elif now >= action.deadline + self._find_grace(c, action.host):
+                    self._end(c, action, Code.NOT_REPORTED, now)
+
+    def _find_grace(self, c: Connection, host: str) -> timedelta:
+        agent = stored_agents.find_agent(c, host)
+        bound = _UNKNOWN_DRIVER_BOUND if agent is None else timedelta(seconds=agent.driver_bound)
+        return self._max_clock_skew + bound
+
+    def _end(self, c: Connection, action: ActionRow, code: Code, now: datetime) -> None:
+        meaning = CODES[code]
+        if stored_actions.end_by_gateway(c, action.id, ending=meaning.ending, code=code, reason=meaning.sentence, at=now):
+            LOG.info("action %s server %s host %s ended %s: %s", action.id, action.server, action.host, meaning.ending, code)
+
+    def mark_silent_agents(self) -> None:
+        """Down are those that were not heard for three of their intervals in which we listened."""
+        since = self._listening_since()
+        if since is None:
+            return
+        now = self._clock.now()
+        with self._store.read() as c:
+            overdue = stored_agents.list_overdue(c, now)
+        for agent in overdue:
+            silence = timedelta(seconds=stored_agents.OVERDUE_INTERVALS * agent.interval)
+            if now < since + silence:
+                continue
+            reason = f"no heartbeat for {(now - agent.received_at).total_seconds():.0f} s"
+            with self._store.write() as c:
+                if stored_agents.mark_down(c, agent.host, now=now, reason=reason):
+                    LOG.warning("host %s: agent is down: %s", agent.host, reason)
+
+    def expire_missing_servers(self) -> None:
+        """Delete servers that nobody has had for the grace; their history stays."""
+        now = self._clock.now()
+        with self._store.read() as c:
+            if not stored_servers.list_servers(c, missing=True, limit=1):
+                return
+        with self._store.write() as c:
+            for server in stored_servers.expire_missing(c, now=now, missing_grace=self._missing_grace):
+                LOG.info("server %s deleted: no host has it any more", server)
+
+    def ask_for_missing_events(self) -> None:
+        """Have agents publish again what never came; name as lost what nobody can publish any more."""
+        now = self._clock.now()
+        with self._store.read() as c:
+            if not stored_events.list_gaps(c, now=now, limit=1):
+                return
+        free = self._slots.count_free()
+        asked: list[GapRow] = []
+        with self._store.write() as c:
+            for gap in stored_events.list_gaps(c, now=now, limit=_BATCH):
+                agent = stored_agents.find_agent(c, gap.host)
+                lost = self._say_lost(gap, agent)
+                if lost is not None:
+                    if stored_events.record_lost(c, gap, reason=lost, now=now):
+                        LOG.error("host %s epoch %s: events %d to %d are lost: %s", gap.host, gap.epoch, gap.first, gap.last, lost)
+                elif agent is None:
+                    stored_events.mark_gap_asked(c, gap.id, ask_at=now + self._pause_after(gap.tries))
+                elif agent.state == "up" and now >= gap.found_at + _GAP_PATIENCE and len(asked) < free:
+                    stored_events.mark_gap_asked(c, gap.id, ask_at=now + self._pause_after(gap.tries))
+                    asked.append(gap)
+        for gap in asked:
+            self._slots.start(lambda gap=gap: self._ask(gap))  # type: ignore[misc]
+
+    def _say_lost(self, gap: GapRow, agent: AgentRow | None) -> str | None:
+        """Why the events of a gap will not come any more; None while they may."""
+        if agent is not None and agent.journal_id != gap.epoch:
+            # A heartbeat may be as old as its TTL: only one that is certainly younger than the gap says that the journal is gone.
+            if agent.received_at > gap.found_at + timedelta(milliseconds=HEARTBEAT_TTL_MS):
+                return f"the agent has another journal now ({agent.journal_id})"
+            return None
+        if gap.tries >= self._gap_tries:
+            return f"asked for {gap.tries} times and not published again"
+        return None
+
+    def _ask(self, gap: GapRow) -> None:
+        LOG.warning("host %s epoch %s: events %d to %d are missing, asking for them", gap.host, gap.epoch, gap.first, gap.last)
+        try:
+            self._caster.resend_events(gap.host, EventRange(epoch=gap.epoch, first=gap.first, last=gap.last))
+        except Exception as error:  # noqa: BLE001 -- a cast may raise anything; the try counts and the next one follows
+            LOG.warning("host %s could not be asked for missing events: %r", gap.host, error)
+
+    def prune_outbox(self) -> None:
+        """Forget what was published long ago; every ten minutes."""
+        now = self._clock.now()
+        if now < self._prune_at:
+            return
+        with self._store.write() as c:
+            stored_outbox.prune(c, sent_before=now - self._outbox_keep)
+        self._prune_at = now + _PRUNE_INTERVAL
+
+    def _pause_after(self, tries: int) -> timedelta:
+        return min(self._gap_retry * (1 << min(tries, 10)), max(self._gap_retry, _LONGEST_GAP_PAUSE))
