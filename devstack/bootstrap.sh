@@ -75,6 +75,10 @@ check_machine() {  # what no package can mend, named all at once
       apt-get install --no-install-recommends ${MISSING_PACKAGES[*]}")
         fi
     fi
+    if [ "$(id -u)" -eq 0 ] && ! unshare --mount true 2>/dev/null; then
+        problems+=("privilege: root may not make mounts here (CAP_SYS_ADMIN is missing, as in many containers), so libvirtd
+      cannot be kept private; run as an unprivileged user instead, then it runs in session mode")
+    fi
     if ! mkdir -p "$CACHE_DIR" 2>/dev/null || [ ! -w "$CACHE_DIR" ]; then
         problems+=("directory: $CACHE_DIR cannot be written; choose another with CRASHCART_CACHE=DIR")
     fi
