@@ -18,7 +18,7 @@ DEAD_LETTER_EXCHANGE = "crashcart.dead"
 
 
 def list_policies() -> list[dict[str, Any]]:
-    """The shipped policies, also what an operator applies to a broker of theirs (see doc/broker.rst)."""
+    """The shipped policies, also what an operator applies to a broker of theirs (see doc/operations.rst)."""
     return [
         {
             # An agent that is away for long must not fill the broker: what is dropped here is sent again by the

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shlex
 import shutil
 import socket
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +14,7 @@ import libvirt
 
 from devstack.cache import get_cache_dir
 from devstack.services import ProcessId, Service
+from devstack.short_path import ShortPath
 from devstack.steps import StepFailed
 
 _START_TIMEOUT = 60.0
@@ -50,9 +49,8 @@ class PrivateLibvirtd:
         self.is_system = os.geteuid() == 0
         self.log = self.state_dir / "libvirtd.log"
         self.dump_dir = self.state_dir / "dumps"
-        # Paths of UNIX sockets end at 107 bytes and a state directory may be deep, hence a short way to it.
-        digest = hashlib.sha256(str(self.state_dir).encode()).hexdigest()[:12]
-        self._short = Path(tempfile.gettempdir()) / f"crashcart-{digest}"
+        self._short_path = ShortPath(self.state_dir)
+        self._short = self._short_path.path
         self._service = Service(
             "libvirtd",
             self._make_argv(),
@@ -127,8 +125,7 @@ class PrivateLibvirtd:
         self.stop()
         for process in self._list_guest_processes():
             process.stop(grace=3.0)
-        if self._short.is_symlink():
-            self._short.unlink()
+        self._short_path.remove()
 
     def _list_guest_processes(self) -> list[ProcessId]:
         """QEMU processes of this daemon, known by their pid files and by what stands on their command lines."""
@@ -194,7 +191,7 @@ class PrivateLibvirtd:
         for directory in ("home", "config/libvirt", "share", "dumps", *_BINDS.values()):
             (self.state_dir / directory).mkdir(parents=True, exist_ok=True)
         self.cache_dir.mkdir(parents=True, exist_ok=True)
-        self._make_short_path()
+        self._short_path.make()
         if self.is_system:
             for place in (*_BINDS, _CACHE_BIND):
                 Path(place).mkdir(parents=True, exist_ok=True)
@@ -205,14 +202,6 @@ class PrivateLibvirtd:
         config = self.state_dir / ("etc" if self.is_system else "config/libvirt")
         (config / "libvirtd.conf").write_text(self._make_daemon_config())
         (config / "qemu.conf").write_text(self._make_qemu_config())
-
-    def _make_short_path(self) -> None:
-        if self._short.is_symlink() and self._short.lstat().st_uid == os.geteuid():
-            self._short.unlink()
-        try:
-            self._short.symlink_to(self.state_dir)
-        except FileExistsError as error:
-            raise StepFailed(f"{self._short} belongs to somebody else", advice="remove it, or set TMPDIR") from error
 
     def _make_daemon_config(self) -> str:
         lines = [

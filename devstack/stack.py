@@ -19,6 +19,7 @@ from devstack.libvirtd import PrivateLibvirtd
 from devstack.ports import DEFAULT_BASE, Ports
 from devstack.rabbitmq import PrivateRabbitMQ
 from devstack.services import ProcessId, Service
+from devstack.short_path import ShortPath
 from devstack.stack_config import HOST, PROJECT, USER, Options, merge, write_agent_config, write_gateway_config, write_openrc
 from devstack.steps import StepFailed, Steps
 
@@ -62,6 +63,7 @@ class Stack:
         self.broker = PrivateRabbitMQ(self.state_dir, self.ports)
         self.libvirtd = PrivateLibvirtd(self.state_dir)
         self.guests: dict[str, Guest] = {}
+        self._gateway_path = ShortPath(self.state_dir / "gateway")
         self.agent = self._make_service("crashcart-agent", "agent.conf")
         self.engine = self._make_service("crashcart-engine", "gateway.conf")
         self.api = self._make_service("crashcart-api", "gateway.conf")
@@ -117,12 +119,14 @@ class Stack:
         with ThreadPoolExecutor() as pool:
             pool.submit(self._stop_part, "RabbitMQ", self.broker.stop, problems)
             pool.submit(self._stop_part, "libvirtd and its guests", self.libvirtd.end, problems)
+        self._gateway_path.remove()
         problems += [f"still running: {left}" for left in self._list_left()]
         if problems:
             raise StepFailed("; ".join(problems), advice="look at these processes, end them by hand, run devstack/down again")
 
     def write_config(self) -> None:
         """Write the configuration files anew, as the next start of a service reads them."""
+        self._gateway_path.make()
         write_agent_config(
             self.state_dir / "agent.conf",
             transport_url=self.broker.transport_url,
@@ -135,6 +139,7 @@ class Stack:
             transport_url=self.broker.transport_url,
             ports=self.ports,
             state_path=self.state_dir / "gateway",
+            wake_socket=self._gateway_path.path / "dispatcher.sock",
             extra=self._gateway_options,
         )
 

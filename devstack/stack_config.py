@@ -31,7 +31,7 @@ def write_agent_config(path: Path, *, transport_url: str, libvirt_uri: str, stat
     )
 
 
-def write_gateway_config(path: Path, *, transport_url: str, ports: Ports, state_path: Path, extra: Options) -> None:
+def write_gateway_config(path: Path, *, transport_url: str, ports: Ports, state_path: Path, wake_socket: Path, extra: Options) -> None:
     """`extra` wins over what is set here; the file holds the broker's password."""
     state_path.mkdir(parents=True, exist_ok=True, mode=0o700)
     _write(
@@ -40,7 +40,7 @@ def write_gateway_config(path: Path, *, transport_url: str, ports: Ports, state_
             "DEFAULT": {"transport_url": transport_url},
             "database": {"connection": f"sqlite:///{state_path / 'gateway.sqlite'}"},
             "api": {"listen_host": "127.0.0.1", "listen_port": ports.api, "auth_strategy": "none", "default_project": PROJECT},
-            "dispatcher": {"wake_socket": state_path / "dispatcher.sock"},
+            "dispatcher": {"wake_socket": wake_socket},
         },
         extra,
     )
