@@ -1,0 +1,73 @@
+"""Puts the libvirt driver together."""
+
+import os
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+from oslo_config import cfg
+
+from compute_agent.contract.clock import Clock
+from compute_agent.drivers.base import Driver
+from compute_agent.drivers.libvirt.options import GROUP, register_options
+
+try:
+    import libvirt  # noqa: F401 — only to say what is missing before anything else fails on it
+except ImportError as error:
+    raise ImportError(
+        f"the libvirt driver needs libvirt-python, which cannot be imported ({error}): install it with pip install 'crashcart[libvirt]'"
+    ) from error
+
+from compute_agent.drivers.libvirt.connection import Connection, KeepAlive
+from compute_agent.drivers.libvirt.events import LibvirtEvents
+from compute_agent.drivers.libvirt.nmi import LibvirtNmi
+from compute_agent.drivers.libvirt.servers import LibvirtServers
+
+NAME = "libvirt"
+
+
+def create_driver(conf: cfg.ConfigOpts, clock: Clock) -> Driver:
+    """The driver as ``conf`` wants it, not connected yet.
+
+    :raises ValueError: a frozen libvirtd would be noticed too late to end a call within its bound.
+    """
+    register_options(conf)
+    group = conf[GROUP]
+    keepalive = KeepAlive(group.keepalive_interval, group.keepalive_count)
+    if keepalive.bound >= group.call_bound:
+        raise ValueError(
+            f"[{GROUP}] a frozen libvirtd is noticed after keepalive_interval * (keepalive_count + 1) = {keepalive.bound:.0f} s, "
+            f"which must be less than call_bound = {group.call_bound:.0f} s"
+        )
+    events = LibvirtEvents(clock)
+    connection = Connection(
+        group.uri,
+        keepalive,
+        clock,
+        register=events.register,
+        on_lost=events.report_lost,
+        on_back=events.report_back,
+        on_closing=events.silence,
+    )
+    return Driver(
+        name=NAME,
+        servers=LibvirtServers(connection, find_pid_file_directory(group.uri)),
+        call_bound=group.call_bound,
+        nmi=LibvirtNmi(connection),
+        events=events,
+        lifecycle=connection,
+    )
+
+
+def find_pid_file_directory(uri: str) -> Path | None:
+    """Where the libvirtd behind ``uri`` keeps the pid files of its QEMU processes; None if it is none of this host's."""
+    parts = urlsplit(uri)
+    scheme, _, transport = parts.scheme.partition("+")
+    if scheme != "qemu" or parts.netloc or transport not in ("", "unix"):
+        return None
+    socket = parse_qs(parts.query).get("socket")
+    if parts.path == "/system":
+        return (Path(socket[0]).parent if socket else Path("/run/libvirt")) / "qemu"
+    if parts.path != "/session":
+        return None
+    runtime = os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.geteuid()}")
+    return (Path(socket[0]).parent if socket else Path(runtime) / "libvirt") / "qemu" / "run"

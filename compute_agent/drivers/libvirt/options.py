@@ -1,0 +1,44 @@
+"""What an operator may set of the libvirt driver; kept apart so that it can be documented without libvirt-python."""
+
+from oslo_config import cfg
+
+GROUP = "libvirt"
+
+OPTIONS: list[cfg.Opt] = [
+    cfg.StrOpt(
+        "uri",
+        default="qemu:///system",
+        help="libvirt URI of this host's hypervisor. It must allow writing; it is logged without passwords.",
+    ),
+    cfg.IntOpt(
+        "keepalive_interval",
+        default=3,
+        min=1,
+        help="Seconds of silence after which libvirtd is asked for a sign of life.",
+    ),
+    cfg.IntOpt(
+        "keepalive_count",
+        default=3,
+        min=1,
+        help="Unanswered questions after which the connection is given up: a frozen libvirtd is noticed after "
+        "keepalive_interval * (keepalive_count + 1) seconds, and every call that waits for it ends then.",
+    ),
+    cfg.FloatOpt(
+        "call_bound",
+        default=35.0,
+        min=1.0,
+        help="Seconds after which the outcome of a begun call is unknown. Must be longer than it takes to notice a frozen libvirtd. "
+        "Above 30, because libvirt waits 30 s for a server that is busy with something else (a migration, say) and then "
+        "says for certain that nothing was sent.",
+    ),
+]
+
+
+def register_options(conf: cfg.ConfigOpts) -> None:
+    """Register the group on ``conf``; may be called more than once."""
+    conf.register_opts(OPTIONS, group=GROUP)
+
+
+def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
+    """For the generated configuration reference."""
+    return [(GROUP, OPTIONS)]
