@@ -1,7 +1,7 @@
 """From the POST to the NMI, and to the panic that the API shows, beside what libvirt alone needs for the same guest.
 
-One real guest panics, is reset, gets ready, and panics again: through ``virsh inject-nmi``, through libvirt's API, and through crashcart in turn, so
-that a machine that slows down slows all three.
+One real guest panics, is started anew, gets ready, and panics again: through ``virsh inject-nmi``, through libvirt's API, and through
+crashcart in turn, so that a machine that slows down slows all three.
 """
 
 from __future__ import annotations
