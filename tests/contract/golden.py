@@ -1,0 +1,237 @@
+"""Golden samples: one of every RPC message and every event type, as this release puts them on the wire.
+
+The samples of a release stay in the tree after it: a later release must still read them. ``regenerate.py`` writes them, the tests
+compare them. Everything in them is fixed, so a difference is always a change of the contract.
+"""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from oslo_config import cfg
+
+from compute_agent.contract import notifications, versions
+from compute_agent.contract.errors import CODES, Code, Ending
+from compute_agent.contract.models import (
+    ActionKind,
+    ActionRequest,
+    Capabilities,
+    DecidedBy,
+    Departure,
+    EventRange,
+    Heartbeat,
+    InventoryReport,
+    Observation,
+    PingReply,
+    PowerState,
+    RemovedServer,
+    Server,
+    hash_inventory,
+)
+from compute_agent.contract.rpcapi import ComputeAgentAPI
+from compute_agent.contract.transport import create_rpc_transport, register_messaging_options
+
+SAMPLES = Path(__file__).parent / "samples"
+
+ACTION_ID = "req-0b8f1e3a-5a6d-4c1e-9d2b-3f4a5b6c7d8e"
+SERVER_ID = "7f1c2d3e-4b5a-4697-8876-655443322110"
+LEFT_SERVER_ID = "9a8b7c6d-5e4f-4a3b-8c2d-1e0f9a8b7c6d"
+JOURNAL_ID = "6e2f0c1d4b3a49588776655443322110"
+HOST = "host-1.example"
+MOMENT = datetime(2026, 3, 1, 12, 30, 0, 250000, tzinfo=UTC)
+LATER = datetime(2026, 3, 1, 12, 30, 30, 250000, tzinfo=UTC)
+
+REQUEST = ActionRequest(
+    id=ACTION_ID,
+    kind=ActionKind.TRIGGER_CRASH_DUMP,
+    server=SERVER_ID,
+    server_generation=2,
+    host=HOST,
+    project="demo",
+    user="operator",
+    sent_at=MOMENT,
+    deadline=LATER,
+    journal_id=JOURNAL_ID,
+    force=True,
+    global_request_id="req-1c9e2f4b-6b7e-4d2f-8e3c-405b6c7d8e9f",
+)
+EVENT_RANGE = EventRange(epoch=JOURNAL_ID, first=17, last=23)
+PING_REPLY = PingReply(host=HOST, release=versions.RELEASE, rpc_version=versions.RPC_API_VERSION, journal_id=JOURNAL_ID, incarnation=3)
+SERVER = Server(
+    id=SERVER_ID,
+    name="web-1",
+    project="demo",
+    user="operator",
+    power_state=PowerState.RUNNING,
+    state_reason="booted",
+    state_at=MOMENT,
+    generation=2,
+    instance_name="instance-00000001",
+    vcpus=2,
+    memory_mib=512,
+    created_at=MOMENT,
+    started_at=MOMENT,
+)
+HEARTBEAT = Heartbeat(
+    host=HOST,
+    release=versions.RELEASE,
+    rpc_version=versions.RPC_API_VERSION,
+    event_version=versions.EVENT_VERSION,
+    journal_id=JOURNAL_ID,
+    incarnation=3,
+    number=41,
+    sent_at=MOMENT,
+    interval=30.0,
+    stopping=False,
+    driver_bound=20.0,
+    capabilities=Capabilities(driver="libvirt", inject_nmi=True, diagnostics=False, watchdog=False, events=True),
+    inventory=InventoryReport(
+        readable=True,
+        full=False,
+        revision=8,
+        base_revision=7,
+        hash=hash_inventory({SERVER_ID: 2}),
+        servers=(SERVER,),
+        removed=(RemovedServer(id=LEFT_SERVER_ID, departure=Departure.MIGRATED),),
+    ),
+)
+
+_ACTION = {"action_id": ACTION_ID, "kind": ActionKind.TRIGGER_CRASH_DUMP}
+_STATE = {"power_state": PowerState.RUNNING, "reason": "booted", "observed_late": True, "action_id": ACTION_ID}
+_ENDING = {
+    "ending": Ending.SUCCEEDED,
+    "code": Code.SIGNAL_DELIVERED,
+    "reason": CODES[Code.SIGNAL_DELIVERED].sentence,
+}
+
+EVENT_BODIES: dict[str, dict[str, Any]] = {
+    "action.received": {**_ACTION, "project": "demo", "user": "operator", "deadline": LATER},
+    "action.started": _ACTION,
+    "action.ended": {
+        **_ACTION,
+        **_ENDING,
+        "project": "demo",
+        "user": "operator",
+        "decided_by": DecidedBy.AGENT,
+        "started_at": MOMENT,
+        "signalled_at": MOMENT,
+    },
+    "action.revised": {**_ACTION, **_ENDING, "previous_ending": Ending.UNKNOWN, "previous_code": Code.NOT_REPORTED},
+    "action.observed": {
+        **_ACTION,
+        "observation": Observation.GUEST_PANICKED,
+        "final": True,
+        "observed_at": MOMENT,
+        "text": "The guest reported a kernel panic.",
+    },
+    "action.id_conflict": {**_ACTION, "reason": "another request came under this id"},
+    "server.started": _STATE,
+    "server.stopped": {**_STATE, "power_state": PowerState.SHUTDOWN, "reason": "shut down by the guest"},
+    "server.paused": {**_STATE, "power_state": PowerState.PAUSED, "reason": "paused by an operator"},
+    "server.resumed": _STATE,
+    "server.suspended": {**_STATE, "power_state": PowerState.SUSPENDED, "reason": "suspended by the guest"},
+    "server.rebooted": {**_STATE, "reason": "reset by the guest"},
+    "server.panicked": {**_STATE, "power_state": PowerState.CRASHED, "reason": "pvpanic"},
+    "server.crash_kernel_started": {**_STATE, "reason": "pvpanic: crash loaded"},
+    "server.claimed_twice": {"hosts": (HOST, "host-2.example")},
+    "agent.up": {"release": versions.RELEASE, "journal_id": JOURNAL_ID, "incarnation": 3, "reason": "started"},
+    "agent.down": {"release": versions.RELEASE, "journal_id": JOURNAL_ID, "incarnation": 3, "reason": "no heartbeat for 90 s"},
+    "events.lost": {"lost_epoch": JOURNAL_ID, "first": 17, "last": 23, "reason": "pruned by age"},
+}
+"""Event type -> what its payload says beside who, where and when; every optional key is used."""
+
+HOST_EVENTS = frozenset({"agent.up", "agent.down", "events.lost"})
+"""Events about a host: they name no server."""
+
+
+def make_rpc_samples() -> dict[str, Any]:
+    """File name -> what the production client hands to oslo.messaging's driver for each method, and the reply of the call."""
+    conf = cfg.ConfigOpts()
+    conf(args=[], default_config_files=[])
+    register_messaging_options(conf)
+    conf.set_override("transport_url", "fake://")
+    transport = create_rpc_transport(conf)
+    api = ComputeAgentAPI(transport)
+    sent: list[dict[str, Any]] = []
+
+    def record(target: Any, context: dict[str, Any], message: dict[str, Any], **options: Any) -> Any:
+        sent.append(
+            {
+                "exchange": target.exchange or conf.control_exchange,
+                "topic": target.topic,
+                "server": target.server,
+                "context": context,
+                "message": message,
+                "mandatory": bool(options["transport_options"] and options["transport_options"].at_least_once),
+                "waits_for_reply": bool(options.get("wait_for_reply")),
+            }
+        )
+        return PING_REPLY.to_wire()
+
+    with mock.patch.object(transport._driver, "send", record):
+        api.cast_action(REQUEST)
+        api.resend_events(HOST, EVENT_RANGE)
+        api.report_inventory(HOST)
+        api.ping(HOST, timeout=5)
+    transport.cleanup()
+    samples: dict[str, Any] = {sample["message"]["method"]: sample for sample in sent}
+    samples["ping.reply"] = PING_REPLY.to_wire()
+    return {f"rpc/{name}.json": sample for name, sample in samples.items()}
+
+
+def make_payload(event_type: str) -> dict[str, Any]:
+    """The sample payload of one event type, built with its strict model."""
+    model = notifications.EVENT_TYPES[event_type].payload
+    return model(
+        version=versions.EVENT_VERSION,
+        server=None if event_type in HOST_EVENTS else SERVER_ID,
+        host=HOST,
+        epoch=JOURNAL_ID,
+        sequence=17,
+        occurred_at=MOMENT,
+        **EVENT_BODIES[event_type],
+    ).to_wire()
+
+
+def make_notification(event_type: str) -> notifications.Notification:
+    """The sample notification of one event type, or the heartbeat."""
+    if event_type == notifications.HEARTBEAT_TYPE:
+        severity, payload = notifications.Severity.INFO, HEARTBEAT.to_wire()
+    else:
+        severity, payload = notifications.EVENT_TYPES[event_type].severity, make_payload(event_type)
+    return notifications.Notification(
+        message_id="3d5f7a9b1c2e4f608172a3b4c5d6e7f8",
+        event_type=event_type,
+        publisher_id=f"compute_agent.{HOST}",
+        severity=severity,
+        timestamp=notifications.format_timestamp(MOMENT),
+        payload=payload,
+    )
+
+
+def make_event_samples() -> dict[str, Any]:
+    """File name -> the envelope of each event type with the message inside it unpacked, ``_unique_id`` made fixed."""
+    samples = {}
+    for event_type in (*notifications.EVENT_TYPES, notifications.HEARTBEAT_TYPE):
+        envelope = json.loads(notifications.encode(make_notification(event_type)))
+        envelope["oslo.message"] = {**json.loads(envelope["oslo.message"]), "_unique_id": "0" * 32}
+        samples[f"events/{event_type}.json"] = envelope
+    return samples
+
+
+def make_samples() -> dict[str, Any]:
+    """All samples of this release by file name."""
+    return {**make_rpc_samples(), **make_event_samples()}
+
+
+def format_sample(sample: Any) -> str:
+    """The text of a sample file: sorted and indented, so that a difference is readable."""
+    return json.dumps(sample, indent=2, sort_keys=True) + "\n"
+
+
+def read_samples(release: str) -> dict[str, str]:
+    """File name -> text of the samples that ``release`` left."""
+    folder = SAMPLES / release
+    return {str(path.relative_to(folder)): path.read_text() for path in sorted(folder.rglob("*.json"))}

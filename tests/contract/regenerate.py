@@ -1,0 +1,59 @@
+"""Write the golden samples and record the schema hashes of this release: ``python -m tests.contract.regenerate``.
+
+Run it after a version was added to ``compute_agent/contract/versions.py``. What an earlier version recorded is never rewritten; while a
+version has not left the house in a release yet, ``--unreleased`` lets its records be written anew.
+"""
+
+import argparse
+import json
+import sys
+
+from compute_agent.contract import versions
+from tests.contract import golden, schemas
+
+
+def write_samples(*, unreleased: bool) -> list[str]:
+    """Write this release's samples; returns the names of those that exist, differ, and were therefore left alone."""
+    folder = golden.SAMPLES / versions.RELEASE
+    recorded = golden.read_samples(versions.RELEASE)
+    refused = []
+    for name, sample in golden.make_samples().items():
+        text = golden.format_sample(sample)
+        if name in recorded and recorded[name] != text and not unreleased:
+            refused.append(name)
+            continue
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return refused
+
+
+def write_schemas(*, unreleased: bool) -> list[str]:
+    """Record hashes of versions that have none; returns the versions that differ and were left alone."""
+    recorded = schemas.read_schemas()
+    refused = []
+    for contract, hashes in schemas.hash_models().items():
+        version = schemas.CURRENT_VERSIONS[contract]
+        known = recorded[contract].get(version)
+        if known is not None and known != hashes and not unreleased:
+            refused.append(f"{contract} {version}")
+            continue
+        recorded[contract][version] = hashes
+    schemas.SCHEMAS.write_text(json.dumps(recorded, indent=2, sort_keys=True) + "\n")
+    return refused
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Write the golden samples and schema hashes of this release.")
+    parser.add_argument("--unreleased", action="store_true", help="rewrite records of versions that no release has carried yet")
+    arguments = parser.parse_args()
+    refused = write_samples(unreleased=arguments.unreleased) + write_schemas(unreleased=arguments.unreleased)
+    for name in refused:
+        print(f"left alone, because it would change what is recorded: {name}", file=sys.stderr)
+    if refused:
+        print("add a version to compute_agent/contract/versions.py first (or --unreleased, if none of it was released)", file=sys.stderr)
+    return 1 if refused else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

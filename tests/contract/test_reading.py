@@ -1,0 +1,193 @@
+"""Strict when sending, tolerant when receiving, and nothing that comes in can do worse than be refused."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from compute_agent.contract import notifications
+from compute_agent.contract.models import ActionRequest, EventRange, Heartbeat, PingReply, Server, WireModel
+from compute_agent.contract.notifications import Notification, UnreadableNotification
+from tests.contract import golden, schemas
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(max_size=8), children, max_size=4),
+    max_leaves=20,
+)
+SENT: list[WireModel] = [golden.REQUEST, golden.EVENT_RANGE, golden.PING_REPLY, golden.SERVER, golden.HEARTBEAT]
+
+
+def read_sample_event(**changes: Any) -> Notification:
+    """The sample ``action.ended`` as it comes in, with some keys of the message changed."""
+    envelope = json.loads(notifications.encode(golden.make_notification("action.ended")))
+    message = {**json.loads(envelope["oslo.message"]), **changes}
+    return notifications.decode(json.dumps({**envelope, "oslo.message": json.dumps(message)}))
+
+
+@pytest.mark.parametrize("model", SENT, ids=lambda model: type(model).__name__)
+def test_what_is_sent_must_not_hold_unknown_keys(model: WireModel) -> None:
+    with pytest.raises(ValidationError):
+        type(model)(**model.to_wire(), surprise=1)
+
+
+@pytest.mark.parametrize("model", SENT, ids=lambda model: type(model).__name__)
+def test_unknown_keys_of_a_newer_release_are_ignored_when_receiving(model: WireModel) -> None:
+    body = {**model.to_wire(), "surprise": {"of": "a newer release"}}
+    assert type(model).from_wire(body) == model
+
+
+def test_unknown_keys_are_ignored_at_every_depth() -> None:
+    body = golden.HEARTBEAT.to_wire()
+    body["inventory"]["surprise"] = body["capabilities"]["surprise"] = body["inventory"]["servers"][0]["surprise"] = 1
+    assert Heartbeat.from_wire(body) == golden.HEARTBEAT
+
+
+@pytest.mark.parametrize("model", SENT, ids=lambda model: type(model).__name__)
+def test_what_was_sent_is_what_is_received(model: WireModel) -> None:
+    assert type(model).from_wire(json.loads(json.dumps(model.to_wire()))) == model
+
+
+def test_a_model_cannot_be_changed_after_it_was_made() -> None:
+    with pytest.raises(ValidationError):
+        golden.REQUEST.force = False  # type: ignore[misc]
+
+
+def test_a_time_without_a_zone_is_refused() -> None:
+    with pytest.raises(ValidationError):
+        ActionRequest.from_wire({**golden.REQUEST.to_wire(), "deadline": "2026-03-01T12:30:00"})
+
+
+@pytest.mark.parametrize("host", ["", "a b", "../x", "host/1", "a\n", "*", "#", "-a", "a" * 256])
+def test_a_host_name_that_could_not_be_part_of_a_queue_name_is_refused(host: str) -> None:
+    with pytest.raises(ValidationError):
+        ActionRequest.from_wire({**golden.REQUEST.to_wire(), "host": host})
+
+
+@pytest.mark.parametrize("action_id", ["", "req-1", golden.SERVER_ID, golden.ACTION_ID.upper(), golden.ACTION_ID + "\n"])
+def test_an_action_id_has_one_form_only(action_id: str) -> None:
+    with pytest.raises(ValidationError):
+        ActionRequest.from_wire({**golden.REQUEST.to_wire(), "id": action_id})
+
+
+def test_a_range_of_events_begins_at_one() -> None:
+    with pytest.raises(ValidationError):
+        EventRange.from_wire({"epoch": golden.JOURNAL_ID, "first": 0, "last": 3})
+
+
+def test_every_cast_of_one_action_has_the_same_fingerprint() -> None:
+    assert golden.REQUEST.model_copy(update={"sent_at": golden.LATER}).fingerprint() == golden.REQUEST.fingerprint()
+
+
+@pytest.mark.parametrize("field", sorted(set(ActionRequest.model_fields) - {"sent_at", "kind"}))
+def test_other_content_under_one_id_has_another_fingerprint(field: str) -> None:
+    others: dict[str, Any] = {"force": False, "server_generation": 3, "deadline": golden.MOMENT}
+    other = golden.REQUEST.model_copy(update={field: others.get(field, "another")})
+    assert other.fingerprint() != golden.REQUEST.fingerprint()
+
+
+def test_an_event_type_of_a_newer_release_comes_through_as_it_came() -> None:
+    notification = read_sample_event(event_type="server.abducted", payload={"version": "1.7", "by": "saucer"})
+    assert (notification.event_type, notification.payload) == ("server.abducted", {"version": "1.7", "by": "saucer"})
+
+
+def test_words_of_a_newer_release_come_through_as_they_came() -> None:
+    payload = {**golden.make_payload("action.ended"), "code": "eaten_by_a_grue", "ending": "postponed"}
+    assert read_sample_event(payload=payload, priority="CRITICAL").payload == payload
+    assert read_sample_event(priority="CRITICAL").severity == "critical"
+
+
+def test_unknown_keys_of_the_envelope_and_the_message_are_ignored() -> None:
+    envelope = json.loads(notifications.encode(golden.make_notification("action.ended")))
+    message = {**json.loads(envelope["oslo.message"]), "_context_domain": "x", "metadata": {}}
+    body = json.dumps({**envelope, "oslo.more": 1, "oslo.message": json.dumps(message)})
+    assert notifications.decode(body) == golden.make_notification("action.ended")
+
+
+@pytest.mark.parametrize("key", ["message_id", "publisher_id", "event_type", "priority", "payload", "timestamp"])
+@pytest.mark.parametrize("value", [None, 7, ["x"], {"x": 1}, True])
+def test_a_message_with_a_key_of_another_type_is_unreadable(key: str, value: Any) -> None:
+    if key == "payload" and isinstance(value, dict):
+        return
+    with pytest.raises(UnreadableNotification):
+        read_sample_event(**{key: value})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\xff\xfe",
+        b"null",
+        b"[]",
+        b"7",
+        b'"text"',
+        b"{}",
+        b'{"oslo.version": "2.0"}',
+        b'{"oslo.message": {}}',
+        b'{"oslo.message": "[]"}',
+        b'{"oslo.message": "{"}',
+        b"[" * 100_000,
+        b'{"oslo.message": "' + b"[" * 100_000 + b'"}',
+        b'{"oslo.message": ' + b"9" * 10_000 + b"}",
+    ],
+    ids=lambda body: repr(body[:24]),
+)
+def test_a_body_that_is_no_envelope_is_unreadable(body: bytes) -> None:
+    with pytest.raises(UnreadableNotification):
+        notifications.decode(body)
+
+
+@given(st.binary() | st.text())
+def test_decoding_any_bytes_or_text_raises_nothing_but_unreadable(body: bytes | str) -> None:
+    try:
+        notifications.decode(body)
+    except UnreadableNotification:
+        pass
+
+
+@given(JSON)
+def test_decoding_any_json_raises_nothing_but_unreadable(value: Any) -> None:
+    for envelope in (value, {"oslo.message": value}, {"oslo.version": "2.0", "oslo.message": json.dumps(value)}):
+        try:
+            notifications.decode(json.dumps(envelope))
+        except UnreadableNotification:
+            pass
+
+
+@given(st.dictionaries(st.sampled_from(["message_id", "publisher_id", "event_type", "priority", "payload", "timestamp"]), JSON))
+def test_a_message_with_any_values_is_read_as_text_and_an_object_or_refused(changes: dict[str, Any]) -> None:
+    try:
+        notification = read_sample_event(**changes)
+    except UnreadableNotification:
+        return
+    assert all(isinstance(text, str) for text in (notification.message_id, notification.event_type, notification.severity))
+    assert isinstance(notification.payload, dict)
+
+
+@given(st.text(), st.text(), st.dictionaries(st.text(), st.none() | st.booleans() | st.integers() | st.text()))
+def test_what_is_encoded_is_what_is_decoded(message_id: str, event_type: str, payload: dict[str, Any]) -> None:
+    notification = Notification(message_id, event_type, "compute_agent.x", "info", "2026-03-01 12:30:00.250000", payload)
+    assert notifications.decode(notifications.encode(notification)) == notification
+
+
+@given(JSON)
+def test_no_model_raises_anything_but_its_validation_error(value: Any) -> None:
+    for model in schemas.list_models():
+        try:
+            model.from_wire(value)
+        except ValidationError:
+            pass
+
+
+@given(st.sampled_from([ActionRequest, EventRange, PingReply, Server, Heartbeat]), st.data())
+def test_a_model_with_one_wrong_value_is_read_or_refused_with_its_validation_error(model: type[WireModel], data: st.DataObject) -> None:
+    body = next(sample for sample in SENT if type(sample) is model).to_wire()
+    body[data.draw(st.sampled_from(sorted(body)))] = data.draw(JSON)
+    try:
+        model.from_wire(body)
+    except ValidationError:
+        pass

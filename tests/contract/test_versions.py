@@ -1,0 +1,159 @@
+"""Versions are data with their history, in one place, and a model that changes needs a new one."""
+
+import ast
+import configparser
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from compute_agent.contract import versions
+from tests.contract import schemas
+
+ROOT = Path(__file__).parents[2]
+
+FOREIGN_VERSIONS = {
+    "compute_agent/contract/notifications.py": {"2.0": "oslo.messaging's notification envelope"},
+    "api_gateway/microversion.py": {"2.1": "the Compute API's microversion"},
+    "api_gateway/compute/versions.py": {"2.1": "the Compute API's microversion"},
+}
+"""Version numbers of other people's protocols, where a file may hold them."""
+
+
+def parse(number: str) -> tuple[int, int]:
+    major, minor = number.split(".")
+    return int(major), int(minor)
+
+
+def find_gap(numbers: Sequence[str]) -> str | None:
+    """The first number that is neither the next minor nor the next major after the one before it."""
+    parsed = [parse(number) for number in numbers]
+    for before, after, number in zip(parsed, parsed[1:], numbers[1:], strict=False):
+        if after not in ((before[0], before[1] + 1), (before[0] + 1, 0)):
+            return number
+    return None
+
+
+def list_version_literals(source: str) -> list[tuple[int, str]]:
+    """Line and text of every string in ``source`` that is nothing but a version number."""
+    return [
+        (node.lineno, node.value)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"v?\d+\.\d+(\.\d+)?", node.value)
+    ]
+
+
+@pytest.mark.parametrize(
+    "numbers", [[row.number for row in versions.RPC_HISTORY], [row[0] for row in versions.EVENT_HISTORY], list(versions.RELEASES)]
+)
+def test_a_history_has_no_gaps(numbers: list[str]) -> None:
+    assert find_gap(numbers) is None
+
+
+@pytest.mark.parametrize(
+    ("numbers", "gap"), [(["1.0", "1.2"], "1.2"), (["1.0", "1.0"], "1.0"), (["1.1", "2.1"], "2.1"), (["1.1", "2.0"], None)]
+)
+def test_a_gap_in_a_history_is_found(numbers: list[str], gap: str | None) -> None:
+    assert find_gap(numbers) == gap
+
+
+def test_histories_begin_with_their_first_version_and_give_reasons() -> None:
+    assert versions.RPC_HISTORY[0].number == "1.0"
+    assert versions.EVENT_HISTORY[0][0] == "1.0"
+    assert all(row.reason for row in versions.RPC_HISTORY)
+    assert all(reason for _, reason in versions.EVENT_HISTORY)
+
+
+def test_the_newest_row_is_what_the_code_speaks() -> None:
+    assert versions.RPC_HISTORY[-1].number == versions.RPC_API_VERSION
+    assert versions.EVENT_HISTORY[-1][0] == versions.EVENT_VERSION
+
+
+def test_no_method_was_brought_twice() -> None:
+    methods = [method for row in versions.RPC_HISTORY for method in row.methods]
+    assert len(methods) == len(set(methods))
+
+
+def test_a_method_that_nobody_brought_has_no_version() -> None:
+    with pytest.raises(KeyError):
+        versions.get_version_of_method("reboot_the_moon")
+
+
+def test_the_release_map_ends_with_this_release_and_what_it_speaks() -> None:
+    assert next(reversed(versions.RELEASES)) == versions.RELEASE
+    assert versions.RELEASES[versions.RELEASE] == versions.ReleaseVersions(rpc=versions.RPC_API_VERSION, event=versions.EVENT_VERSION)
+
+
+def test_releases_speak_versions_of_the_history_and_never_step_back() -> None:
+    rpc = [row.number for row in versions.RPC_HISTORY]
+    event = [row[0] for row in versions.EVENT_HISTORY]
+    spoken = [(rpc.index(release.rpc), event.index(release.event)) for release in versions.RELEASES.values()]
+    assert spoken == sorted(spoken)
+
+
+def test_the_release_is_the_packages_major_and_minor() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    assert ".".join(setup["metadata"]["version"].split(".")[:2]) == versions.RELEASE
+
+
+def test_no_other_file_holds_a_version_number() -> None:
+    found = []
+    for package in ("compute_agent", "api_gateway"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            name = str(path.relative_to(ROOT))
+            if name == "compute_agent/contract/versions.py":
+                continue
+            literals = list_version_literals(path.read_text())
+            found += [f"{name}:{line}: {text!r}" for line, text in literals if text not in FOREIGN_VERSIONS.get(name, {})]
+    assert not found, "version numbers belong into compute_agent/contract/versions.py (or into FOREIGN_VERSIONS): " + "; ".join(found)
+
+
+def test_a_version_number_in_code_is_found() -> None:
+    assert list_version_literals("x = 1\ntarget = Target(version='1.0')\n") == [(2, "1.0")]
+
+
+def test_no_model_changed_without_a_new_version() -> None:
+    difference = schemas.find_difference(schemas.read_schemas(), schemas.hash_models())
+    assert difference is None, difference
+
+
+def test_a_changed_model_is_named_with_what_to_do() -> None:
+    recorded = schemas.read_schemas()
+    changed = schemas.hash_models()
+    changed["event"]["ActionEnded"] = "another"
+    difference = schemas.find_difference(recorded, changed)
+    assert difference is not None
+    for word in ("ActionEnded", "event version is still", "versions.py", "python -m tests.contract.regenerate"):
+        assert word in difference
+
+
+def test_a_changed_key_type_word_or_constraint_changes_the_hash_and_prose_does_not() -> None:
+    class Before(schemas.WireModel):
+        """One."""
+
+        state: schemas.models.PowerState
+        count: int = schemas.models.Field(ge=1)
+
+    class Prose(Before):
+        """Another."""
+
+    class Constraint(Before):
+        count: int = schemas.models.Field(ge=0)
+
+    class Key(Before):
+        more: str = ""
+
+    class Retyped(Before):
+        state: str  # type: ignore[assignment]
+
+    before = schemas.hash_schema(Before)
+    assert schemas.hash_schema(Prose) == before
+    assert before not in {schemas.hash_schema(model) for model in (Constraint, Key, Retyped)}
+
+
+def test_versions_that_were_recorded_are_all_in_the_history() -> None:
+    recorded = schemas.read_schemas()
+    assert list(recorded["rpc"]) == [row.number for row in versions.RPC_HISTORY]
+    assert list(recorded["event"]) == [row[0] for row in versions.EVENT_HISTORY]
