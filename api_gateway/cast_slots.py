@@ -43,6 +43,7 @@ class CastThreads:
     """
 
     def __init__(self, name: str, size: int) -> None:
+        self.name = name
         self._size = size
         self._busy = 0
         self._lock = threading.Lock()

@@ -46,7 +46,7 @@ class Recorder:
         clock: Clock,
         *,
         slots: CastSlots,
-        on_agent_restarted: Callable[[], None] = lambda: None,
+        on_agent_restarted: Callable[[], object] = lambda: None,
     ) -> None:
         self._store = store
         self._caster = caster

@@ -1,0 +1,157 @@
+"""One queue's messages, in batches, to a recording step; acknowledged after the step has committed them.
+
+Nothing is ever requeued one by one, which would change the order: when a batch cannot be recorded the whole connection is let go,
+and the broker gives back everything that was not acknowledged, in order, once the store can be written again. A message that was
+recorded and not acknowledged comes twice, and the record knows it by its id.
+"""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+import amqp
+import kombu
+from kombu.exceptions import OperationalError
+
+from api_gateway.store import StoreBusy, StoreUnavailable
+from compute_agent.contract.clock import Clock
+
+LOG = logging.getLogger(__name__)
+
+CONNECTION_OPTIONS = {"connect_timeout": 5, "heartbeat": 10, "transport_options": {"read_timeout": 10, "write_timeout": 10}}
+"""For each connection of a consumer. Without the timeouts a frozen broker would hold the thread in a declaration for ever."""
+
+_BROKER_ERRORS = (OSError, OperationalError, amqp.AMQPError)
+_IDLE_WAIT = 0.5
+"""Seconds that a quiet queue is waited for before the stop signal and the connection's heartbeat are looked at."""
+_MORE_WAIT = 0.001
+"""Seconds that a begun batch waits for one more message. Not 0: py-amqp loses a half-read frame of a non-blocking socket."""
+_FIRST_PAUSE = 0.2
+_LONGEST_PAUSE = 5.0
+
+
+class QueueConsumer:
+    """Consumes one queue until it is told to stop; lives through a broker or a store that is away.
+
+    :param connect: makes a new connection, not yet open
+    :param bindings: the queue to consume, once per binding; declared at each connection
+    :param record: takes a batch of bodies in; has committed it when it returns. May be called again with the same messages.
+    :param try_store: raises StoreBusy or StoreUnavailable as long as the store cannot be written
+    :param batch_size: messages at most in one call of ``record``; twice as many are on their way to us at most
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], kombu.Connection],
+        bindings: Sequence[kombu.Queue],
+        record: Callable[[Sequence[bytes]], None],
+        *,
+        clock: Clock,
+        try_store: Callable[[], None],
+        batch_size: int = 100,
+    ) -> None:
+        self._connect = connect
+        self._bindings = bindings
+        self._record = record
+        self._clock = clock
+        self._try_store = try_store
+        self._batch_size = batch_size
+        self._arrived: deque[kombu.Message] = deque()
+        self._listening_since: datetime | None = None
+        self._stop = threading.Event()
+        self.name: str = bindings[0].name
+
+    @property
+    def listening_since(self) -> datetime | None:
+        """Since when this queue is consumed without a break; None while it is not."""
+        return self._listening_since
+
+    def stop(self) -> None:
+        """Make ``run`` return after the batch at hand; from any thread."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Consume until :meth:`stop`."""
+        pause = _FIRST_PAUSE
+        while not self._stop.is_set():
+            try:
+                self._await_store()
+                self._consume()
+            except (StoreBusy, StoreUnavailable) as error:
+                LOG.warning("%s: not consuming, the store cannot be written: %s", self.name, error)
+            except _BROKER_ERRORS as error:
+                was_listening = self._listening_since is not None
+                pause = _FIRST_PAUSE if was_listening else min(2 * pause, _LONGEST_PAUSE)
+                LOG.warning("%s: not consuming, trying the broker again in %.1f s: %r", self.name, pause, error)
+                self._listening_since = None
+                self._stop.wait(pause)
+            finally:
+                self._listening_since = None
+
+    def _await_store(self) -> None:
+        """Return when the store can be written or we are to stop: each connection that fails costs its messages one redelivery."""
+        pause = _FIRST_PAUSE
+        while not self._stop.is_set():
+            try:
+                self._try_store()
+            except (StoreBusy, StoreUnavailable):
+                self._stop.wait(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            else:
+                return
+
+    def _consume(self) -> None:
+        """One connection's life.
+
+        :raises StoreBusy, StoreUnavailable: out of ``record``; what it had is not acknowledged.
+        :raises OSError, OperationalError, AMQPError: the broker went away.
+        """
+        if self._stop.is_set():
+            return
+        self._arrived.clear()
+        connection = self._connect()
+        try:
+            connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
+            channel = connection.channel()
+            for queue in self._bindings:
+                queue(channel).declare()
+            channel.basic_qos(0, 2 * self._batch_size, False)
+            consumer = kombu.Consumer(channel, [self._bindings[0]], on_message=self._arrived.append, auto_declare=False)
+            consumer.consume()
+            LOG.info("%s: consuming", self.name)
+            self._listening_since = self._clock.now()
+            while not self._stop.is_set():
+                self._step(connection, channel)
+            consumer.cancel()
+            connection.close()
+        finally:
+            # Closes the socket without a farewell that a frozen broker would not answer; after close() it does nothing.
+            connection.collect()
+
+    def _step(self, connection: kombu.Connection, channel: amqp.Channel) -> None:
+        """Collect one batch, record it, acknowledge it."""
+        if not self._arrived:
+            self._drain(connection, _IDLE_WAIT)
+        while 0 < len(self._arrived) < self._batch_size and self._drain(connection, _MORE_WAIT):
+            pass
+        connection.heartbeat_check()
+        batch = [self._arrived.popleft() for _ in range(min(len(self._arrived), self._batch_size))]
+        if batch:
+            self._record([_get_body(message) for message in batch])
+            channel.basic_ack(batch[-1].delivery_tag, multiple=True)
+
+    def _drain(self, connection: kombu.Connection, timeout: float) -> bool:
+        """Read one frame or wait for it; False when none came in ``timeout`` seconds."""
+        try:
+            connection.drain_events(timeout=timeout)
+        except TimeoutError:
+            return False
+        return True
+
+
+def _get_body(message: kombu.Message) -> bytes:
+    """The body as it was sent: py-amqp decodes those with a content encoding."""
+    body = message.body
+    return body.encode() if isinstance(body, str) else bytes(body)
