@@ -78,8 +78,8 @@ def find_difference(recorded: dict[str, dict[str, dict[str, str]]], current: dic
         if changed:
             return (
                 f"{', '.join(changed)} changed, but the {contract} version is still {version}. Peers of the last release speak {version} "
-                f"too and would not understand. Add a row to the {contract} history in compute_agent/contract/versions.py (a minor for "
-                "added optional keys, methods or words; a major to remove or retype), name it in RELEASES, make the sender keep to the old form "
-                "below that version, then run: python -m tests.contract.regenerate"
+                f"too and would not understand. Add a row to the {contract} history in compute_agent/contract/versions.py (a minor "
+                "for added optional keys, methods or words; a major to remove or retype), name it in RELEASES, make the sender keep to "
+                "the old form below that version, then run: python -m tests.contract.regenerate"
             )
     return None
