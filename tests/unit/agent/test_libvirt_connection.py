@@ -1,0 +1,207 @@
+"""The background connection: comes back by itself, complete, and never makes a caller wait."""
+
+import logging
+import queue
+from collections.abc import Iterator
+from datetime import datetime
+
+import libvirt
+import pytest
+
+from compute_agent.contract.clock import SystemClock
+from compute_agent.contract.errors import Code
+from compute_agent.drivers.base import BackendUnavailable
+from compute_agent.drivers.libvirt import connection as connection_module
+from compute_agent.drivers.libvirt.connection import Connection, KeepAlive, redact_uri
+from tests.unit.agent.libvirt_fakes import make_error
+
+URI = "qemu+tcp://admin:hunter2@host/system?password=hunter3&socket=/run/s"
+
+
+class FakeLink:
+    """One virConnect: remembers what was asked of it and can break."""
+
+    def __init__(self, keepalive_error: Exception | None = None) -> None:
+        self.asked: list[str] = []
+        self.is_closed = False
+        self._keepalive_error = keepalive_error
+
+    def registerCloseCallback(self, callback: object, opaque: object) -> None:
+        self.asked.append("close callback")
+        self._callback, self._opaque = callback, opaque
+
+    def unregisterCloseCallback(self) -> None:
+        self.asked.append("no close callback")
+
+    def setKeepAlive(self, interval: int, count: int) -> None:
+        if self._keepalive_error is not None:
+            raise self._keepalive_error
+        self.asked.append(f"keepalive {interval} {count}")
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def break_off(self, reason: int) -> None:
+        self._callback(self, reason, self._opaque)
+
+
+class Backend:
+    """libvirt.open as a script: each item is a link to give or an error to raise; then it waits for more."""
+
+    def __init__(self) -> None:
+        self.script: queue.SimpleQueue[FakeLink | Exception] = queue.SimpleQueue()
+        self.told: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.tries: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def open(self, uri: str) -> FakeLink:
+        self.tries.put(uri)
+        item = self.script.get(timeout=10)
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    def register(self, link: FakeLink) -> None:
+        link.asked.append("events")
+
+    def on_lost(self, reason: str, at: datetime) -> None:
+        self.told.put(f"lost: {reason}")
+
+    def on_back(self) -> None:
+        self.told.put("back")
+
+    def on_closing(self) -> None:
+        self.told.put("closing")
+
+
+@pytest.fixture
+def backend(monkeypatch: pytest.MonkeyPatch) -> Backend:
+    backend = Backend()
+    monkeypatch.setattr(libvirt, "open", backend.open)
+    monkeypatch.setattr(connection_module, "_RETRY_INTERVAL", 0.01)
+    return backend
+
+
+@pytest.fixture
+def connection(backend: Backend) -> Iterator[Connection]:
+    connection = Connection(
+        URI,
+        KeepAlive(3, 3),
+        SystemClock(),
+        register=backend.register,
+        on_lost=backend.on_lost,
+        on_back=backend.on_back,
+        on_closing=backend.on_closing,
+    )
+    yield connection
+    backend.script.put(make_error(libvirt.VIR_ERR_SYSTEM_ERROR, message="over"))
+    connection.close()
+
+
+def test_opening_does_not_wait_and_calls_before_it_are_unavailable(backend: Backend, connection: Connection) -> None:
+    connection.open()
+    with pytest.raises(BackendUnavailable, match="not connected"):
+        connection.get()
+
+
+def test_everything_is_registered_before_the_connection_is_reported(backend: Backend, connection: Connection) -> None:
+    link = FakeLink()
+    backend.script.put(link)
+    connection.open()
+    assert backend.told.get(timeout=5) == "back"
+    assert link.asked == ["close callback", "keepalive 3 3", "events"]
+    assert connection.get() is link
+
+
+def test_a_lost_connection_is_replaced_by_one_with_all_registrations(backend: Backend, connection: Connection) -> None:
+    first, second = FakeLink(), FakeLink()
+    backend.script.put(first)
+    connection.open()
+    backend.told.get(timeout=5)
+    first.break_off(libvirt.VIR_CONNECT_CLOSE_REASON_KEEPALIVE)
+    with pytest.raises(BackendUnavailable, match="does not answer"):
+        connection.get()
+    assert backend.told.get(timeout=5) == "lost: libvirtd does not answer"
+    backend.script.put(make_error(libvirt.VIR_ERR_SYSTEM_ERROR, message="refused"))
+    backend.script.put(second)
+    assert backend.told.get(timeout=5) == "back"
+    assert connection.get() is second
+    assert second.asked == ["close callback", "keepalive 3 3", "events"]
+    assert first.is_closed
+
+
+def test_a_late_word_of_an_old_connection_does_not_end_the_new_one(backend: Backend, connection: Connection) -> None:
+    first, second = FakeLink(), FakeLink()
+    backend.script.put(first)
+    backend.script.put(second)
+    connection.open()
+    backend.told.get(timeout=5)
+    first.break_off(libvirt.VIR_CONNECT_CLOSE_REASON_EOF)
+    assert [backend.told.get(timeout=5) for _ in range(2)] == ["lost: libvirtd closed the connection", "back"]
+    first.break_off(libvirt.VIR_CONNECT_CLOSE_REASON_CLIENT)
+    assert connection.get() is second
+
+
+def test_a_connection_that_breaks_before_it_is_complete_is_not_used(backend: Backend, connection: Connection) -> None:
+    """One without its registrations would stay silent for ever."""
+    broken, good = FakeLink(keepalive_error=make_error(libvirt.VIR_ERR_RPC, message="broken")), FakeLink()
+    backend.script.put(broken)
+    backend.script.put(good)
+    connection.open()
+    assert backend.told.get(timeout=5) == "back"
+    assert connection.get() is good
+    assert broken.is_closed
+
+
+def test_refused_credentials_are_told_apart_from_an_absent_libvirtd(backend: Backend, connection: Connection) -> None:
+    backend.script.put(make_error(libvirt.VIR_ERR_AUTH_FAILED, message="authentication failed"))
+    connection.open()
+    for _ in range(2):  # when the second try begins, the failure of the first is known
+        backend.tries.get(timeout=5)
+    with pytest.raises(BackendUnavailable) as refused:
+        connection.get()
+    assert refused.value.code is Code.FORBIDDEN
+
+
+def test_a_hypervisor_without_keepalive_is_used_all_the_same(backend: Backend, connection: Connection) -> None:
+    backend.script.put(FakeLink(keepalive_error=make_error(libvirt.VIR_ERR_NO_SUPPORT, message="no keepalive")))
+    connection.open()
+    assert backend.told.get(timeout=5) == "back"
+
+
+def test_closing_silences_the_listener_first_and_lets_go(backend: Backend, connection: Connection) -> None:
+    link = FakeLink()
+    backend.script.put(link)
+    connection.open()
+    backend.told.get(timeout=5)
+    connection.close()
+    assert backend.told.get(timeout=5) == "closing"
+    assert link.is_closed
+    with pytest.raises(BackendUnavailable):
+        connection.get()
+
+
+def test_no_password_is_logged_or_told(backend: Backend, connection: Connection, caplog: pytest.LogCaptureFixture) -> None:
+    backend.script.put(make_error(libvirt.VIR_ERR_NO_CONNECT, message=f"no connection driver available for {URI}"))
+    backend.script.put(FakeLink())
+    with caplog.at_level(logging.DEBUG):
+        connection.open()
+        backend.told.get(timeout=5)
+    assert "no connection driver" in caplog.text
+    assert "hunter" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("qemu:///system", "qemu:///system"),
+        ("qemu+unix:///system?socket=/run/libvirt/s", "qemu+unix:///system?socket=/run/libvirt/s"),
+        ("qemu+tls://ann:secret@host:1/system", "qemu+tls://ann@host:1/system"),
+        ("qemu+ssh://host/system?keyfile=/k&password=x", "qemu+ssh://host/system?keyfile=/k&password=***"),
+    ],
+)
+def test_a_uri_is_shown_without_its_secrets(uri: str, shown: str) -> None:
+    assert redact_uri(uri) == shown
+
+
+def test_a_frozen_libvirtd_is_noticed_after_all_questions_went_unanswered() -> None:
+    assert KeepAlive(3, 3).bound == 12.0
