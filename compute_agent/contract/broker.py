@@ -1,0 +1,106 @@
+"""Plain AMQP connections to the broker of ``transport_url``, for what is not RPC: publishing, consuming, the agent's lock.
+
+Nothing here retries: one call tries one broker node, and its caller owns the loop, its patience and its stop signal. Every read and
+write on a link is bounded in time, so a broker that is frozen or in alarm can hold a thread for ``IO_TIMEOUT`` at most.
+"""
+
+import itertools
+import ssl
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import kombu
+import kombu.exceptions
+from kombu.transport.pyamqp import Connection as Link
+from kombu.transport.pyamqp import Transport as PyAmqpTransport
+from oslo_config import cfg
+
+__all__ = ["BROKER_ERRORS", "BrokerAddress", "Link", "find_tls", "list_broker_urls"]
+
+HEARTBEAT = 10
+"""AMQP heartbeat in seconds: both sides notice a dead peer after two of them."""
+CONNECT_TIMEOUT = 5.0
+IO_TIMEOUT = 10.0
+"""The longest in seconds that a read or write which expects progress may stand still."""
+
+BROKER_ERRORS: tuple[type[Exception], ...] = (
+    *PyAmqpTransport.connection_errors,
+    *PyAmqpTransport.channel_errors,
+    kombu.exceptions.OperationalError,
+    TimeoutError,
+)
+"""What a link may raise when the broker is away, slow, or refuses; the link is then of no more use."""
+
+
+def list_broker_urls(transport_url: str) -> tuple[str, ...]:
+    """oslo.messaging's ``rabbit://user:pw@a:1,user:pw@b:2/vhost`` as one ``amqp://`` URL per broker node.
+
+    :raises ValueError: when the URL names no RabbitMQ.
+    """
+    scheme, separator, rest = transport_url.partition("://")
+    if not separator or scheme not in ("rabbit", "amqp", "amqps", "kombu"):
+        raise ValueError(f"transport_url must begin with rabbit://, not with {scheme!r}")
+    hosts, _, path = rest.partition("/")
+    vhost = path.partition("?")[0]
+    amqp = "amqps" if scheme == "amqps" else "amqp"
+    return tuple(f"{amqp}://{host}/{vhost}" for host in hosts.split(",") if host)
+
+
+def find_tls(conf: cfg.ConfigOpts) -> dict[str, Any] | bool:
+    """TLS settings as kombu wants them, from the same ``[oslo_messaging_rabbit]`` options that RPC uses; False: no TLS."""
+    options = conf.oslo_messaging_rabbit
+    if not options.ssl:
+        return False
+    names = {"keyfile": options.ssl_key_file, "certfile": options.ssl_cert_file, "ca_certs": options.ssl_ca_file}
+    settings: dict[str, Any] = {name: value for name, value in names.items() if value}
+    if options.ssl_ca_file:
+        settings["cert_reqs"] = ssl.CERT_REQUIRED
+    return settings or True
+
+
+class BrokerAddress:
+    """Where the broker is and how to log in; opens links, to each of its nodes in turn.
+
+    :param transport_url: ``rabbit://`` as oslo.messaging takes it, or ``amqp://``
+    :param name: shown by RabbitMQ as the connection's name
+    :param tls: from :func:`find_tls`
+    """
+
+    def __init__(self, transport_url: str, *, name: str, tls: dict[str, Any] | bool = False) -> None:
+        urls = list_broker_urls(transport_url)
+        if not urls:
+            raise ValueError("transport_url names no broker")
+        self.name = name
+        self._tls = tls
+        self._urls: Iterator[str] = itertools.cycle(urls)
+        self.label = ",".join(_describe(urls))
+
+    def open_link(
+        self,
+        *,
+        on_blocked: Callable[[str], None] | None = None,
+        on_unblocked: Callable[[], None] | None = None,
+    ) -> Link:
+        """Connect to the next node, once.
+
+        :param on_blocked: called from within a read when the broker is in alarm and takes no publishes
+        :raises BROKER_ERRORS: within about ``CONNECT_TIMEOUT``.
+        """
+        options = {
+            "read_timeout": IO_TIMEOUT,
+            "write_timeout": IO_TIMEOUT,
+            "on_blocked": on_blocked,
+            "on_unblocked": on_unblocked,
+            "client_properties": {"connection_name": self.name},
+        }
+        broker = kombu.Connection(
+            next(self._urls), ssl=self._tls, heartbeat=HEARTBEAT, connect_timeout=CONNECT_TIMEOUT, transport_options=options
+        )
+        link: Link = broker.transport.establish_connection()
+        return link
+
+
+def _describe(urls: Sequence[str]) -> list[str]:
+    """Hosts and ports without credentials, for logs."""
+    return [urlsplit(url).netloc.rpartition("@")[2] for url in urls]
