@@ -10,11 +10,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from api_gateway.store import Connection
-from api_gateway.store import actions as stored_actions
 from api_gateway.store import events as stored_events
+from api_gateway.store import gaps as stored_gaps
+from api_gateway.store import reports as stored_reports
 from api_gateway.store import servers as stored_servers
-from api_gateway.store.actions import Applied
 from api_gateway.store.events import EventRow
+from api_gateway.store.reports import Applied
 from compute_agent.contract.errors import Ending
 
 LOG = logging.getLogger(__name__)
@@ -101,7 +102,7 @@ def apply_event(c: Connection, event: EventRow, *, store_id: str, now: datetime)
 def _apply_received(c: Connection, event: EventRow, fields: _Fields, now: datetime) -> Applied:
     assert event.host is not None
     assert event.epoch is not None
-    return stored_actions.apply_received(
+    return stored_reports.apply_received(
         c,
         fields.text("action_id"),
         kind=fields.text("kind"),
@@ -118,7 +119,7 @@ def _apply_received(c: Connection, event: EventRow, fields: _Fields, now: dateti
 
 def _apply_started(c: Connection, event: EventRow, fields: _Fields, now: datetime) -> Applied:
     assert event.host is not None
-    return stored_actions.apply_started(c, fields.text("action_id"), host=event.host, at=fields.time("occurred_at"), now=now)
+    return stored_reports.apply_started(c, fields.text("action_id"), host=event.host, at=fields.time("occurred_at"), now=now)
 
 
 def _apply_ended(c: Connection, event: EventRow, fields: _Fields, now: datetime) -> Applied:
@@ -127,7 +128,7 @@ def _apply_ended(c: Connection, event: EventRow, fields: _Fields, now: datetime)
     ending = fields.text("ending")
     if ending not in tuple(Ending):
         raise Unreadable(f"ending is {ending!r}, none of {', '.join(Ending)}")
-    return stored_actions.apply_ended(
+    return stored_reports.apply_ended(
         c,
         fields.text("action_id"),
         host=event.host,
@@ -144,7 +145,7 @@ def _apply_ended(c: Connection, event: EventRow, fields: _Fields, now: datetime)
 
 def _apply_observed(c: Connection, event: EventRow, fields: _Fields, now: datetime) -> Applied:
     assert event.host is not None
-    return stored_actions.apply_observed(
+    return stored_reports.apply_observed(
         c,
         fields.text("action_id"),
         host=event.host,
@@ -173,7 +174,7 @@ def _apply_server_state(c: Connection, event: EventRow, fields: _Fields, now: da
 def _apply_lost(c: Connection, event: EventRow, fields: _Fields, _now: datetime) -> None:
     assert event.host is not None
     epoch, first, last = fields.text("lost_epoch"), fields.number("first"), fields.number("last")
-    missing = stored_events.close_gap(c, host=event.host, epoch=epoch, first=first, last=last)
+    missing = stored_gaps.close_gap(c, host=event.host, epoch=epoch, first=first, last=last)
     LOG.error("host %s epoch %s: events %d to %d are lost, %d of them never came", event.host, epoch, first, last, missing)
 
 

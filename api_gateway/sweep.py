@@ -11,12 +11,12 @@ from api_gateway.cast_slots import CastSlots
 from api_gateway.store import Connection, Store
 from api_gateway.store import actions as stored_actions
 from api_gateway.store import agents as stored_agents
-from api_gateway.store import events as stored_events
+from api_gateway.store import gaps as stored_gaps
 from api_gateway.store import outbox as stored_outbox
 from api_gateway.store import servers as stored_servers
 from api_gateway.store.actions import ActionRow
 from api_gateway.store.agents import AgentRow
-from api_gateway.store.events import GapRow
+from api_gateway.store.gaps import GapRow
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.errors import CODES, Code
 from compute_agent.contract.models import EventRange
@@ -147,21 +147,21 @@ class Sweep:
         """Have agents publish again what never came; name as lost what nobody can publish any more."""
         now = self._clock.now()
         with self._store.read() as c:
-            if not stored_events.list_gaps(c, now=now, limit=1):
+            if not stored_gaps.list_gaps(c, now=now, limit=1):
                 return
         free = self._slots.count_free()
         asked: list[GapRow] = []
         with self._store.write() as c:
-            for gap in stored_events.list_gaps(c, now=now, limit=_BATCH):
+            for gap in stored_gaps.list_gaps(c, now=now, limit=_BATCH):
                 agent = stored_agents.find_agent(c, gap.host)
                 lost = self._say_lost(gap, agent)
                 if lost is not None:
-                    if stored_events.record_lost(c, gap, reason=lost, now=now):
+                    if stored_gaps.record_lost(c, gap, reason=lost, now=now):
                         LOG.error("host %s epoch %s: events %d to %d are lost: %s", gap.host, gap.epoch, gap.first, gap.last, lost)
                 elif agent is None:
-                    stored_events.mark_gap_asked(c, gap.id, ask_at=now + self._pause_after(gap.tries))
+                    stored_gaps.mark_gap_asked(c, gap.id, ask_at=now + self._pause_after(gap.tries))
                 elif agent.state == "up" and now >= gap.found_at + _GAP_PATIENCE and len(asked) < free:
-                    stored_events.mark_gap_asked(c, gap.id, ask_at=now + self._pause_after(gap.tries))
+                    stored_gaps.mark_gap_asked(c, gap.id, ask_at=now + self._pause_after(gap.tries))
                     asked.append(gap)
         for gap in asked:
             self._slots.start(lambda gap=gap: self._ask(gap))  # type: ignore[misc]

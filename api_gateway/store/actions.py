@@ -1,13 +1,17 @@
-"""Actions: what was asked for, and how it went. State only moves forward; endings follow the rules of the architecture page."""
+"""Actions: what was asked for, on its way down to the agent, and the endings that the gateway may write. Agents' reports: ``reports``."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, insert, or_, select, update
 
+from api_gateway.store import counters, outbox
+from api_gateway.store.columns import columns_of, values_of
+from api_gateway.store.tables import actions, agents, servers
 from compute_agent.contract.errors import Code, Ending
+from compute_agent.contract.models import ActionKind, DecidedBy, Observation
 
 
 class ActionState(StrEnum):
@@ -17,24 +21,6 @@ class ActionState(StrEnum):
     RECEIVED = "received"
     STARTED = "started"
     ENDED = "ended"
-
-
-class Applied(StrEnum):
-    """What became of an agent's report."""
-
-    CHANGED = "changed"
-    """The row is another one now."""
-    UNCHANGED = "unchanged"
-    """Known already, or overtaken by something later."""
-    MADE = "made"
-    """There was no row (asked for at an agent directly); ``action.received`` made it. Events of it that were recorded earlier are to be
-    applied now: ``events.list_events_of_action``."""
-    NO_ACTION = "no_action"
-    """There is no row and this event cannot make one; it is applied when ``action.received`` comes (see MADE)."""
-    FOREIGN = "foreign"
-    """Another host than the action's own reported it: ignored and counted (``violations.foreign_host``)."""
-    VIOLATION = "violation"
-    """A second, different ending or final observation: ignored and counted (``violations.second_ending``, ``…_observation``)."""
 
 
 @dataclass(frozen=True)
@@ -85,26 +71,47 @@ class ActionRow:
 
     @property
     def perhaps_delivered(self) -> bool:
-        """Whether any cast may have reached the agent."""
-        raise NotImplementedError
+        """Whether the agent may have it: a cast of it may have arrived, or it was heard of."""
+        return self.cast_count > self.unroutable_count or self.state in (ActionState.RECEIVED, ActionState.STARTED)
+
+
+OPEN_STATES = (ActionState.ACCEPTED, ActionState.RECEIVED, ActionState.STARTED)
+
+_COLUMNS = columns_of(actions, ActionRow)
+_BY_ID = select(*_COLUMNS).where(actions.c.id == bindparam("action_id"))
+_BY_ID_LOCKED = _BY_ID.with_for_update()
+_INSERT = insert(actions)
+_SIGNALLED_AT = func.coalesce(actions.c.signalled_at, actions.c.ended_at)
 
 
 def insert_action(c: Connection, row: ActionRow) -> None:
-    """:raises StoreRejected: the id, or (server, project, user, idempotency_key), exists already (raised at the block's end at the latest)."""
-    raise NotImplementedError
+    """:raises StoreRejected: out of the transaction's block: the id, or (server, project, user, idempotency_key), exists already."""
+    c.execute(_INSERT, values_of(row))
 
 
 def find_action(c: Connection, action_id: str) -> ActionRow | None:
-    raise NotImplementedError
+    row = c.execute(_BY_ID, {"action_id": action_id}).one_or_none()
+    return None if row is None else ActionRow(*row)
 
 
 def get_action(c: Connection, action_id: str) -> ActionRow:
     """:raises LookupError: there is none."""
-    raise NotImplementedError
+    row = find_action(c, action_id)
+    if row is None:
+        raise LookupError(f"there is no action {action_id}")
+    return row
 
 
 def find_by_idempotency_key(c: Connection, server: str, project: str | None, user: str | None, key: str) -> ActionRow | None:
-    raise NotImplementedError
+    row = c.execute(
+        select(*_COLUMNS).where(
+            actions.c.server == server,
+            actions.c.idempotency_key == key,
+            actions.c.project.is_not_distinct_from(project),
+            actions.c.user.is_not_distinct_from(user),
+        )
+    ).first()
+    return None if row is None else ActionRow(*row)
 
 
 def list_actions_of_server(
@@ -120,13 +127,70 @@ def list_actions_of_server(
 
     :raises LookupError: the marker is no action of this server.
     """
-    raise NotImplementedError
+    query = select(*_COLUMNS).where(actions.c.server == server)
+    if marker is not None:
+        last = find_action(c, marker)
+        if last is None or last.server != server:
+            raise LookupError(f"there is no action {marker} of server {server}")
+        earlier = and_(actions.c.accepted_at == last.accepted_at, actions.c.id < last.id)
+        query = query.where(or_(actions.c.accepted_at < last.accepted_at, earlier))
+    if changes_since is not None:
+        query = query.where(actions.c.updated_at >= changes_since)
+    if changes_before is not None:
+        query = query.where(actions.c.updated_at <= changes_before)
+    query = query.order_by(actions.c.accepted_at.desc(), actions.c.id.desc()).limit(limit)
+    return [ActionRow(*row) for row in c.execute(query)]
 
 
 def find_blocking_crash_dump(c: Connection, server: str, *, now: datetime, holdoff: timedelta) -> ActionRow | None:
     """The earliest crash dump that forbids another one now: one that has not ended, or one that was (perhaps) sent within ``holdoff`` and
     after which the server was not seen to reboot or stop."""
-    raise NotImplementedError
+    still_dumping = and_(
+        actions.c.ending.in_((Ending.SUCCEEDED, Ending.UNKNOWN)),
+        _SIGNALLED_AT > now - holdoff,
+        or_(
+            actions.c.observation.is_(None),
+            actions.c.observation.not_in((Observation.GUEST_REBOOTED, Observation.GUEST_STOPPED)),
+        ),
+        or_(servers.c.reset_at.is_(None), servers.c.reset_at <= _SIGNALLED_AT),
+    )
+    row = c.execute(
+        select(*_COLUMNS)
+        .select_from(actions.outerjoin(servers, servers.c.id == actions.c.server))
+        .where(
+            actions.c.server == server,
+            actions.c.kind == ActionKind.TRIGGER_CRASH_DUMP,
+            or_(actions.c.state != ActionState.ENDED, still_dumping),
+        )
+        .order_by(actions.c.accepted_at)
+        .limit(1)
+    ).first()
+    return None if row is None else ActionRow(*row)
+
+
+def count_open(c: Connection) -> int:
+    """Actions that have not ended."""
+    return c.execute(select(func.count()).where(actions.c.state.in_(OPEN_STATES))).scalar_one()
+
+
+# --- the way down -----------------------------------------------------------------------------------------------------
+
+
+def _is_due(now: datetime, received_timeout: timedelta) -> ColumnElement[bool]:
+    """Of actions joined with their host's agent: those to be cast now, were their host free."""
+    return and_(
+        actions.c.state == ActionState.ACCEPTED,
+        actions.c.deadline > now,
+        or_(
+            actions.c.last_cast_at.is_(None),
+            actions.c.last_cast_at <= now - received_timeout,
+            actions.c.cast_incarnation != agents.c.incarnation,
+        ),
+        actions.c.host.not_in(select(_leases.c.host).where(_leases.c.lease_until > now)),
+    )
+
+
+_leases = actions.alias("leases")
 
 
 def claim_castable(
@@ -134,39 +198,81 @@ def claim_castable(
 ) -> list[ActionRow]:
     """Lease up to ``limit`` actions to cast now, at most one per host, none of a host of which one is leased already.
 
-    Castable: ``accepted``, deadline not passed, and never cast, or the agent's incarnation differs from that of the last cast, or
-    ``received_timeout`` has passed since it. A lease that ran out is free again.
+    Castable: ``accepted``, deadline not passed, of a host whose agent is known, and never cast, or the agent's incarnation differs from that
+    of the last cast, or ``received_timeout`` has passed since it. A lease that ran out is free again.
     """
-    raise NotImplementedError
+    counters.lock_counters(c)  # two dispatchers must not each find the host free
+    waiting_since = func.coalesce(actions.c.last_cast_at, actions.c.accepted_at)
+    turn = func.row_number().over(partition_by=actions.c.host, order_by=(waiting_since, actions.c.accepted_at, actions.c.id))
+    due = (
+        select(actions.c.id, turn.label("turn"))
+        .join(agents, agents.c.host == actions.c.host)
+        .where(_is_due(now, received_timeout))
+        .subquery()
+    )
+    first_of_host = select(due.c.id).where(due.c.turn == 1)
+    found = c.execute(select(*_COLUMNS).where(actions.c.id.in_(first_of_host)).order_by(waiting_since, actions.c.id).limit(limit))
+    rows = [ActionRow(*row) for row in found]
+    if rows:
+        until = now + lease
+        c.execute(update(actions).where(actions.c.id.in_([row.id for row in rows])).values(lease_owner=owner, lease_until=until))
+        rows = [replace(row, lease_owner=owner, lease_until=until) for row in rows]
+    return rows
 
 
 def find_next_cast_at(c: Connection, *, now: datetime, received_timeout: timedelta) -> datetime | None:
-    """When the next recast of an ``accepted`` action falls due (``now`` if one is due); None when nothing waits. How long to sleep."""
-    raise NotImplementedError
+    """When the next cast falls due: ``now`` if one is, later if a recast may become due, None when nothing waits. Reads only."""
+    with_agents = actions.join(agents, agents.c.host == actions.c.host)
+    if c.execute(select(actions.c.id).select_from(with_agents).where(_is_due(now, received_timeout)).limit(1)).first() is not None:
+        return now
+    waiting = and_(actions.c.state == ActionState.ACCEPTED, actions.c.deadline > now, actions.c.last_cast_at.is_not(None))
+    last = c.execute(select(func.min(actions.c.last_cast_at)).where(waiting)).scalar_one()
+    return None if last is None else max(now, last + received_timeout)
 
 
-def record_cast(c: Connection, action_id: str, *, owner: str, at: datetime, journal_id: str | None, incarnation: int | None) -> ActionRow | None:
+def record_cast(c: Connection, action_id: str, *, owner: str, at: datetime, journal_id: str, incarnation: int) -> ActionRow | None:
     """Count a cast that is about to be tried; commit before trying it. The first one binds the action to ``journal_id``.
 
     :returns: the row to cast as it is now (with the journal that it is bound to), or None when it must not be cast any more: it was
         reported or ended, its deadline passed, or ``owner`` lost the lease.
     """
-    raise NotImplementedError
+    row = find_action_locked(c, action_id)
+    if row is None or row.state != ActionState.ACCEPTED or row.deadline <= at:
+        return None
+    if row.lease_owner != owner or row.lease_until is None or row.lease_until <= at:
+        return None
+    changes: dict[str, Any] = {
+        "journal_id": row.journal_id or journal_id,
+        "cast_incarnation": incarnation,
+        "cast_count": row.cast_count + 1,
+        "last_cast_at": at,
+    }
+    change_action(c, action_id, changes)
+    return replace(row, **changes)
 
 
 def record_unroutable(c: Connection, action_id: str) -> None:
     """The broker returned the cast that :func:`record_cast` counted last: nothing was delivered."""
-    raise NotImplementedError
+    c.execute(
+        update(actions)
+        .where(actions.c.id == action_id, actions.c.unroutable_count < actions.c.cast_count)
+        .values(unroutable_count=actions.c.unroutable_count + 1)
+    )
 
 
 def release_lease(c: Connection, action_id: str, owner: str) -> bool:
     """:returns: False when ``owner`` did not hold it any more."""
-    raise NotImplementedError
+    held = and_(actions.c.id == action_id, actions.c.lease_owner == owner)
+    return c.execute(update(actions).where(held).values(lease_owner=None, lease_until=None)).rowcount == 1
+
+
+# --- endings by the gateway -------------------------------------------------------------------------------------------
 
 
 def list_past_deadline(c: Connection, *, now: datetime, limit: int) -> list[ActionRow]:
     """Open actions whose deadline lies before ``now``, earliest first."""
-    raise NotImplementedError
+    past = and_(actions.c.state.in_(OPEN_STATES), actions.c.deadline < now)
+    return [ActionRow(*row) for row in c.execute(select(*_COLUMNS).where(past).order_by(actions.c.deadline).limit(limit))]
 
 
 def end_by_gateway(c: Connection, action_id: str, *, ending: Ending, code: Code, reason: str, at: datetime) -> bool:
@@ -176,61 +282,52 @@ def end_by_gateway(c: Connection, action_id: str, *, ending: Ending, code: Code,
 
     :returns: False when it has ended already or the rule above forbids it.
     """
-    raise NotImplementedError
+    row = find_action_locked(c, action_id)
+    if row is None or row.state == ActionState.ENDED:
+        return False
+    if ending != Ending.UNKNOWN and row.perhaps_delivered:
+        return False
+    change_action(
+        c,
+        action_id,
+        {
+            "state": ActionState.ENDED,
+            "ending": ending,
+            "code": code,
+            "reason": reason,
+            "decided_by": DecidedBy.GATEWAY,
+            "ended_at": at,
+            "recorded_at": at,
+            "updated_at": at,
+        },
+    )
+    outbox.append_event(
+        c,
+        "action.ended",
+        server=row.server,
+        host=row.host,
+        occurred_at=at,
+        body={
+            "action_id": row.id,
+            "kind": row.kind,
+            "project": row.project,
+            "user": row.user,
+            "ending": ending,
+            "code": code,
+            "reason": reason,
+            "decided_by": DecidedBy.GATEWAY,
+            "started_at": row.started_at,
+            "signalled_at": row.signalled_at,
+        },
+    )
+    return True
 
 
-def apply_received(
-    c: Connection,
-    action_id: str,
-    *,
-    kind: str,
-    server: str,
-    host: str,
-    epoch: str,
-    project: str | None,
-    user: str | None,
-    deadline: datetime,
-    at: datetime,
-    now: datetime,
-) -> Applied:
-    """``action.received``: the agent has it in its journal. Makes the row when the gateway never accepted this action."""
-    raise NotImplementedError
+def find_action_locked(c: Connection, action_id: str) -> ActionRow | None:
+    """The row, kept from other transactions until this one ends."""
+    row = c.execute(_BY_ID_LOCKED, {"action_id": action_id}).one_or_none()
+    return None if row is None else ActionRow(*row)
 
 
-def apply_started(c: Connection, action_id: str, *, host: str, at: datetime, now: datetime) -> Applied:
-    """``action.started``."""
-    raise NotImplementedError
-
-
-def apply_ended(
-    c: Connection,
-    action_id: str,
-    *,
-    host: str,
-    epoch: str,
-    ending: str,
-    code: str,
-    reason: str,
-    at: datetime,
-    now: datetime,
-    started_at: datetime | None = None,
-    signalled_at: datetime | None = None,
-) -> Applied:
-    """``action.ended`` of an agent. Replaces a gateway's ``unknown`` exactly once and appends ``action.revised`` to the outbox; any other
-    second, different ending leaves the first one."""
-    raise NotImplementedError
-
-
-def apply_observed(
-    c: Connection, action_id: str, *, host: str, observation: str, final: bool, observed_at: datetime, text: str, now: datetime
-) -> Applied:
-    """``action.observed``. A final one is never replaced; of others the later one holds."""
-    raise NotImplementedError
-
-
-def count_open(c: Connection, *, host: str | None = None) -> int:
-    """Actions that have not ended."""
-    raise NotImplementedError
-
-
-ALL_STATES: Sequence[ActionState] = tuple(ActionState)
+def change_action(c: Connection, action_id: str, changes: dict[str, Any]) -> None:
+    c.execute(update(actions).where(actions.c.id == action_id).values(**changes))

@@ -1,9 +1,25 @@
 """Transactions over the gateway's database, and what keeps several processes on one SQLite file out of each other's way."""
 
+import os
+import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine, create_engine, event, exc, func, inspect, make_url, select, text
+
+from api_gateway.store.errors import SchemaOutdated, StoreBusy, StoreError, StoreRejected, StoreUnavailable
+from api_gateway.store.location import check_local
+from api_gateway.store.tables import SCHEMA_REVISION, counters, store_identity
+
+_WRITES = "crashcart_writes"
+"""Execution option that makes a SQLite transaction begin as a writer: taking the lock later could only fail."""
+
+# Lock timeouts and deadlocks by SQLSTATE (PostgreSQL) and error number (MariaDB).
+_BUSY_SQLSTATES = {"55P03", "40001", "40P01"}
+_BUSY_NUMBERS = {1205, 1213}
 
 
 class Store:
@@ -15,15 +31,69 @@ class Store:
     :param busy_timeout: how long a transaction may wait for others, in seconds
     :param pool_size: connections at most, which bounds the concurrent transactions of this process
     :raises UnsafeLocation: when a SQLite file would lie on a network or FUSE file system.
+    :raises StoreError: when the URL is none, or asks for SQLite in memory, which no second process could see.
     """
 
     def __init__(self, url: str, *, busy_timeout: float = 5.0, pool_size: int = 20) -> None:
-        raise NotImplementedError
+        try:
+            self._url = make_url(url)
+        except exc.ArgumentError as error:
+            raise StoreError(f"[database] connection is no database URL: {error}") from error
+        self._path: Path | None = None
+        if self._url.get_backend_name() == "sqlite":
+            if self._url.database in (None, "", ":memory:"):
+                raise StoreError("[database] connection: SQLite needs a file that all gateway processes can open")
+            self._path = Path(str(self._url.database))
+            check_local(self._path)
+        self._busy_timeout = busy_timeout
+        self._pool_size = pool_size
+        self._forget_connections()
+
+    def _forget_connections(self) -> None:
+        """Start from nothing, as after a fork: the parent's connections and the state of its locks are not ours."""
+        self._process = os.getpid()
+        self._engine: Engine | None = None
+        self._watcher: sqlite3.Connection | None = None
+        self._store_id: str | None = None
+        self._making = threading.Lock()
+        # SQLite's waiters poll with growing pauses; threads of one process queue here instead and go on at once.
+        self._writing = threading.Lock()
+        self._writer: int | None = None
+
+    def _get_engine(self) -> Engine:
+        if self._process != os.getpid():
+            self._forget_connections()
+        engine = self._engine
+        if engine is None:
+            with self._making:
+                engine = self._engine
+                if engine is None:
+                    engine = self._engine = self._create_engine()
+        return engine
+
+    def _create_engine(self) -> Engine:
+        arguments: dict[str, Any] = {"timeout": self._busy_timeout, "check_same_thread": False} if self._path is not None else {}
+        engine = create_engine(
+            self._url,
+            connect_args=arguments,
+            pool_size=self._pool_size,
+            max_overflow=0,
+            pool_timeout=self._busy_timeout,
+            pool_pre_ping=self._path is None,
+        )
+        if self._path is not None:
+            event.listen(engine, "connect", _set_up_sqlite)
+            event.listen(engine, "begin", _begin_sqlite)
+        return engine
 
     @property
     def store_id(self) -> str:
         """Made with the schema; the ``epoch`` of the gateway's own events."""
-        raise NotImplementedError
+        self._get_engine()
+        if self._store_id is None:
+            with self.read() as c:
+                self._store_id = c.execute(select(store_identity.c.store_id)).scalar_one()
+        return self._store_id
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -32,7 +102,9 @@ class Store:
         :raises StoreBusy: no connection came free in time.
         :raises StoreUnavailable: the database cannot be reached.
         """
-        raise NotImplementedError
+        engine = self._get_engine()
+        with _translated_errors(), engine.connect() as c:
+            yield c
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -42,20 +114,111 @@ class Store:
         :raises StoreUnavailable: nothing was written, as far as can be known: an error out of the commit itself is this one too.
         :raises StoreRejected: a constraint refused the values.
         """
-        raise NotImplementedError
+        engine = self._get_engine()
+        if self._path is None:
+            with _translated_errors(), engine.begin() as c:
+                yield c
+            return
+        if self._writer == threading.get_ident():
+            raise RuntimeError("a write transaction inside a write transaction of the same thread would wait for itself")
+        if not self._writing.acquire(timeout=self._busy_timeout):
+            raise StoreBusy(f"another thread has been writing for {self._busy_timeout} s")
+        try:
+            self._writer = threading.get_ident()
+            with _translated_errors(), engine.connect().execution_options(**{_WRITES: True}) as c, c.begin():
+                yield c
+        finally:
+            self._writer = None
+            self._writing.release()
 
     def check_schema(self) -> None:
-        """:raises SchemaOutdated: when the tables are missing or older than this release."""
-        raise NotImplementedError
+        """Tables newer than this release are fine: migrations only add between neighbouring releases.
+
+        :raises SchemaOutdated: when the tables are missing or older than this release.
+        """
+        with self.read() as c:
+            revision = None
+            if inspect(c).has_table("alembic_version"):
+                revision = c.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
+        if revision is None or revision < SCHEMA_REVISION:
+            raise SchemaOutdated(
+                f"the database has {'no tables' if revision is None else f'schema {revision}'}, this release needs {SCHEMA_REVISION}: "
+                "run crashcart-manage db upgrade"
+            )
 
     def upgrade_schema(self) -> None:
         """Bring the tables to this release (alembic); does nothing when they are. Used by ``crashcart-manage db upgrade`` and by tests."""
-        raise NotImplementedError
+        from api_gateway.store import migrations  # here: alembic is slow to load and no other process needs it
+
+        with self.write() as c:
+            migrations.upgrade(c)
 
     def data_version(self) -> int:
-        """A number that changes when anybody commits; microseconds to ask on SQLite. A hint for long polls: on a change, read again."""
-        raise NotImplementedError
+        """A number that changes when anybody commits; microseconds to ask on SQLite. A hint for long polls: on a change, read again.
+
+        :raises StoreUnavailable: the database cannot be reached.
+        """
+        self._get_engine()
+        if self._path is None:
+            with self.read() as c:
+                return int(c.execute(select(func.sum(counters.c.value))).scalar_one())
+        with self._making:
+            try:
+                if self._watcher is None:
+                    # A connection that never writes: its data_version moves with everybody else's commits.
+                    self._watcher = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=self._busy_timeout)
+                return int(self._watcher.execute("PRAGMA data_version").fetchone()[0])
+            except sqlite3.Error as error:
+                raise StoreUnavailable(f"the database cannot be watched: {error}") from error
 
     def dispose(self) -> None:
         """Close all connections; the store may be used again afterwards."""
-        raise NotImplementedError
+        if self._process != os.getpid():
+            self._forget_connections()
+            return
+        with self._making:
+            if self._watcher is not None:
+                self._watcher.close()
+                self._watcher = None
+            if self._engine is not None:
+                self._engine.dispose()
+                self._engine = None
+
+
+def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    """Every new connection: we say BEGIN ourselves, a commit is on the disk, readers do not wait for the writer."""
+    connection.isolation_level = None
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "journal_size_limit=67108864"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin_sqlite(c: Connection) -> None:
+    c.exec_driver_sql("BEGIN IMMEDIATE" if c.get_execution_options().get(_WRITES) else "BEGIN")
+
+
+@contextmanager
+def _translated_errors() -> Iterator[None]:
+    """Raise the store's own errors in place of SQLAlchemy's and the drivers'."""
+    try:
+        yield
+    except exc.TimeoutError as error:
+        raise StoreBusy("no database connection came free in time") from error
+    except (exc.IntegrityError, exc.DataError, exc.InterfaceError) as error:
+        raise StoreRejected(str(error.orig)) from error
+    except (OverflowError, UnicodeEncodeError) as error:  # sqlite3 raises these bare: a number or a text that no column can hold
+        raise StoreRejected(str(error)) from error
+    except exc.DBAPIError as error:
+        if isinstance(error, exc.ProgrammingError):
+            raise  # our own fault, not the database's
+        if _is_busy(error.orig):
+            raise StoreBusy(str(error.orig)) from error
+        raise StoreUnavailable(str(error.orig)) from error
+
+
+def _is_busy(error: BaseException | None) -> bool:
+    if isinstance(error, sqlite3.Error):
+        return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    if getattr(error, "sqlstate", None) in _BUSY_SQLSTATES:
+        return True
+    arguments = getattr(error, "args", ())
+    return bool(arguments) and arguments[0] in _BUSY_NUMBERS

@@ -1,12 +1,15 @@
-"""The record of events: each once, in one order, with its gaps known."""
+"""The record of events: each once, in one order. What is missing in it is in ``gaps``."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, bindparam, func, insert, select
 
+from api_gateway.store import counters, gaps
+from api_gateway.store.columns import columns_of, values_of
+from api_gateway.store.tables import dead_letters, events, store_identity
 from compute_agent.contract.notifications import Notification
 
 
@@ -31,18 +34,13 @@ class EventRow:
     payload: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class GapRow:
-    """Sequences ``first`` to ``last`` (inclusive) of a host's epoch that never came. ``tries`` counts how often they were asked for."""
-
-    id: int
-    host: str
-    epoch: str
-    first: int
-    last: int
-    found_at: datetime
-    ask_at: datetime
-    tries: int
+_COLUMNS = columns_of(events, EventRow)
+_INSERT = insert(events)
+_KNOWN = select(events.c.message_id).where(events.c.message_id.in_(bindparam("message_ids", expanding=True)))
+_STORE_ID = select(store_identity.c.store_id)
+_LONGEST_ID = 64
+_LONGEST_NAME = 255
+_LARGEST = 2**63 - 1
 
 
 def record_events(c: Connection, batch: Sequence[Notification], *, now: datetime) -> list[EventRow]:
@@ -51,51 +49,84 @@ def record_events(c: Connection, batch: Sequence[Notification], *, now: datetime
 
     :returns: the newly recorded ones, to be applied in the same transaction.
     """
-    raise NotImplementedError
+    if not batch:
+        return []
+    counters.lock_counters(c)  # another recorder must not record the same messages between our look and our insert
+    first_of_id: dict[str, Notification] = {}
+    for notification in batch:
+        first_of_id.setdefault(notification.message_id, notification)
+    for known in c.execute(_KNOWN, {"message_ids": list(first_of_id)}).scalars():
+        del first_of_id[known]
+    fresh = list(first_of_id.values())
+    if not fresh:
+        return []
+    last = counters.advance(c, counters.POSITION, len(fresh))
+    rows = [_read_row(notification, position, now) for position, notification in enumerate(fresh, last - len(fresh) + 1)]
+    c.execute(_INSERT, [values_of(row) for row in rows])
+    own_epoch = c.execute(_STORE_ID).scalar_one()
+    places = [(row.host, row.epoch, row.sequence) for row in rows if row.host and row.epoch and row.sequence and row.epoch != own_epoch]
+    gaps.note_sequences(c, places, now=now)
+    return rows
+
+
+def _read_row(notification: Notification, position: int, now: datetime) -> EventRow:
+    payload = notification.payload
+    return EventRow(
+        position=position,
+        message_id=notification.message_id,
+        event_type=notification.event_type,
+        severity=notification.severity,
+        server=_find_text(payload, "server", _LONGEST_ID),
+        host=_find_text(payload, "host", _LONGEST_NAME),
+        epoch=_find_text(payload, "epoch", _LONGEST_ID),
+        sequence=_find_sequence(payload),
+        action_id=_find_text(payload, "action_id", _LONGEST_ID),
+        occurred_at=_find_moment(payload),
+        recorded_at=now,
+        payload=payload,
+    )
+
+
+def _find_text(payload: dict[str, Any], key: str, longest: int) -> str | None:
+    value = payload.get(key)
+    return value if isinstance(value, str) and len(value) <= longest else None
+
+
+def _find_sequence(payload: dict[str, Any]) -> int | None:
+    value = payload.get("sequence")
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _LARGEST else None
+
+
+def _find_moment(payload: dict[str, Any]) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(payload["occurred_at"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return None if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def list_events(
     c: Connection, *, after: int = 0, limit: int = 100, server: str | None = None, host: str | None = None
 ) -> list[EventRow]:
     """In order of ``position``, those behind ``after``."""
-    raise NotImplementedError
+    query = select(*_COLUMNS).where(events.c.position > after)
+    if server is not None:
+        query = query.where(events.c.server == server)
+    if host is not None:
+        query = query.where(events.c.host == host)
+    return [EventRow(*row) for row in c.execute(query.order_by(events.c.position).limit(limit))]
 
 
 def list_events_of_action(c: Connection, action_id: str) -> list[EventRow]:
     """In order of ``position``."""
-    raise NotImplementedError
-
-
-def list_gaps(c: Connection, *, now: datetime, limit: int = 100) -> list[GapRow]:
-    """Gaps that are due to be asked for. A new one is due at once... its host may be down: asking is the caller's choice."""
-    raise NotImplementedError
-
-
-def mark_gap_asked(c: Connection, gap_id: int, *, ask_at: datetime) -> None:
-    """Count one try; the gap is due again at ``ask_at``."""
-    raise NotImplementedError
-
-
-def close_gap(c: Connection, *, host: str, epoch: str, first: int, last: int) -> int:
-    """Forget what lies between ``first`` and ``last``: the agent said (``events.lost``) that it is gone.
-
-    :returns: how many missing sequences that were.
-    """
-    raise NotImplementedError
-
-
-def record_lost(c: Connection, gap: GapRow, *, reason: str, now: datetime) -> bool:
-    """Give a gap up: close it and append ``events.lost`` with its range to the outbox.
-
-    :returns: False when it was filled or closed meanwhile.
-    """
-    raise NotImplementedError
+    query = select(*_COLUMNS).where(events.c.action_id == action_id).order_by(events.c.position)
+    return [EventRow(*row) for row in c.execute(query)]
 
 
 def shelve(c: Connection, body: bytes, *, reason: str, now: datetime, source: str) -> None:
     """Keep a message that cannot be read or recorded on the dead-letter shelf, for people. ``source`` names its queue."""
-    raise NotImplementedError
+    c.execute(insert(dead_letters).values(source=source, reason=reason, body=body, shelved_at=now))
 
 
 def count_shelved(c: Connection) -> int:
-    raise NotImplementedError
+    return c.execute(select(func.count()).select_from(dead_letters)).scalar_one()

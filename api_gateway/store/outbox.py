@@ -1,13 +1,18 @@
 """The gateway's own events, appended in the transaction that makes them true and published from here in order."""
 
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
-from compute_agent.contract.notifications import Severity
+from api_gateway.store import counters
+from api_gateway.store.columns import columns_of
+from api_gateway.store.tables import outbox, store_identity
+from compute_agent.contract import versions
+from compute_agent.contract.notifications import EVENT_TYPES, EventPayload, Severity
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,12 @@ class OutboxRow:
     payload: dict[str, Any]
     occurred_at: datetime
     sent_at: datetime | None
+
+
+_COLUMNS = columns_of(outbox, OutboxRow)
+_INSERT = insert(outbox)
+_STORE_ID = select(store_identity.c.store_id)
+_UNSENT = select(*_COLUMNS).where(outbox.c.sent_at.is_(None)).order_by(outbox.c.sequence).limit(bindparam("row_limit"))
 
 
 def append_event(
@@ -40,18 +51,58 @@ def append_event(
     :returns: its sequence.
     :raises ValueError: unknown type, or the payload does not fit its model.
     """
-    raise NotImplementedError
+    row_of_table = EVENT_TYPES.get(event_type)
+    if row_of_table is None:
+        raise ValueError(f"there is no event type {event_type}")
+    store_id = c.execute(_STORE_ID).scalar_one()
+    sequence = counters.advance(c, counters.OUTBOX_SEQUENCE)
+    payload = _build_payload(
+        row_of_table.payload,
+        {
+            "version": versions.EVENT_VERSION,
+            "server": server,
+            "host": host,
+            "epoch": store_id,
+            "sequence": sequence,
+            "occurred_at": occurred_at,
+            **body,
+        },
+    )
+    c.execute(
+        _INSERT,
+        {
+            "sequence": sequence,
+            "message_id": uuid.uuid5(uuid.UUID(store_id), str(sequence)).hex,
+            "event_type": event_type,
+            "severity": severity or row_of_table.severity,
+            "server": server,
+            "payload": payload,
+            "occurred_at": occurred_at,
+            "sent_at": None,
+        },
+    )
+    return sequence
+
+
+def _build_payload(model: type[EventPayload], values: dict[str, Any]) -> dict[str, Any]:
+    """The payload as JSON. Keys are checked; words are not: one that an agent of a newer release used is repeated as it came."""
+    unknown = values.keys() - model.model_fields.keys()
+    missing = {name for name, field in model.model_fields.items() if field.is_required()} - values.keys()
+    if unknown or missing:
+        raise ValueError(f"{model.__name__}: unknown keys {sorted(unknown)}, missing keys {sorted(missing)}")
+    return model.model_construct(**values).model_dump(mode="json", warnings=False)
 
 
 def list_unsent(c: Connection, limit: int = 100) -> list[OutboxRow]:
     """In order of ``sequence``."""
-    raise NotImplementedError
+    return [OutboxRow(*row) for row in c.execute(_UNSENT, {"row_limit": limit})]
 
 
 def mark_sent(c: Connection, sequences: Sequence[int], *, at: datetime) -> None:
-    raise NotImplementedError
+    c.execute(update(outbox).where(outbox.c.sequence.in_(sequences)).values(sent_at=at))
 
 
 def prune(c: Connection, *, sent_before: datetime, limit: int = 1000) -> int:
     """Delete sent rows older than that; how many went."""
-    raise NotImplementedError
+    old = c.execute(select(outbox.c.sequence).where(outbox.c.sent_at < sent_before).order_by(outbox.c.sent_at).limit(limit)).scalars().all()
+    return c.execute(delete(outbox).where(outbox.c.sequence.in_(old))).rowcount

@@ -1,0 +1,65 @@
+"""Column types and row conversion that are the same on SQLite, PostgreSQL and MariaDB."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, Connection, Dialect, Table, Text
+from sqlalchemy.dialects import mysql
+from sqlalchemy.dialects.mysql import insert as mysql_insert
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.types import TypeDecorator
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Moment(TypeDecorator[datetime]):
+    """A point in time as integer microseconds since 1970 UTC: exact, ordered, and free of each database's own ideas of zones."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        return None if value is None else (value - _EPOCH) // _MICROSECOND
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else _EPOCH + timedelta(microseconds=value)
+
+
+class JsonText(TypeDecorator[dict[str, Any]]):
+    """A JSON object as text: kept byte for byte, never reordered or retyped by a database's own JSON type."""
+
+    impl = Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
+    cache_ok = True
+
+    def process_bind_param(self, value: dict[str, Any] | None, dialect: Dialect) -> str | None:
+        return None if value is None else json.dumps(value, separators=(",", ":"))
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> dict[str, Any] | None:
+        return None if value is None else json.loads(value)
+
+
+def columns_of(table: Table, row_class: type) -> list[Column[Any]]:
+    """The table's columns in the order of the dataclass's fields, so that ``row_class(*row)`` reads a result."""
+    return [table.c[field.name] for field in fields(row_class)]
+
+
+def values_of(row: Any) -> dict[str, Any]:
+    """A dataclass row as column values; not deep, unlike ``dataclasses.asdict``."""
+    return {field.name: getattr(row, field.name) for field in fields(row)}
+
+
+def upsert(c: Connection, table: Table, values: Mapping[str, Any]) -> None:
+    """Insert a row, or overwrite the named columns of the one that has its primary key. The one place that knows how databases spell it."""
+    keys = [column.name for column in table.primary_key]
+    if c.dialect.name in ("mysql", "mariadb"):
+        statement = mysql_insert(table).values(**values)
+        c.execute(statement.on_duplicate_key_update({name: statement.inserted[name] for name in values if name not in keys}))
+        return
+    insert = postgresql_insert if c.dialect.name == "postgresql" else sqlite_insert
+    conflict = insert(table).values(**values)
+    c.execute(conflict.on_conflict_do_update(index_elements=keys, set_={name: conflict.excluded[name] for name in values if name not in keys}))

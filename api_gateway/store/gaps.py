@@ -1,0 +1,113 @@
+"""What is missing in the record: sequences of an agent's journal that have not come while later ones have."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, and_, delete, insert, select, update
+
+from api_gateway.store import outbox
+from api_gateway.store.columns import columns_of, upsert
+from api_gateway.store.tables import epochs, gaps
+
+
+@dataclass(frozen=True)
+class GapRow:
+    """Sequences ``first`` to ``last`` (inclusive) of a host's epoch that never came. ``tries`` counts how often they were asked for."""
+
+    id: int
+    host: str
+    epoch: str
+    first: int
+    last: int
+    found_at: datetime
+    ask_at: datetime
+    tries: int
+
+
+_COLUMNS = columns_of(gaps, GapRow)
+
+
+def note_sequences(c: Connection, places: Iterable[tuple[str, str, int]], *, now: datetime) -> None:
+    """Note newly recorded (host, epoch, sequence): later ones than expected open gaps, earlier ones fill them."""
+    sequences: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for host, epoch, sequence in places:
+        sequences[host, epoch].append(sequence)
+    for (host, epoch), numbers in sequences.items():
+        key = and_(epochs.c.host == host, epochs.c.epoch == epoch)
+        before = c.execute(select(epochs.c.highest).where(key)).scalar_one_or_none() or 0
+        highest = before
+        for number in sorted(numbers):
+            if number <= highest:
+                _remove_range(c, host, epoch, number, number)
+                continue
+            if number > highest + 1:
+                _open_gap(c, host, epoch, highest + 1, number - 1, now)
+            highest = number
+        if highest > before:
+            upsert(c, epochs, {"host": host, "epoch": epoch, "highest": highest})
+
+
+def _open_gap(c: Connection, host: str, epoch: str, first: int, last: int, now: datetime) -> None:
+    c.execute(insert(gaps).values(host=host, epoch=epoch, first=first, last=last, found_at=now, ask_at=now, tries=0))
+
+
+def _remove_range(c: Connection, host: str, epoch: str, first: int, last: int) -> int:
+    """Take ``first`` to ``last`` out of the gaps of an epoch; what stays of a gap on either side keeps its history. How many were missing."""
+    touched = and_(gaps.c.host == host, gaps.c.epoch == epoch, gaps.c.first <= last, gaps.c.last >= first)
+    removed = 0
+    for gap in [GapRow(*row) for row in c.execute(select(*_COLUMNS).where(touched))]:
+        removed += min(last, gap.last) - max(first, gap.first) + 1
+        left, right = (gap.first, first - 1), (last + 1, gap.last)
+        keep = [(low, high) for low, high in (left, right) if low <= high]
+        if not keep:
+            c.execute(delete(gaps).where(gaps.c.id == gap.id))
+            continue
+        c.execute(update(gaps).where(gaps.c.id == gap.id).values(first=keep[0][0], last=keep[0][1]))
+        for low, high in keep[1:]:
+            c.execute(
+                insert(gaps).values(
+                    host=host, epoch=epoch, first=low, last=high, found_at=gap.found_at, ask_at=gap.ask_at, tries=gap.tries
+                )
+            )
+    return removed
+
+
+def list_gaps(c: Connection, *, now: datetime, limit: int = 100) -> list[GapRow]:
+    """Gaps that are due to be asked for; a new one is at once. Their host may be down: asking is the caller's choice."""
+    query = select(*_COLUMNS).where(gaps.c.ask_at <= now).order_by(gaps.c.ask_at, gaps.c.id).limit(limit)
+    return [GapRow(*row) for row in c.execute(query)]
+
+
+def mark_gap_asked(c: Connection, gap_id: int, *, ask_at: datetime) -> None:
+    """Count one try; the gap is due again at ``ask_at``."""
+    c.execute(update(gaps).where(gaps.c.id == gap_id).values(tries=gaps.c.tries + 1, ask_at=ask_at))
+
+
+def close_gap(c: Connection, *, host: str, epoch: str, first: int, last: int) -> int:
+    """Forget what lies between ``first`` and ``last``: the agent said (``events.lost``) that it is gone.
+
+    :returns: how many missing sequences that were.
+    """
+    return _remove_range(c, host, epoch, first, last)
+
+
+def record_lost(c: Connection, gap: GapRow, *, reason: str, now: datetime) -> bool:
+    """Give a gap up as far as it is still one: close it and append ``events.lost`` for each range to the outbox.
+
+    :returns: False when it was filled or closed meanwhile.
+    """
+    touched = and_(gaps.c.host == gap.host, gaps.c.epoch == gap.epoch, gaps.c.first <= gap.last, gaps.c.last >= gap.first)
+    remaining = [GapRow(*row) for row in c.execute(select(*_COLUMNS).where(touched).order_by(gaps.c.first))]
+    for left in remaining:
+        c.execute(delete(gaps).where(gaps.c.id == left.id))
+        outbox.append_event(
+            c,
+            "events.lost",
+            server=None,
+            host=left.host,
+            occurred_at=now,
+            body={"lost_epoch": left.epoch, "first": left.first, "last": left.last, "reason": reason},
+        )
+    return bool(remaining)
