@@ -10,20 +10,16 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import Any
 
-import amqp
 import kombu
-from kombu.exceptions import OperationalError
 
 from api_gateway.store import StoreBusy, StoreUnavailable
+from compute_agent.contract.broker import BROKER_ERRORS, Link
 from compute_agent.contract.clock import Clock
 
 LOG = logging.getLogger(__name__)
 
-CONNECTION_OPTIONS = {"connect_timeout": 5, "heartbeat": 10, "transport_options": {"read_timeout": 10, "write_timeout": 10}}
-"""For each connection of a consumer. Without the timeouts a frozen broker would hold the thread in a declaration for ever."""
-
-_BROKER_ERRORS = (OSError, OperationalError, amqp.AMQPError)
 _IDLE_WAIT = 0.5
 """Seconds that a quiet queue is waited for before the stop signal and the connection's heartbeat are looked at."""
 _MORE_WAIT = 0.001
@@ -35,7 +31,7 @@ _LONGEST_PAUSE = 5.0
 class QueueConsumer:
     """Consumes one queue until it is told to stop; lives through a broker or a store that is away.
 
-    :param connect: makes a new connection, not yet open
+    :param open_link: connects to the broker, once
     :param bindings: the queue to consume, once per binding; declared at each connection
     :param record: takes a batch of bodies in; has committed it when it returns. May be called again with the same messages.
     :param try_store: raises StoreBusy or StoreUnavailable as long as the store cannot be written
@@ -44,7 +40,7 @@ class QueueConsumer:
 
     def __init__(
         self,
-        connect: Callable[[], kombu.Connection],
+        open_link: Callable[[], Link],
         bindings: Sequence[kombu.Queue],
         record: Callable[[Sequence[bytes]], None],
         *,
@@ -52,7 +48,7 @@ class QueueConsumer:
         try_store: Callable[[], None],
         batch_size: int = 100,
     ) -> None:
-        self._connect = connect
+        self._open_link = open_link
         self._bindings = bindings
         self._record = record
         self._clock = clock
@@ -81,7 +77,7 @@ class QueueConsumer:
                 self._consume()
             except (StoreBusy, StoreUnavailable) as error:
                 LOG.warning("%s: not consuming, the store cannot be written: %s", self.name, error)
-            except _BROKER_ERRORS as error:
+            except BROKER_ERRORS as error:
                 was_listening = self._listening_since is not None
                 pause = _FIRST_PAUSE if was_listening else min(2 * pause, _LONGEST_PAUSE)
                 LOG.warning("%s: not consuming, trying the broker again in %.1f s: %r", self.name, pause, error)
@@ -106,15 +102,14 @@ class QueueConsumer:
         """One connection's life.
 
         :raises StoreBusy, StoreUnavailable: out of ``record``; what it had is not acknowledged.
-        :raises OSError, OperationalError, AMQPError: the broker went away.
+        :raises BROKER_ERRORS: the broker went away.
         """
         if self._stop.is_set():
             return
         self._arrived.clear()
-        connection = self._connect()
+        link = self._open_link()
         try:
-            connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
-            channel = connection.channel()
+            channel = link.channel()
             for queue in self._bindings:
                 queue(channel).declare()
             channel.basic_qos(0, 2 * self._batch_size, False)
@@ -123,32 +118,33 @@ class QueueConsumer:
             LOG.info("%s: consuming", self.name)
             self._listening_since = self._clock.now()
             while not self._stop.is_set():
-                self._step(connection, channel)
+                self._step(link, channel)
             consumer.cancel()
-            connection.close()
+            link.close()
         finally:
-            # Closes the socket without a farewell that a frozen broker would not answer; after close() it does nothing.
-            connection.collect()
+            # Lets the socket go without a farewell that a frozen broker would not answer; after close() it does nothing.
+            link.collect()
 
-    def _step(self, connection: kombu.Connection, channel: amqp.Channel) -> None:
+    def _step(self, link: Link, channel: Any) -> None:
         """Collect one batch, record it, acknowledge it."""
         if not self._arrived:
-            self._drain(connection, _IDLE_WAIT)
-        while 0 < len(self._arrived) < self._batch_size and self._drain(connection, _MORE_WAIT):
+            _drain(link, _IDLE_WAIT)
+        while 0 < len(self._arrived) < self._batch_size and _drain(link, _MORE_WAIT):
             pass
-        connection.heartbeat_check()
+        link.heartbeat_tick()
         batch = [self._arrived.popleft() for _ in range(min(len(self._arrived), self._batch_size))]
         if batch:
             self._record([_get_body(message) for message in batch])
             channel.basic_ack(batch[-1].delivery_tag, multiple=True)
 
-    def _drain(self, connection: kombu.Connection, timeout: float) -> bool:
-        """Read one frame or wait for it; False when none came in ``timeout`` seconds."""
-        try:
-            connection.drain_events(timeout=timeout)
-        except TimeoutError:
-            return False
-        return True
+
+def _drain(link: Link, timeout: float) -> bool:
+    """Read one frame or wait for it; False when none came in ``timeout`` seconds."""
+    try:
+        link.drain_events(timeout=timeout)
+    except TimeoutError:
+        return False
+    return True
 
 
 def _get_body(message: kombu.Message) -> bytes:

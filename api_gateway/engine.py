@@ -1,0 +1,260 @@
+"""``crashcart-engine``: dispatcher, recorder, sweep and outbox in one process, or one of them alone.
+
+The composition root: threads, sockets and connections of the gateway's background work begin and end here. Every part starts and
+lives while the broker is away. Several engines may run: leases, the queue's single active consumer and idempotent steps keep them apart.
+"""
+
+import logging
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from datetime import datetime
+
+import kombu
+from oslo_config import cfg
+from oslo_log import log
+
+from api_gateway.cast_slots import CastThreads
+from api_gateway.config import create_process_name, find_rpc_pin, load_config
+from api_gateway.consumer import QueueConsumer
+from api_gateway.dispatcher import Dispatcher
+from api_gateway.loops import Loop
+from api_gateway.outbox import StoredOutbox
+from api_gateway.recorder import Recorder
+from api_gateway.store import Store, StoreError
+from api_gateway.sweep import Sweep
+from api_gateway.wake import WakeReceiver, WakeSender
+from compute_agent.contract.broker import BrokerAddress, find_tls
+from compute_agent.contract.clock import Clock, SystemClock
+from compute_agent.contract.notifications import DEAD_LETTER_QUEUE, HEARTBEAT_QUEUE, RECORDER_QUEUES
+from compute_agent.contract.publisher import OutboxPump, Publisher, PublishFailed
+from compute_agent.contract.rpcapi import ActionCaster, ComputeAgentAPI
+from compute_agent.contract.transport import create_rpc_transport, register_messaging_options
+
+LOG = logging.getLogger(__name__)
+
+ROLES = ("dispatcher", "recorder", "sweep", "outbox")
+
+_IDLE_WAIT = 1.0
+"""Seconds after which the dispatcher looks without having been woken."""
+_OUTBOX_INTERVAL = 0.5
+_ASK_THREADS = 2
+_STOP_TIMEOUT = 5.0
+"""Seconds that an ordered stop may take; what is held longer (by a broker in alarm) is left behind, nothing is lost by it."""
+_WATCH_INTERVAL = 1.0
+
+
+class Engine:
+    """The chosen roles, wired up; nothing runs before :meth:`start`.
+
+    :param caster: to cast actions with; None for the RPC transport of ``conf``
+    :raises OSError: the wake-up socket cannot be bound.
+    """
+
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts,
+        store: Store,
+        *,
+        roles: Sequence[str] = ROLES,
+        clock: Clock | None = None,
+        caster: ActionCaster | None = None,
+    ) -> None:
+        register_messaging_options(conf)
+        self._conf = conf
+        self._store = store
+        self._clock = clock or SystemClock()
+        self._caster = caster
+        self._roles = frozenset(roles)
+        self._closing = ExitStack()
+        self._pools: list[CastThreads] = []
+        self._loops: list[Loop] = []
+        self._ask_slots: CastThreads | None = None
+        self._wake_dispatcher: Callable[[], object] = lambda: None
+        self._listening_since: Callable[[], datetime | None] | None = None
+        try:
+            # In this order: the dispatcher's own wake-up is used by the recorder, whose ears are used by the sweep.
+            for role, wire in zip(ROLES, (self._wire_dispatcher, self._wire_recorder, self._wire_sweep, self._wire_outbox), strict=True):
+                if role in self._roles:
+                    wire()
+        except BaseException:
+            self._closing.close()
+            raise
+
+    def start(self) -> None:
+        for loop in self._loops:
+            loop.start()
+        LOG.info("crashcart-engine runs: %s", ", ".join(loop.name for loop in self._loops))
+
+    def find_dead_loop(self) -> str | None:
+        """The name of a thread that ended by itself, which none may."""
+        return next((loop.name for loop in self._loops if not loop.is_alive), None)
+
+    def stop(self, timeout: float = _STOP_TIMEOUT) -> list[str]:
+        """Ordered stop: no new casts, begun ones end, batches at hand are recorded and acknowledged.
+
+        :returns: names of what was still held up after ``timeout`` seconds and left behind.
+        """
+        give_up_at = time.monotonic() + timeout
+        for loop in self._loops:
+            loop.stop()
+        held = [loop.name for loop in self._loops if not loop.join(max(give_up_at - time.monotonic(), 0.0))]
+        for pool in self._pools:
+            if pool.stop(max(give_up_at - time.monotonic(), 0.0)):
+                held.append(pool.name)
+        if not held:
+            # A frozen broker does not answer a farewell: on a thread of its own, which may be left behind as well.
+            closing = threading.Thread(target=self._closing.close, name="closing", daemon=True)
+            closing.start()
+            closing.join(max(give_up_at - time.monotonic(), 0.0))
+            if closing.is_alive():
+                held.append(closing.name)
+            self._store.dispose()
+        return held
+
+    def _wire_dispatcher(self) -> None:
+        options = self._conf.dispatcher
+        receiver = WakeReceiver(options.wake_socket or None)
+        self._closing.callback(receiver.close)
+        self._wake_dispatcher = receiver.wake
+        dispatcher = Dispatcher(
+            self._store,
+            self._get_caster(),
+            self._clock,
+            owner=create_process_name("dispatcher"),
+            slots=self._add_pool("cast", options.workers),
+            lease=options.lease,
+            received_timeout=options.received_timeout,
+            on_cast_done=receiver.wake,
+        )
+
+        def step() -> None:
+            due_in = dispatcher.step()
+            receiver.wait(_IDLE_WAIT if due_in is None else min(due_in, _IDLE_WAIT))
+
+        self._add_loop("dispatcher", step, wake=receiver.wake)
+
+    def _wire_recorder(self) -> None:
+        if self._conf.dispatcher.wake_socket and "dispatcher" not in self._roles:
+            sender = WakeSender(self._conf.dispatcher.wake_socket)
+            self._closing.callback(sender.close)
+            self._wake_dispatcher = sender.wake
+        recorder = Recorder(
+            self._store, self._get_caster(), self._clock, slots=self._get_ask_slots(), on_agent_restarted=lambda: self._wake_dispatcher()
+        )
+        self._add_consumer(RECORDER_QUEUES, recorder.record)
+        self._add_consumer([DEAD_LETTER_QUEUE], lambda bodies: recorder.record(bodies, DEAD_LETTER_QUEUE.name))
+        heartbeats = self._add_consumer([HEARTBEAT_QUEUE], recorder.record_heartbeats)
+        self._listening_since = lambda: heartbeats.listening_since
+
+    def _wire_sweep(self) -> None:
+        options = self._conf.sweep
+        sweep = Sweep(
+            self._store,
+            self._get_caster(),
+            self._clock,
+            slots=self._get_ask_slots(),
+            max_clock_skew=options.max_clock_skew,
+            missing_grace=options.missing_grace,
+            gap_tries=options.gap_tries,
+            gap_retry=options.gap_retry,
+            outbox_keep=options.outbox_keep,
+            listening_since=self._listening_since,
+        )
+
+        def step() -> None:
+            for duty in sweep.duties:
+                loop.attempt(duty)
+            loop.pause(options.interval)
+
+        loop = self._add_loop("sweep", step)
+
+    def _wire_outbox(self) -> None:
+        publisher = Publisher(self._create_address("outbox"))
+        pump = OutboxPump(StoredOutbox(self._store, self._clock, publisher_id=create_process_name("gateway")), publisher)
+
+        def step() -> None:
+            try:
+                sent = pump.step()
+                publisher.keep_alive()
+            except PublishFailed as error:
+                LOG.warning("the gateway's own events wait: %s", error)
+                sent = 0
+            if sent == 0:
+                loop.pause(_OUTBOX_INTERVAL)
+
+        loop = self._add_loop("outbox", step, wake=publisher.abort)
+        self._closing.callback(publisher.close)
+
+    def _add_loop(self, name: str, step: Callable[[], None], *, wake: Callable[[], None] = lambda: None) -> Loop:
+        loop = Loop(name, step, wake=wake)
+        self._loops.append(loop)
+        return loop
+
+    def _add_consumer(self, bindings: Sequence[kombu.Queue], record: Callable[[Sequence[bytes]], None]) -> QueueConsumer:
+        consumer = QueueConsumer(
+            self._create_address(bindings[0].name).open_link,
+            bindings,
+            record,
+            clock=self._clock,
+            try_store=self._try_store,
+            batch_size=self._conf.recorder.batch_size,
+        )
+        self._add_loop(f"consumer {consumer.name}", consumer.run, wake=consumer.stop)
+        return consumer
+
+    def _create_address(self, name: str) -> BrokerAddress:
+        return BrokerAddress(self._conf.transport_url, name=create_process_name(name), tls=find_tls(self._conf))
+
+    def _try_store(self) -> None:
+        with self._store.write():
+            pass
+
+    def _add_pool(self, name: str, size: int) -> CastThreads:
+        pool = CastThreads(name, size)
+        self._pools.append(pool)
+        return pool
+
+    def _get_ask_slots(self) -> CastThreads:
+        """Slots for what is asked of agents by the way: never those that actions need."""
+        if self._ask_slots is None:
+            self._ask_slots = self._add_pool("ask", _ASK_THREADS)
+        return self._ask_slots
+
+    def _get_caster(self) -> ActionCaster:
+        if self._caster is None:
+            transport = create_rpc_transport(self._conf)
+            self._closing.callback(transport.cleanup)
+            self._caster = ComputeAgentAPI(transport, find_rpc_pin(self._conf))
+        return self._caster
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command: runs until SIGTERM or SIGINT."""
+    only = cfg.StrOpt("only", choices=ROLES, help="Run one role alone.")
+    try:
+        conf = load_config(argv, prog="crashcart-engine", cli_opts=[only])
+        log.setup(conf, "crashcart")
+        store = Store(conf.database.connection, busy_timeout=conf.database.busy_timeout, pool_size=conf.database.pool_size)
+        store.check_schema()
+        engine = Engine(conf, store, roles=ROLES if conf.only is None else (conf.only,))
+    except (cfg.Error, StoreError, OSError, ValueError) as error:
+        sys.stderr.write(f"crashcart-engine: {error}\n")
+        return 1
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    engine.start()
+    dead = None
+    while dead is None and not stopping.wait(_WATCH_INTERVAL):
+        dead = engine.find_dead_loop()
+    if dead is not None:
+        LOG.critical("%s ended by itself; the engine stops so that it is started anew", dead)
+    held = engine.stop()
+    if held:
+        LOG.warning("stopped without waiting any longer for: %s; it is taken up again at the next start", ", ".join(held))
+    LOG.info("crashcart-engine stopped")
+    return 0 if dead is None else 1

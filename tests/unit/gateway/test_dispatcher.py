@@ -1,0 +1,284 @@
+"""The dispatcher's step: who is cast to, when, how often, and what is written before it is tried."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from api_gateway.cast_slots import ImmediateCasts
+from api_gateway.dispatcher import Dispatcher
+from api_gateway.store import Store, agents, outbox
+from compute_agent.contract.models import ActionRequest
+from compute_agent.contract.rpcapi import Unroutable
+from tests.fakes import FakeClock
+from tests.unit.gateway.engine_parts import (
+    HOST,
+    JOURNAL,
+    AgentVoice,
+    HeldCasts,
+    NotingCaster,
+    add_action,
+    add_agent,
+    get_action,
+    open_store,
+)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = open_store(tmp_path / "gateway.sqlite")
+    yield store
+    store.dispose()
+
+
+@pytest.fixture
+def caster() -> NotingCaster:
+    return NotingCaster()
+
+
+@pytest.fixture
+def voice(store: Store, clock: FakeClock) -> AgentVoice:
+    voice = AgentVoice(clock)
+    add_agent(store, voice, clock)
+    return voice
+
+
+@pytest.fixture
+def dispatcher(store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice) -> Dispatcher:
+    return Dispatcher(store, caster, clock, owner="one", slots=ImmediateCasts())
+
+
+def test_an_accepted_action_is_cast_once_with_all_that_the_agent_needs(
+    dispatcher: Dispatcher, store: Store, caster: NotingCaster, clock: FakeClock
+) -> None:
+    action = add_action(store, clock)
+    dispatcher.step()
+    dispatcher.step()
+    (request,) = caster.requests
+    assert (request.id, request.host, request.deadline, request.journal_id) == (action.id, HOST, action.deadline, JOURNAL)
+    assert request.sent_at == clock.now()
+
+
+def test_the_cast_is_committed_before_it_is_tried(dispatcher: Dispatcher, store: Store, caster: NotingCaster, clock: FakeClock) -> None:
+    """A process that dies during the cast must leave the action as perhaps delivered."""
+    action = add_action(store, clock)
+    seen = []
+    caster.during_cast = lambda request: seen.append(get_action(store, action))
+    dispatcher.step()
+    assert seen[0].cast_count == 1
+    assert seen[0].perhaps_delivered
+    assert seen[0].journal_id == JOURNAL
+
+
+def test_an_action_without_word_is_cast_again_with_the_same_id_and_deadline_until_the_agent_reports(
+    dispatcher: Dispatcher, store: Store, caster: NotingCaster, clock: FakeClock
+) -> None:
+    add_action(store, clock)
+    assert dispatcher.step() == pytest.approx(5.0)
+    clock.advance(4.9)
+    dispatcher.step()
+    assert len(caster.requests) == 1
+    clock.advance(0.2)
+    dispatcher.step()
+    first, second = caster.requests
+    assert first.fingerprint() == second.fingerprint()
+    assert second.sent_at > first.sent_at
+
+
+def test_nothing_is_cast_past_its_deadline(dispatcher: Dispatcher, store: Store, caster: NotingCaster, clock: FakeClock) -> None:
+    add_action(store, clock, deadline=3.0)
+    clock.advance(3.0)
+    assert dispatcher.step() is None
+    assert caster.requests == []
+
+
+def test_a_new_incarnation_of_the_agent_is_cast_to_at_once_and_bound_to_the_first_journal(
+    dispatcher: Dispatcher, store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice
+) -> None:
+    """Another journal must see that it is not the one: a lost journal must not mean a second NMI."""
+    add_action(store, clock)
+    dispatcher.step()
+    voice.incarnation, voice.journal = 2, "journal-2"
+    add_agent(store, voice, clock)
+    dispatcher.step()
+    assert [request.journal_id for request in caster.requests] == [JOURNAL, JOURNAL]
+
+
+def test_a_returned_cast_is_known_not_to_be_delivered(dispatcher: Dispatcher, store: Store, caster: NotingCaster, clock: FakeClock) -> None:
+    action = add_action(store, clock)
+    caster.error = Unroutable("no queue")
+    dispatcher.step()
+    assert not get_action(store, action).perhaps_delivered
+    assert get_action(store, action).cast_count == 1
+
+
+@pytest.mark.parametrize("error", [OSError("gone"), RuntimeError("what"), TimeoutError()])
+def test_any_other_exception_means_perhaps_delivered_and_is_tried_again(
+    dispatcher: Dispatcher, store: Store, caster: NotingCaster, clock: FakeClock, error: Exception
+) -> None:
+    action = add_action(store, clock)
+    caster.error = error
+    dispatcher.step()
+    assert get_action(store, action).perhaps_delivered
+    clock.advance(5.1)
+    dispatcher.step()
+    assert len(caster.requests) == 2
+
+
+def test_a_broker_that_is_away_makes_no_hot_loop(dispatcher: Dispatcher, store: Store, caster: NotingCaster, clock: FakeClock) -> None:
+    add_action(store, clock)
+    caster.error = OSError("connection refused")
+    for _ in range(50):
+        dispatcher.step()
+    assert len(caster.requests) == 1
+
+
+def test_what_the_driver_cannot_do_ends_without_a_cast(
+    dispatcher: Dispatcher, store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice
+) -> None:
+    voice.inject_nmi = False
+    add_agent(store, voice, clock)
+    action = add_action(store, clock)
+    dispatcher.step()
+    ended = get_action(store, action)
+    assert (ended.ending, ended.code, ended.decided_by) == ("failed", "not_supported", "gateway")
+    assert "inject_nmi" in (ended.reason or "")
+    assert caster.requests == []
+    with store.read() as c:
+        assert [row.event_type for row in outbox.list_unsent(c)] == ["action.ended"]
+
+
+def test_a_driver_exchanged_after_the_first_cast_does_not_make_the_gateway_say_that_nothing_was_sent(
+    dispatcher: Dispatcher, store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice
+) -> None:
+    action = add_action(store, clock)
+    dispatcher.step()
+    voice.inject_nmi, voice.incarnation = False, 2
+    add_agent(store, voice, clock)
+    dispatcher.step()
+    assert get_action(store, action).ending is None
+    assert len(caster.requests) == 2
+
+
+def test_an_action_for_a_host_that_never_spoke_waits_and_keeps_nobody_else_waiting(
+    dispatcher: Dispatcher, store: Store, caster: NotingCaster, clock: FakeClock
+) -> None:
+    for number in range(5):
+        add_action(store, clock, host=f"silent-{number}")
+    action = add_action(store, clock)
+    slots = HeldCasts(1)
+    narrow = Dispatcher(store, caster, clock, owner="narrow", slots=slots)
+    assert narrow.step() is None
+    slots.finish()
+    assert [request.id for request in caster.requests] == [action.id]
+
+
+def test_one_cast_per_host_is_in_flight_and_a_stuck_one_delays_nobody_else(
+    store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice
+) -> None:
+    slots = HeldCasts(4)
+    dispatcher = Dispatcher(store, caster, clock, owner="one", slots=slots, lease=2.0, received_timeout=1.0)
+    add_action(store, clock, deadline=300)
+    add_action(store, clock, deadline=300)
+    dispatcher.step()
+    clock.advance(100)  # the lease ran out long ago; the cast is still held
+    add_agent(store, AgentVoice(clock, "host-2", "journal-2"), clock)
+    other = add_action(store, clock, host="host-2")
+    dispatcher.step()
+    dispatcher.step()
+    assert len(slots.jobs) == 2
+    slots.finish()
+    assert [request.host for request in caster.requests] == [HOST, "host-2"]
+    assert caster.requests[1].id == other.id
+
+
+def test_the_next_action_of_a_host_follows_when_its_cast_is_done(
+    store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice
+) -> None:
+    slots = HeldCasts(4)
+    done: list[str] = []
+    dispatcher = Dispatcher(store, caster, clock, owner="one", slots=slots, on_cast_done=lambda: done.append("woken"))
+    expected = {add_action(store, clock).id, add_action(store, clock).id}
+    dispatcher.step()
+    slots.finish()
+    assert done == ["woken"]
+    dispatcher.step()
+    slots.finish()
+    assert {request.id for request in caster.requests} == expected
+
+
+def test_without_a_free_slot_nothing_is_claimed(store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice) -> None:
+    """What was never tried can still be called expired: it must not be counted as cast while it waits."""
+    action = add_action(store, clock)
+    dispatcher = Dispatcher(store, caster, clock, owner="one", slots=HeldCasts(0))
+    assert dispatcher.step() is None
+    assert get_action(store, action).cast_count == 0
+
+
+def test_two_dispatchers_do_not_cast_one_action_twice(store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice) -> None:
+    add_action(store, clock)
+    held, other = HeldCasts(), HeldCasts()
+    Dispatcher(store, caster, clock, owner="one", slots=held).step()
+    Dispatcher(store, caster, clock, owner="two", slots=other).step()
+    assert (len(held.jobs), len(other.jobs)) == (1, 0)
+
+
+def test_a_store_that_is_busy_when_the_cast_is_done_only_costs_the_lease(
+    store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice, tmp_path: Path
+) -> None:
+    slots = HeldCasts()
+    dispatcher = Dispatcher(store, caster, clock, owner="one", slots=slots, lease=10.0)
+    action = add_action(store, clock)
+    dispatcher.step()
+    somebody = open_store(tmp_path / "gateway.sqlite")
+    with somebody.write():
+        slots.jobs.pop()()
+    somebody.dispose()
+    clock.advance(11)
+    dispatcher.step()
+    slots.finish()
+    assert get_action(store, action).cast_count == 2
+
+
+def test_an_action_that_cannot_be_told_to_an_agent_ends_instead_of_blocking_the_others(
+    dispatcher: Dispatcher, store: Store, caster: NotingCaster, clock: FakeClock
+) -> None:
+    broken = add_action(store, clock, server="not-a-uuid")
+    dispatcher.step()
+    good = add_action(store, clock)
+    dispatcher.step()
+    assert get_action(store, broken).code == "invalid_request"
+    assert [request.id for request in caster.requests] == [good.id]
+
+
+def test_the_deadline_a_dispatcher_waits_for_is_that_of_the_earliest_recast(
+    dispatcher: Dispatcher, store: Store, clock: FakeClock, caster: NotingCaster
+) -> None:
+    assert dispatcher.step() is None
+    add_action(store, clock)
+    dispatcher.step()
+    clock.advance(2)
+    assert dispatcher.step() == pytest.approx(3.0)
+
+
+def test_what_is_cast_is_a_request_that_the_contract_accepts(
+    dispatcher: Dispatcher, store: Store, caster: NotingCaster, clock: FakeClock
+) -> None:
+    add_action(store, clock)
+    dispatcher.step()
+    assert ActionRequest.from_wire(caster.requests[0].to_wire()) == caster.requests[0]
+
+
+def test_an_agent_that_is_down_is_cast_to_as_well(dispatcher: Dispatcher, store: Store, caster: NotingCaster, clock: FakeClock) -> None:
+    """Its queue keeps the cast until it is back; whether that is before the deadline only the agent can say."""
+    clock.advance(200)
+    with store.write() as c:
+        assert agents.mark_down(c, HOST, now=clock.now(), reason="silent")
+    add_action(store, clock)
+    dispatcher.step()
+    assert len(caster.requests) == 1

@@ -1,0 +1,295 @@
+"""What time alone brings about."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from api_gateway.cast_slots import ImmediateCasts
+from api_gateway.dispatcher import Dispatcher
+from api_gateway.recorder import Recorder
+from api_gateway.store import Store, agents, gaps, outbox, servers
+from api_gateway.sweep import Sweep
+from compute_agent.contract.models import EventRange
+from compute_agent.contract.rpcapi import Unroutable
+from tests.fakes import FakeClock
+from tests.unit.gateway.engine_parts import (
+    HOST,
+    JOURNAL,
+    SERVER,
+    AgentVoice,
+    HeldCasts,
+    NotingCaster,
+    add_action,
+    add_agent,
+    build_server,
+    get_action,
+    open_store,
+)
+
+GRACE = 2.0 + 20.0
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = open_store(tmp_path / "gateway.sqlite")
+    yield store
+    store.dispose()
+
+
+@pytest.fixture
+def caster() -> NotingCaster:
+    return NotingCaster()
+
+
+@pytest.fixture
+def voice(store: Store, clock: FakeClock) -> AgentVoice:
+    voice = AgentVoice(clock)
+    add_agent(store, voice, clock)
+    return voice
+
+
+@pytest.fixture
+def sweep(store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice) -> Sweep:
+    return Sweep(store, caster, clock, slots=ImmediateCasts())
+
+
+@pytest.fixture
+def dispatcher(store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice) -> Dispatcher:
+    return Dispatcher(store, caster, clock, owner="one", slots=ImmediateCasts())
+
+
+def list_outbox(store: Store) -> list[str]:
+    with store.read() as c:
+        return [row.event_type for row in outbox.list_unsent(c)]
+
+
+def find_state(store: Store) -> str:
+    with store.read() as c:
+        agent = agents.find_agent(c, HOST)
+    assert agent is not None
+    return agent.state
+
+
+def test_nothing_happens_before_the_deadline(sweep: Sweep, store: Store, clock: FakeClock) -> None:
+    action = add_action(store, clock)
+    clock.advance(29.9)
+    sweep.step()
+    assert get_action(store, action).ending is None
+
+
+def test_what_was_never_cast_expires_at_its_deadline(sweep: Sweep, store: Store, clock: FakeClock) -> None:
+    action = add_action(store, clock)
+    clock.advance(30.1)
+    sweep.step()
+    row = get_action(store, action)
+    assert (row.ending, row.code, row.decided_by) == ("expired", "deadline_passed", "gateway")
+    assert list_outbox(store) == ["action.ended"]
+
+
+def test_what_the_broker_always_returned_expires_at_its_deadline(
+    sweep: Sweep, dispatcher: Dispatcher, store: Store, caster: NotingCaster, clock: FakeClock
+) -> None:
+    action = add_action(store, clock)
+    caster.error = Unroutable("no queue")
+    for _ in range(5):
+        dispatcher.step()
+        clock.advance(6.1)
+    sweep.step()
+    row = get_action(store, action)
+    assert row.cast_count > 1
+    assert row.ending == "expired"
+
+
+def test_what_was_perhaps_delivered_is_given_up_only_after_the_grace_and_as_unknown(
+    sweep: Sweep, dispatcher: Dispatcher, store: Store, clock: FakeClock
+) -> None:
+    action = add_action(store, clock)
+    dispatcher.step()
+    clock.advance(30 + GRACE - 0.1)
+    sweep.step()
+    assert get_action(store, action).ending is None
+    clock.advance(0.2)
+    sweep.step()
+    row = get_action(store, action)
+    assert (row.ending, row.code, row.decided_by) == ("unknown", "not_reported", "gateway")
+
+
+def test_a_cast_in_flight_at_the_deadline_is_not_called_expired(store: Store, caster: NotingCaster, clock: FakeClock, sweep: Sweep) -> None:
+    slots = HeldCasts()
+    action = add_action(store, clock)
+    Dispatcher(store, caster, clock, owner="one", slots=slots).step()
+    clock.advance(31)
+    sweep.step()
+    assert get_action(store, action).ending is None
+
+
+def test_what_the_agent_received_is_never_called_expired_by_the_gateway(
+    sweep: Sweep, store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice
+) -> None:
+    """It may have come to the agent by another gateway's cast."""
+    action = add_action(store, clock)
+    Recorder(store, caster, clock, slots=ImmediateCasts()).record([voice.tell_received(action)])
+    clock.advance(31)
+    sweep.step()
+    assert get_action(store, action).ending is None
+    clock.advance(GRACE)
+    sweep.step()
+    assert get_action(store, action).ending == "unknown"
+
+
+def test_no_action_stays_open_when_its_host_is_unknown(sweep: Sweep, store: Store, clock: FakeClock) -> None:
+    action = add_action(store, clock, host="forgotten")
+    clock.advance(31)
+    sweep.step()
+    assert get_action(store, action).ending == "expired"
+
+
+def test_a_silent_agent_is_down_after_three_intervals_and_people_are_told(sweep: Sweep, store: Store, clock: FakeClock) -> None:
+    clock.advance(89)
+    sweep.step()
+    assert find_state(store) == "up"
+    clock.advance(2)
+    sweep.step()
+    sweep.step()
+    assert find_state(store) == "down"
+    assert list_outbox(store) == ["agent.down"]
+
+
+def test_silence_while_the_gateway_was_deaf_counts_for_nobody(
+    store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice
+) -> None:
+    since: list[datetime | None] = [None]
+    sweep = Sweep(store, caster, clock, slots=ImmediateCasts(), listening_since=lambda: since[0])
+    clock.advance(3600)
+    sweep.step()
+    assert find_state(store) == "up"
+    since[0] = clock.now()
+    clock.advance(89)
+    sweep.step()
+    assert find_state(store) == "up"
+    clock.advance(2)
+    sweep.step()
+    assert find_state(store) == "down"
+
+
+def test_a_server_that_nobody_has_is_deleted_after_the_grace(
+    sweep: Sweep, store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice
+) -> None:
+    recorder = Recorder(store, caster, clock, slots=ImmediateCasts())
+    recorder.record_heartbeats([voice.beat(build_server(clock))])
+    recorder.record_heartbeats([voice.beat()])
+    clock.advance(599)
+    sweep.expire_missing_servers()
+    with store.read() as c:
+        assert servers.find_server(c, SERVER) is not None
+    clock.advance(2)
+    sweep.expire_missing_servers()
+    with store.read() as c:
+        assert servers.find_server(c, SERVER) is None
+        assert servers.find_server(c, SERVER, include_deleted=True) is not None
+
+
+def make_gap(store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice) -> None:
+    """Sequences 2 to 4 never came."""
+    Recorder(store, caster, clock, slots=ImmediateCasts()).record([voice.tell("agent.up", server=None), voice.tell("x", sequence=5)])
+
+
+def test_missing_events_are_asked_for_until_they_come(
+    sweep: Sweep, store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice
+) -> None:
+    make_gap(store, caster, clock, voice)
+    clock.advance(3)
+    sweep.step()
+    sweep.step()
+    assert caster.resends == [(HOST, EventRange(epoch=JOURNAL, first=2, last=4))]
+    clock.advance(11)
+    sweep.step()
+    assert len(caster.resends) == 2
+    Recorder(store, caster, clock, slots=ImmediateCasts()).record([voice.tell("x", sequence=number) for number in (2, 3, 4)])
+    clock.advance(600)
+    add_agent(store, voice, clock)
+    sweep.step()
+    assert len(caster.resends) == 2
+    assert "events.lost" not in list_outbox(store)
+
+
+def test_a_message_that_is_only_late_is_not_asked_for(
+    sweep: Sweep, store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice
+) -> None:
+    make_gap(store, caster, clock, voice)
+    clock.advance(1)
+    sweep.step()
+    assert caster.resends == []
+
+
+def test_what_does_not_come_after_many_tries_is_named_as_lost(
+    sweep: Sweep, store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice
+) -> None:
+    make_gap(store, caster, clock, voice)
+    caster.error = OSError("broker away")
+    for _ in range(20):
+        clock.advance(301)
+        add_agent(store, voice, clock)
+        sweep.step()
+    assert len(caster.resends) == 5
+    with store.read() as c:
+        (lost,) = outbox.list_unsent(c)
+        assert gaps.list_gaps(c, now=clock.now()) == []
+    assert lost.event_type == "events.lost"
+    assert (lost.payload["lost_epoch"], lost.payload["first"], lost.payload["last"]) == (JOURNAL, 2, 4)
+
+
+def test_a_host_that_is_down_is_not_asked_and_its_events_are_not_given_up(
+    sweep: Sweep, store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice
+) -> None:
+    make_gap(store, caster, clock, voice)
+    clock.advance(100)
+    sweep.mark_silent_agents()
+    for _ in range(20):
+        clock.advance(301)
+        sweep.step()
+    assert caster.resends == []
+    assert list_outbox(store) == ["agent.down"]
+
+
+def test_events_of_a_journal_that_is_gone_are_named_as_lost(
+    sweep: Sweep, store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice
+) -> None:
+    make_gap(store, caster, clock, voice)
+    clock.advance(120)
+    add_agent(store, AgentVoice(clock, HOST, "journal-2"), clock)
+    sweep.ask_for_missing_events()
+    assert caster.resends == []
+    assert list_outbox(store) == ["events.lost"]
+
+
+def test_a_broker_in_alarm_costs_no_tries(store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice) -> None:
+    sweep = Sweep(store, caster, clock, slots=HeldCasts(0))
+    make_gap(store, caster, clock, voice)
+    for _ in range(20):
+        clock.advance(301)
+        add_agent(store, voice, clock)
+        sweep.step()
+    with store.read() as c:
+        assert [gap.tries for gap in gaps.list_gaps(c, now=clock.now())] == [0]
+
+
+def test_what_was_published_long_ago_is_forgotten(sweep: Sweep, store: Store, clock: FakeClock) -> None:
+    action = add_action(store, clock)
+    clock.advance(31)
+    sweep.step()
+    with store.write() as c:
+        (row,) = outbox.list_unsent(c)
+        outbox.mark_sent(c, [row.sequence], at=clock.now())
+    clock.advance(86_500)
+    sweep.prune_outbox()
+    with store.write() as c:
+        assert outbox.prune(c, sent_before=clock.now()) == 0
+    assert get_action(store, action).ending == "expired"
