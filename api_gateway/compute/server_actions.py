@@ -1,0 +1,70 @@
+"""``POST /servers/{id}/action``: the body's one key names the action.
+
+The order of checks is that of a Compute API: body, action, URL, version, schema, server, policy, state. What came before (size,
+authentication, version header) was the middleware's.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import falcon
+
+from api_gateway.acceptance import CrashDump, accept_crash_dump, log_accepted
+from api_gateway.compute.schemas import check_null
+from api_gateway.compute.urls import check_project
+from api_gateway.context import Request
+from api_gateway.faults import bad_request, not_found
+from api_gateway.gateway import Gateway
+from api_gateway.limits import COMPUTE_MEDIA_TYPES, MALFORMED_BODY, read_json
+from api_gateway.microversion import Since
+from api_gateway.policy import permit
+from api_gateway.visibility import get_visible_server
+
+
+@dataclass(frozen=True)
+class ServerAction:
+    """One row of the table: since when there is the action, what its value must be, and what does it."""
+
+    since: Since
+    check: Callable[[str, Any], None]
+    act: Callable[[Gateway, Request, str, Any], None]
+
+
+def run_server_action(gateway: Gateway, request: Request, response: falcon.Response, server_id: str) -> None:
+    body = read_json(request, COMPUTE_MEDIA_TYPES)
+    if not isinstance(body, dict) or len(body) != 1:
+        raise bad_request(MALFORMED_BODY)
+    name, argument = next(iter(body.items()))
+    action = SERVER_ACTIONS.get(name)
+    if action is None:
+        raise bad_request(f"There is no such action: {name}")
+    check_project(request)
+    if request.context.version < action.since:
+        raise not_found()
+    action.check(name, argument)
+    action.act(gateway, request, server_id, argument)
+    response.status = 202
+    response.content_type = falcon.MEDIA_JSON
+
+
+def _trigger_crash_dump(gateway: Gateway, request: Request, server_id: str, _argument: None) -> None:
+    context, settings = request.context, gateway.settings
+    asked = CrashDump(
+        id=context.request_id,
+        project=context.identity.project,
+        user=context.identity.user,
+        deadline=settings.crash_dump_deadline,
+        global_request_id=context.global_request_id,
+    )
+    with gateway.store.write() as c:
+        server = get_visible_server(c, context.identity, server_id)
+        permit(context.identity, "os_compute_api:servers:trigger_crash_dump", server.project)
+        accepted = accept_crash_dump(c, server, asked, now=gateway.clock.now(), holdoff=settings.crash_dump_holdoff)
+    gateway.wake()
+    log_accepted(accepted.action)
+
+
+SERVER_ACTIONS: Mapping[str, ServerAction] = {
+    "trigger_crash_dump": ServerAction(Since.TRIGGER_CRASH_DUMP, check_null, _trigger_crash_dump),
+}

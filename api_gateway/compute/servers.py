@@ -1,0 +1,61 @@
+"""``GET /servers``, ``/servers/detail`` and ``/servers/{id}``."""
+
+from typing import Any
+
+import falcon
+
+from api_gateway.answers import answer_json
+from api_gateway.compute.server_query import parse_server_query
+from api_gateway.compute.server_view import Viewer, view_brief, view_server
+from api_gateway.context import Request
+from api_gateway.faults import bad_request
+from api_gateway.gateway import Gateway
+from api_gateway.policy import permit
+from api_gateway.query import link_next, read_query
+from api_gateway.store import Connection, agents, servers
+from api_gateway.store.agents import AgentRow
+from api_gateway.visibility import get_visible_server
+
+
+def list_servers(gateway: Gateway, request: Request, response: falcon.Response) -> None:
+    _answer_list(gateway, request, response, detail=False)
+
+
+def list_servers_in_detail(gateway: Gateway, request: Request, response: falcon.Response) -> None:
+    _answer_list(gateway, request, response, detail=True)
+
+
+def show_server(gateway: Gateway, request: Request, response: falcon.Response, server_id: str) -> None:
+    viewer = Viewer.of(request)
+    with gateway.store.read() as c:
+        server = get_visible_server(c, request.context.identity, server_id)
+        permit(request.context.identity, "os_compute_api:servers:show", server.project)
+        agent = agents.find_agent(c, server.host) if viewer.sees_host_status else None
+    answer_json(response, {"server": view_server(viewer, server, agent, alone=True)})
+
+
+def _answer_list(gateway: Gateway, request: Request, response: falcon.Response, *, detail: bool) -> None:
+    rule = "os_compute_api:servers:detail" if detail else "os_compute_api:servers:index"
+    permit(request.context.identity, rule)
+    query = read_query(request)
+    asked = parse_server_query(request, query, rule=f"{rule}:get_all_tenants", max_page=gateway.settings.max_page)
+    viewer = Viewer.of(request)
+    with gateway.store.read() as c:
+        try:
+            rows = [] if asked.nothing or asked.limit == 0 else servers.list_servers(c, limit=asked.limit, **asked.filters)
+        except LookupError as error:
+            raise bad_request(f"marker [{asked.filters['marker']}] not found") from error
+        by_host = _list_agents(c) if detail and rows and viewer.sees_host_status else {}
+    if detail:
+        views = [view_server(viewer, row, by_host.get(row.host), alone=False) for row in rows]
+    else:
+        views = [view_brief(viewer, row) for row in rows]
+    body: dict[str, Any] = {"servers": views}
+    if rows and len(rows) == asked.limit:
+        body["servers_links"] = link_next(request, query, rows[-1].id)
+    answer_json(response, body)
+
+
+def _list_agents(c: Connection) -> dict[str, AgentRow]:
+    """All of them in one query, however many servers the page has."""
+    return {agent.host: agent for agent in agents.list_agents(c)}

@@ -1,0 +1,35 @@
+"""What every handler is given: the store, the clock, and the few settings that requests depend on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from api_gateway.native.waiting import LongPolls
+from api_gateway.store import Store
+from compute_agent.contract.clock import Clock
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The part of the configuration that decides about requests."""
+
+    crash_dump_deadline: timedelta
+    """How long a crash dump that names no deadline may wait for its agent."""
+    max_deadline: timedelta
+    crash_dump_holdoff: timedelta
+    """How long after a crash dump's signal another one of the same server is refused; zero: never."""
+    max_wait: float
+    """The longest long poll, in seconds."""
+    max_page: int
+    """The most items that one page holds, whatever ``limit`` says."""
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """One worker process's means. ``wake`` tells the dispatcher that there is something to cast; it never blocks and may fail to."""
+
+    store: Store
+    clock: Clock
+    wake: Callable[[], object]
+    settings: Settings
+    long_polls: LongPolls

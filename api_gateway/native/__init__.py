@@ -1,0 +1,1 @@
+"""Our own API, ``/v1``: what the Compute API has no words for."""

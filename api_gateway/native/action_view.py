@@ -1,0 +1,73 @@
+"""An action as ``/v1`` shows it: its ending, what was seen of the guest, and the timeline that led there."""
+
+from datetime import datetime
+from typing import Any
+
+from api_gateway.native.times import format_time
+from api_gateway.store.actions import ActionRow
+from compute_agent.contract.errors import Ending
+
+_ENDINGS_WITH_OBSERVATION = frozenset({Ending.SUCCEEDED, Ending.UNKNOWN})
+
+
+def view_action(row: ActionRow) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "kind": row.kind,
+        "server": row.server,
+        "host": row.host,
+        "project": row.project,
+        "user": row.user,
+        "state": row.state,
+        "ending": row.ending,
+        "code": row.code,
+        "reason": row.reason,
+        "decided_by": row.decided_by,
+        "force": row.force,
+        "accepted_at": format_time(row.accepted_at),
+        "deadline": format_time(row.deadline),
+        "received_at": format_time(row.received_at),
+        "started_at": format_time(row.started_at),
+        "signalled_at": format_time(row.signalled_at),
+        "ended_at": format_time(row.ended_at),
+        "recorded_at": format_time(row.recorded_at),
+        "revised_at": format_time(row.revised_at),
+        "observation": _view_observation(row),
+        "timeline": _list_timeline(row),
+    }
+
+
+def is_settled(row: ActionRow) -> bool:
+    """Whether a waiting caller has what it waits for: the ending, and where a signal was perhaps sent a first observation."""
+    if row.ending is None:
+        return False
+    return row.ending not in _ENDINGS_WITH_OBSERVATION or row.observation is not None
+
+
+def _view_observation(row: ActionRow) -> dict[str, Any] | None:
+    if row.observation is None:
+        return None
+    return {
+        "observation": row.observation,
+        "final": row.observation_final,
+        "observed_at": format_time(row.observed_at),
+        "text": row.observation_text,
+    }
+
+
+def _list_timeline(row: ActionRow) -> list[dict[str, Any]]:
+    """What happened, earliest first; times of the host are by the host's clock."""
+    moments: list[tuple[datetime | None, str, str]] = [
+        (row.accepted_at, "accepted", "The gateway wrote the request down and answered 202."),
+        (row.last_cast_at, "cast", f"Sent to host {row.host}; {row.cast_count} times in all, the last one here."),
+        (row.received_at, "received", f"The agent of host {row.host} has it in its journal."),
+        (row.started_at, "started", "The agent is about to call the driver."),
+        (row.signalled_at, "signalled", "The driver's call returned."),
+        (row.ended_at, "ended", f"{row.ending} ({row.code}): {row.reason}"),
+        (row.observed_at, "observed", f"{row.observation}: {row.observation_text}"),
+        (row.recorded_at, "recorded", "The gateway learned of the ending."),
+        (row.revised_at, "revised", "The agent's own ending replaced what the gateway had assumed."),
+    ]
+    known = [(at, event, text) for at, event, text in moments if at is not None]
+    known.sort(key=lambda moment: moment[0])
+    return [{"at": format_time(at), "event": event, "text": text} for at, event, text in known]

@@ -1,0 +1,105 @@
+"""``/v1/actions/{id}`` and ``/v1/servers/{id}/actions``: actions with all that is known of them, readable by the server's owner."""
+
+import falcon
+
+from api_gateway.acceptance import CrashDump, accept_crash_dump, log_accepted
+from api_gateway.answers import answer_json
+from api_gateway.context import Request
+from api_gateway.faults import Fault, bad_request, not_found
+from api_gateway.gateway import Gateway
+from api_gateway.limits import NATIVE_MEDIA_TYPES, read_json
+from api_gateway.native.action_view import is_settled, view_action
+from api_gateway.native.schemas import parse_action_body, parse_wait
+from api_gateway.policy import permit
+from api_gateway.query import check_known, find_single, link_next, parse_limit, read_query
+from api_gateway.request_ids import REQUEST_ID
+from api_gateway.store import Connection, StoreRejected, actions, servers
+from api_gateway.store.actions import ActionRow, ActionState
+from api_gateway.visibility import get_visible_server
+
+
+def show_action(gateway: Gateway, request: Request, response: falcon.Response, action_id: str) -> None:
+    """``?wait=S`` answers as soon as the action is settled, at the latest after S seconds with what is known then."""
+    query = read_query(request)
+    check_known(query, {"wait"})
+    wait = parse_wait(find_single(query, "wait"), gateway.settings.max_wait)
+
+    def read() -> ActionRow:
+        with gateway.store.read() as c:
+            return _get_visible_action(c, request, action_id)
+
+    row = gateway.long_polls.wait_until(is_settled, read, wait)
+    answer_json(response, view_action(row))
+
+
+def list_actions(gateway: Gateway, request: Request, response: falcon.Response, server_id: str) -> None:
+    query = read_query(request)
+    check_known(query, {"limit", "marker"})
+    limit, marker = parse_limit(query, gateway.settings.max_page), find_single(query, "marker")
+    with gateway.store.read() as c:
+        server = get_visible_server(c, request.context.identity, server_id, include_deleted=True)
+        permit(request.context.identity, "crashcart:actions:list", server.project)
+        try:
+            rows = actions.list_actions_of_server(c, server.id, limit=limit, marker=marker)
+        except LookupError as error:
+            raise bad_request(f"marker [{marker}] not found") from error
+    links = link_next(request, query, rows[-1].id) if rows and len(rows) == limit else []
+    answer_json(response, {"actions": [view_action(row) for row in rows], "links": links})
+
+
+def create_action(gateway: Gateway, request: Request, response: falcon.Response, server_id: str) -> None:
+    """202 with the new action; 200 when an earlier one with the same idempotency key has ended already."""
+    body = parse_action_body(read_json(request, NATIVE_MEDIA_TYPES), max_deadline=gateway.settings.max_deadline)
+    context = request.context
+    asked = CrashDump(
+        id=context.request_id,
+        project=context.identity.project,
+        user=context.identity.user,
+        deadline=body.deadline or gateway.settings.crash_dump_deadline,
+        force=body.force,
+        idempotency_key=body.idempotency_key,
+        global_request_id=context.global_request_id,
+    )
+    try:
+        row, new = _accept(gateway, request, server_id, asked)
+    except StoreRejected:
+        if asked.idempotency_key is None:
+            raise
+        row, new = _accept(gateway, request, server_id, asked)  # its twin was committed in between; this time it is found
+    if new:
+        gateway.wake()
+        log_accepted(row)
+    response.set_header("Location", f"{request.prefix}/v1/actions/{row.id}")
+    answer_json(response, view_action(row), 200 if row.state == ActionState.ENDED else 202)
+
+
+def _accept(gateway: Gateway, request: Request, server_id: str, asked: CrashDump) -> tuple[ActionRow, bool]:
+    identity = request.context.identity
+    with gateway.store.write() as c:
+        server = get_visible_server(c, identity, server_id)
+        permit(identity, "os_compute_api:servers:trigger_crash_dump", server.project)
+        if asked.force:
+            permit(identity, "crashcart:actions:force")
+        accepted = accept_crash_dump(c, server, asked, now=gateway.clock.now(), holdoff=gateway.settings.crash_dump_holdoff)
+    return accepted.action, accepted.new
+
+
+def _get_visible_action(c: Connection, request: Request, action_id: str) -> ActionRow:
+    """The owner of the server sees what anybody did to it; who asked is not who owns.
+
+    :raises Fault: 404 when there is none that the caller can see, 403 when it may not see actions at all.
+    """
+    row = actions.find_action(c, action_id) if REQUEST_ID.fullmatch(action_id) else None
+    if row is None:
+        raise _no_such_action(action_id)
+    identity = request.context.identity
+    server = servers.find_server(c, row.server, include_deleted=True)
+    owner = row.project if server is None else server.project
+    if not identity.is_admin and owner != identity.project:
+        raise _no_such_action(action_id)
+    permit(identity, "crashcart:actions:show", owner)
+    return row
+
+
+def _no_such_action(action_id: str) -> Fault:
+    return not_found(f"Action {action_id} not found")

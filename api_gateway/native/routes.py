@@ -1,0 +1,13 @@
+"""The routes of our own API."""
+
+from api_gateway.native import actions, agents, healthcheck
+from api_gateway.routing import Route
+
+ROUTES: tuple[Route, ...] = (
+    Route("GET", "/healthcheck", healthcheck.check_health),
+    Route("HEAD", "/healthcheck", healthcheck.check_health),
+    Route("GET", "/v1/actions/{action_id}", actions.show_action),
+    Route("GET", "/v1/servers/{server_id}/actions", actions.list_actions),
+    Route("POST", "/v1/servers/{server_id}/actions", actions.create_action),
+    Route("GET", "/v1/agents", agents.list_agents),
+)

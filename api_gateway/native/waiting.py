@@ -1,0 +1,64 @@
+"""Long polls: wait in the request's own thread until something is known, without keeping the others from being answered.
+
+Only so many requests wait at a time; one more is answered at once with what is known. While waiting a thread asks for the store's change
+hint (microseconds) every few milliseconds and reads again only when somebody committed.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from api_gateway.store import Store
+from compute_agent.contract.clock import Clock
+
+T = TypeVar("T")
+
+_STEP_SECONDS = 0.003
+_PATIENT_STEP_SECONDS = 0.02
+_PATIENT_AFTER_SECONDS = 2.0
+"""Most actions end within milliseconds; who waits longer than this waits for a guest, not for us."""
+
+
+class LongPolls:
+    """All waiting requests of one worker process.
+
+    :param limit: how many may wait at a time; keep it below the number of the worker's threads
+    """
+
+    def __init__(self, store: Store, clock: Clock, limit: int) -> None:
+        self._store = store
+        self._clock = clock
+        self._places = threading.BoundedSemaphore(limit) if limit > 0 else None
+        self._closing = threading.Event()
+
+    def wait_until(self, enough: Callable[[T], bool], read: Callable[[], T], timeout: float) -> T:
+        """Read until it is ``enough`` or ``timeout`` seconds have passed; the last thing read either way.
+
+        :raises StoreBusy, StoreUnavailable: as ``read`` does.
+        """
+        deadline = self._clock.monotonic() + timeout
+        seen = self._store.data_version() if timeout > 0 else 0
+        found = read()
+        if timeout <= 0 or enough(found) or self._places is None or not self._places.acquire(blocking=False):
+            return found
+        try:
+            return self._wait(enough, read, deadline, seen, found)
+        finally:
+            self._places.release()
+
+    def close(self) -> None:
+        """Let all that wait go, and nobody wait any more."""
+        self._closing.set()
+
+    def _wait(self, enough: Callable[[T], bool], read: Callable[[], T], deadline: float, seen: int, found: T) -> T:
+        begun = self._clock.monotonic()
+        while (now := self._clock.monotonic()) < deadline:
+            step = _STEP_SECONDS if now - begun < _PATIENT_AFTER_SECONDS else _PATIENT_STEP_SECONDS
+            if self._closing.wait(min(step, deadline - now)):
+                break
+            version = self._store.data_version()
+            if version != seen:
+                seen, found = version, read()
+                if enough(found):
+                    break
+        return found

@@ -1,0 +1,65 @@
+"""Query strings: which parameters there are, how often each may come, and what their values may be."""
+
+from collections.abc import Collection, Mapping
+from urllib.parse import urlencode
+
+from api_gateway.context import Request
+from api_gateway.faults import bad_request
+
+_TRUE = frozenset({"1", "t", "true", "on", "y", "yes"})
+_FALSE = frozenset({"0", "f", "false", "off", "n", "no"})
+
+
+def read_query(request: Request) -> dict[str, list[str]]:
+    """All parameters with all their values."""
+    return {name: [value] if isinstance(value, str) else list(value) for name, value in request.params.items()}
+
+
+def check_known(query: Mapping[str, object], known: Collection[str]) -> None:
+    """:raises Fault: 400 naming the first parameter that is not ``known``."""
+    for name in query:
+        if name not in known:
+            raise bad_request(f"Additional properties are not allowed ('{name}' was unexpected)")
+
+
+def find_single(query: Mapping[str, list[str]], name: str) -> str | None:
+    """The value of a parameter that may come once.
+
+    :raises Fault: 400 when it comes more than once.
+    """
+    values = query.get(name)
+    if values is None:
+        return None
+    if len(values) != 1:
+        raise bad_request(f"Invalid input for query parameters {name}. Value: {values}. {values} is too long")
+    return values[0]
+
+
+def parse_limit(query: Mapping[str, list[str]], max_page: int) -> int:
+    """How many items the page may have: what was asked for, at most ``max_page``.
+
+    :raises Fault: 400 unless it is given once, in digits.
+    """
+    text = find_single(query, "limit")
+    if text is None:
+        return max_page
+    if not (text.isascii() and text.isdecimal()):
+        raise bad_request(f"Invalid input for query parameters limit. Value: {text}. '{text}' does not match '^[0-9]*$'")
+    digits = text.lstrip("0")
+    return max_page if len(digits) > len(str(max_page)) else min(int(digits or "0"), max_page)
+
+
+def parse_boolean(name: str, text: str) -> bool:
+    """:raises Fault: 400 when the text is neither a yes nor a no."""
+    word = text.strip().lower()
+    if word in _TRUE:
+        return True
+    if word in _FALSE:
+        return False
+    raise bad_request(f"Invalid input received: parameter {name} is neither true nor false: '{text}'")
+
+
+def link_next(request: Request, query: Mapping[str, list[str]], last: str) -> list[dict[str, str]]:
+    """The same request behind the item with the id ``last``."""
+    following = {**query, "marker": [last]}
+    return [{"rel": "next", "href": f"{request.prefix}{request.path}?{urlencode(following, doseq=True, errors='replace')}"}]

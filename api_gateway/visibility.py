@@ -1,0 +1,25 @@
+"""What a caller can see: its own project's servers; an admin sees all. What it cannot see does not exist for it (404, never 403)."""
+
+import re
+
+from api_gateway.faults import Fault, not_found
+from api_gateway.identity import Identity
+from api_gateway.store import Connection, servers
+from api_gateway.store.servers import ServerRow
+
+_SERVER_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def get_visible_server(c: Connection, identity: Identity, server: str, *, include_deleted: bool = False) -> ServerRow:
+    """The server with that id.
+
+    :raises Fault: 404 when there is none that ``identity`` can see.
+    """
+    row = servers.find_server(c, server, include_deleted=include_deleted) if _SERVER_ID.fullmatch(server) else None
+    if row is None or not (identity.is_admin or row.project == identity.project):
+        raise no_such_server(server)
+    return row
+
+
+def no_such_server(server: str) -> Fault:
+    return not_found(f"Instance {server} could not be found.")
