@@ -1,0 +1,134 @@
+"""The journal: what this agent was asked, did and has to tell, on disk before it acts and before it answers.
+
+One SQLite file per agent (WAL, ``synchronous=FULL``), held with flock. All changes of one decision are one transaction: the ending of
+an action and its event are committed together or not at all. Thread-safe: one connection, one lock; transactions are short.
+
+Who may move an action is decided here by compare-and-set (``start_action``, ``end_action``), so workers, the sweep, duplicates of a cast
+and a restart may race: exactly one of them wins and appends the event; the others are told False.
+"""
+
+import sqlite3
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+from compute_agent.contract.clock import Clock
+from compute_agent.journal_rows import ActionState, JournalledAction, KnownServer, OutboxRow, Signal
+from compute_agent.journal_schema import JournalInUse, JournalUnusable, OpenFile, identify, open_file
+from compute_agent.journal_transaction import JournalTransaction, Origin
+
+__all__ = [
+    "ActionState",
+    "Journal",
+    "JournalInUse",
+    "JournalTransaction",
+    "JournalUnusable",
+    "JournalledAction",
+    "KnownServer",
+    "OutboxRow",
+    "Signal",
+]
+
+
+def _new_id() -> str:
+    return uuid.uuid4().hex
+
+
+class Journal:
+    """An open journal. ``journal_id`` was made with the file, ``incarnation`` counts its openings; both are in every heartbeat."""
+
+    def __init__(self, path: Path, file: OpenFile, *, host: str, clock: Clock, new_id: Callable[[], str]) -> None:
+        """Use :meth:`open`."""
+        self.path = path
+        self.host = host
+        self._file = file
+        self._connection = file.connection
+        self._lock = threading.RLock()
+        self._closed = False
+        self._callbacks: list[Callable[[], None]] = []
+        self.journal_id = self._read_fact("journal_id")
+        self.incarnation = int(self._read_fact("incarnation")) + 1
+        self._origin = Origin(host, self.journal_id, self.incarnation, clock, new_id)
+
+    @classmethod
+    def open(cls, path: Path, *, host: str, clock: Clock, new_id: Callable[[], str] = _new_id) -> Self:
+        """Open the journal at ``path`` (made when there is none), migrate it forward and count this opening.
+
+        :raises JournalInUse: another process holds it.
+        :raises JournalUnusable: it must not be used; the text says why and what to do.
+        """
+        file = open_file(path, host=host, new_id=new_id)
+        journal = cls(path, file, host=host, clock=clock, new_id=new_id)
+        try:
+            with journal.transaction("journal.opened") as transaction:
+                transaction.execute("UPDATE facts SET value = ? WHERE key = 'incarnation'", str(journal.incarnation))
+        except BaseException:
+            journal.close()
+            raise
+        return journal
+
+    @contextmanager
+    def transaction(self, label: str) -> Iterator["JournalTransaction"]:
+        """BEGIN IMMEDIATE … COMMIT, rolled back when the block raises. Never nested; keep the block short and free of driver calls.
+
+        :param label: names the commit point, for logs and for simulations that crash at it
+        :raises JournalUnusable: the file was deleted or replaced under us, or could not be written; nothing was committed as far
+            as is known.
+        """
+        with self._lock:
+            if self._closed:
+                raise JournalUnusable(f"journal {self.path} is closed")
+            if self._connection.in_transaction:
+                raise RuntimeError(f"transaction {label!r} inside another one of the same thread")
+            self._check_file()
+            transaction = JournalTransaction(self._origin, self._connection)
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield transaction
+                    self._commit(label)
+                finally:
+                    transaction.close()
+                    if self._connection.in_transaction:
+                        self._connection.execute("ROLLBACK")
+            except sqlite3.IntegrityError:
+                raise  # the caller's mistake (an id added twice, say), not the file's
+            except sqlite3.Error as error:
+                raise JournalUnusable(f"journal {self.path}, {label}: {error}") from error
+        if transaction.has_news:
+            for callback in self._callbacks:
+                callback()
+
+    def on_new_events(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` after each commit that left something to send. It runs in the committing thread: it must only wake."""
+        self._callbacks.append(callback)
+
+    def close(self) -> None:
+        """Let go of the file; an open transaction is rolled back. Safe to call twice."""
+        with self._lock:
+            self._closed = True
+            self._connection.close()
+            self._file.lock.close()
+
+    def _commit(self, label: str) -> None:
+        """The commit itself; a simulation overrides it to crash before or after."""
+        del label
+        self._connection.execute("COMMIT")
+
+    def _read_fact(self, key: str) -> str:
+        row = self._connection.execute("SELECT value FROM facts WHERE key = ?", (key,)).fetchone()
+        return str(row["value"])
+
+    def _check_file(self) -> None:
+        """What is written to a deleted file is lost with the process: refuse to go on as if it were a journal."""
+        try:
+            same = identify(self.path) == self._file.identity
+        except OSError:
+            same = False
+        if not same:
+            raise JournalUnusable(
+                f"journal {self.path} was deleted or replaced under the running agent; restart the agent (open actions then end as unknown)"
+            )

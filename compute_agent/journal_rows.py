@@ -1,0 +1,153 @@
+"""What the journal gives back: frozen rows, and how they are read. Times are UTC, stored as integer microseconds."""
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from compute_agent.contract.errors import Code, Ending
+from compute_agent.contract.models import ActionRequest, ActionResult, Departure, Observation, Server
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def to_stored(moment: datetime) -> int:
+    """Microseconds since 1970, exact (a float would round)."""
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def from_stored(microseconds: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=microseconds)
+
+
+def _find_moment(microseconds: int | None) -> datetime | None:
+    return None if microseconds is None else from_stored(microseconds)
+
+
+class ActionState(StrEnum):
+    """How far an action came on this host. It only moves forward."""
+
+    RECEIVED = "received"
+    STARTED = "started"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True)
+class JournalledAction:
+    """One action. ``monotonic_limit`` is the monotonic reading at which the deadline is over, counted down from its receipt; it
+    means nothing (None) to any other incarnation of the agent than the one that ``incarnation`` names."""
+
+    request: ActionRequest
+    state: ActionState
+    received_at: datetime
+    incarnation: int
+    monotonic_limit: float | None
+    started_at: datetime | None = None
+    signalled_at: datetime | None = None
+    ended_at: datetime | None = None
+    result: ActionResult | None = None
+    observation: Observation | None = None
+    observation_final: bool = False
+    observed_at: datetime | None = None
+    observation_text: str | None = None
+
+    @property
+    def perhaps_sent(self) -> bool:
+        """Whether a signal was, or may have been, or may right now be sent for it."""
+        if self.result is None:
+            return self.state is ActionState.STARTED
+        return self.result.ending in (Ending.SUCCEEDED, Ending.UNKNOWN)
+
+    @classmethod
+    def read(cls, row: sqlite3.Row, incarnation: int) -> "JournalledAction":
+        result = None
+        if row["ending"] is not None:
+            result = ActionResult(ending=Ending(row["ending"]), code=Code(row["code"]), reason=row["reason"])
+        return cls(
+            request=ActionRequest.from_wire(json.loads(row["request"])),
+            state=ActionState(row["state"]),
+            received_at=from_stored(row["received_at"]),
+            incarnation=row["incarnation"],
+            monotonic_limit=row["monotonic_limit"] if row["incarnation"] == incarnation else None,
+            started_at=_find_moment(row["started_at"]),
+            signalled_at=_find_moment(row["signalled_at"]),
+            ended_at=_find_moment(row["ended_at"]),
+            result=result,
+            observation=None if row["observation"] is None else Observation(row["observation"]),
+            observation_final=bool(row["observation_final"]),
+            observed_at=_find_moment(row["observed_at"]),
+            observation_text=row["observation_text"],
+        )
+
+
+@dataclass(frozen=True)
+class Signal:
+    """A crash dump signal that was, or perhaps was, sent to a server: what the hold-off counts from.
+
+    ``cleared_at`` is when the server was last seen to reboot or stop.
+    """
+
+    server: str
+    action_id: str
+    at: datetime
+    cleared_at: datetime | None
+
+    @property
+    def cleared(self) -> bool:
+        """A reboot *before* the signal went out (during a slow call, say) clears nothing."""
+        return self.cleared_at is not None and self.cleared_at >= self.at
+
+    @classmethod
+    def read(cls, row: sqlite3.Row) -> "Signal":
+        return cls(row["server"], row["action_id"], from_stored(row["at"]), _find_moment(row["cleared_at"]))
+
+
+@dataclass(frozen=True)
+class OutboxRow:
+    """One event. ``payload`` is plain JSON and already carries version, host, epoch and sequence. ``sent_at`` None: to be sent."""
+
+    sequence: int
+    message_id: str
+    event_type: str
+    severity: str
+    server: str | None
+    payload: dict[str, Any]
+    occurred_at: datetime
+    sent_at: datetime | None
+
+    @classmethod
+    def read(cls, row: sqlite3.Row) -> "OutboxRow":
+        return cls(
+            sequence=row["sequence"],
+            message_id=row["message_id"],
+            event_type=row["event_type"],
+            severity=row["severity"],
+            server=row["server"],
+            payload=json.loads(row["payload"]),
+            occurred_at=from_stored(row["occurred_at"]),
+            sent_at=_find_moment(row["sent_at"]),
+        )
+
+    @classmethod
+    def read_all(cls, rows: Sequence[sqlite3.Row]) -> list["OutboxRow"]:
+        return [cls.read(row) for row in rows]
+
+
+@dataclass(frozen=True)
+class KnownServer:
+    """A server as the inventory last committed it; ``removed_at`` and ``departure`` once it has left this host."""
+
+    server: Server
+    removed_at: datetime | None = None
+    departure: Departure | None = None
+
+    @classmethod
+    def read(cls, row: sqlite3.Row) -> "KnownServer":
+        return cls(
+            server=Server.from_wire(json.loads(row["server"])),
+            removed_at=_find_moment(row["removed_at"]),
+            departure=None if row["departure"] is None else Departure(row["departure"]),
+        )

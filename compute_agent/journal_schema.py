@@ -1,0 +1,208 @@
+"""The journal's file: opening it, refusing what must not be opened, its tables and their migrations.
+
+A journal decides whether an NMI may be sent, so every doubt about the file is a refusal to start, never a fresh beginning: only a file
+that is not there (or has no content at all) begins a new journal.
+"""
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+APPLICATION_ID = 0x63636A6C
+"""Stamped into the file's header ("ccjl"): another program's SQLite file is not taken for a journal."""
+
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE actions (
+        position INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        server TEXT NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('received', 'started', 'ended')),
+        request TEXT NOT NULL,
+        deadline INTEGER NOT NULL,
+        received_at INTEGER NOT NULL,
+        incarnation INTEGER NOT NULL,
+        monotonic_limit REAL NOT NULL,
+        started_at INTEGER,
+        signalled_at INTEGER,
+        ended_at INTEGER,
+        ending TEXT,
+        code TEXT,
+        reason TEXT,
+        observation TEXT,
+        observation_final INTEGER NOT NULL DEFAULT 0,
+        observed_at INTEGER,
+        observation_text TEXT
+    ) STRICT;
+    CREATE INDEX actions_by_state ON actions (state, position);
+    CREATE INDEX actions_by_server ON actions (server, position);
+    CREATE TABLE signals (
+        position INTEGER PRIMARY KEY,
+        server TEXT NOT NULL,
+        action_id TEXT NOT NULL UNIQUE,
+        at INTEGER NOT NULL,
+        cleared_at INTEGER
+    ) STRICT;
+    CREATE INDEX signals_by_server ON signals (server, position);
+    CREATE TABLE outbox (
+        sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+        message_id TEXT NOT NULL UNIQUE,
+        event_type TEXT NOT NULL,
+        severity TEXT NOT NULL,
+        server TEXT,
+        action_id TEXT,
+        payload TEXT NOT NULL,
+        occurred_at INTEGER NOT NULL,
+        sent_at INTEGER
+    ) STRICT;
+    CREATE INDEX outbox_unsent ON outbox (sequence) WHERE sent_at IS NULL;
+    CREATE INDEX outbox_by_action ON outbox (action_id) WHERE action_id IS NOT NULL;
+    CREATE TABLE servers (
+        id TEXT PRIMARY KEY,
+        generation INTEGER NOT NULL,
+        server TEXT NOT NULL,
+        removed_at INTEGER,
+        departure TEXT
+    ) STRICT, WITHOUT ROWID;
+    """,
+)
+"""One script per schema version, oldest first; a file's ``user_version`` says how many of them it has had."""
+
+SCHEMA_VERSION = len(MIGRATIONS)
+
+
+class JournalInUse(Exception):
+    """Another process holds this journal: a second agent over one journal could signal twice."""
+
+
+class JournalUnusable(Exception):
+    """The journal cannot be trusted or written; the text says why and what to do. Nothing may be sent without it."""
+
+
+@dataclass(frozen=True)
+class OpenFile:
+    """An open journal file: the connection, the lock's file (closing it lets go) and the file's identity on disk."""
+
+    connection: sqlite3.Connection
+    lock: IO[bytes]
+    identity: tuple[int, int]
+
+
+def open_file(path: Path, *, host: str, new_id: Callable[[], str]) -> OpenFile:
+    """Lock, open, migrate and check the journal at ``path``; make it when there is none.
+
+    :raises JournalInUse: another process holds it.
+    :raises JournalUnusable: it cannot be read or written, is damaged, newer than this release, of another host, or a copy.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = _lock(path)
+    except OSError as error:
+        raise JournalUnusable(f"journal {path}: {error.strerror or error}") from error
+    connection: sqlite3.Connection | None = None
+    try:
+        _drop_orphaned_wal(path)
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+        connection.row_factory = sqlite3.Row
+        identity = identify(path)
+        _migrate(connection, path, host, new_id, identity)
+        _check_identity(connection, path, host, identity)
+        # Only now, when the tables are in the main file: a journal whose whole content sits in the WAL would look empty without it.
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        return OpenFile(connection, lock, identity)
+    except (sqlite3.Error, OSError) as error:
+        _close(connection, lock)
+        raise JournalUnusable(f"journal {path} cannot be used: {error}") from error
+    except JournalUnusable:
+        _close(connection, lock)
+        raise
+
+
+def identify(path: Path) -> tuple[int, int]:
+    """Device and inode of the file now at ``path``.
+
+    :raises OSError: there is none.
+    """
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
+
+
+def _lock(path: Path) -> IO[bytes]:
+    lock = open(f"{path}.lock", "ab")  # noqa: SIM115 (held for the journal's life)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.close()
+        raise JournalInUse(f"journal {path} is held by another process; is another agent running here?") from error
+    except OSError:
+        lock.close()
+        raise
+    return lock
+
+
+def _close(connection: sqlite3.Connection | None, lock: IO[bytes]) -> None:
+    if connection is not None:
+        connection.close()
+    lock.close()
+
+
+def _drop_orphaned_wal(path: Path) -> None:
+    """Remove the write-ahead log of a journal that is gone: SQLite would replay its pages into the new file."""
+    if not path.exists():
+        path.touch(mode=0o600)
+    if path.stat().st_size == 0:
+        for suffix in ("-wal", "-shm"):
+            Path(f"{path}{suffix}").unlink(missing_ok=True)
+
+
+def _migrate(connection: sqlite3.Connection, path: Path, host: str, new_id: Callable[[], str], identity: tuple[int, int]) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+        tables = int(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
+        application = int(connection.execute("PRAGMA application_id").fetchone()[0])
+        if tables and application != APPLICATION_ID:
+            raise JournalUnusable(f"{path} is not a journal of crashcart; move it away or set another [agent] state_path")
+        if version > SCHEMA_VERSION:
+            raise JournalUnusable(
+                f"journal {path} has schema version {version}, this release knows {SCHEMA_VERSION}: it was written by a newer release; "
+                "start that release, or move the file away (open actions then end as unknown)"
+            )
+        if version:
+            problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if problem != "ok":
+                raise JournalUnusable(f"journal {path} is damaged ({problem}); move it away (open actions then end as unknown)")
+        for script in MIGRATIONS[version:]:
+            for statement in script.split(";"):
+                if statement.strip():
+                    connection.execute(statement)
+        if not tables:
+            facts = {"journal_id": new_id(), "incarnation": "0", "host": host, "inode": str(identity[1])}
+            connection.executemany("INSERT INTO facts (key, value) VALUES (?, ?)", facts.items())
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _check_identity(connection: sqlite3.Connection, path: Path, host: str, identity: tuple[int, int]) -> None:
+    """Refuse the journal of another host, and a copy: an old copy forgot signals that were sent since it was taken."""
+    facts = {row["key"]: row["value"] for row in connection.execute("SELECT key, value FROM facts")}
+    if facts["host"] != host:
+        raise JournalUnusable(
+            f"journal {path} belongs to host {facts['host']}, this agent serves {host}; move it away (open actions then end as unknown)"
+        )
+    if facts["inode"] != str(identity[1]):
+        raise JournalUnusable(
+            f"journal {path} is a copy or was restored from one: it may have forgotten signals that were sent; "
+            "move it away (open actions then end as unknown)"
+        )

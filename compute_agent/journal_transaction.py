@@ -1,0 +1,355 @@
+"""What can be read and changed in one transaction of the journal: actions, hold-off, outbox, known servers.
+
+Every method that changes an action's state appends its event here, in the same transaction, so that no caller can forget it.
+"""
+
+import json
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from compute_agent.contract.clock import Clock
+from compute_agent.contract.errors import Ending
+from compute_agent.contract.models import ActionRequest, ActionResult, DecidedBy, Departure, Observation, Server
+from compute_agent.contract.notifications import EVENT_TYPES, Severity
+from compute_agent.contract.versions import EVENT_VERSION
+from compute_agent.journal_rows import ActionState, JournalledAction, KnownServer, OutboxRow, Signal, to_stored
+
+_SEVERITY_OF_ENDING = {
+    Ending.SUCCEEDED: Severity.INFO,
+    Ending.FAILED: Severity.WARN,
+    Ending.EXPIRED: Severity.WARN,
+    Ending.UNKNOWN: Severity.ERROR,
+}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Who writes: what every event and action carries of its journal, and where time and ids come from."""
+
+    host: str
+    journal_id: str
+    incarnation: int
+    clock: Clock
+    new_id: Callable[[], str]
+
+
+class JournalTransaction:
+    """Everything that can be read or changed in one transaction. Valid only inside its ``with`` block."""
+
+    def __init__(self, origin: Origin, connection: sqlite3.Connection) -> None:
+        self._origin = origin
+        self._connection: sqlite3.Connection | None = connection
+        self.has_news = False
+
+    # Actions
+
+    def find_action(self, action_id: str) -> JournalledAction | None:
+        row = self.execute("SELECT * FROM actions WHERE id = ?", action_id).fetchone()
+        return None if row is None else JournalledAction.read(row, self._origin.incarnation)
+
+    def get_action(self, action_id: str) -> JournalledAction:
+        """:raises KeyError: there is none."""
+        action = self.find_action(action_id)
+        if action is None:
+            raise KeyError(action_id)
+        return action
+
+    def list_actions(self, state: ActionState | None = None, server: str | None = None) -> list[JournalledAction]:
+        """In the order of receipt."""
+        rows = self.execute(
+            "SELECT * FROM actions WHERE (?1 IS NULL OR state = ?1) AND (?2 IS NULL OR server = ?2) ORDER BY position", state, server
+        )
+        return [JournalledAction.read(row, self._origin.incarnation) for row in rows]
+
+    def list_awaiting_observation(self, server: str | None = None) -> list[JournalledAction]:
+        """Actions whose signal was or perhaps was sent (those still ``started`` too) and that have no final observation yet."""
+        rows = self.execute(
+            "SELECT * FROM actions WHERE observation_final = 0 AND (?1 IS NULL OR server = ?1) AND"
+            " (state = 'started' OR (state = 'ended' AND ending IN ('succeeded', 'unknown'))) ORDER BY position",
+            server,
+        )
+        return [JournalledAction.read(row, self._origin.incarnation) for row in rows]
+
+    def add_action(self, request: ActionRequest, received_at: datetime) -> JournalledAction:
+        """Journal a new action as ``received``, with its ``action.received`` event; its monotonic countdown begins here.
+
+        :raises sqlite3.IntegrityError: the id is known; look first.
+        """
+        self.execute(
+            "INSERT INTO actions (id, server, state, request, deadline, received_at, incarnation, monotonic_limit)"
+            " VALUES (?, ?, 'received', ?, ?, ?, ?, ?)",
+            request.id,
+            request.server,
+            json.dumps(request.to_wire()),
+            to_stored(request.deadline),
+            to_stored(received_at),
+            self._origin.incarnation,
+            self._count_down(request, received_at),
+        )
+        body = {
+            "action_id": request.id,
+            "kind": request.kind,
+            "project": request.project,
+            "user": request.user,
+            "deadline": request.deadline,
+        }
+        self.append_event("action.received", server=request.server, occurred_at=received_at, body=body)
+        return self.get_action(request.id)
+
+    def restart_countdown(self, action_id: str, at: datetime) -> None:
+        """Give a ``received`` action of an earlier incarnation a countdown on this incarnation's monotonic clock."""
+        limit = self._count_down(self.get_action(action_id).request, at)
+        self.execute("UPDATE actions SET incarnation = ?, monotonic_limit = ? WHERE id = ?", self._origin.incarnation, limit, action_id)
+
+    def start_action(self, action_id: str, at: datetime) -> bool:
+        """received -> started, with its event and the server's signal record; False when it was not ``received`` (any more).
+
+        Only after this transaction is committed may the driver be called, once, by whoever got True.
+        """
+        changed = self.execute(
+            "UPDATE actions SET state = 'started', started_at = ? WHERE id = ? AND state = 'received'", to_stored(at), action_id
+        ).rowcount
+        if not changed:
+            return False
+        request = self.get_action(action_id).request
+        self._add_signal(request, at)
+        body = {"action_id": request.id, "kind": request.kind}
+        self.append_event("action.started", server=request.server, occurred_at=at, body=body)
+        return True
+
+    def end_action(self, action_id: str, result: ActionResult, at: datetime, signalled_at: datetime | None = None) -> bool:
+        """received | started -> ended, with the ``action.ended`` event; False when it had ended already (nothing is changed then).
+
+        After an ending that says that nothing was sent, the signal record and an observation recorded meanwhile go away. After any
+        other the hold-off counts from ``signalled_at`` if known, and an observation recorded meanwhile follows the ending.
+        """
+        before = self.find_action(action_id)
+        if before is None or before.state is ActionState.ENDED:
+            return False
+        self.execute(
+            "UPDATE actions SET state = 'ended', ended_at = ?, signalled_at = ?, ending = ?, code = ?, reason = ? WHERE id = ?",
+            to_stored(at),
+            None if signalled_at is None else to_stored(signalled_at),
+            result.ending,
+            result.code,
+            result.reason,
+            action_id,
+        )
+        body = {
+            "action_id": action_id,
+            "kind": before.request.kind,
+            "project": before.request.project,
+            "user": before.request.user,
+            **result.model_dump(),
+            "decided_by": DecidedBy.AGENT,
+            "started_at": before.started_at,
+            "signalled_at": signalled_at,
+        }
+        self.append_event(
+            "action.ended", server=before.request.server, occurred_at=at, body=body, severity=_SEVERITY_OF_ENDING[result.ending]
+        )
+        after = self.get_action(action_id)
+        if not after.perhaps_sent:
+            self.execute("DELETE FROM signals WHERE action_id = ?", action_id)
+            self.execute(
+                "UPDATE actions SET observation = NULL, observation_final = 0, observed_at = NULL, observation_text = NULL WHERE id = ?",
+                action_id,
+            )
+            return True
+        if before.state is ActionState.RECEIVED:
+            self._add_signal(before.request, at)
+        elif signalled_at is not None:
+            self.record_signal_time(action_id, signalled_at)
+        if after.observation is not None:
+            self._append_observed(after)
+        return True
+
+    def record_signal_time(self, action_id: str, at: datetime) -> None:
+        """The signal of this action may have gone out as late as ``at``: the hold-off counts from there."""
+        self.execute("UPDATE signals SET at = max(at, ?) WHERE action_id = ?", to_stored(at), action_id)
+
+    def observe(self, action_id: str, observation: Observation, at: datetime, final: bool, text: str) -> bool:
+        """Record what was seen of the guest; False when it adds nothing: after a final one, the same again, or nothing was sent.
+
+        The event is appended now if the action has ended, otherwise with its ending.
+        """
+        before = self.get_action(action_id)
+        if not before.perhaps_sent or before.observation_final or (before.observation, before.observation_final) == (observation, final):
+            return False
+        self.execute(
+            "UPDATE actions SET observation = ?, observation_final = ?, observed_at = ?, observation_text = ? WHERE id = ?",
+            observation,
+            int(final),
+            to_stored(at),
+            text,
+            action_id,
+        )
+        if before.state is ActionState.ENDED:
+            self._append_observed(self.get_action(action_id))
+        return True
+
+    # Hold-off
+
+    def find_signal(self, server: str) -> Signal | None:
+        """The latest crash dump signal of a server, cleared or not."""
+        row = self.execute("SELECT * FROM signals WHERE server = ? ORDER BY at DESC, position DESC LIMIT 1", server).fetchone()
+        return None if row is None else Signal.read(row)
+
+    def clear_signal(self, server: str, at: datetime) -> None:
+        """The server rebooted or stopped at ``at``: signals sent before that hold nothing off any more."""
+        self.execute("UPDATE signals SET cleared_at = max(coalesce(cleared_at, 0), ?) WHERE server = ?", to_stored(at), server)
+
+    # Outbox
+
+    def append_event(
+        self, event_type: str, *, server: str | None, occurred_at: datetime, body: dict[str, Any], severity: Severity | None = None
+    ) -> int:
+        """Append one event and return its sequence; ``body`` holds the payload's own fields, the rest is filled in here.
+
+        :raises KeyError: no such event type.
+        :raises pydantic.ValidationError: the body does not fit the type's payload.
+        """
+        entry = EVENT_TYPES[event_type]
+        sequence = self.get_last_sequence() + 1
+        payload = entry.payload(
+            version=EVENT_VERSION,
+            server=server,
+            host=self._origin.host,
+            epoch=self._origin.journal_id,
+            sequence=sequence,
+            occurred_at=occurred_at,
+            **body,
+        ).to_wire()
+        self.execute(
+            "INSERT INTO outbox (sequence, message_id, event_type, severity, server, action_id, payload, occurred_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            sequence,
+            self._origin.new_id(),
+            event_type,
+            severity or entry.severity,
+            server,
+            payload.get("action_id"),
+            json.dumps(payload),
+            to_stored(occurred_at),
+        )
+        self.has_news = True
+        return sequence
+
+    def get_last_sequence(self) -> int:
+        """The sequence of the newest event ever appended, 0 before the first; pruning does not lower it."""
+        row = self.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
+        return 0 if row is None else int(row["seq"])
+
+    def list_unsent(self, limit: int) -> list[OutboxRow]:
+        """The oldest events that are to be sent, in order."""
+        return OutboxRow.read_all(self.execute("SELECT * FROM outbox WHERE sent_at IS NULL ORDER BY sequence LIMIT ?", limit).fetchall())
+
+    def list_outbox(self, first: int, last: int) -> list[OutboxRow]:
+        """The events with ``first <= sequence <= last`` that are still here, in order; what is missing was pruned."""
+        return OutboxRow.read_all(
+            self.execute("SELECT * FROM outbox WHERE sequence BETWEEN ? AND ? ORDER BY sequence", first, last).fetchall()
+        )
+
+    def mark_sent(self, sequences: Sequence[int], at: datetime) -> None:
+        """The broker confirmed these."""
+        for sequence in sequences:
+            self.execute("UPDATE outbox SET sent_at = ? WHERE sequence = ?", to_stored(at), sequence)
+
+    def mark_range_unsent(self, first: int, last: int) -> int:
+        """Send this range again, with the same message ids; returns how many events of it are still here."""
+        count = self.execute("UPDATE outbox SET sent_at = NULL WHERE sequence BETWEEN ? AND ?", first, last).rowcount
+        self.has_news = self.has_news or count > 0
+        return count
+
+    def resend_ending(self, action_id: str) -> bool:
+        """Send the ending and the observations of an action again, with the same message ids; False when there is no ending."""
+        count = self.execute(
+            "UPDATE outbox SET sent_at = NULL WHERE action_id = ?1 AND event_type IN ('action.ended', 'action.observed')"
+            " AND EXISTS (SELECT 1 FROM outbox WHERE action_id = ?1 AND event_type = 'action.ended')",
+            action_id,
+        ).rowcount
+        self.has_news = self.has_news or count > 0
+        return count > 0
+
+    # Known servers
+
+    def list_known_servers(self) -> dict[str, KnownServer]:
+        """The servers that this host has, as last committed."""
+        rows = self.execute("SELECT * FROM servers WHERE removed_at IS NULL ORDER BY id")
+        return {row["id"]: KnownServer.read(row) for row in rows}
+
+    def find_known_server(self, server: str) -> KnownServer | None:
+        """One server, also one that has left (``removed_at``)."""
+        row = self.execute("SELECT * FROM servers WHERE id = ?", server).fetchone()
+        return None if row is None else KnownServer.read(row)
+
+    def next_generation(self, server: str) -> int:
+        """The generation that this UUID gets when it appears now: 1 for a new one, one more than its last life's for a known one."""
+        known = self.find_known_server(server)
+        return 1 if known is None else known.server.generation + 1
+
+    def put_known_server(self, server: Server) -> None:
+        self.execute(
+            "INSERT INTO servers (id, generation, server) VALUES (?1, ?2, ?3) ON CONFLICT (id) DO UPDATE"
+            " SET generation = ?2, server = ?3, removed_at = NULL, departure = NULL",
+            server.id,
+            server.generation,
+            json.dumps(server.to_wire()),
+        )
+
+    def remove_known_server(self, server: str, departure: Departure, at: datetime) -> None:
+        """It left this host. Its row stays, so that its next life gets the next generation."""
+        self.execute("UPDATE servers SET removed_at = ?, departure = ? WHERE id = ?", to_stored(at), departure, server)
+
+    def prune(self, now: datetime, *, outbox_keep: timedelta, outbox_max_rows: int, action_keep: timedelta) -> int:
+        """Forget what nobody can ask for any more; returns the number of rows.
+
+        Sent events go after ``outbox_keep``, or when more than ``outbox_max_rows`` of them are kept; unsent ones never. Actions go
+        ``action_keep`` after their deadline, with what was kept to send their ending again.
+        """
+        count = self.execute("DELETE FROM actions WHERE state = 'ended' AND deadline < ?", to_stored(now - action_keep)).rowcount
+        count += self.execute("DELETE FROM signals WHERE at < ?", to_stored(now - action_keep)).rowcount
+        removable = (
+            "sent_at IS NOT NULL AND (action_id IS NULL OR event_type NOT IN ('action.ended', 'action.observed')"
+            " OR NOT EXISTS (SELECT 1 FROM actions WHERE actions.id = outbox.action_id))"
+        )
+        count += self.execute(f"DELETE FROM outbox WHERE {removable} AND sent_at < ?", to_stored(now - outbox_keep)).rowcount
+        count += self.execute(
+            f"DELETE FROM outbox WHERE sequence IN"
+            f" (SELECT sequence FROM outbox WHERE {removable} ORDER BY sequence DESC LIMIT -1 OFFSET ?)",
+            outbox_max_rows,
+        ).rowcount
+        return count
+
+    # Within the journal only
+
+    def execute(self, statement: str, *values: str | int | float | None) -> sqlite3.Cursor:
+        """One statement of the journal's own; nobody else knows the tables."""
+        if self._connection is None:
+            raise RuntimeError("this transaction is over")
+        return self._connection.execute(statement, values)
+
+    def close(self) -> None:
+        """The block is over: whoever kept the transaction cannot write outside one."""
+        self._connection = None
+
+    def _count_down(self, request: ActionRequest, at: datetime) -> float:
+        return self._origin.clock.monotonic() + (request.deadline - at).total_seconds()
+
+    def _add_signal(self, request: ActionRequest, at: datetime) -> None:
+        self.execute("INSERT INTO signals (server, action_id, at) VALUES (?, ?, ?)", request.server, request.id, to_stored(at))
+
+    def _append_observed(self, action: JournalledAction) -> None:
+        assert action.observed_at is not None  # narrows the type: every observation has its time
+        body = {
+            "action_id": action.request.id,
+            "kind": action.request.kind,
+            "observation": action.observation,
+            "final": action.observation_final,
+            "observed_at": action.observed_at,
+            "text": action.observation_text,
+        }
+        self.append_event("action.observed", server=action.request.server, occurred_at=action.observed_at, body=body)
