@@ -173,5 +173,6 @@ def find_rpc_pin(conf: cfg.ConfigOpts) -> str | None:
     if level in known:
         return str(level)
     raise ValueError(
-        f"[upgrade_levels] compute_agent = {level}: neither an RPC version ({', '.join(known)}) nor a release ({', '.join(versions.RELEASES)})"
+        f"[upgrade_levels] compute_agent = {level}: neither an RPC version ({', '.join(known)}) "
+        f"nor a release ({', '.join(versions.RELEASES)})"
     )

@@ -147,7 +147,7 @@ def find_blocking_crash_dump(c: Connection, server: str, *, now: datetime, holdo
     after which the server was not seen to reboot or stop."""
     still_dumping = and_(
         actions.c.ending.in_((Ending.SUCCEEDED, Ending.UNKNOWN)),
-        _SIGNALLED_AT > now - holdoff,
+        now - holdoff < _SIGNALLED_AT,
         or_(
             actions.c.observation.is_(None),
             actions.c.observation.not_in((Observation.GUEST_REBOOTED, Observation.GUEST_STOPPED)),
@@ -198,8 +198,8 @@ def claim_castable(
 ) -> list[ActionRow]:
     """Lease up to ``limit`` actions to cast now, at most one per host, none of a host of which one is leased already.
 
-    Castable: ``accepted``, deadline not passed, of a host whose agent is known, and never cast, or the agent's incarnation differs from that
-    of the last cast, or ``received_timeout`` has passed since it. A lease that ran out is free again.
+    Castable: ``accepted``, deadline not passed, of a host whose agent is known, and never cast, or the agent's incarnation differs from
+    that of the last cast, or ``received_timeout`` has passed since it. A lease that ran out is free again.
     """
     counters.lock_counters(c)  # two dispatchers must not each find the host free
     waiting_since = func.coalesce(actions.c.last_cast_at, actions.c.accepted_at)

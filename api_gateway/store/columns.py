@@ -61,5 +61,5 @@ def upsert(c: Connection, table: Table, values: Mapping[str, Any]) -> None:
         c.execute(statement.on_duplicate_key_update({name: statement.inserted[name] for name in values if name not in keys}))
         return
     insert = postgresql_insert if c.dialect.name == "postgresql" else sqlite_insert
-    conflict = insert(table).values(**values)
-    c.execute(conflict.on_conflict_do_update(index_elements=keys, set_={name: conflict.excluded[name] for name in values if name not in keys}))
+    merge = insert(table).values(**values)
+    c.execute(merge.on_conflict_do_update(index_elements=keys, set_={name: merge.excluded[name] for name in values if name not in keys}))

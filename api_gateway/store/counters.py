@@ -20,7 +20,7 @@ def advance(c: Connection, name: str, by: int = 1) -> int:
     found = c.execute(_ADVANCE, {"counter": name, "by": by}).rowcount
     if not found:
         c.execute(insert(counters).values(name=name, value=by))
-    return c.execute(_READ, {"counter": name}).scalar_one()
+    return int(c.execute(_READ, {"counter": name}).scalar_one())
 
 
 def lock_counters(c: Connection) -> None:

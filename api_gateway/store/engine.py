@@ -220,5 +220,4 @@ def _is_busy(error: BaseException | None) -> bool:
         return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
     if getattr(error, "sqlstate", None) in _BUSY_SQLSTATES:
         return True
-    arguments = getattr(error, "args", ())
-    return bool(arguments) and arguments[0] in _BUSY_NUMBERS
+    return error is not None and not _BUSY_NUMBERS.isdisjoint(error.args[:1])

@@ -105,9 +105,7 @@ def _find_moment(payload: dict[str, Any]) -> datetime | None:
     return None if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-def list_events(
-    c: Connection, *, after: int = 0, limit: int = 100, server: str | None = None, host: str | None = None
-) -> list[EventRow]:
+def list_events(c: Connection, *, after: int = 0, limit: int = 100, server: str | None = None, host: str | None = None) -> list[EventRow]:
     """In order of ``position``, those behind ``after``."""
     query = select(*_COLUMNS).where(events.c.position > after)
     if server is not None:

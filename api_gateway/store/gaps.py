@@ -54,7 +54,7 @@ def _open_gap(c: Connection, host: str, epoch: str, first: int, last: int, now: 
 
 
 def _remove_range(c: Connection, host: str, epoch: str, first: int, last: int) -> int:
-    """Take ``first`` to ``last`` out of the gaps of an epoch; what stays of a gap on either side keeps its history. How many were missing."""
+    """Take ``first`` to ``last`` out of the gaps of an epoch; what stays of a gap keeps its history. How many were missing."""
     touched = and_(gaps.c.host == host, gaps.c.epoch == epoch, gaps.c.first <= last, gaps.c.last >= first)
     removed = 0
     for gap in [GapRow(*row) for row in c.execute(select(*_COLUMNS).where(touched))]:
@@ -67,9 +67,7 @@ def _remove_range(c: Connection, host: str, epoch: str, first: int, last: int) -
         c.execute(update(gaps).where(gaps.c.id == gap.id).values(first=keep[0][0], last=keep[0][1]))
         for low, high in keep[1:]:
             c.execute(
-                insert(gaps).values(
-                    host=host, epoch=epoch, first=low, last=high, found_at=gap.found_at, ask_at=gap.ask_at, tries=gap.tries
-                )
+                insert(gaps).values(host=host, epoch=epoch, first=low, last=high, found_at=gap.found_at, ask_at=gap.ask_at, tries=gap.tries)
             )
     return removed
 
@@ -78,6 +76,11 @@ def list_gaps(c: Connection, *, now: datetime, limit: int = 100) -> list[GapRow]
     """Gaps that are due to be asked for; a new one is at once. Their host may be down: asking is the caller's choice."""
     query = select(*_COLUMNS).where(gaps.c.ask_at <= now).order_by(gaps.c.ask_at, gaps.c.id).limit(limit)
     return [GapRow(*row) for row in c.execute(query)]
+
+
+def list_gaps_of_host(c: Connection, host: str) -> list[GapRow]:
+    """Due or not."""
+    return [GapRow(*row) for row in c.execute(select(*_COLUMNS).where(gaps.c.host == host).order_by(gaps.c.id))]
 
 
 def mark_gap_asked(c: Connection, gap_id: int, *, ask_at: datetime) -> None:

@@ -1,0 +1,183 @@
+"""Sightings: each host's own word about each server in its inventory, brought by heartbeats and by ``server.*`` events.
+
+Of two words about a state the later one (by the host's clock, ``state_at``) holds, whichever way it came.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+
+from sqlalchemy import Connection, and_, bindparam, delete, insert, select, update
+
+from api_gateway.store.columns import columns_of, values_of
+from api_gateway.store.tables import sightings
+from compute_agent.contract.models import Departure, InventoryReport, Server, hash_inventory
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """One server as one host reports it; see ``compute_agent.contract.models.Server``."""
+
+    host: str
+    server: str
+    name: str
+    project: str
+    user: str | None
+    generation: int
+    power_state: str
+    state_reason: str
+    state_at: datetime
+    instance_name: str
+    vcpus: int | None
+    memory_mib: int | None
+    created_at: datetime
+    started_at: datetime | None
+
+
+@dataclass(frozen=True)
+class AppliedInventory:
+    """What an inventory report changed. ``complete`` False: what we hold is not the host's whole inventory; ask for a full report."""
+
+    complete: bool
+    changed: frozenset[str] = frozenset()
+    departures: dict[str, Departure] = field(default_factory=dict)
+
+
+CHUNK = 500
+"""Values in one IN list at most: databases limit the parameters of a statement."""
+
+_COLUMNS = columns_of(sightings, Sighting)
+_INSERT = insert(sightings)
+_KEY = and_(sightings.c.host == bindparam("key_host"), sightings.c.server == bindparam("key_server"))
+_OF_HOST = select(*_COLUMNS).where(sightings.c.host == bindparam("key_host"))
+_ONE = select(*_COLUMNS).where(_KEY)
+_FACTS = [f.name for f in fields(Sighting) if f.name not in ("host", "server")]
+_UPDATE = update(sightings).where(_KEY).values({name: bindparam(name) for name in _FACTS})
+
+
+def find_sighting(c: Connection, host: str, server: str) -> Sighting | None:
+    row = c.execute(_ONE, {"key_host": host, "key_server": server}).one_or_none()
+    return None if row is None else Sighting(*row)
+
+
+def list_sightings_of_host(c: Connection, host: str) -> list[Sighting]:
+    return [Sighting(*row) for row in c.execute(_OF_HOST, {"key_host": host})]
+
+
+def list_sightings_of_servers(c: Connection, servers: Iterable[str]) -> list[Sighting]:
+    """All hosts' words about these servers."""
+    return [Sighting(*row) for chunk in split(servers) for row in c.execute(select(*_COLUMNS).where(sightings.c.server.in_(chunk)))]
+
+
+def list_contested(c: Connection, host: str) -> list[str]:
+    """Servers of which ``host`` and at least one other host have a sighting."""
+    other = sightings.alias("other")
+    query = (
+        select(sightings.c.server)
+        .join(other, and_(other.c.server == sightings.c.server, other.c.host != sightings.c.host))
+        .where(sightings.c.host == host)
+        .distinct()
+    )
+    return list(c.execute(query).scalars())
+
+
+def apply_report(
+    c: Connection, host: str, report: InventoryReport, *, known_revision: int | None, known_hash: str | None
+) -> AppliedInventory:
+    """Apply a readable inventory report.
+
+    A full one replaces all; a difference is applied on top of its base only, and must lead to the hash that it names.
+
+    :param known_revision: the revision that our sightings of the host are at; None when they are not complete
+    """
+    if report.full:
+        departures = {removed.id: removed.departure for removed in report.removed}
+        return _replace_all(c, host, report.servers, departures)
+    if known_revision is None or known_revision != report.base_revision:
+        repeated = known_revision == report.revision and known_hash == report.hash
+        return AppliedInventory(complete=repeated)
+    if not report.servers and not report.removed:
+        return AppliedInventory(complete=known_hash == report.hash)
+    before = {sighting.server: sighting for sighting in list_sightings_of_host(c, host)}
+    changed = _put(c, host, report.servers, before)
+    departures = {removed.id: removed.departure for removed in report.removed if removed.id in before}
+    remove_sightings(c, host, departures)
+    generations = {server: sighting.generation for server, sighting in before.items() if server not in departures}
+    generations.update((server.id, server.generation) for server in report.servers)
+    complete = hash_inventory(generations) == report.hash
+    return AppliedInventory(complete=complete, changed=changed, departures=departures)
+
+
+def _replace_all(c: Connection, host: str, servers: Collection[Server], said: dict[str, Departure]) -> AppliedInventory:
+    """What is not in a full report is gone; why, if the report says it."""
+    before = {sighting.server: sighting for sighting in list_sightings_of_host(c, host)}
+    changed = _put(c, host, servers, before)
+    departures = {server: said.get(server, Departure.GONE) for server in before.keys() - {server.id for server in servers}}
+    remove_sightings(c, host, departures)
+    return AppliedInventory(complete=True, changed=changed, departures=departures)
+
+
+def _put(c: Connection, host: str, servers: Iterable[Server], before: dict[str, Sighting]) -> frozenset[str]:
+    """Insert or overwrite; ids of those that are another word than before."""
+    new: list[Sighting] = []
+    other: list[Sighting] = []
+    for server in servers:
+        old = before.get(server.id)
+        sighting = _merge(host, server, old)
+        if old is None:
+            new.append(sighting)
+        elif sighting != old:
+            other.append(sighting)
+    if new:
+        c.execute(_INSERT, [values_of(sighting) for sighting in new])
+    if other:
+        c.execute(_UPDATE, [_values_for_update(sighting) for sighting in other])
+    return frozenset(sighting.server for sighting in (*new, *other))
+
+
+def _merge(host: str, server: Server, old: Sighting | None) -> Sighting:
+    state, reason, state_at = server.power_state.value, server.state_reason, server.state_at
+    if old is not None and old.generation == server.generation and old.state_at > server.state_at:
+        state, reason, state_at = old.power_state, old.state_reason, old.state_at  # an event overtook the heartbeat
+    return Sighting(
+        host=host,
+        server=server.id,
+        name=server.name,
+        project=server.project,
+        user=server.user,
+        generation=server.generation,
+        power_state=state,
+        state_reason=reason,
+        state_at=state_at,
+        instance_name=server.instance_name,
+        vcpus=server.vcpus,
+        memory_mib=server.memory_mib,
+        created_at=server.created_at,
+        started_at=server.started_at,
+    )
+
+
+def overwrite_sighting(c: Connection, sighting: Sighting) -> None:
+    """Write an existing sighting anew."""
+    c.execute(_UPDATE, _values_for_update(sighting))
+
+
+def _values_for_update(sighting: Sighting) -> dict[str, object]:
+    values = values_of(sighting)
+    return {"key_host": values.pop("host"), "key_server": values.pop("server"), **values}
+
+
+def remove_sightings(c: Connection, host: str, servers: Iterable[str]) -> None:
+    for chunk in split(servers):
+        c.execute(delete(sightings).where(sightings.c.host == host, sightings.c.server.in_(chunk)))
+
+
+def remove_host(c: Connection, host: str) -> None:
+    """All that a host ever said."""
+    c.execute(delete(sightings).where(sightings.c.host == host))
+
+
+def split(ids: Iterable[str]) -> list[list[str]]:
+    """In chunks for IN lists, in a stable order."""
+    ordered = sorted(ids)
+    return [ordered[start : start + CHUNK] for start in range(0, len(ordered), CHUNK)]
