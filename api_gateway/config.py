@@ -16,7 +16,7 @@ from compute_agent.contract import versions
 
 DEFAULT_CONFIG_FILE = "/etc/crashcart/gateway.conf"
 
-DATABASE_OPTIONS = [
+DATABASE_OPTIONS: list[cfg.Opt] = [
     cfg.StrOpt(
         "connection",
         default="sqlite:////var/lib/crashcart/gateway.sqlite",
@@ -30,7 +30,7 @@ DATABASE_OPTIONS = [
     cfg.IntOpt("pool_size", default=20, min=1, help="Database connections at most, for each process."),
 ]
 
-API_OPTIONS = [
+API_OPTIONS: list[cfg.Opt] = [
     cfg.HostAddressOpt("listen_host", default="127.0.0.1", help="Address to listen on. auth_strategy none allows loopback only."),
     cfg.PortOpt("listen_port", default=8780, help="Port to listen on."),
     cfg.IntOpt("workers", default=1, min=1, help="Worker processes."),
@@ -62,7 +62,7 @@ API_OPTIONS = [
     cfg.IntOpt("max_limit", default=1000, min=1, help="Items at most on one page of a list."),
 ]
 
-DISPATCHER_OPTIONS = [
+DISPATCHER_OPTIONS: list[cfg.Opt] = [
     cfg.StrOpt(
         "wake_socket",
         default="/run/crashcart/dispatcher.sock",
@@ -76,11 +76,11 @@ DISPATCHER_OPTIONS = [
     cfg.IntOpt("workers", default=4, min=1, help="Casts in flight at most, to different hosts."),
 ]
 
-RECORDER_OPTIONS = [
+RECORDER_OPTIONS: list[cfg.Opt] = [
     cfg.IntOpt("batch_size", default=100, min=1, help="Events recorded in one transaction at most."),
 ]
 
-SWEEP_OPTIONS = [
+SWEEP_OPTIONS: list[cfg.Opt] = [
     cfg.FloatOpt("interval", default=1.0, min=0.1, help="Seconds between two sweeps."),
     cfg.FloatOpt(
         "max_clock_skew",
@@ -94,7 +94,7 @@ SWEEP_OPTIONS = [
     cfg.FloatOpt("outbox_keep", default=86400.0, min=0.0, help="Seconds that the gateway's own events are kept after they were published."),
 ]
 
-UPGRADE_OPTIONS = [
+UPGRADE_OPTIONS: list[cfg.Opt] = [
     cfg.StrOpt(
         "compute_agent",
         default="",
@@ -140,6 +140,7 @@ def load_config(
     """
     conf = cfg.ConfigOpts()
     register_options(conf)
+    log.set_defaults(default_log_levels=[*log.get_default_log_levels(), "alembic=WARN"])
     log.register_options(conf)
     conf.register_cli_opts(list(cli_opts))
     if config_files is None:

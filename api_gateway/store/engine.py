@@ -103,7 +103,7 @@ class Store:
         :raises StoreUnavailable: the database cannot be reached.
         """
         engine = self._get_engine()
-        with _translated_errors(), engine.connect() as c:
+        with self._translated_errors(), engine.connect() as c:
             yield c
 
     @contextmanager
@@ -116,7 +116,7 @@ class Store:
         """
         engine = self._get_engine()
         if self._path is None:
-            with _translated_errors(), engine.begin() as c:
+            with self._translated_errors(), engine.begin() as c:
                 yield c
             return
         if self._writer == threading.get_ident():
@@ -125,11 +125,29 @@ class Store:
             raise StoreBusy(f"another thread has been writing for {self._busy_timeout} s")
         try:
             self._writer = threading.get_ident()
-            with _translated_errors(), engine.connect().execution_options(**{_WRITES: True}) as c, c.begin():
+            with self._translated_errors(), engine.connect().execution_options(**{_WRITES: True}) as c, c.begin():
                 yield c
         finally:
             self._writer = None
             self._writing.release()
+
+    @contextmanager
+    def _translated_errors(self) -> Iterator[None]:
+        """Raise the store's own errors in place of SQLAlchemy's and the drivers'."""
+        try:
+            yield
+        except exc.TimeoutError as error:
+            raise StoreBusy("no database connection came free in time") from error
+        except (exc.IntegrityError, exc.DataError, exc.InterfaceError) as error:
+            raise StoreRejected(str(error.orig)) from error
+        except (OverflowError, UnicodeEncodeError) as error:  # sqlite3 raises these bare: a number or a text that no column can hold
+            raise StoreRejected(str(error)) from error
+        except exc.DBAPIError as error:
+            if isinstance(error, exc.ProgrammingError):
+                raise  # our own fault, not the database's
+            if _is_busy(error.orig):
+                raise StoreBusy(str(error.orig)) from error
+            raise StoreUnavailable(f"{self._url.render_as_string(hide_password=True)}: {error.orig}") from error
 
     def check_schema(self) -> None:
         """Tables newer than this release are fine: migrations only add between neighbouring releases.
@@ -194,25 +212,6 @@ def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
 
 def _begin_sqlite(c: Connection) -> None:
     c.exec_driver_sql("BEGIN IMMEDIATE" if c.get_execution_options().get(_WRITES) else "BEGIN")
-
-
-@contextmanager
-def _translated_errors() -> Iterator[None]:
-    """Raise the store's own errors in place of SQLAlchemy's and the drivers'."""
-    try:
-        yield
-    except exc.TimeoutError as error:
-        raise StoreBusy("no database connection came free in time") from error
-    except (exc.IntegrityError, exc.DataError, exc.InterfaceError) as error:
-        raise StoreRejected(str(error.orig)) from error
-    except (OverflowError, UnicodeEncodeError) as error:  # sqlite3 raises these bare: a number or a text that no column can hold
-        raise StoreRejected(str(error)) from error
-    except exc.DBAPIError as error:
-        if isinstance(error, exc.ProgrammingError):
-            raise  # our own fault, not the database's
-        if _is_busy(error.orig):
-            raise StoreBusy(str(error.orig)) from error
-        raise StoreUnavailable(str(error.orig)) from error
 
 
 def _is_busy(error: BaseException | None) -> bool:

@@ -1,0 +1,85 @@
+"""``crashcart-manage``: what an operator does to the gateway's database."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from oslo_config import cfg
+from oslo_log import log
+
+from api_gateway.config import load_config
+from api_gateway.store import Store, StoreError, agents
+from api_gateway.store.agents import UP
+from compute_agent.contract.clock import Clock, SystemClock
+
+EXIT_FAILED = 1
+
+
+class Refused(Exception):
+    """The command would do harm or makes no sense; the text says why and what to do instead."""
+
+
+def upgrade_database(store: Store, _arguments: argparse.Namespace, _clock: Clock) -> str:
+    store.upgrade_schema()
+    store.check_schema()
+    return f"the database has the tables of this release (store {store.store_id})"
+
+
+def check_database(store: Store, _arguments: argparse.Namespace, _clock: Clock) -> str:
+    """:raises SchemaOutdated: it needs an upgrade."""
+    store.check_schema()
+    with store.write():
+        pass
+    return f"the database can be read and written (store {store.store_id})"
+
+
+def forget_host(store: Store, arguments: argparse.Namespace, clock: Clock) -> str:
+    """:raises Refused: there is no such host, or its agent is up and ``--force`` was not given."""
+    store.check_schema()
+    with store.write() as c:
+        agent = agents.find_agent(c, arguments.host)
+        if agent is None:
+            raise Refused(f"no agent of host {arguments.host} is known")
+        if agent.state == UP and not arguments.force:
+            raise Refused(
+                f"the agent of host {agent.host} is up (last heard {agent.received_at.isoformat(timespec='seconds')}) and its next heartbeat "
+                "would bring it back: stop it first, or use --force"
+            )
+        deleted = agents.forget_host(c, agent.host, now=clock.now())
+    return f"host {arguments.host} is forgotten, {deleted} servers that only it had are deleted; their histories stay"
+
+
+def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """The command line, one noun and verb after the other."""
+    database = subparsers.add_parser("db", help="the gateway's database").add_subparsers(dest="verb", required=True)
+    upgrade = database.add_parser("upgrade", help="make the tables, or bring them to this release; safe to repeat")
+    upgrade.set_defaults(run=upgrade_database)
+    check = database.add_parser("check", help="exit 0 if the database can be used by this release")
+    check.set_defaults(run=check_database)
+
+    host = subparsers.add_parser("host", help="machines that agents serve").add_subparsers(dest="verb", required=True)
+    forget = host.add_parser("forget", help="remove a host that will not come back; its servers' histories stay")
+    forget.add_argument("host", metavar="HOST")
+    forget.add_argument("--force", action="store_true", help="even if its agent is up")
+    forget.set_defaults(run=forget_host)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """:returns: the exit status: 0 done, 1 refused or failed; 2 (from the parser) for a wrong command line."""
+    command = cfg.SubCommandOpt("command", title="commands", handler=add_commands, help="what to do; each has --help")
+    try:
+        conf = load_config(argv, prog="crashcart-manage", cli_opts=[command])
+    except cfg.Error as error:
+        print(f"crashcart-manage: {error}", file=sys.stderr)  # noqa: T201 -- the operator's terminal
+        return EXIT_FAILED
+    log.setup(conf, "crashcart")
+    try:
+        store = Store(conf.database.connection, busy_timeout=conf.database.busy_timeout, pool_size=conf.database.pool_size)
+        try:
+            print(conf.command.run(store, conf.command, SystemClock()))  # noqa: T201
+        finally:
+            store.dispose()
+    except (StoreError, Refused) as error:
+        print(f"crashcart-manage: {error}", file=sys.stderr)  # noqa: T201
+        return EXIT_FAILED
+    return 0
