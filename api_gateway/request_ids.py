@@ -7,8 +7,13 @@ import falcon
 
 from api_gateway.context import Request
 
-REQUEST_ID = re.compile(r"req-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_REQUEST_ID = re.compile(r"req-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 GLOBAL_HEADER = "X-OpenStack-Request-ID"
+
+
+def is_request_id(text: str) -> bool:
+    """Whether the text can be the id of a request, and with it of an action."""
+    return _REQUEST_ID.fullmatch(text) is not None
 
 
 class RequestIds:
@@ -24,7 +29,7 @@ class RequestIds:
         context = request.context
         context.request_id = f"req-{self._new_id()}"
         global_id = request.get_header(GLOBAL_HEADER)
-        if global_id is not None and REQUEST_ID.fullmatch(global_id):
+        if global_id is not None and is_request_id(global_id):
             context.global_request_id = global_id
 
     def process_response(self, request: Request, response: falcon.Response, _resource: object, _succeeded: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import falcon
 
 from api_gateway.context import Request
+from api_gateway.faults import not_found
 from api_gateway.gateway import Gateway
 
 Handler = Callable[..., None]
@@ -46,6 +47,8 @@ def add_routes(app: "falcon.App[Any, Any]", gateway: Gateway, routes: Iterable[R
 
 def _bind(gateway: Gateway, handler: Handler) -> Callable[..., None]:
     def respond(request: Request, response: falcon.Response, **parameters: str) -> None:
+        if "" in parameters.values():
+            raise not_found()  # a trailing slash, or two in a row
         handler(gateway, request, response, **parameters)
 
     return respond

@@ -10,12 +10,16 @@ from api_gateway.store.servers import ServerRow
 _SERVER_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
+def is_server_id(text: str) -> bool:
+    return _SERVER_ID.fullmatch(text) is not None
+
+
 def get_visible_server(c: Connection, identity: Identity, server: str, *, include_deleted: bool = False) -> ServerRow:
     """The server with that id.
 
     :raises Fault: 404 when there is none that ``identity`` can see.
     """
-    row = servers.find_server(c, server, include_deleted=include_deleted) if _SERVER_ID.fullmatch(server) else None
+    row = servers.find_server(c, server, include_deleted=include_deleted) if is_server_id(server) else None
     if row is None or not (identity.is_admin or row.project == identity.project):
         raise no_such_server(server)
     return row

@@ -17,7 +17,7 @@ from api_gateway.gateway import Gateway
 from api_gateway.microversion import Since
 from api_gateway.policy import is_permitted, permit
 from api_gateway.query import check_known, find_single, link_next, parse_limit, read_query
-from api_gateway.request_ids import REQUEST_ID
+from api_gateway.request_ids import is_request_id
 from api_gateway.store import Connection, actions
 from api_gateway.store.actions import ActionRow
 from api_gateway.store.servers import ServerRow
@@ -54,7 +54,7 @@ def show_instance_action(gateway: Gateway, request: Request, response: falcon.Re
     with gateway.store.read() as c:
         server = _get_server(c, request, server_id)
         permit(identity, "os_compute_api:os-instance-actions:show", server.project)
-        row = actions.find_action(c, request_id) if REQUEST_ID.fullmatch(request_id) else None
+        row = actions.find_action(c, request_id) if is_request_id(request_id) else None
     if row is None or row.server != server.id:
         raise not_found(f"Action {request_id} not found")
     view = _view_action(row, version)

@@ -13,11 +13,12 @@ from typing import Any
 from api_gateway.compute import server_filters
 from api_gateway.compute.times import parse_query_time
 from api_gateway.context import Request
-from api_gateway.faults import bad_request
+from api_gateway.faults import Fault, bad_request
 from api_gateway.identity import Identity
 from api_gateway.microversion import Since
 from api_gateway.policy import permit
 from api_gateway.query import check_known, find_single, parse_boolean, parse_limit
+from api_gateway.visibility import is_server_id
 from api_gateway.vm_state import UNKNOWN, list_power_states, list_power_states_of
 
 Query = dict[str, list[str]]
@@ -47,7 +48,7 @@ def parse_server_query(request: Request, query: Query, *, rule: str, max_page: i
         check_known(query, server_filters.KNOWN - ({"changes-before"} if version < Since.CHANGES_BEFORE else set()))
     _check_sorting(query)
     asked = ServerQuery(limit=parse_limit(query, max_page))
-    asked.filters["marker"] = find_single(query, "marker")
+    asked.filters["marker"] = find_marker(query)
     allowed = {name: values for name, values in query.items() if _may_filter(identity, version, name)}
     for name in allowed:
         if name in server_filters.CANNOT:
@@ -63,6 +64,18 @@ def parse_server_query(request: Request, query: Query, *, rule: str, max_page: i
     ):
         asked.nothing = True
     return asked
+
+
+def find_marker(query: Query) -> str | None:
+    """:raises Fault: 400 when it cannot be a server's id."""
+    marker = find_single(query, "marker")
+    if marker is not None and not is_server_id(marker):
+        raise no_such_marker(marker)
+    return marker
+
+
+def no_such_marker(marker: str | None) -> Fault:
+    return bad_request(f"marker [{marker}] not found")
 
 
 def _may_filter(identity: Identity, version: int, name: str) -> bool:

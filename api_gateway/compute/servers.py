@@ -5,10 +5,9 @@ from typing import Any
 import falcon
 
 from api_gateway.answers import answer_json
-from api_gateway.compute.server_query import parse_server_query
+from api_gateway.compute.server_query import no_such_marker, parse_server_query
 from api_gateway.compute.server_view import Viewer, view_brief, view_server
 from api_gateway.context import Request
-from api_gateway.faults import bad_request
 from api_gateway.gateway import Gateway
 from api_gateway.policy import permit
 from api_gateway.query import link_next, read_query
@@ -44,7 +43,7 @@ def _answer_list(gateway: Gateway, request: Request, response: falcon.Response, 
         try:
             rows = [] if asked.nothing or asked.limit == 0 else servers.list_servers(c, limit=asked.limit, **asked.filters)
         except LookupError as error:
-            raise bad_request(f"marker [{asked.filters['marker']}] not found") from error
+            raise no_such_marker(asked.filters["marker"]) from error
         by_host = _list_agents(c) if detail and rows and viewer.sees_host_status else {}
     if detail:
         views = [view_server(viewer, row, by_host.get(row.host), alone=False) for row in rows]

@@ -12,7 +12,7 @@ from api_gateway.native.action_view import is_settled, view_action
 from api_gateway.native.schemas import parse_action_body, parse_wait
 from api_gateway.policy import permit
 from api_gateway.query import check_known, find_single, link_next, parse_limit, read_query
-from api_gateway.request_ids import REQUEST_ID
+from api_gateway.request_ids import is_request_id
 from api_gateway.store import Connection, StoreRejected, actions, servers
 from api_gateway.store.actions import ActionRow, ActionState
 from api_gateway.visibility import get_visible_server
@@ -89,7 +89,7 @@ def _get_visible_action(c: Connection, request: Request, action_id: str) -> Acti
 
     :raises Fault: 404 when there is none that the caller can see, 403 when it may not see actions at all.
     """
-    row = actions.find_action(c, action_id) if REQUEST_ID.fullmatch(action_id) else None
+    row = actions.find_action(c, action_id) if is_request_id(action_id) else None
     if row is None:
         raise _no_such_action(action_id)
     identity = request.context.identity

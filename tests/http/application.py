@@ -1,0 +1,45 @@
+"""The application under test: its store in a directory, its clock and what the dispatcher would have been told."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import falcon
+from falcon import testing
+
+from api_gateway.config import load_config
+from api_gateway.store import Store
+from api_gateway.wsgi import create_app
+from compute_agent.contract.clock import Clock, SystemClock
+from tests.http.fleet import add_fleet
+
+AUTHORITY = "127.0.0.1:8780"
+
+
+@dataclass
+class Application:
+    """One application over a store of its own; ``wakes`` counts how often the dispatcher was woken."""
+
+    app: "falcon.App[Any, Any]"
+    store: Store
+    clock: Clock
+    client: testing.TestClient
+    wakes: list[bool] = field(default_factory=list)
+
+    def close(self) -> None:
+        self.store.dispose()
+
+
+def create_application(directory: Path, *, clock: Clock | None = None, fleet: bool = True, **options: Any) -> Application:
+    """``options`` set options of the group ``[api]``."""
+    conf = load_config([], config_files=[])
+    for name, value in options.items():
+        conf.set_override(name, value, group="api")
+    clock = clock or SystemClock()
+    store = Store(f"sqlite:///{directory / 'gateway.sqlite'}")
+    store.upgrade_schema()
+    if fleet:
+        add_fleet(store, clock)
+    wakes: list[bool] = []
+    app = create_app(conf, store=store, clock=clock, wake=lambda: wakes.append(True))
+    return Application(app, store, clock, testing.TestClient(app, headers={"Host": AUTHORITY}), wakes)

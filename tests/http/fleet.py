@@ -1,0 +1,207 @@
+"""A fleet in every state that a request can meet, put into a store through the functions that the recorder uses.
+
+The ids are readable: a case that names ``PAUSED`` means the paused server.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from api_gateway.store import Store, actions, agents, reports, servers
+from api_gateway.store.actions import ActionRow, ActionState
+from compute_agent.contract import versions
+from compute_agent.contract.clock import Clock
+from compute_agent.contract.models import (
+    Capabilities,
+    Departure,
+    Heartbeat,
+    InventoryReport,
+    PowerState,
+    RemovedServer,
+    Server,
+    hash_inventory,
+)
+
+PROJECT = "demo"
+OTHER_PROJECT = "other"
+HOST = "compute-1"
+SECOND_HOST = "compute-2"
+OLD_HOST = "compute-old"
+DOWN_HOST = "compute-down"
+
+RUNNING = "00000000-0000-4000-8000-000000000001"
+PAUSED = "00000000-0000-4000-8000-000000000002"
+SHUTOFF = "00000000-0000-4000-8000-000000000003"
+SUSPENDED = "00000000-0000-4000-8000-000000000004"
+CRASHED = "00000000-0000-4000-8000-000000000005"
+OTHERS = "00000000-0000-4000-8000-000000000006"
+CONFLICT = "00000000-0000-4000-8000-000000000007"
+MISSING = "00000000-0000-4000-8000-000000000008"
+DELETED = "00000000-0000-4000-8000-000000000009"
+OLD_AGENTS = "00000000-0000-4000-8000-00000000000a"
+DOWN_AGENTS = "00000000-0000-4000-8000-00000000000b"
+DUMPED = "00000000-0000-4000-8000-00000000000c"
+UNHEARD_OF = "00000000-0000-4000-8000-0000000000ff"
+
+PANICKED_ACTION = "req-00000000-0000-4000-8000-000000000001"
+FAILED_ACTION = "req-00000000-0000-4000-8000-000000000002"
+SILENT_ACTION = "req-00000000-0000-4000-8000-000000000003"
+PENDING_ACTION = "req-00000000-0000-4000-8000-000000000004"
+DELETED_ACTION = "req-00000000-0000-4000-8000-000000000005"
+NO_ACTION = "req-00000000-0000-4000-8000-0000000000ff"
+
+IDS = {
+    name: value
+    for name, value in globals().items()
+    if name.isupper() and isinstance(value, str) and (value.startswith(("req-", "00000000")))
+}
+"""Every id above by its name."""
+
+_STATES = {
+    RUNNING: PowerState.RUNNING,
+    PAUSED: PowerState.PAUSED,
+    SHUTOFF: PowerState.SHUTDOWN,
+    SUSPENDED: PowerState.SUSPENDED,
+    CRASHED: PowerState.CRASHED,
+    OTHERS: PowerState.RUNNING,
+    CONFLICT: PowerState.RUNNING,
+    MISSING: PowerState.RUNNING,
+    DELETED: PowerState.RUNNING,
+    DUMPED: PowerState.RUNNING,
+}
+
+
+@dataclass
+class Agent:
+    """What one agent's heartbeats say."""
+
+    host: str
+    rpc_version: str = versions.RPC_API_VERSION
+    number: int = 0
+    servers: dict[str, Server] = field(default_factory=dict)
+
+    def beat(self, store: Store, now: datetime, *, removed: tuple[RemovedServer, ...] = (), stopping: bool = False) -> None:
+        """Have a heartbeat applied: the full inventory, or with ``removed`` only what left it."""
+        self.number += 1
+        for server in removed:
+            del self.servers[server.id]
+        heartbeat = Heartbeat(
+            host=self.host,
+            release=versions.RELEASE,
+            rpc_version=self.rpc_version,
+            event_version=versions.EVENT_VERSION,
+            journal_id=f"journal-of-{self.host}",
+            incarnation=1,
+            number=self.number,
+            sent_at=now,
+            interval=30.0,
+            stopping=stopping,
+            driver_bound=20.0,
+            capabilities=Capabilities(driver="fake", inject_nmi=True, diagnostics=False, watchdog=False, events=True),
+            inventory=InventoryReport(
+                readable=True,
+                full=not removed,
+                revision=self.number,
+                base_revision=self.number - 1,
+                hash=hash_inventory({server.id: server.generation for server in self.servers.values()}),
+                servers=() if removed else tuple(self.servers.values()),
+                removed=removed,
+            ),
+        )
+        with store.write() as c:
+            agents.apply_heartbeat(c, heartbeat, now)
+
+
+def build_server(server: str, power_state: PowerState, now: datetime, *, project: str = PROJECT, name: str | None = None) -> Server:
+    """Created so many seconds before ``now`` as its id says: the one with the lowest id is the newest."""
+    return Server(
+        id=server,
+        name=name or next(word.lower() for word, value in IDS.items() if value == server),
+        project=project,
+        user="owner",
+        power_state=power_state,
+        state_at=now - timedelta(hours=1),
+        generation=1,
+        instance_name=f"instance-{server[-2:]}",
+        vcpus=2,
+        memory_mib=512,
+        created_at=now - timedelta(days=1, seconds=int(server[-2:], 16)),
+    )
+
+
+def add_fleet(store: Store, clock: Clock) -> None:
+    """Servers in every state on four hosts, and actions in every state on one of them."""
+    now = clock.now()
+    first, second, old, down = Agent(HOST), Agent(SECOND_HOST), Agent(OLD_HOST, rpc_version="0.9"), Agent(DOWN_HOST)
+    for server, power_state in _STATES.items():
+        first.servers[server] = build_server(server, power_state, now, project=OTHER_PROJECT if server == OTHERS else PROJECT)
+    second.servers[CONFLICT] = build_server(CONFLICT, PowerState.RUNNING, now)
+    old.servers[OLD_AGENTS] = build_server(OLD_AGENTS, PowerState.RUNNING, now)
+    down.servers[DOWN_AGENTS] = build_server(DOWN_AGENTS, PowerState.RUNNING, now)
+    for agent in (first, second, old, down):
+        agent.beat(store, now)
+    _add_actions(store, now)
+    down.beat(store, now, stopping=True)
+    long_ago = now - timedelta(hours=1)
+    first.beat(store, long_ago, removed=(RemovedServer(id=DELETED, departure=Departure.UNDEFINED),))
+    with store.write() as c:
+        servers.expire_missing(c, now=now, missing_grace=timedelta(minutes=10))
+    first.beat(store, now, removed=(RemovedServer(id=MISSING, departure=Departure.GONE),))
+
+
+def add_action(store: Store, action_id: str, server: str, accepted_at: datetime, *, project: str = PROJECT) -> ActionRow:
+    """An accepted crash dump with 30 s to go from ``accepted_at``."""
+    row = ActionRow(
+        id=action_id,
+        kind="trigger_crash_dump",
+        server=server,
+        server_generation=1,
+        host=HOST,
+        project=project,
+        user="owner",
+        state=ActionState.ACCEPTED,
+        accepted_at=accepted_at,
+        deadline=accepted_at + timedelta(seconds=30),
+        updated_at=accepted_at,
+    )
+    with store.write() as c:
+        actions.insert_action(c, row)
+    return row
+
+
+def end_action(
+    store: Store,
+    row: ActionRow,
+    *,
+    ending: str = "succeeded",
+    code: str = "signal_delivered",
+    observation: str | None = None,
+    final: bool = True,
+) -> None:
+    """The agent reports the action through to its end, a millisecond for each step."""
+    at = row.accepted_at
+    steps = [at + timedelta(milliseconds=number) for number in range(1, 6)]
+    epoch = f"journal-of-{row.host}"
+    with store.write() as c:
+        reports.apply_received(
+            c, row.id, kind=row.kind, server=row.server, host=row.host, epoch=epoch,
+            project=row.project, user=row.user, deadline=row.deadline, at=steps[0], now=steps[0],
+        )  # fmt: skip
+        reports.apply_started(c, row.id, host=row.host, at=steps[1], now=steps[1])
+        reports.apply_ended(
+            c, row.id, host=row.host, epoch=epoch, ending=ending, code=code, reason="As the driver said.",
+            at=steps[3], now=steps[3], started_at=steps[1], signalled_at=steps[2] if ending == "succeeded" else None,
+        )  # fmt: skip
+        if observation is not None:
+            reports.apply_observed(
+                c, row.id, host=row.host, observation=observation, final=final, observed_at=steps[4], text="What it means.", now=steps[4]
+            )
+
+
+def _add_actions(store: Store, now: datetime) -> None:
+    end_action(store, add_action(store, PANICKED_ACTION, DUMPED, now - timedelta(hours=4)), observation="guest_panicked")
+    failed = add_action(store, FAILED_ACTION, DUMPED, now - timedelta(hours=3))
+    end_action(store, failed, ending="failed", code="server_not_running")
+    silent = add_action(store, SILENT_ACTION, DUMPED, now - timedelta(hours=2))
+    end_action(store, silent, observation="nothing_seen")
+    add_action(store, PENDING_ACTION, DUMPED, now - timedelta(seconds=1))
+    end_action(store, add_action(store, DELETED_ACTION, DELETED, now - timedelta(hours=5)), observation="guest_panicked")
