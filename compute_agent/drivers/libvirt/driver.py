@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 from oslo_config import cfg
 
 from compute_agent.contract.clock import Clock
-from compute_agent.drivers.base import Driver
+from compute_agent.drivers.base import Driver, Lifecycle
 from compute_agent.drivers.libvirt.options import GROUP, register_options
 
 try:
@@ -17,8 +17,10 @@ except ImportError as error:
         f"the libvirt driver needs libvirt-python, which cannot be imported ({error}): install it with pip install 'crashcart[libvirt]'"
     ) from error
 
-from compute_agent.drivers.libvirt.connection import Connection, KeepAlive
+from compute_agent.drivers.libvirt.calls import CallConnections
+from compute_agent.drivers.libvirt.connection import Connection
 from compute_agent.drivers.libvirt.events import LibvirtEvents
+from compute_agent.drivers.libvirt.link import Address, KeepAlive
 from compute_agent.drivers.libvirt.nmi import LibvirtNmi
 from compute_agent.drivers.libvirt.servers import LibvirtServers
 
@@ -39,23 +41,35 @@ def create_driver(conf: cfg.ConfigOpts, clock: Clock) -> Driver:
             f"which must be less than call_bound = {group.call_bound:.0f} s"
         )
     events = LibvirtEvents(clock)
-    connection = Connection(
-        group.uri,
-        keepalive,
-        clock,
-        register=events.register,
-        on_lost=events.report_lost,
-        on_back=events.report_back,
-        on_closing=events.silence,
-    )
+    address = Address(group.uri, keepalive)
+    main = Connection(address, clock, register=events.register, on_lost=events.report_lost, on_back=events.report_back)
+    calls = CallConnections(address, main)
     return Driver(
         name=NAME,
-        servers=LibvirtServers(connection, find_pid_file_directory(group.uri)),
+        servers=LibvirtServers(main, find_pid_file_directory(group.uri)),
         call_bound=group.call_bound,
-        nmi=LibvirtNmi(connection),
+        nmi=LibvirtNmi(calls),
         events=events,
-        lifecycle=connection,
+        lifecycle=_LibvirtLifecycle(main, calls, events),
     )
+
+
+class _LibvirtLifecycle(Lifecycle):
+    """All connections together."""
+
+    def __init__(self, main: Connection, calls: CallConnections, events: LibvirtEvents) -> None:
+        self._main = main
+        self._calls = calls
+        self._events = events
+
+    def open(self) -> None:
+        self._main.open()  # first: it starts libvirt's event loop, without which no connection keeps itself alive
+        self._calls.open()
+
+    def close(self) -> None:
+        self._events.silence()
+        self._calls.close()
+        self._main.close()
 
 
 def find_pid_file_directory(uri: str) -> Path | None:

@@ -4,7 +4,7 @@ import libvirt
 
 from compute_agent.contract.models import PowerState
 from compute_agent.drivers.base import BackendUnavailable, Nmi, ServerNotRunning
-from compute_agent.drivers.libvirt.connection import Connection
+from compute_agent.drivers.libvirt.calls import CallConnections
 from compute_agent.drivers.libvirt.errors import translate_injection_error, translate_read_error
 from compute_agent.drivers.libvirt.servers import get_domain
 from compute_agent.drivers.libvirt.states import describe_state, translate_power_state
@@ -21,21 +21,22 @@ class LibvirtNmi(Nmi):
     ``call_bound`` is for.
     """
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, connections: CallConnections) -> None:
+        self._connections = connections
 
     def inject_nmi(self, server: str) -> None:
-        domain = get_domain(self._connection.get(), server)
-        try:
-            _check_state(domain, server)
-            _check_monitor(domain, server)
-        except libvirt.libvirtError as error:
-            raise translate_read_error(error, server) from error
-        # From here on the NMI is perhaps sent. Nothing may come between this line and the call.
-        try:
-            domain.injectNMI()
-        except libvirt.libvirtError as error:
-            raise translate_injection_error(error, server) from error
+        with self._connections.borrow() as connection:
+            domain = get_domain(connection, server)
+            try:
+                _check_state(domain, server)
+                _check_monitor(domain, server)
+            except libvirt.libvirtError as error:
+                raise translate_read_error(error, server) from error
+            # From here on the NMI is perhaps sent. Nothing may come between this line and the call.
+            try:
+                domain.injectNMI()
+            except libvirt.libvirtError as error:
+                raise translate_injection_error(error, server) from error
 
 
 def _check_state(domain: libvirt.virDomain, server: str) -> None:

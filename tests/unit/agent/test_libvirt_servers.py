@@ -1,6 +1,8 @@
 """libvirt's domains as servers, and the NMI: the state is read first, and never is anything sent twice."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +56,7 @@ class FakeDomain:
 
 
 class FakeLink:
-    """A virConnect, and the holder of it that the driver asks."""
+    """A virConnect, and the holders of it that the driver asks."""
 
     def __init__(self, *domains: FakeDomain) -> None:
         self.domains = {domain.server: domain for domain in domains}
@@ -62,6 +64,10 @@ class FakeLink:
 
     def get(self) -> "FakeLink":
         return self
+
+    @contextmanager
+    def borrow(self) -> "Iterator[FakeLink]":
+        yield self
 
     def lookupByUUIDString(self, server: str) -> FakeDomain:
         if self.error is not None:

@@ -1,0 +1,145 @@
+"""A host with a real libvirtd and real QEMU guests, and a libvirt driver on it whose events a test can wait for."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from oslo_config import cfg
+
+from compute_agent.contract.clock import SystemClock
+from compute_agent.drivers.base import Driver, DriverEvent, DriverEventKind
+from compute_agent.drivers.libvirt.driver import create_driver
+from compute_agent.drivers.libvirt.options import GROUP, register_options
+from devstack.guests import Guest
+from devstack.libvirtd import PrivateLibvirtd
+from devstack.real_parts import list_missing_parts, may_skip_real_tests
+
+KEEPALIVE_INTERVAL, KEEPALIVE_COUNT = 1, 3
+SECONDS_TO_NOTICE = KEEPALIVE_INTERVAL * (KEEPALIVE_COUNT + 1)
+
+
+def require_real_parts() -> None:
+    """Skip on a laptop that lacks them; fail in CI, where a skipped proof would pass for one."""
+    missing = list_missing_parts()
+    if missing:
+        report = f"missing: {', '.join(missing)}"
+        if may_skip_real_tests():
+            pytest.skip(report)
+        pytest.fail(report)
+
+
+class EventLog:
+    """What the driver reported, in order; a test waits for what must come."""
+
+    def __init__(self) -> None:
+        self._arrived = threading.Condition()
+        self._events: list[DriverEvent] = []
+
+    def __call__(self, event: DriverEvent) -> None:
+        with self._arrived:
+            self._events.append(event)
+            self._arrived.notify_all()
+
+    def wait_for(
+        self, kind: DriverEventKind, server: str | None = None, *, since: datetime | None = None, timeout: float = 10.0
+    ) -> DriverEvent:
+        """The first such event at or after ``since``; fails the test when none came in time."""
+        with self._arrived:
+            if not self._arrived.wait_for(lambda: self._find(kind, server, since), timeout):
+                pytest.fail(f"no event {kind} of {server} within {timeout} s, but {self._events}")
+            found = self._find(kind, server, since)
+            assert found is not None
+            return found
+
+    def list_kinds(self, server: str | None) -> list[DriverEventKind]:
+        with self._arrived:
+            return [event.kind for event in self._events if event.server == server]
+
+    def _find(self, kind: DriverEventKind, server: str | None, since: datetime | None) -> DriverEvent | None:
+        wanted = (e for e in self._events if e.kind is kind and e.server == server and (since is None or e.occurred_at >= since))
+        return next(wanted, None)
+
+
+class LibvirtHost:
+    """One private libvirtd, its guests, and drivers on it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.libvirtd = PrivateLibvirtd(directory)
+        self._guests = directory / "guests"
+
+    def define(self, kind: str, **options: str) -> Guest:
+        guest = Guest(kind=kind, directory=self._guests, **options)
+        guest.define(self.libvirtd.uri)
+        return guest
+
+    def boot(self, kind: str, **options: str) -> Guest:
+        guest = self.define(kind, **options)
+        guest.start()
+        guest.wait_ready()
+        return guest
+
+    def get_guest_pid(self, guest: Guest) -> int:
+        """The guest's QEMU process."""
+        run = self.libvirtd.socket.parent / ("qemu" if self.libvirtd.is_system else "qemu/run")
+        return int((run / f"{guest.name}.pid").read_text())
+
+    @contextmanager
+    def frozen_guest(self, guest: Guest) -> Iterator[None]:
+        """Its QEMU process answers nobody, libvirt neither, for the time of a with block."""
+        pid = self.get_guest_pid(guest)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    @contextmanager
+    def driver(self) -> Iterator[tuple[Driver, EventLog]]:
+        """A connected driver and its events."""
+        conf = cfg.ConfigOpts()
+        conf([])
+        register_options(conf)
+        conf.set_override("uri", self.libvirtd.uri, GROUP)
+        conf.set_override("keepalive_interval", KEEPALIVE_INTERVAL, GROUP)
+        conf.set_override("keepalive_count", KEEPALIVE_COUNT, GROUP)
+        driver = create_driver(conf, SystemClock())
+        assert driver.events is not None
+        assert driver.lifecycle is not None
+        events = EventLog()
+        driver.events.subscribe(events)
+        driver.lifecycle.open()
+        try:
+            events.wait_for(DriverEventKind.BACKEND_BACK)
+            yield driver, events
+        finally:
+            driver.lifecycle.close()
+
+
+@contextmanager
+def started_libvirt_host(directory: Path) -> Iterator[LibvirtHost]:
+    """The host, running; every guest of it is gone afterwards."""
+    require_real_parts()
+    host = LibvirtHost(directory)
+    try:
+        host.libvirtd.start()
+        yield host
+    finally:
+        host.libvirtd.end()
+
+
+def get_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """The block must end within so many seconds."""
+    began = time.monotonic()
+    yield
+    assert time.monotonic() - began <= seconds
