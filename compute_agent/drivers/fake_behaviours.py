@@ -1,0 +1,81 @@
+"""How a fake server's next injections go wrong, or slow, or late: what a test or a load test asks of :class:`FakeHypervisor`.
+
+A behaviour is called in place of one injection, with the function that delivers the NMI; whether and when it calls that, and
+what it raises, is the whole difference between the ways in which a real backend fails.
+"""
+
+import threading
+from collections.abc import Callable
+
+from compute_agent.drivers.base import NothingSent, OutcomeUnknown
+
+Deliver = Callable[[], None]
+Behaviour = Callable[[Deliver], None]
+
+
+def refuse(error: NothingSent) -> Behaviour:
+    """The backend says no: nothing is delivered."""
+
+    def behave(deliver: Deliver) -> None:
+        raise error
+
+    return behave
+
+
+def lose_answer(reason: str = "no answer came") -> Behaviour:
+    """Delivered, but the answer never comes."""
+
+    def behave(deliver: Deliver) -> None:
+        deliver()
+        raise OutcomeUnknown(None, reason)
+
+    return behave
+
+
+def lose_request(reason: str = "no answer came") -> Behaviour:
+    """Not delivered, and the driver cannot know it."""
+
+    def behave(deliver: Deliver) -> None:
+        raise OutcomeUnknown(None, reason)
+
+    return behave
+
+
+def break_down(error: Exception, *, delivered: bool = False) -> Behaviour:
+    """Fail with an exception that no driver declares."""
+
+    def behave(deliver: Deliver) -> None:
+        if delivered:
+            deliver()
+        raise error
+
+    return behave
+
+
+def answer_late(pass_time: Callable[[], None]) -> Behaviour:
+    """Delivered at once; the answer comes after ``pass_time`` returned (it moves a test's clock, say)."""
+
+    def behave(deliver: Deliver) -> None:
+        deliver()
+        pass_time()
+
+    return behave
+
+
+class Hang:
+    """Neither delivered nor answered until :meth:`release`; then both, or ``error`` instead."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.entered = threading.Event()
+        self._released = threading.Event()
+        self._error = error
+
+    def release(self) -> None:
+        self._released.set()
+
+    def __call__(self, deliver: Deliver) -> None:
+        self.entered.set()
+        self._released.wait()
+        if self._error is not None:
+            raise self._error
+        deliver()

@@ -1,0 +1,168 @@
+"""The agent's RPC endpoint: read, refuse, journal, queue. It knows no hypervisor word and never waits for one.
+
+oslo.messaging has acknowledged a message before it comes here, so nothing is promised until the journal has it; a cast that is lost
+on the way is cast again by the gateway. That makes duplicates ordinary: the same action is taken up once, and one that has ended has its
+ending published again under the same message id.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pydantic
+from pydantic import TypeAdapter
+
+from compute_agent.action_queue import ActionQueue
+from compute_agent.actions import make_result
+from compute_agent.contract.clock import Clock
+from compute_agent.contract.errors import Code
+from compute_agent.contract.models import ActionId, ActionKind, ActionRequest, ActionResult, DecidedBy, EventRange, PingReply, ServerId
+from compute_agent.contract.notifications import Severity
+from compute_agent.contract.transport import oslo_messaging
+from compute_agent.contract.versions import RELEASE, RPC_API_VERSION
+from compute_agent.journal import ActionState, Journal, JournalTransaction
+
+LOG = logging.getLogger(__name__)
+
+_ACTION_ID: TypeAdapter[str] = TypeAdapter(ActionId)
+_SERVER_ID: TypeAdapter[str] = TypeAdapter(ServerId)
+
+
+class Endpoint:
+    """One method per RPC verb; called from the RPC server's threads, several at once.
+
+    :param on_resend: told which range of events the gateway misses
+    :param on_report_inventory: told that the gateway wants a full inventory
+    :param on_ended: told the id of an action whose ending was committed here (a refusal)
+    """
+
+    target = oslo_messaging.Target(version=RPC_API_VERSION)
+
+    def __init__(
+        self,
+        journal: Journal,
+        queue: ActionQueue,
+        clock: Clock,
+        host: str,
+        *,
+        on_resend: Callable[[EventRange], None],
+        on_report_inventory: Callable[[], None],
+        on_ended: Callable[[str], None] = lambda action_id: None,
+    ) -> None:
+        self._journal = journal
+        self._queue = queue
+        self._clock = clock
+        self._host = host
+        self._on_resend = on_resend
+        self._on_report_inventory = on_report_inventory
+        self._on_ended = on_ended
+
+    def trigger_crash_dump(self, ctxt: Mapping[str, Any], action: Any) -> None:
+        """Cast. Takes up one crash dump, or says in the outbox why not.
+
+        :raises JournalUnusable: nothing was taken up; the gateway casts again.
+        """
+        try:
+            request = ActionRequest.from_wire(action)
+        except pydantic.ValidationError as error:
+            self._refuse_unreadable(action, ActionKind.TRIGGER_CRASH_DUMP, error)
+            return
+        self._take_up(request)
+
+    def resend_events(self, ctxt: Mapping[str, Any], events: Any) -> None:
+        """Cast. Publish a range of the outbox again."""
+        try:
+            missing = EventRange.from_wire(events)
+        except pydantic.ValidationError as error:
+            LOG.warning("host %s: unreadable resend_events refused: %s", self._host, _describe(error))
+            return
+        self._on_resend(missing)
+
+    def report_inventory(self, ctxt: Mapping[str, Any]) -> None:
+        """Cast. Send a heartbeat with the full inventory now."""
+        self._on_report_inventory()
+
+    def ping(self, ctxt: Mapping[str, Any]) -> dict[str, Any]:
+        """Call. Who answers here."""
+        reply = PingReply(
+            host=self._host,
+            release=RELEASE,
+            rpc_version=RPC_API_VERSION,
+            journal_id=self._journal.journal_id,
+            incarnation=self._journal.incarnation,
+        )
+        return reply.to_wire()
+
+    def _take_up(self, request: ActionRequest) -> None:
+        with self._journal.transaction("action.received") as transaction:
+            known = transaction.find_action(request.id)
+            if known is not None and known.request.fingerprint() != request.fingerprint():
+                self._append_conflict(transaction, request, "another request came under the id of an action that is known here")
+                return
+            if known is not None and known.state is ActionState.ENDED:
+                transaction.resend_ending(request.id)
+                return
+            if known is None and transaction.resend_ending(request.id):
+                return  # refused as unreadable before: that ending holds, whatever comes under its id now
+            if known is None:
+                transaction.add_action(request, self._clock.now())
+            refusal = self._find_refusal(request) if known is None else None
+            if refusal is not None:
+                transaction.end_action(request.id, refusal, self._clock.now())
+        if refusal is not None:
+            self._log(request, f"refused {refusal.ending}: {refusal.code}: {refusal.reason}")
+            self._on_ended(request.id)
+            return
+        if known is None:
+            self._log(request, "received")
+        # A duplicate as well: should the queue have lost it, the journal still lets it run only once.
+        self._queue.add(request.server, request.id)
+
+    def _find_refusal(self, request: ActionRequest) -> ActionResult | None:
+        if request.host != self._host:
+            return make_result(Code.INVALID_REQUEST, f"The request names host {request.host} and came to {self._host}; nothing was sent.")
+        if request.journal_id != self._journal.journal_id:
+            return make_result(Code.JOURNAL_LOST)
+        return None
+
+    def _refuse_unreadable(self, action: Any, kind: ActionKind, error: pydantic.ValidationError) -> None:
+        problem = _describe(error)
+        body = action if isinstance(action, Mapping) else {}
+        action_id = _find_valid(_ACTION_ID, body.get("id"))
+        if action_id is None:
+            LOG.warning("host %s: unreadable action without a readable id refused: %s", self._host, problem)
+            return
+        self._end_unread(action_id, kind, _find_valid(_SERVER_ID, body.get("server")), problem)
+
+    def _end_unread(self, action_id: str, kind: ActionKind, server: str | None, problem: str) -> None:
+        """End an action that cannot be journalled as a row: only its ending is kept, in the outbox."""
+        now = self._clock.now()
+        with self._journal.transaction("action.ended") as transaction:
+            if transaction.find_action(action_id) is not None:
+                body = {"action_id": action_id, "kind": kind, "reason": f"an unreadable request came under a known id: {problem}"}
+                transaction.append_event("action.id_conflict", server=server, occurred_at=now, body=body)
+            elif not transaction.resend_ending(action_id):
+                result = make_result(Code.INVALID_REQUEST, f"The agent could not read the request ({problem}); nothing was sent.")
+                body = {"action_id": action_id, "kind": kind, **result.model_dump(), "decided_by": DecidedBy.AGENT}
+                transaction.append_event("action.ended", server=server, occurred_at=now, body=body, severity=Severity.WARN)
+        LOG.warning("action %s server %s host %s: unreadable request refused: %s", action_id, server, self._host, problem)
+
+    def _append_conflict(self, transaction: JournalTransaction, request: ActionRequest, reason: str) -> None:
+        body = {"action_id": request.id, "kind": request.kind, "reason": reason}
+        transaction.append_event("action.id_conflict", server=request.server, occurred_at=self._clock.now(), body=body)
+        LOG.error("action %s server %s host %s: refused: %s", request.id, request.server, self._host, reason)
+
+    def _log(self, request: ActionRequest, what: str) -> None:
+        LOG.info("action %s server %s host %s: %s", request.id, request.server, self._host, what)
+
+
+def _find_valid(adapter: TypeAdapter[str], value: object) -> str | None:
+    try:
+        return adapter.validate_python(value)
+    except pydantic.ValidationError:
+        return None
+
+
+def _describe(error: pydantic.ValidationError) -> str:
+    """Which fields are wrong and how, without echoing what was sent."""
+    return "; ".join(f"{'.'.join(map(str, item['loc'])) or 'body'}: {item['msg']}" for item in error.errors(include_url=False))
