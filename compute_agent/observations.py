@@ -1,0 +1,156 @@
+"""What a driver's event means for a server's state and for an open observation, and the sentences that people read.
+
+Pure tables and functions: ``observer`` applies them.
+"""
+
+from dataclasses import dataclass
+
+from compute_agent.contract.models import Observation, PowerState
+from compute_agent.drivers.base import DriverEventKind
+
+GUIDE = "doc/guest-setup.rst"
+
+EVENT_TYPE_OF_KIND: dict[DriverEventKind, str] = {
+    DriverEventKind.STARTED: "server.started",
+    DriverEventKind.STOPPED: "server.stopped",
+    DriverEventKind.PAUSED: "server.paused",
+    DriverEventKind.RESUMED: "server.resumed",
+    DriverEventKind.SUSPENDED: "server.suspended",
+    DriverEventKind.REBOOTED: "server.rebooted",
+    DriverEventKind.PANICKED: "server.panicked",
+    DriverEventKind.CRASH_KERNEL_STARTED: "server.crash_kernel_started",
+}
+
+_STATE_AFTER: dict[DriverEventKind, PowerState] = {
+    DriverEventKind.STARTED: PowerState.RUNNING,
+    DriverEventKind.STOPPED: PowerState.SHUTDOWN,
+    DriverEventKind.PAUSED: PowerState.PAUSED,
+    DriverEventKind.RESUMED: PowerState.RUNNING,
+    DriverEventKind.SUSPENDED: PowerState.SUSPENDED,
+    DriverEventKind.PANICKED: PowerState.CRASHED,
+}
+
+ENDS_HOLDOFF = frozenset({DriverEventKind.STARTED, DriverEventKind.STOPPED, DriverEventKind.REBOOTED})
+"""After these no earlier dump can still be running in the guest."""
+
+EXPLAINED_BY_SIGNAL = frozenset(
+    {DriverEventKind.PANICKED, DriverEventKind.CRASH_KERNEL_STARTED, DriverEventKind.REBOOTED, DriverEventKind.STOPPED}
+)
+"""What a crash dump signal may lead to: such an event names the signal's action."""
+
+
+def find_state_after(kind: DriverEventKind, before: PowerState) -> PowerState:
+    """The server's state once the event has happened. A reboot changes it only for a crashed one: a paused one stays paused."""
+    if kind is DriverEventKind.REBOOTED and before is PowerState.CRASHED:
+        return PowerState.RUNNING
+    return _STATE_AFTER.get(kind, before)
+
+
+def find_event_type(before: PowerState, after: PowerState, restarted: bool) -> str:
+    """The event that tells of a change which nobody saw happen."""
+    if after is PowerState.RUNNING:
+        return "server.resumed" if before in (PowerState.PAUSED, PowerState.SUSPENDED) and not restarted else "server.started"
+    return {
+        PowerState.PAUSED: "server.paused",
+        PowerState.SUSPENDED: "server.suspended",
+        PowerState.CRASHED: "server.panicked",
+    }.get(after, "server.stopped")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """An observation to record."""
+
+    observation: Observation
+    final: bool
+    text: str
+
+
+_PANICKED = Finding(Observation.GUEST_PANICKED, True, "The guest panicked after the NMI, as its pvpanic device reported.")
+_CRASH_KERNEL = Finding(
+    Observation.CRASH_KERNEL_STARTED,
+    False,
+    "The guest panicked after the NMI and its crash kernel started; it is probably writing its dump. Do not trigger again: a second NMI "
+    "can ruin it. The reboot at its end is reported too.",
+)
+_REBOOTED = Finding(
+    Observation.GUEST_REBOOTED,
+    True,
+    "The guest rebooted after the NMI, as one does after kdump has written its dump or after panic=SECONDS. Look for the dump in the "
+    f"guest. {GUIDE} says what each set-up shows.",
+)
+_STOPPED = Finding(Observation.GUEST_STOPPED, True, "The server stopped after the NMI.")
+_MOVED = Finding(
+    Observation.NOT_OBSERVED, True, "The server moved to another host after the NMI; what the guest did there was not connected to it."
+)
+LEFT = Finding(
+    Observation.NOT_OBSERVED, True, "The server left this host after the NMI, while its agent or hypervisor connection was away."
+)
+PANICKED_LATE = Finding(
+    Observation.GUEST_PANICKED,
+    True,
+    "The server was found crashed after the NMI; it panicked while its host's agent or hypervisor connection was away.",
+)
+STOPPED_LATE = Finding(
+    Observation.GUEST_STOPPED,
+    True,
+    "The server was found stopped, or started anew, after the NMI; that happened while its host's agent or hypervisor connection was away.",
+)
+PENDING_TOO_LONG = Finding(
+    Observation.NOT_OBSERVED,
+    True,
+    "The server stayed paused for a day after the NMI was handed over. The NMI still fires when it resumes, and nobody watches any more.",
+)
+
+_FINDING_OF_KIND: dict[DriverEventKind, Finding] = {
+    DriverEventKind.PANICKED: _PANICKED,
+    DriverEventKind.CRASH_KERNEL_STARTED: _CRASH_KERNEL,
+    DriverEventKind.REBOOTED: _REBOOTED,
+    DriverEventKind.STOPPED: _STOPPED,
+    # Its stop was missed; a running server cannot start.
+    DriverEventKind.STARTED: STOPPED_LATE,
+    DriverEventKind.MIGRATED_AWAY: _MOVED,
+    DriverEventKind.UNDEFINED: LEFT,
+}
+
+
+def find_finding(kind: DriverEventKind) -> Finding | None:
+    """What an event after a signal says of the guest; None: nothing."""
+    return _FINDING_OF_KIND.get(kind)
+
+
+def describe_silence(seconds: float) -> Finding:
+    """Nothing was seen for a while, and it is too early to say more."""
+    return Finding(
+        Observation.NOTHING_SEEN_YET,
+        False,
+        f"Nothing was seen of the guest for {seconds:.0f} s after the NMI. A guest that is writing its dump looks exactly like this; do "
+        f"not trigger again. If it stays like this, the guest may ignore NMIs: {GUIDE} says how to set it up.",
+    )
+
+
+def describe_end_of_watch(last: Observation | None, *, interrupted: bool, watched_for: float) -> Finding:
+    """The last word when the time for observing is over.
+
+    :param interrupted: the agent or the hypervisor connection was away meanwhile, or the driver reports no events
+    """
+    minutes = f"{watched_for / 60:.0f} min"
+    if last is Observation.CRASH_KERNEL_STARTED:
+        return Finding(
+            last,
+            True,
+            f"The guest's crash kernel started and no reboot followed within {minutes}: the dump may have failed or still be running.",
+        )
+    if interrupted:
+        return Finding(
+            Observation.NOT_OBSERVED,
+            True,
+            "The guest was not watched all the time after the NMI (its host's agent or hypervisor connection was away): it may have "
+            f"panicked or rebooted unseen. Look into the guest; {GUIDE} says where.",
+        )
+    return Finding(
+        Observation.NOTHING_SEEN,
+        True,
+        f"Nothing was seen of the guest within {minutes} after the NMI. It probably ignores NMIs, or panicked without a pvpanic device "
+        f"and without rebooting: {GUIDE} says how to set it up.",
+    )

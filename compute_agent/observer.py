@@ -1,0 +1,370 @@
+"""What happens to servers: driver events become journal rows, and what followed a crash dump signal becomes its observation.
+
+Everything is written in one transaction per event: the server's state, its ``server.*`` event, the observation, the end of a hold-off.
+Timers count from the times in the journal, so an observation goes on after a restart of the agent. What happened while nobody was
+watching is found by comparing states (:meth:`Observer.reconcile`); what cannot be found that way ends as ``not_observed``, never
+as ``nothing_seen``.
+"""
+
+import logging
+import queue
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from compute_agent.contract.clock import Clock
+from compute_agent.contract.models import Departure, Observation, PowerState, Server
+from compute_agent.drivers.base import BackendUnavailable, Driver, DriverEvent, DriverEventKind, DriverServer, ServerNotFound
+from compute_agent.journal import ActionState, Journal, JournalledAction, JournalTransaction
+from compute_agent.observations import (
+    ENDS_HOLDOFF,
+    EVENT_TYPE_OF_KIND,
+    EXPLAINED_BY_SIGNAL,
+    LEFT,
+    PANICKED_LATE,
+    PENDING_TOO_LONG,
+    STOPPED_LATE,
+    Finding,
+    describe_end_of_watch,
+    describe_silence,
+    find_event_type,
+    find_finding,
+    find_state_after,
+)
+from compute_agent.survey import StateChange, Survey, compare, describe, find_arrival
+
+LOG = logging.getLogger(__name__)
+
+REBOOT_WINDOW = timedelta(seconds=2)
+"""One reboot of a guest gives 2 to 6 events within 130 ms (measured with libvirt)."""
+PENDING_LIMIT = 86_400.0
+"""Seconds that an NMI which waits for a paused server to resume is watched."""
+_RETRY_INTERVAL = 5.0
+_LOOKED_UP = frozenset({DriverEventKind.DEFINED, DriverEventKind.UNDEFINED, DriverEventKind.STARTED})
+
+
+@dataclass(frozen=True)
+class _Look:
+    """The driver's view of one server, if it was asked and answered; ``seen`` None with ``answered``: there is none."""
+
+    seen: DriverServer | None = None
+    answered: bool = False
+
+
+class Observer:
+    """Takes driver events from any thread; everything else runs on one thread, step by step.
+
+    :param first_look: seconds of silence after a signal until ``nothing_seen_yet`` is said
+    :param limit: seconds after a signal until the observation gets its last word
+    :param on_state_change: called after a commit that changed a server, to send a heartbeat early; it must only wake
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        driver: Driver,
+        clock: Clock,
+        *,
+        default_project: str = "demo",
+        first_look: float = 60.0,
+        limit: float = 1800.0,
+        on_state_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._journal = journal
+        self._driver = driver
+        self._clock = clock
+        self._default_project = default_project
+        self._first_look = first_look
+        self._limit = limit
+        self._on_state_change = on_state_change
+        self._events: queue.SimpleQueue[DriverEvent | frozenset[str]] = queue.SimpleQueue()
+        self._last_reboot: dict[str, datetime] = {}
+        self._interrupted: set[str] = set()
+        self._resumed_at: dict[str, datetime] = {}
+        # Until the first comparison nobody knows what happened before this start.
+        self._is_blind = True
+        self._retry_at: float | None = None
+
+    def enqueue(self, event: DriverEvent) -> None:
+        """The driver's listener: never blocks, never raises, from any thread."""
+        self._events.put(event)
+
+    def enqueue_comparison(self, servers: frozenset[str]) -> None:
+        """Ask for :meth:`reconcile` of these servers on the observer's own thread; from any thread."""
+        self._events.put(servers)
+
+    def step(self, timeout: float) -> bool:
+        """Take one event, waiting ``timeout`` seconds for it at most; False when there was none.
+
+        :raises JournalUnusable: nothing can be recorded any more.
+        """
+        try:
+            event = self._events.get(timeout=timeout) if timeout > 0 else self._events.get_nowait()
+        except queue.Empty:
+            return False
+        if isinstance(event, DriverEvent):
+            self._take(event)
+        else:
+            self.reconcile(event)
+        return True
+
+    def action_ended(self, action_id: str) -> None:
+        """An action has its ending: a server that resumed while it was being signalled has nothing to wait for."""
+        with self._journal.transaction("observation") as transaction:
+            action = transaction.find_action(action_id)
+            if action is None or action.observation is not Observation.PENDING_UNTIL_RESUME:
+                return
+            known = transaction.list_known_servers().get(action.request.server)
+        if known is not None and known.server.power_state is PowerState.RUNNING:
+            self._resumed_at.setdefault(action_id, self._clock.now())
+
+    def check_timers(self) -> None:
+        """Say what the passing of time says: nothing seen yet, nothing seen, not observed."""
+        if self._retry_at is not None and self._clock.monotonic() >= self._retry_at:
+            self.reconcile()
+        with self._journal.transaction("observation") as transaction:
+            now = self._clock.now()
+            for action in transaction.list_awaiting_observation():
+                finding = self._find_word_of_time(action, now) if action.state is ActionState.ENDED else None
+                if finding is not None:
+                    self._record(transaction, action, finding, now)
+
+    def reconcile(self, servers: frozenset[str] | None = None) -> bool:
+        """Compare the driver's list with the known servers, tell what happened unseen, conclude or mark open observations.
+
+        :param servers: believe that events were missed for these only; None: nobody was watching, for all
+        :returns: False when the driver could not be read; it is then tried again by :meth:`check_timers`.
+        """
+        read_at = self._clock.now()
+        try:
+            listed = self._driver.servers.list_servers()
+        except BackendUnavailable as error:
+            self._retry_at = self._clock.monotonic() + _RETRY_INTERVAL
+            LOG.warning("host %s: servers cannot be read: %s", self._journal.host, error)
+            return False
+        with self._journal.transaction("server.state") as transaction:
+            survey = compare(transaction, listed, read_at=read_at, default_project=self._default_project)
+            if servers is not None:
+                survey = survey.only(servers)
+            self._apply(transaction, survey, read_at)
+            restarted = {change.after.id for change in survey.changed if change.restarted}
+            known = {server: entry.server for server, entry in transaction.list_known_servers().items()}
+            for action in transaction.list_awaiting_observation():
+                if servers is None or action.request.server in servers:
+                    self._conclude(transaction, action, known.get(action.request.server), restarted, read_at)
+        if servers is None:
+            self._is_blind = False
+            self._retry_at = None
+        self._on_state_change()
+        return True
+
+    # One event
+
+    def _take(self, event: DriverEvent) -> None:
+        if event.kind is DriverEventKind.BACKEND_LOST:
+            self._is_blind = True
+            LOG.warning("host %s: hypervisor connection lost: %s", self._journal.host, event.reason)
+            self._on_state_change()
+        elif event.kind is DriverEventKind.BACKEND_BACK:
+            LOG.info("host %s: hypervisor connection is there: %s", self._journal.host, event.reason)
+            self.reconcile()
+        elif event.server is not None and not self._is_echo(event, event.server):
+            self._take_server_event(event, event.server)
+
+    def _is_echo(self, event: DriverEvent, server: str) -> bool:
+        if event.kind is not DriverEventKind.REBOOTED:
+            return False
+        last = self._last_reboot.get(server)
+        self._last_reboot[server] = event.occurred_at
+        return last is not None and event.occurred_at - last < REBOOT_WINDOW
+
+    def _take_server_event(self, event: DriverEvent, server: str) -> None:
+        with self._journal.transaction("server.lookup") as transaction:
+            is_known = server in transaction.list_known_servers()
+        look = self._look_up(server) if event.kind in _LOOKED_UP or not is_known else _Look()
+        with self._journal.transaction("server.state") as transaction:
+            entry = transaction.list_known_servers().get(server)
+            before = None if entry is None else entry.server
+            if event.kind in (DriverEventKind.UNDEFINED, DriverEventKind.MIGRATED_AWAY):
+                self._remove(transaction, event, before, look)
+            elif before is None:
+                self._add(transaction, event, look.seen)
+            else:
+                self._change(transaction, event, before, look.seen)
+            for action in transaction.list_awaiting_observation(server):
+                self._observe_event(transaction, action, event, left=server not in transaction.list_known_servers())
+        self._on_state_change()
+
+    def _look_up(self, server: str) -> _Look:
+        try:
+            return _Look(self._driver.servers.get_server(server), answered=True)
+        except ServerNotFound:
+            return _Look(answered=True)
+        except BackendUnavailable as error:
+            LOG.warning("server %s on host %s cannot be read, comparing again later: %s", server, self._journal.host, error)
+            self._retry_at = self._clock.monotonic() + _RETRY_INTERVAL
+            return _Look()
+
+    def _remove(self, transaction: JournalTransaction, event: DriverEvent, before: Server | None, look: _Look) -> None:
+        if before is None:
+            return
+        is_migrated = event.kind is DriverEventKind.MIGRATED_AWAY
+        if not is_migrated and (not look.answered or (look.seen is not None and not look.seen.persistent)):
+            return  # not known, or it lost its definition only and runs on until it stops
+        departure = Departure.MIGRATED if is_migrated else Departure.UNDEFINED
+        transaction.remove_known_server(before.id, departure, event.occurred_at)
+        LOG.info("server %s left host %s: %s", before.id, self._journal.host, departure)
+        if look.seen is not None and not is_migrated:
+            self._add(transaction, event, look.seen)  # defined again meanwhile: another life of the same UUID
+
+    def _add(self, transaction: JournalTransaction, event: DriverEvent, seen: DriverServer | None) -> None:
+        server = None
+        if seen is not None:
+            server = find_arrival(transaction, seen, at=event.occurred_at, default_project=self._default_project)
+        if server is None:
+            LOG.debug("event %s of server %s, which is not on host %s", event.kind, event.server, self._journal.host)
+            return
+        transaction.put_known_server(server)
+        LOG.info("server %s is new on host %s: %s, generation %d", server.id, self._journal.host, server.power_state, server.generation)
+        if event.kind in EVENT_TYPE_OF_KIND:
+            self._append_state(transaction, event, server)
+
+    def _change(self, transaction: JournalTransaction, event: DriverEvent, before: Server, seen: DriverServer | None) -> None:
+        after = before
+        if seen is not None:
+            after = describe(
+                seen,
+                generation=before.generation,
+                created_at=before.created_at,
+                state_at=before.state_at,
+                default_project=self._default_project,
+            )
+        if event.kind not in EVENT_TYPE_OF_KIND:
+            transaction.put_known_server(after.model_copy(update={"power_state": before.power_state, "state_reason": before.state_reason}))
+            return
+        state = find_state_after(event.kind, before.power_state)
+        is_old = event.occurred_at < before.state_at
+        if is_old and state is before.power_state and event.kind not in (DriverEventKind.REBOOTED, DriverEventKind.CRASH_KERNEL_STARTED):
+            return  # a comparison of states has told it already
+        update = {"power_state": state, "state_reason": event.reason, "state_at": event.occurred_at}
+        if event.kind is DriverEventKind.STOPPED:
+            update["started_at"] = None
+        after = after.model_copy(update=update)
+        if not is_old:
+            transaction.put_known_server(after)
+        self._append_state(transaction, event, after)
+        if event.kind in ENDS_HOLDOFF:
+            transaction.clear_signal(after.id, event.occurred_at)
+
+    def _append_state(self, transaction: JournalTransaction, event: DriverEvent, after: Server) -> None:
+        action_id = self._find_cause(transaction, after.id, event.occurred_at) if event.kind in EXPLAINED_BY_SIGNAL else None
+        body = {"power_state": after.power_state, "reason": event.reason, "action_id": action_id}
+        transaction.append_event(EVENT_TYPE_OF_KIND[event.kind], server=after.id, occurred_at=event.occurred_at, body=body)
+        LOG.info(
+            "server %s on host %s: %s (%s), now %s, action %s",
+            *(after.id, self._journal.host, event.kind, event.reason, after.power_state, action_id or "none"),
+        )
+
+    def _find_cause(self, transaction: JournalTransaction, server: str, at: datetime) -> str | None:
+        """The action whose signal may have led to what happened at ``at``."""
+        signal = transaction.find_signal(server)
+        if signal is None or signal.cleared or at - signal.at > timedelta(seconds=self._limit):
+            return None
+        action = transaction.find_action(signal.action_id)
+        # The panic comes milliseconds after the NMI, often before the driver's call has returned: not signal.at is the lower bound.
+        begun = signal.at if action is None or action.started_at is None else action.started_at
+        return signal.action_id if at >= begun else None
+
+    def _observe_event(self, transaction: JournalTransaction, action: JournalledAction, event: DriverEvent, *, left: bool) -> None:
+        if event.occurred_at < _find_begin(action):
+            return
+        if event.kind is DriverEventKind.RESUMED and action.observation is Observation.PENDING_UNTIL_RESUME:
+            self._resumed_at[action.request.id] = event.occurred_at
+        finding = find_finding(event.kind)
+        if finding is not None and (left or event.kind is not DriverEventKind.UNDEFINED):
+            self._record(transaction, action, finding, event.occurred_at)
+
+    # After a gap
+
+    def _apply(self, transaction: JournalTransaction, survey: Survey, at: datetime) -> None:
+        for server in (*survey.arrived, *survey.altered):
+            transaction.put_known_server(server)
+        for server in survey.arrived:
+            LOG.info("server %s is new on host %s: %s, generation %d", server.id, self._journal.host, server.power_state, server.generation)
+        for change in survey.changed:
+            self._append_late(transaction, change, at)
+            transaction.put_known_server(change.after)
+            if change.restarted or change.after.power_state is PowerState.SHUTDOWN:
+                transaction.clear_signal(change.after.id, at)
+        for server in survey.gone:
+            transaction.remove_known_server(server.id, Departure.GONE, at)
+            LOG.info("server %s left host %s unseen", server.id, self._journal.host)
+
+    def _append_late(self, transaction: JournalTransaction, change: StateChange, at: datetime) -> None:
+        before, after = change.before.power_state, change.after.power_state
+        event_type = find_event_type(before, after, change.restarted)
+        action_id = None
+        if after in (PowerState.CRASHED, PowerState.SHUTDOWN) or change.restarted:
+            action_id = self._find_cause(transaction, change.after.id, at)
+        reason = change.after.state_reason or f"found {after}"
+        body = {"power_state": after, "reason": reason, "observed_late": True, "action_id": action_id}
+        transaction.append_event(event_type, server=change.after.id, occurred_at=at, body=body)
+        LOG.info(
+            "server %s on host %s: found %s, was %s, nobody saw it change, action %s",
+            *(change.after.id, self._journal.host, after, before, action_id or "none"),
+        )
+
+    def _conclude(
+        self, transaction: JournalTransaction, action: JournalledAction, server: Server | None, restarted: set[str], at: datetime
+    ) -> None:
+        """What the state of now says about an observation that nobody watched."""
+        if at < _find_begin(action):
+            return  # the list is older than the signal
+        if server is None:
+            self._record(transaction, action, LEFT, at)
+        elif server.power_state is PowerState.CRASHED:
+            self._record(transaction, action, PANICKED_LATE, at)
+        elif server.power_state is PowerState.SHUTDOWN or server.id in restarted:
+            self._record(transaction, action, STOPPED_LATE, at)
+        else:
+            self._interrupted.add(action.request.id)
+            if action.observation is Observation.PENDING_UNTIL_RESUME and server.power_state is PowerState.RUNNING:
+                self._resumed_at.setdefault(action.request.id, at)
+
+    # Time
+
+    def _find_word_of_time(self, action: JournalledAction, now: datetime) -> Finding | None:
+        since = action.signalled_at or _find_begin(action)
+        if action.observation is Observation.PENDING_UNTIL_RESUME:
+            resumed_at = self._resumed_at.get(action.request.id)
+            if resumed_at is None:
+                return PENDING_TOO_LONG if (now - since).total_seconds() >= PENDING_LIMIT else None
+            since = resumed_at
+        elapsed = (now - since).total_seconds()
+        if elapsed >= self._limit:
+            # An action without a start of its own was perhaps begun under another journal: nobody knows when it was signalled.
+            interrupted = (
+                action.request.id in self._interrupted or self._is_blind or self._driver.events is None or action.started_at is None
+            )
+            return describe_end_of_watch(action.observation, interrupted=interrupted, watched_for=self._limit)
+        is_silent = action.observation in (None, Observation.PENDING_UNTIL_RESUME)
+        if elapsed >= self._first_look and is_silent and not self._is_blind:
+            return describe_silence(elapsed)
+        return None
+
+    def _record(self, transaction: JournalTransaction, action: JournalledAction, finding: Finding, at: datetime) -> None:
+        action_id = action.request.id
+        if not transaction.observe(action_id, finding.observation, at, finding.final, finding.text):
+            return
+        if finding.final:
+            self._interrupted.discard(action_id)
+            self._resumed_at.pop(action_id, None)
+        LOG.info(
+            "action %s server %s host %s: observed %s%s",
+            *(action_id, action.request.server, self._journal.host, finding.observation, " (final)" if finding.final else ""),
+        )
+
+
+def _find_begin(action: JournalledAction) -> datetime:
+    """The earliest time at which the signal can have gone out, as far as this journal knows."""
+    return action.started_at or action.ended_at or action.received_at

@@ -1,0 +1,139 @@
+"""The agent's side of publishing: the journal as an outbox, ranges that the gateway asks for again, and heartbeats."""
+
+import logging
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from typing import Protocol
+
+from compute_agent.contract.clock import Clock
+from compute_agent.contract.models import EventRange, Heartbeat
+from compute_agent.contract.notifications import HEARTBEAT_TYPE, Notification, Severity, format_timestamp
+from compute_agent.contract.publisher import ConfirmedPublisher, OutboxEntry, OutboxPump, PublishFailed
+from compute_agent.inventory import Inventory
+from compute_agent.journal import Journal, JournalTransaction
+
+LOG = logging.getLogger(__name__)
+
+
+def make_publisher_id(host: str) -> str:
+    """Who the envelope says that it comes from, in oslo.messaging's form ``service.host``."""
+    return f"compute_agent.{host}"
+
+
+class JournalOutbox:
+    """The journal's outbox as the pump wants it."""
+
+    def __init__(self, journal: Journal, clock: Clock) -> None:
+        self._journal = journal
+        self._clock = clock
+        self._publisher_id = make_publisher_id(journal.host)
+
+    def list_unsent(self, limit: int) -> list[OutboxEntry]:
+        with self._journal.transaction("outbox.read") as transaction:
+            rows = transaction.list_unsent(limit)
+        return [
+            OutboxEntry(
+                row.sequence,
+                Notification(
+                    message_id=row.message_id,
+                    event_type=row.event_type,
+                    publisher_id=self._publisher_id,
+                    severity=row.severity,
+                    timestamp=format_timestamp(row.occurred_at),
+                    payload=row.payload,
+                ),
+            )
+            for row in rows
+        ]
+
+    def mark_sent(self, sequences: Sequence[int]) -> None:
+        with self._journal.transaction("outbox.sent") as transaction:
+            transaction.mark_sent(sequences, self._clock.now())
+
+
+class Reporter:
+    """Sends committed events, in order, until none is left; one thread calls :meth:`step`."""
+
+    def __init__(self, journal: Journal, publisher: ConfirmedPublisher, clock: Clock, *, batch: int = 100) -> None:
+        self._journal = journal
+        self._clock = clock
+        self._pump = OutboxPump(JournalOutbox(journal, clock), publisher, batch=batch)
+
+    def step(self) -> int:
+        """Send one batch; 0: nothing is left.
+
+        :raises PublishFailed: those that the broker confirmed are marked; call again later.
+        """
+        return self._pump.step()
+
+    def resend(self, events: EventRange) -> None:
+        """Send a range again, with the same message ids; what is gone is named by ``events.lost``. From any thread."""
+        with self._journal.transaction("outbox.resend") as transaction:
+            if events.epoch != self._journal.journal_id:
+                LOG.warning("host %s: events %d to %d of another journal are asked for", self._journal.host, events.first, events.last)
+                self._append_lost(transaction, events, events.first, events.last, "the journal that held them is gone")
+                return
+            last = min(events.last, transaction.get_last_sequence())
+            kept = {row.sequence for row in transaction.list_outbox(events.first, last)}
+            transaction.mark_range_unsent(events.first, last)
+            for first, final in _list_runs(sequence for sequence in range(events.first, last + 1) if sequence not in kept):
+                self._append_lost(transaction, events, first, final, "they were sent and their time to be kept is over")
+        LOG.info("host %s: events %d to %d are sent again, as asked", self._journal.host, events.first, last)
+
+    def _append_lost(self, transaction: JournalTransaction, events: EventRange, first: int, last: int, reason: str) -> None:
+        body = {"lost_epoch": events.epoch, "first": first, "last": last, "reason": reason}
+        transaction.append_event("events.lost", server=None, occurred_at=self._clock.now(), body=body)
+
+
+class HeartbeatPublisher(Protocol):
+    """What heartbeats need of a publisher."""
+
+    def publish_heartbeat(self, heartbeat: Notification) -> None: ...
+
+
+class Heartbeats:
+    """Sends what the inventory says; one thread calls :meth:`step`.
+
+    :param on_missed: told of servers whose changes no event told of
+    """
+
+    def __init__(self, inventory: Inventory, publisher: HeartbeatPublisher, *, on_missed: Callable[[frozenset[str]], None]) -> None:
+        self._inventory = inventory
+        self._publisher = publisher
+        self._on_missed = on_missed
+
+    def step(self, *, stopping: bool = False) -> None:
+        """Read the servers, send one heartbeat.
+
+        :raises PublishFailed: it was not sent; the next one carries everything.
+        """
+        missed = frozenset() if stopping else self._inventory.refresh()
+        if missed:
+            self._on_missed(missed)
+        heartbeat = self._inventory.heartbeat(stopping=stopping)
+        try:
+            self._publisher.publish_heartbeat(_wrap(heartbeat))
+        except PublishFailed:
+            self._inventory.request_full()
+            raise
+
+
+def _wrap(heartbeat: Heartbeat) -> Notification:
+    return Notification(
+        message_id=uuid.uuid4().hex,
+        event_type=HEARTBEAT_TYPE,
+        publisher_id=make_publisher_id(heartbeat.host),
+        severity=Severity.INFO,
+        timestamp=format_timestamp(heartbeat.sent_at),
+        payload=heartbeat.to_wire(),
+    )
+
+
+def _list_runs(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """Contiguous runs of ascending numbers, as (first, last)."""
+    runs = []
+    for _, group in groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0]):
+        members = [number for _, number in group]
+        runs.append((members[0], members[-1]))
+    return runs
