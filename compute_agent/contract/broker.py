@@ -98,6 +98,8 @@ class BrokerAddress:
             next(self._urls), ssl=self._tls, heartbeat=HEARTBEAT, connect_timeout=CONNECT_TIMEOUT, transport_options=options
         )
         link: Link = broker.transport.establish_connection()
+        # py-amqp reads on after read_timeout (it takes EAGAIN for an interruption); only the socket's own timeout ends a read.
+        link.sock.settimeout(IO_TIMEOUT)
         return link
 
 

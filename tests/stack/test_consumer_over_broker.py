@@ -1,0 +1,258 @@
+"""The consumer against a real broker: order, acknowledgement after the commit, and both ends going away."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import kombu
+import pytest
+
+from api_gateway.cast_slots import ImmediateCasts
+from api_gateway.consumer import QueueConsumer
+from api_gateway.recorder import Recorder
+from api_gateway.store import Store, StoreBusy, events
+from compute_agent.contract.clock import SystemClock
+from devstack.rabbitmq import PrivateRabbitMQ
+from devstack.services import wait_until
+from tests.stack.broker_events import build_events, count_messages, create_address, create_queue, get_sequence, publish, settle
+
+
+class Notebook:
+    """Takes batches as the recorder does, and can be told to refuse them."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.refuse: Exception | None = None
+        self.changed = threading.Condition()
+
+    def record(self, bodies: Sequence[bytes]) -> None:
+        with self.changed:
+            if self.refuse is not None:
+                raise self.refuse
+            self.batches.append([get_sequence(body) for body in bodies])
+            self.changed.notify_all()
+
+    def try_store(self) -> None:
+        if self.refuse is not None:
+            raise self.refuse
+
+    @property
+    def sequences(self) -> list[int]:
+        return [sequence for batch in self.batches for sequence in batch]
+
+    def wait_for(self, count: int, timeout: float = 30) -> None:
+        with self.changed:
+            assert self.changed.wait_for(lambda: len(self.sequences) >= count, timeout), f"{len(self.sequences)} of {count} came"
+
+
+@contextmanager
+def running(broker: PrivateRabbitMQ, queue: kombu.Queue, notebook: Notebook, batch_size: int = 100) -> Iterator[QueueConsumer]:
+    consumer = QueueConsumer(
+        create_address(broker).open_link, [queue], notebook.record, clock=SystemClock(), try_store=notebook.try_store, batch_size=batch_size
+    )
+    thread = threading.Thread(target=consumer.run)
+    thread.start()
+    try:
+        yield consumer
+    finally:
+        consumer.stop()
+        thread.join(10)
+        assert not thread.is_alive(), "the consumer did not stop"
+
+
+@pytest.fixture
+def queue() -> kombu.Queue:
+    return create_queue("test.recorder")
+
+
+@pytest.fixture
+def notebook() -> Notebook:
+    return Notebook()
+
+
+@pytest.fixture
+def put(broker: PrivateRabbitMQ, queue: kombu.Queue) -> Iterator[Callable[[list[bytes]], None]]:
+    def put(bodies: list[bytes]) -> None:
+        link = create_address(broker).open_link()
+        publish(link, queue, bodies)
+        link.close()
+
+    return put
+
+
+def assert_empty(broker: PrivateRabbitMQ, queue: kombu.Queue) -> None:
+    link = create_address(broker).open_link()
+    wait_until(lambda: count_messages(link, queue) == 0, 10, "everything is acknowledged")
+    link.close()
+
+
+def test_what_waits_comes_in_batches_in_order_and_is_acknowledged(
+    broker: PrivateRabbitMQ, queue: kombu.Queue, notebook: Notebook, put: Callable[[list[bytes]], None]
+) -> None:
+    put(build_events(250))
+    with running(broker, queue, notebook):
+        notebook.wait_for(250)
+    assert notebook.sequences == list(range(1, 251))
+    assert max(len(batch) for batch in notebook.batches) == 100
+    assert_empty(broker, queue)
+
+
+def test_a_store_that_is_away_gets_everything_in_order_when_it_is_back(
+    broker: PrivateRabbitMQ, queue: kombu.Queue, notebook: Notebook, put: Callable[[list[bytes]], None]
+) -> None:
+    put(build_events(30))
+    with running(broker, queue, notebook, batch_size=10) as consumer:
+        notebook.wait_for(30)
+        notebook.refuse = StoreBusy("held by somebody")
+        put(build_events(60, first=31))
+        wait_until(lambda: consumer.listening_since is None, 10, "it stops consuming")
+        notebook.refuse = None
+        notebook.wait_for(90)
+    assert notebook.sequences == list(range(1, 91))
+
+
+def test_a_stopped_consumer_leaves_the_rest_to_the_next_one_in_order(
+    broker: PrivateRabbitMQ, queue: kombu.Queue, notebook: Notebook, put: Callable[[list[bytes]], None]
+) -> None:
+    put(build_events(200))
+    with running(broker, queue, notebook, batch_size=5):
+        notebook.wait_for(5)
+    first_part = len(notebook.sequences)
+    with running(broker, queue, notebook, batch_size=5):
+        notebook.wait_for(200)
+    assert first_part < 200
+    assert notebook.sequences == list(range(1, 201))
+
+
+def test_a_broker_restart_in_the_middle_loses_nothing_and_keeps_the_order(
+    broker: PrivateRabbitMQ, queue: kombu.Queue, notebook: Notebook, put: Callable[[list[bytes]], None]
+) -> None:
+    """What was recorded and not yet acknowledged may come again; whatever comes is in order."""
+    put(build_events(300))
+    settle(broker)
+    with running(broker, queue, notebook, batch_size=3):
+        notebook.wait_for(3)
+        broker.kill()
+        broker.start()
+        put(build_events(50, first=301))
+        wait_until(lambda: set(notebook.sequences) == set(range(1, 351)), 60, "all events are recorded")
+    first_seen = list(dict.fromkeys(notebook.sequences))
+    assert first_seen == list(range(1, 351))
+    assert_empty(broker, queue)
+
+
+def test_a_consumer_starts_before_its_broker(
+    broker: PrivateRabbitMQ, queue: kombu.Queue, notebook: Notebook, put: Callable[[list[bytes]], None]
+) -> None:
+    broker.stop()
+    try:
+        with running(broker, queue, notebook) as consumer:
+            assert consumer.listening_since is None
+            broker.start()
+            put(build_events(3))
+            notebook.wait_for(3)
+            assert consumer.listening_since is not None
+    finally:
+        if not broker.is_running:
+            broker.start()
+
+
+def test_a_frozen_broker_is_noticed_and_left(
+    broker: PrivateRabbitMQ, queue: kombu.Queue, notebook: Notebook, put: Callable[[list[bytes]], None]
+) -> None:
+    """By the AMQP heartbeat, within two of its intervals; the next broker node or the thawed one goes on."""
+    put(build_events(3))
+    with running(broker, queue, notebook) as consumer:
+        notebook.wait_for(3)
+        broker.freeze()
+        try:
+            wait_until(lambda: consumer.listening_since is None, 40, "the consumer notices")
+        finally:
+            broker.thaw()
+        put(build_events(3, first=4))
+        notebook.wait_for(6)
+    assert notebook.sequences == [1, 2, 3, 4, 5, 6]
+
+
+def test_of_two_consumers_one_is_active_and_the_other_takes_over(
+    broker: PrivateRabbitMQ, queue: kombu.Queue, notebook: Notebook, put: Callable[[list[bytes]], None]
+) -> None:
+    waiting = Notebook()
+    put([])
+    with running(broker, queue, notebook) as active:
+        wait_until(lambda: active.listening_since is not None, 10, "the first consumes")
+        put(build_events(1))
+        notebook.wait_for(1)
+        with running(broker, queue, waiting) as other:
+            wait_until(lambda: other.listening_since is not None, 10, "the second waits for its turn")
+            put(build_events(20, first=2))
+            notebook.wait_for(21)
+            active.stop()
+            wait_until(lambda: active.listening_since is None, 10, "the first left")
+            put(build_events(5, first=22))
+            waiting.wait_for(5)
+    assert (notebook.sequences, waiting.sequences) == (list(range(1, 22)), list(range(22, 27)))
+
+
+_KILLED_BEFORE_THE_ACKNOWLEDGEMENT = """
+import os, signal, sys
+from api_gateway.cast_slots import ImmediateCasts
+from api_gateway.consumer import QueueConsumer
+from api_gateway.recorder import Recorder
+from api_gateway.store import Store
+from compute_agent.contract.broker import BrokerAddress
+from compute_agent.contract.clock import SystemClock
+import kombu
+store_url, queue_name = sys.argv[1:]
+store = Store(store_url)
+recorder = Recorder(store, None, SystemClock(), slots=ImmediateCasts())
+def record(bodies):
+    recorder.record(bodies)
+    os.kill(os.getpid(), signal.SIGKILL)
+queue = kombu.Queue(
+    queue_name, durable=True, queue_arguments={"x-queue-type": "quorum", "x-single-active-consumer": True}
+)
+address = BrokerAddress(os.environ["TRANSPORT_URL"], name="killed")
+QueueConsumer(address.open_link, [queue], record, clock=SystemClock(), try_store=lambda: None, batch_size=10).run()
+"""
+
+
+def test_kill_9_between_commit_and_acknowledgement_records_nothing_twice(
+    broker: PrivateRabbitMQ, queue: kombu.Queue, put: Callable[[list[bytes]], None], tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path / 'gateway.sqlite'}"
+    store = Store(url)
+    store.upgrade_schema()
+    put(build_events(40))
+    killed = subprocess.run(
+        [sys.executable, "-c", _KILLED_BEFORE_THE_ACKNOWLEDGEMENT, url, queue.name],
+        env=os.environ | {"TRANSPORT_URL": broker.transport_url},
+        timeout=60,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    with store.read() as c:
+        recorded = len(events.list_events(c))
+    assert 0 < recorded <= 10
+    recorder = Recorder(store, None, SystemClock(), slots=ImmediateCasts())  # type: ignore[arg-type]
+    notebook = Notebook()
+
+    def record(bodies: Sequence[bytes]) -> None:
+        recorder.record(bodies)
+        notebook.record(bodies)
+
+    consumer = QueueConsumer(create_address(broker).open_link, [queue], record, clock=SystemClock(), try_store=lambda: None)
+    thread = threading.Thread(target=consumer.run)
+    thread.start()
+    notebook.wait_for(40)
+    consumer.stop()
+    thread.join(10)
+    assert notebook.sequences == list(range(1, 41)), "the broker gave back everything, in order"
+    with store.read() as c:
+        assert [event.sequence for event in events.list_events(c)] == list(range(1, 41))
+    store.dispose()
