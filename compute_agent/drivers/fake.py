@@ -37,9 +37,7 @@ OPTIONS: list[cfg.Opt] = [
     cfg.IntOpt("servers", default=2, min=0, help="How many running servers the fake hypervisor has from the start."),
     cfg.IntOpt("surviving", default=0, min=0, help="How many of them survive an NMI without a sign; the others panic."),
     cfg.StrOpt("seed", default="fake", help="Server ids are made from it: the same seed gives the same ids. Give each agent its own."),
-    cfg.FloatOpt(
-        "call_bound", default=5.0, min=0.0, help="The longest in seconds that a begun call may take before its outcome is unknown."
-    ),
+    cfg.FloatOpt("call_bound", default=5.0, min=0.0, help="Seconds after which the outcome of a begun call is unknown."),
 ]
 
 _NAMESPACE = uuid.UUID("6f1d7c1e-6f0b-5e0e-9a55-0c0ffee0dead")
@@ -238,7 +236,7 @@ class FakeHypervisor:
             fake.seen = replace(fake.seen, power_state=power_state, state_reason=reason, **times)  # type: ignore[arg-type]
             if power_state in (PowerState.SHUTDOWN, PowerState.CRASHED):
                 fake.pending_nmi = False
-        self._emit(kind, server, reason)
+            self._emit(kind, server, reason)  # under the lock: events come in the order of the changes
 
     def _emit(self, kind: DriverEventKind, server: str | None, reason: str) -> None:
         with self._lock:

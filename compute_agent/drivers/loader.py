@@ -1,5 +1,6 @@
 """Finds the configured driver among the installed ones, at start: a wrong name or a missing library fails then, not at first use."""
 
+from collections.abc import Callable
 from importlib.metadata import entry_points
 
 from oslo_config import cfg
@@ -22,7 +23,7 @@ def load_driver(name: str, conf: cfg.ConfigOpts, clock: Clock) -> Driver:
     :raises DriverNotLoaded: there is none of that name, it cannot be imported, or it refuses its configuration.
     """
     try:
-        plugin = DriverManager(NAMESPACE, name).driver
+        plugin: Callable[[cfg.ConfigOpts, Clock], object] = DriverManager(NAMESPACE, name).driver
     except NoMatches as error:
         installed = ", ".join(sorted(entry_points(group=NAMESPACE).names))
         raise DriverNotLoaded(f"there is no driver {name!r}; installed: {installed}") from error

@@ -1,0 +1,80 @@
+"""The fake driver passes the suite that every driver passes; what it promises on top is in its unit tests."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from compute_agent.contract.clock import SystemClock
+from compute_agent.contract.models import PowerState
+from compute_agent.drivers.fake import FakeHypervisor, NmiEffect
+from tests.conformance.suite import DriverConformance, EventLog, Laboratory
+
+
+class FakeLaboratory(Laboratory):
+    """The hypervisor in memory: machines cost nothing, so each call makes a new one."""
+
+    patience = 0.0  # it reports at once or never
+
+    def __init__(self) -> None:
+        self._hypervisor = FakeHypervisor(SystemClock())
+        self.driver = self._hypervisor.driver
+        self.events = EventLog()
+        self._hypervisor.subscribe(self.events)
+        self._hypervisor.open()
+
+    def make_surviving(self) -> str:
+        return self._hypervisor.make_server(effect=NmiEffect.SURVIVE)
+
+    def make_panicking(self) -> str:
+        return self._hypervisor.make_server(effect=NmiEffect.PANIC)
+
+    def make_paused(self) -> str:
+        return self._hypervisor.make_server(power_state=PowerState.PAUSED, effect=NmiEffect.SURVIVE)
+
+    def make_stopped(self) -> str:
+        return self._hypervisor.make_server(power_state=PowerState.SHUTDOWN)
+
+    def make_crashed(self) -> str:
+        return self._hypervisor.make_server(power_state=PowerState.CRASHED)
+
+    def count_signals(self, server: str) -> int:
+        return self._hypervisor.count_signals(server)
+
+    def wait_for_signals(self, server: str, count: int) -> None:
+        assert self.count_signals(server) >= count
+
+    def start(self, server: str) -> None:
+        self._hypervisor.start(server)
+
+    def stop(self, server: str) -> None:
+        self._hypervisor.stop(server)
+
+    def pause(self, server: str) -> None:
+        self._hypervisor.pause(server)
+
+    def resume(self, server: str) -> None:
+        self._hypervisor.resume(server)
+
+    def reboot(self, server: str) -> None:
+        self._hypervisor.reboot(server)
+
+    def remove(self, server: str) -> None:
+        self._hypervisor.remove(server)
+
+    def lose_backend(self) -> None:
+        self._hypervisor.lose_backend()
+
+    def restore_backend(self) -> None:
+        self._hypervisor.restore_backend()
+
+
+@pytest.fixture(scope="module")
+def laboratory() -> Iterator[FakeLaboratory]:
+    laboratory = FakeLaboratory()
+    yield laboratory
+    assert laboratory.driver.lifecycle is not None
+    laboratory.driver.lifecycle.close()
+
+
+class TestFakeDriver(DriverConformance):
+    """Nothing of its own."""
