@@ -9,7 +9,7 @@ To run it over a driver, write a :class:`Laboratory` for its backend, give it as
             yield MyLaboratory(backend)
 
     class TestMyDriver(DriverConformance):
-        """Nothing more."""
+        pass
 
 Scope "module" is right when machines are expensive to make (real guests): every test makes the machines it needs through the laboratory,
 and a laboratory may give the same machine out again, put back into the wanted state, as long as its signals go on being counted
