@@ -36,10 +36,9 @@ class Tier:
     """Directories under tests/ that are run together."""
 
     name: str
-    budget: Budget | None
+    budget: Budget
     directories: tuple[str, ...] = ()
     needs_real_parts: bool = False
-    by_default: bool = True
     side_by_side: bool = False
 
     def list_paths(self) -> list[Path]:
@@ -58,7 +57,6 @@ TIERS = {
         Tier("clients", LATER, needs_real_parts=True),
         Tier("upgrade", LATER, needs_real_parts=True),
         Tier("chaos", LATER, needs_real_parts=True),
-        Tier("bench", None, needs_real_parts=True, by_default=False),
     )
 }
 _EXPECTED = ("check", "unit", "contract", "simulation", "conformance", "stack")
@@ -73,9 +71,8 @@ class Outcome:
     skipped: int = 0
     seconds: dict[Budget, float] = field(default_factory=dict)
 
-    def spend(self, budget: Budget | None, seconds: float) -> None:
-        if budget is not None:
-            self.seconds[budget] = self.seconds.get(budget, 0.0) + seconds
+    def spend(self, budget: Budget, seconds: float) -> None:
+        self.seconds[budget] = self.seconds.get(budget, 0.0) + seconds
 
 
 def run_tests(suites: list[str], *, all_suites: bool, state_dir: Path) -> int:
@@ -85,7 +82,7 @@ def run_tests(suites: list[str], *, all_suites: bool, state_dir: Path) -> int:
     for a suite that does not exist and for set-up that fails.
     """
     steps = Steps()
-    tiers = _choose_tiers(suites, all_suites)
+    tiers = _choose_tiers(suites)
     paths = [_make_absolute(suite) for suite in suites if suite not in TIERS]
     results = state_dir / "test-results"
     results.mkdir(parents=True, exist_ok=True)
@@ -105,15 +102,14 @@ def run_tests(suites: list[str], *, all_suites: bool, state_dir: Path) -> int:
     return _conclude(outcome, steps)
 
 
-def _choose_tiers(suites: list[str], all_suites: bool) -> list[Tier]:
+def _choose_tiers(suites: list[str]) -> list[Tier]:
     unknown = [suite for suite in suites if suite not in TIERS and not Path(suite.partition("::")[0]).exists()]
     if unknown:
         raise StepFailed(f"no such tier: {', '.join(unknown)}", advice=f"choose of: {', '.join(TIERS)}; or give paths of tests")
     if suites:
         return [TIERS[suite] for suite in suites if suite in TIERS]
     # A tier of a later release counts from the day on which its directory exists.
-    chosen = [tier for tier in TIERS.values() if tier.by_default or all_suites]
-    return [tier for tier in chosen if tier.name in _EXPECTED or tier.list_paths()]
+    return [tier for tier in TIERS.values() if tier.name in _EXPECTED or tier.list_paths()]
 
 
 def _make_absolute(path: str) -> str:

@@ -28,13 +28,13 @@ def test_exit_code(outcome: Outcome, code: int, capsys: pytest.CaptureFixture[st
 
 def test_a_tier_that_does_not_exist_is_refused_with_the_choice() -> None:
     with pytest.raises(StepFailed, match="nonsense"):
-        testrun._choose_tiers(["nonsense"], all_suites=False)
+        testrun._choose_tiers(["nonsense"])
 
 
 def test_the_expected_tiers_are_run_even_when_their_directory_is_gone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """So that losing a suite fails the run instead of making it quicker."""
     monkeypatch.setattr(testrun, "TESTS", tmp_path)
-    names = [tier.name for tier in testrun._choose_tiers([], all_suites=False)]
+    names = [tier.name for tier in testrun._choose_tiers([])]
     assert names == ["check", "unit", "contract", "simulation", "conformance", "stack"]
 
 
@@ -43,5 +43,4 @@ def test_a_group_of_tiers_shares_one_budget() -> None:
     outcome = Outcome()
     outcome.spend(budget, 6)
     outcome.spend(budget, 7)
-    outcome.spend(None, 100)
     assert outcome.seconds == {budget: 13}
