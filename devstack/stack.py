@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -70,7 +71,7 @@ class Stack:
         self._specs = list(guests)
         # The same span on both sides: the gateway refuses with 409 what the agent would refuse later.
         agent_holdoff: Options = {} if holdoff is None else {"agent": {"crash_dump_holdoff": f"{holdoff:g}"}}
-        gateway_holdoff: Options = {} if holdoff is None else {"api": {"crash_dump_holdoff": f"{holdoff:g}"}}
+        gateway_holdoff: Options = {} if holdoff is None else {"api": {"crash_dump_holdoff": math.ceil(holdoff)}}
         self._agent_options = merge(agent_holdoff, agent_options or {})
         self._gateway_options = merge(gateway_holdoff, gateway_options or {})
 
