@@ -1,8 +1,8 @@
 """One queue's messages, in batches, to a recording step; acknowledged after the step has committed them.
 
-Nothing is ever requeued by a nack or a cancel, which changes the order (measured): when a batch cannot be recorded the whole connection is let go,
-and the broker gives back everything that was not acknowledged, in order, once the store can be written again. A message that was
-recorded and not acknowledged comes twice, and the record knows it by its id.
+Nothing is ever requeued by a nack or a cancel, which changes the order (measured): when a batch cannot be recorded the whole
+connection is let go, and the broker gives back everything that was not acknowledged, in order, once the store can be written again.
+A message that was recorded and not acknowledged comes twice, and the record knows it by its id.
 """
 
 import logging
@@ -25,7 +25,7 @@ _IDLE_WAIT = 0.5
 _MORE_WAIT = 0.001
 """Seconds that a begun batch waits for one more message. Not 0: py-amqp loses a half-read frame of a non-blocking socket."""
 _FIRST_PAUSE = 0.2
-_LONGEST_PAUSE = 5.0
+_LONGEST_PAUSE = 2.0
 
 
 class QueueConsumer:
@@ -70,7 +70,7 @@ class QueueConsumer:
 
     def run(self) -> None:
         """Consume until :meth:`stop`."""
-        pause = _FIRST_PAUSE
+        pause = 0.0
         while not self._stop.is_set():
             try:
                 self._await_store()
@@ -78,9 +78,9 @@ class QueueConsumer:
             except (StoreBusy, StoreUnavailable) as error:
                 LOG.warning("%s: not consuming, the store cannot be written: %s", self.name, error)
             except BROKER_ERRORS as error:
-                was_listening = self._listening_since is not None
-                pause = _FIRST_PAUSE if was_listening else min(2 * pause, _LONGEST_PAUSE)
-                LOG.warning("%s: not consuming, trying the broker again in %.1f s: %r", self.name, pause, error)
+                is_news = pause == 0.0 or self._listening_since is not None
+                pause = _FIRST_PAUSE if is_news else min(2 * pause, _LONGEST_PAUSE)
+                LOG.log(logging.WARNING if is_news else logging.DEBUG, "%s: not consuming, the broker is away: %r", self.name, error)
                 self._listening_since = None
                 self._stop.wait(pause)
             finally:

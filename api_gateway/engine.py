@@ -234,7 +234,7 @@ class Engine:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command: runs until SIGTERM or SIGINT."""
-    only = cfg.StrOpt("only", choices=ROLES, help="Run one role alone.")
+    only = cfg.StrOpt("only", choices=ROLES, help=f"Run one role alone: {', '.join(ROLES)}.")
     try:
         conf = load_config(argv, prog="crashcart-engine", cli_opts=[only])
         log.setup(conf, "crashcart")

@@ -1,0 +1,160 @@
+"""The consuming loop against a scripted link: when it acknowledges, and when it lets everything go."""
+
+import threading
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import kombu
+
+from api_gateway.consumer import QueueConsumer
+from api_gateway.store import StoreUnavailable
+from tests.fakes import FakeClock
+
+QUEUE = kombu.Queue("test", durable=True)
+
+
+class ScriptedLink:
+    """A link whose queue holds ``bodies``; when they are all delivered, ``then`` happens at the next read."""
+
+    def __init__(self, bodies: Sequence[bytes | str], then: Callable[[], None]) -> None:
+        self._waiting = [SimpleNamespace(body=body, delivery_tag=tag) for tag, body in enumerate(bodies, start=1)]
+        self._then = then
+        self.log: list[Any] = []
+
+    def channel(self) -> mock.Mock:
+        self._channel = mock.Mock(name="channel")
+        self._channel.basic_ack.side_effect = lambda tag, multiple: self.log.append(("ack", tag, multiple))
+        self._channel.basic_qos.side_effect = lambda size, count, shared: self.log.append(("prefetch", count))
+        return self._channel
+
+    def drain_events(self, timeout: float) -> None:
+        if not self._waiting:
+            self._then()
+            raise TimeoutError
+        self.deliver(self._waiting.pop(0))
+
+    def deliver(self, message: Any) -> None: ...
+
+    def heartbeat_tick(self) -> None: ...
+
+    def close(self) -> None:
+        self.log.append("close")
+
+    def collect(self) -> None:
+        self.log.append("collect")
+
+
+def run_consumer(
+    links: Sequence[ScriptedLink | Exception],
+    record: Callable[[Sequence[bytes]], None],
+    *,
+    try_store: Callable[[], None] = lambda: None,
+    batch_size: int = 3,
+) -> QueueConsumer:
+    """A consumer that gets these links, one after the other, each with kombu's own consumer replaced by direct delivery."""
+    opening = iter(links)
+
+    def open_link() -> ScriptedLink:
+        link = next(opening)
+        if isinstance(link, Exception):
+            raise link
+        return link
+
+    consumer = QueueConsumer(open_link, [QUEUE], record, clock=FakeClock(), try_store=try_store, batch_size=batch_size)  # type: ignore[arg-type]
+
+    def consume(channel: Any, queues: Any, on_message: Callable[[Any], None], auto_declare: bool) -> mock.Mock:
+        for link in links:
+            if isinstance(link, ScriptedLink):
+                link.deliver = on_message  # type: ignore[method-assign]
+        return mock.Mock()
+
+    with (
+        mock.patch("api_gateway.consumer.kombu.Consumer", side_effect=consume),
+        mock.patch.object(kombu.Queue, "__call__", return_value=mock.Mock()),
+        mock.patch("api_gateway.consumer._FIRST_PAUSE", 0.001),
+    ):
+        thread = threading.Thread(target=consumer.run, daemon=True)
+        running.append(consumer)
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive()
+    return consumer
+
+
+running: list[QueueConsumer] = []
+
+
+def stop() -> None:
+    running[-1].stop()
+
+
+def test_a_batch_is_acknowledged_as_a_whole_after_it_was_recorded() -> None:
+    log: list[Any] = []
+    link = ScriptedLink([b"1", "2", b"3", b"4"], stop)
+    link.log = log
+    run_consumer([link], lambda bodies: log.append(list(bodies)))
+    assert log == [("prefetch", 6), [b"1", b"2", b"3"], ("ack", 3, True), [b"4"], ("ack", 4, True), "close", "collect"]
+
+
+def test_what_the_store_does_not_take_is_not_acknowledged_and_comes_again_over_a_new_link() -> None:
+    refusals = [StoreUnavailable("disk full")]
+    first, second = ScriptedLink([b"1", b"2"], stop), ScriptedLink([b"1", b"2"], stop)
+    recorded: list[list[bytes]] = []
+
+    def record(bodies: Sequence[bytes]) -> None:
+        if refusals:
+            raise refusals.pop()
+        recorded.append(list(bodies))
+
+    run_consumer([first, second], record, batch_size=2)
+    assert recorded == [[b"1", b"2"]]
+    assert first.log == [("prefetch", 4), "collect"]
+    assert ("ack", 2, True) in second.log
+
+
+def test_nothing_is_fetched_while_the_store_cannot_be_written() -> None:
+    """Each link that fails would cost its messages one redelivery, of which the broker counts twenty."""
+    refusals = [StoreUnavailable("away")] * 5
+    link = ScriptedLink([b"1"], stop)
+    tries = 0
+
+    def try_store() -> None:
+        nonlocal tries
+        tries += 1
+        if refusals:
+            assert link.log == []
+            raise refusals.pop()
+
+    run_consumer([link], lambda bodies: None, try_store=try_store)
+    assert tries == 6
+    assert ("ack", 1, True) in link.log
+
+
+def test_a_broker_that_is_away_is_tried_again() -> None:
+    link = ScriptedLink([b"1"], stop)
+    run_consumer([ConnectionRefusedError(), TimeoutError(), link], lambda bodies: None)
+    assert ("ack", 1, True) in link.log
+
+
+def test_a_link_that_breaks_is_let_go_without_a_farewell() -> None:
+    def break_off() -> None:
+        raise ConnectionResetError
+
+    broken, following = ScriptedLink([b"1"], break_off), ScriptedLink([], stop)
+    run_consumer([broken, following], lambda bodies: None)
+    assert broken.log[-1] == "collect"
+    assert "close" not in broken.log
+
+
+def test_listening_since_says_whether_it_listens() -> None:
+    seen: list[Any] = []
+
+    def look() -> None:
+        seen.append(running[-1].listening_since)
+        stop()
+
+    consumer = run_consumer([ScriptedLink([], look)], lambda bodies: None)
+    assert seen == [FakeClock().now()]
+    assert consumer.listening_since is None

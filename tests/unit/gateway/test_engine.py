@@ -1,0 +1,186 @@
+"""The engine's threads: they live on, they stop in order, and none of them needs a broker to begin."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from oslo_config import cfg
+
+from api_gateway.cast_slots import CastThreads
+from api_gateway.config import load_config
+from api_gateway.engine import ROLES, Engine, main
+from api_gateway.loops import Loop
+from api_gateway.store import Store, StoreBusy
+from api_gateway.wake import WakeSender
+from compute_agent.contract.clock import SystemClock
+from devstack.services import wait_until
+from tests.unit.gateway.engine_parts import AgentVoice, NotingCaster, add_action, add_agent, get_action, open_store
+
+_COMMAND = "import sys; from api_gateway.engine import main; sys.exit(main())"
+NO_BROKER = "rabbit://nobody:nothing@127.0.0.1:1/"
+
+
+@pytest.fixture
+def conf(tmp_path: Path) -> cfg.ConfigOpts:
+    path = tmp_path / "gateway.conf"
+    path.write_text(
+        f"[DEFAULT]\ntransport_url = {NO_BROKER}\n[database]\nconnection = sqlite:///{tmp_path / 'gateway.sqlite'}\n"
+        f"[dispatcher]\nwake_socket = {tmp_path / 'wake.sock'}\n"
+    )
+    return load_config([], config_files=[str(path)])
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = open_store(tmp_path / "gateway.sqlite")
+    yield store
+    store.dispose()
+
+
+def test_a_datagram_brings_the_cast_at_once(conf: cfg.ConfigOpts, store: Store, tmp_path: Path) -> None:
+    """Well before the second after which the dispatcher looks by itself."""
+    clock = SystemClock()
+    add_agent(store, AgentVoice(clock), clock)  # type: ignore[arg-type]
+    caster = NotingCaster()
+    cast = threading.Event()
+    caster.during_cast = lambda request: cast.set()
+    engine = Engine(conf, store, roles=["dispatcher"], caster=caster)
+    engine.start()
+    sender = WakeSender(tmp_path / "wake.sock")
+    begun = time.monotonic()
+    action = add_action(store, clock)  # type: ignore[arg-type]
+    sender.wake()
+    assert cast.wait(10)
+    took = time.monotonic() - begun
+    sender.close()
+    assert engine.stop() == []
+    assert took < 0.8
+    assert get_action(store, action).lease_owner is None, "an ordered stop lets the cast's end be recorded"
+
+
+def test_every_role_starts_and_stops_while_the_broker_is_away(conf: cfg.ConfigOpts, store: Store) -> None:
+    engine = Engine(conf, store)
+    engine.start()
+    assert engine.find_dead_loop() is None
+    begun = time.monotonic()
+    assert engine.stop() == []
+    assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_each_role_runs_alone(conf: cfg.ConfigOpts, store: Store, role: str) -> None:
+    engine = Engine(conf, store, roles=[role])
+    engine.start()
+    assert engine.find_dead_loop() is None
+    assert engine.stop() == []
+
+
+def test_a_cast_that_does_not_return_delays_no_stop(conf: cfg.ConfigOpts, store: Store) -> None:
+    """A broker in alarm holds a publisher for as long as the alarm lasts."""
+    clock = SystemClock()
+    add_agent(store, AgentVoice(clock), clock)  # type: ignore[arg-type]
+    add_action(store, clock)  # type: ignore[arg-type]
+    caster = NotingCaster()
+    held, let_go = threading.Event(), threading.Event()
+
+    def hold(request: object) -> None:
+        held.set()
+        let_go.wait(30)
+
+    caster.during_cast = hold
+    engine = Engine(conf, store, roles=["dispatcher"], caster=caster)
+    engine.start()
+    assert held.wait(10)
+    begun = time.monotonic()
+    assert engine.stop(0.5) == ["cast"]
+    assert time.monotonic() - begun < 3
+    let_go.set()
+
+
+def test_a_schema_that_is_missing_is_said_and_nothing_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "gateway.conf"
+    path.write_text(f"[DEFAULT]\ntransport_url = {NO_BROKER}\n[database]\nconnection = sqlite:///{tmp_path / 'new.sqlite'}\n")
+    assert main(["--config-file", str(path)]) == 1
+    assert "crashcart-manage" in capsys.readouterr().err
+
+
+def test_a_wrong_role_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--only", "everything"])
+    assert "everything" in capsys.readouterr().err
+
+
+def test_sigterm_ends_the_command_within_seconds_with_the_broker_away(conf: cfg.ConfigOpts, store: Store, tmp_path: Path) -> None:
+    log = tmp_path / "engine.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                "import sys; from api_gateway.engine import main; sys.exit(main())",
+                "--config-file",
+                str(tmp_path / "gateway.conf"),
+            ],
+            stdout=output,
+            stderr=output,
+            env=os.environ | {"PYTHONWARNINGS": "ignore"},
+        )
+    try:
+        wait_until(lambda: b"crashcart-engine runs" in log.read_bytes(), 30, "the engine runs")
+        begun = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0, log.read_text()
+        assert time.monotonic() - begun < 6
+    finally:
+        process.kill()
+        process.wait()
+    assert b"Traceback" not in log.read_bytes(), log.read_text()
+
+
+def test_a_loop_lives_on_when_its_step_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api_gateway.loops._PAUSE_AFTER_FAILURE", 0.001)
+    errors = [StoreBusy("held"), ValueError("a fault of ours")]
+    recovered = threading.Event()
+
+    def step() -> None:
+        if errors:
+            raise errors.pop()
+        recovered.set()
+        loop.pause(10)
+
+    loop = Loop("test", step)
+    loop.start()
+    assert recovered.wait(10)
+    assert loop.failures == 2
+    loop.stop()
+    assert loop.join(5), "pause ends when the loop is stopped"
+
+
+def test_cast_threads_run_jobs_beside_each_other_and_count_what_is_free() -> None:
+    pool = CastThreads("test", 2)
+    meet = threading.Barrier(3)
+    for _ in range(2):
+        pool.start(lambda: meet.wait(10) and None)
+    assert pool.count_free() == 0
+    meet.wait(10)
+    assert pool.stop(5) == 0
+    assert pool.count_free() == 2
+
+
+def test_a_job_that_fails_leaves_its_thread_for_the_next_one() -> None:
+    pool = CastThreads("test", 1)
+    ran = threading.Event()
+
+    def fail() -> None:
+        raise ValueError("a fault of ours")
+
+    pool.start(fail)
+    pool.start(ran.set)
+    assert ran.wait(10)
+    assert pool.stop(5) == 0
