@@ -1,0 +1,97 @@
+"""The agent's options (oslo.config), registered on a ``ConfigOpts`` that is handed in.
+
+``transport_url`` and ``[oslo_messaging_rabbit]`` are oslo.messaging's own. Each driver registers its own group when it is loaded.
+"""
+
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+
+from oslo_config import cfg
+from oslo_log import log
+
+from compute_agent.contract import versions
+from compute_agent.contract.transport import register_messaging_options
+
+DEFAULT_CONFIG_FILE = "/etc/crashcart/agent.conf"
+DRIVER_OPTIONS = "crashcart.driver_options"
+"""Entry points under which installed drivers name their options (``list_opts``), without being loaded themselves."""
+
+DEFAULT_OPTIONS: list[cfg.Opt] = [
+    cfg.StrOpt(
+        "host",
+        default=socket.gethostname(),
+        sample_default="<the machine's host name>",
+        regex="^[A-Za-z0-9]([A-Za-z0-9._-]{0,253}[A-Za-z0-9])?$",
+        help="The name under which this agent serves its host; part of its queue's name. A second agent of one name refuses to start.",
+    ),
+]
+
+AGENT_OPTIONS: list[cfg.Opt] = [
+    cfg.StrOpt("driver", default="libvirt", help="Driver to use; one of the installed entry points of crashcart.drivers."),
+    cfg.StrOpt(
+        "state_path",
+        default="/var/lib/crashcart",
+        help="Directory of the journal, on a local disk. Whoever deletes it turns open actions into unknown ones.",
+    ),
+    cfg.StrOpt("default_project", default="demo", help="Project of servers whose metadata name none."),
+    cfg.FloatOpt("heartbeat_interval", default=30.0, min=0.1, help="Seconds between heartbeats; they are also sent at changes."),
+    cfg.FloatOpt("inventory_interval", default=600.0, min=0.1, help="Seconds after which a heartbeat carries all servers again."),
+    cfg.FloatOpt(
+        "crash_dump_holdoff",
+        default=600.0,
+        min=0.0,
+        help="Seconds after a crash dump signal in which further ones of that server are refused, unless it rebooted or stopped; a second "
+        "NMI can ruin the dump that is being written. 0 turns it off.",
+    ),
+    cfg.FloatOpt(
+        "max_clock_skew",
+        default=2.0,
+        min=0.0,
+        help="Seconds that a request may come from this host's future; beyond that its deadline cannot be trusted and it is refused.",
+    ),
+    cfg.FloatOpt("first_look", default=60.0, min=0.0, help="Seconds of silence after a signal until nothing_seen_yet is reported."),
+    cfg.FloatOpt("observation_limit", default=1800.0, min=0.0, help="Seconds after a signal until its observation gets its last word."),
+    cfg.FloatOpt("outbox_keep", default=86_400.0, min=0.0, help="Seconds that sent events are kept, to be sent again when asked for."),
+    cfg.IntOpt("outbox_max_rows", default=100_000, min=1, help="Sent events kept at most."),
+    cfg.FloatOpt("action_keep", default=604_800.0, min=0.0, help="Seconds that ended actions are kept after their deadline."),
+    cfg.IntOpt("workers", default=8, min=1, help="Actions that run at the same time, each on another server."),
+]
+
+
+def list_opts() -> list[tuple[str | None, list[cfg.Opt]]]:
+    """For oslo.config's generators: the configuration reference is made from this. The drivers' own groups come last, by name."""
+    drivers = sorted(entry_points(group=DRIVER_OPTIONS), key=lambda entry: entry.name)
+    return [(None, DEFAULT_OPTIONS), ("agent", AGENT_OPTIONS), *(group for entry in drivers for group in entry.load()())]
+
+
+def register_options(conf: cfg.ConfigOpts) -> None:
+    """Register the agent's and oslo.messaging's options on ``conf``; may be called more than once."""
+    conf.register_opts(DEFAULT_OPTIONS)
+    conf.register_opts(AGENT_OPTIONS, group="agent")
+    register_messaging_options(conf)
+
+
+def load_config(argv: Sequence[str] | None = None, *, config_files: Sequence[str] | None = None) -> cfg.ConfigOpts:
+    """A ``ConfigOpts`` of its own, read from files, environment (``OS_GROUP__OPTION``) and ``argv``.
+
+    :param argv: arguments without the program's name; None for this process's own
+    :param config_files: read when ``argv`` names none; None for ``/etc/crashcart/agent.conf`` where that exists
+    :raises cfg.Error: a file is missing or a value does not fit.
+    """
+    conf = cfg.ConfigOpts()
+    register_options(conf)
+    log.register_options(conf)
+    if config_files is None:
+        config_files = [DEFAULT_CONFIG_FILE] if os.path.exists(DEFAULT_CONFIG_FILE) else []
+    conf(
+        list(sys.argv[1:] if argv is None else argv),
+        project="crashcart",
+        prog="crashcart-agent",
+        version=versions.RELEASE,
+        description="Serves the servers of one host: takes actions from the broker, drives the hypervisor or BMC, reports what happened.",
+        default_config_files=list(config_files),
+    )
+    return conf

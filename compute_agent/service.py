@@ -1,0 +1,345 @@
+"""``crashcart-agent``: puts the agent's parts together and runs them; the only place with threads and signals.
+
+Start: journal, then what a dead predecessor left is ended, driver, observer, sweep. All of that needs no broker. When the broker is
+there and the host's lock is held: reports, heartbeats, workers, and last of all the intake of actions.
+
+Stop (SIGTERM), each step bounded: no more intake, begun driver calls drain, what the driver saw is journalled, the outbox is sent, a
+last heartbeat says ``stopping``, the lock is let go. What could not be sent stays in the journal for the next start.
+"""
+
+import logging
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from oslo_config import cfg
+from oslo_log import log
+
+from compute_agent.action_queue import ActionQueue
+from compute_agent.actions import Actions
+from compute_agent.config import load_config
+from compute_agent.contract.broker import BrokerAddress, find_tls
+from compute_agent.contract.clock import Clock, SystemClock
+from compute_agent.contract.publisher import Publisher, PublishFailed
+from compute_agent.contract.transport import RPC_TOPIC, create_rpc_transport, oslo_messaging
+from compute_agent.contract.versions import RELEASE
+from compute_agent.drivers.loader import DriverNotLoaded, load_driver
+from compute_agent.endpoint import Endpoint
+from compute_agent.host_lock import HostLock
+from compute_agent.intake import Intake
+from compute_agent.inventory import Inventory
+from compute_agent.journal import Journal, JournalInUse, JournalUnusable
+from compute_agent.loops import Loop, Outage, run_bounded
+from compute_agent.observer import Observer
+from compute_agent.reporter import Heartbeats, Reporter, make_publisher_id
+
+LOG = logging.getLogger(__name__)
+
+_KEEP_ALIVE_INTERVAL = 3.0
+_RETRY_INTERVAL = 1.0
+_SWEEP_INTERVAL = 1.0
+_PRUNE_INTERVAL = 600.0
+_HEARTBEAT_GAP = 1.0
+"""Seconds between two heartbeats at least, however much changes."""
+_FLUSH_BOUND = 5.0
+_STEP_BOUND = 5.0
+
+
+@dataclass(frozen=True)
+class _End:
+    """Why the process ends."""
+
+    code: int
+    reason: str
+
+
+class AgentService:
+    """The whole agent in one object; :meth:`run` returns the exit code.
+
+    :raises JournalInUse, JournalUnusable, DriverNotLoaded, ValueError: it cannot start as configured; the text says why.
+    """
+
+    def __init__(self, conf: cfg.ConfigOpts, clock: Clock) -> None:
+        self._conf = conf
+        self._clock = clock
+        agent = conf.agent
+        self._publisher_id = make_publisher_id(conf.host)
+        self._ends: queue.SimpleQueue[_End] = queue.SimpleQueue()
+        self._report_wanted = threading.Event()
+        self._heartbeat_wanted = threading.Event()
+        self._next_sweep = self._next_prune = self._next_timers = 0.0
+        self._events_wait = Outage(f"events of host {conf.host} wait in the journal")
+        self._heartbeats_wait = Outage(f"no heartbeats of host {conf.host}")
+
+        # Both fail on a wrong URL before anything is begun; neither connects yet.
+        self._transport = create_rpc_transport(conf)
+        self._publisher, self._heartbeat_publisher = self._make_publisher("events"), self._make_publisher("heartbeats")
+        self._driver = load_driver(agent.driver, conf, clock)
+        self._journal = self._open_journal()
+        self._journal.on_new_events(self._report_wanted.set)
+
+        self._queue = ActionQueue()
+        self._observer = Observer(
+            self._journal,
+            self._driver,
+            clock,
+            default_project=agent.default_project,
+            first_look=agent.first_look,
+            limit=agent.observation_limit,
+            on_state_change=self._heartbeat_wanted.set,
+        )
+        self._actions = Actions(
+            self._journal,
+            self._driver,
+            clock,
+            crash_dump_holdoff=agent.crash_dump_holdoff,
+            max_clock_skew=agent.max_clock_skew,
+            on_ended=self._observer.action_ended,
+        )
+        self._inventory = Inventory(
+            self._journal,
+            self._driver,
+            clock,
+            default_project=agent.default_project,
+            interval=agent.heartbeat_interval,
+            inventory_interval=agent.inventory_interval,
+        )
+        self._reporter = Reporter(self._journal, self._publisher, clock)
+        self._heartbeats = Heartbeats(self._inventory, self._heartbeat_publisher, on_missed=self._observer.enqueue_comparison)
+        self._intake = Intake(
+            HostLock(self._make_address("lock"), conf.host),
+            self._create_rpc_server,
+            on_held=self._open_for_business,
+            on_fatal=self._fail,
+        )
+        self._observer_loop = self._make_loop("observer", self._observe)
+        self._sweep_loop = self._make_loop("sweep", self._sweep)
+        self._report_loop = self._make_loop("reporter", self._report, wake=self._report_wanted.set)
+        self._heartbeat_loop = self._make_loop("heartbeats", self._beat, wake=self._heartbeat_wanted.set)
+        self._workers = [self._make_loop(f"worker-{number}", self._work) for number in range(1, agent.workers + 1)]
+
+    def request_stop(self, reason: str) -> None:
+        """Let :meth:`run` stop in order and return 0; from any thread and from a signal handler."""
+        self._ends.put(_End(0, reason))
+
+    def run(self) -> int:
+        """Serve until asked to stop or until nothing can be promised any more; returns the exit code."""
+        LOG.info(
+            "agent of host %s starts: release %s, driver %s, journal %s, incarnation %d",
+            *(self._conf.host, RELEASE, self._driver.name, self._journal.journal_id, self._journal.incarnation),
+        )
+        self._start()
+        end = self._ends.get()
+        LOG.log(logging.ERROR if end.code else logging.INFO, "agent of host %s stops: %s", self._conf.host, end.reason)
+        self._stop()
+        return end.code
+
+    # Making the parts
+
+    def _make_address(self, role: str) -> BrokerAddress:
+        name = f"{self._publisher_id} {role}"
+        return BrokerAddress(self._conf.transport_url, name=name, tls=find_tls(self._conf))
+
+    def _make_publisher(self, role: str) -> Publisher:
+        return Publisher(self._make_address(role))
+
+    def _make_loop(self, name: str, body: Callable[[], None], wake: Callable[[], None] = lambda: None) -> Loop:
+        return Loop(name, body, on_fatal=self._fail, wake=wake)
+
+    def _open_journal(self) -> Journal:
+        directory = Path(self._conf.agent.state_path)
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise JournalUnusable(f"[agent] state_path {directory} cannot be made: {error}") from error
+        return Journal.open(directory / "journal.sqlite", host=self._conf.host, clock=self._clock)
+
+    def _create_rpc_server(self) -> Any:
+        endpoint = Endpoint(
+            self._journal,
+            self._queue,
+            self._clock,
+            self._conf.host,
+            on_resend=self._reporter.resend,
+            on_report_inventory=self._send_inventory,
+            on_ended=self._observer.action_ended,
+        )
+        target = oslo_messaging.Target(topic=RPC_TOPIC, server=self._conf.host)
+        policy = oslo_messaging.DefaultRPCAccessPolicy
+        return oslo_messaging.get_rpc_server(self._transport, target, [endpoint], access_policy=policy)
+
+    # Start and stop
+
+    def _start(self) -> None:
+        for action_id in self._actions.recover():
+            with self._journal.transaction("read") as transaction:
+                server = transaction.get_action(action_id).request.server
+            self._queue.add(server, action_id)
+        if self._driver.events is not None:
+            self._driver.events.subscribe(self._observer.enqueue)
+        if self._driver.lifecycle is not None:
+            self._driver.lifecycle.open()
+        self._observer_loop.start()
+        self._sweep_loop.start()
+        self._intake.start()
+
+    def _open_for_business(self) -> None:
+        """The lock is held: from here on this agent speaks for its host."""
+        body = {
+            "release": RELEASE,
+            "journal_id": self._journal.journal_id,
+            "incarnation": self._journal.incarnation,
+            "reason": "the agent was started",
+        }
+        with self._journal.transaction("agent.up") as transaction:
+            transaction.append_event("agent.up", server=None, occurred_at=self._clock.now(), body=body)
+        for loop in (self._report_loop, self._heartbeat_loop, *self._workers):
+            loop.start()
+
+    def _stop(self) -> None:
+        self._intake.stop()
+        self._queue.close()
+        if not self._queue.wait_idle(self._driver.call_bound):
+            LOG.warning("driver calls are still running after %.0f s; the next start ends them as unknown", self._driver.call_bound)
+        for worker in self._workers:
+            worker.stopping.set()
+        self._sweep_loop.stop(_STEP_BOUND)
+        if self._driver.lifecycle is not None:
+            run_bounded("driver's close", self._driver.lifecycle.close, self._driver.call_bound + _STEP_BOUND)
+        self._observer_loop.stop(_STEP_BOUND)
+        self._report_loop.stop(_STEP_BOUND)
+        self._heartbeat_loop.stop(_STEP_BOUND)
+        if self._intake.is_held:
+            self._say_goodbye()
+        self._intake.release()
+        self._journal.close()
+        LOG.info("agent of host %s has stopped", self._conf.host)
+
+    def _say_goodbye(self) -> None:
+        """What the driver saw last is journalled, the outbox sent if the broker takes it in time, and a last heartbeat."""
+        limit = threading.Timer(_FLUSH_BOUND, self._abort_publishing)
+        limit.start()
+        try:
+            while self._observer.step(0):
+                pass
+            while self._reporter.step():
+                pass
+            self._heartbeats.step(stopping=True)
+        except (PublishFailed, JournalUnusable) as error:
+            LOG.warning("not everything was sent, the rest waits in the journal: %s", error)
+        finally:
+            limit.cancel()
+            self._publisher.close()
+            self._heartbeat_publisher.close()
+
+    def _abort_publishing(self) -> None:
+        self._publisher.abort()
+        self._heartbeat_publisher.abort()
+
+    def _fail(self, reason: str) -> None:
+        self._ends.put(_End(1, reason))
+
+    # One step of each thread
+
+    def _observe(self) -> None:
+        self._observer.step(0.5)
+        if time.monotonic() >= self._next_timers:
+            self._next_timers = time.monotonic() + _SWEEP_INTERVAL
+            self._observer.check_timers()
+
+    def _sweep(self) -> None:
+        self._actions.end_overdue()
+        if time.monotonic() >= self._next_prune:
+            self._next_prune = time.monotonic() + _PRUNE_INTERVAL
+            self._prune()
+        self._sweep_loop.stopping.wait(_SWEEP_INTERVAL)
+
+    def _prune(self) -> None:
+        agent = self._conf.agent
+        with self._journal.transaction("prune") as transaction:
+            count = transaction.prune(
+                self._clock.now(),
+                outbox_keep=timedelta(seconds=agent.outbox_keep),
+                outbox_max_rows=agent.outbox_max_rows,
+                action_keep=timedelta(seconds=agent.action_keep + agent.max_clock_skew),
+            )
+        if count:
+            LOG.info("journal: %d rows were forgotten, nobody can ask for them any more", count)
+
+    def _work(self) -> None:
+        action_id = self._queue.take(_STEP_BOUND)
+        if action_id is None:
+            return
+        try:
+            self._actions.run(action_id)
+        finally:
+            self._queue.done(action_id)
+
+    def _report(self) -> None:
+        self._report_wanted.wait(_KEEP_ALIVE_INTERVAL)
+        self._report_wanted.clear()
+        try:
+            while self._reporter.step():
+                pass
+        except PublishFailed as error:
+            self._events_wait.begin(error)
+            self._report_wanted.set()
+            self._report_loop.stopping.wait(_RETRY_INTERVAL)
+        else:
+            self._events_wait.end()
+            self._publisher.keep_alive()
+
+    def _beat(self) -> None:
+        self._heartbeat_wanted.clear()
+        try:
+            self._heartbeats.step()
+        except PublishFailed as error:
+            self._heartbeats_wait.begin(error)
+            self._heartbeat_loop.stopping.wait(_RETRY_INTERVAL)
+            return
+        self._heartbeats_wait.end()
+        self._heartbeat_loop.stopping.wait(_HEARTBEAT_GAP)
+        due = time.monotonic() + self._conf.agent.heartbeat_interval - _HEARTBEAT_GAP
+        while time.monotonic() < due and not self._heartbeat_wanted.wait(min(_KEEP_ALIVE_INTERVAL, max(0.0, due - time.monotonic()))):
+            if not self._heartbeat_publisher.keep_alive():
+                return  # lost: say hello again over a new connection
+
+    def _send_inventory(self) -> None:
+        self._inventory.request_full()
+        self._heartbeat_wanted.set()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code: 0 stopped as asked, 1 cannot serve (any more), 2 wrong usage."""
+    try:
+        conf = load_config(argv)
+    except cfg.Error as error:
+        print(f"crashcart-agent: {error}", file=sys.stderr)  # noqa: T201 — there is no log yet
+        return 2
+    log.setup(conf, "crashcart")
+    try:
+        service = AgentService(conf, SystemClock())
+    except (
+        JournalInUse,
+        JournalUnusable,
+        DriverNotLoaded,
+        ValueError,
+        oslo_messaging.InvalidTransportURL,
+        oslo_messaging.DriverLoadFailure,
+    ) as error:
+        LOG.error("crashcart-agent cannot start: %s", error)
+        return 1
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda received, _frame: service.request_stop(signal.Signals(received).name))
+    return service.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
