@@ -51,7 +51,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     finally:
         if not arguments.keep:
             stack.down()
-    stack.steps.say(f"\ndemo: {'done' if code == 0 else 'not as it should be'} in {time.monotonic() - started:.1f} s")
+    stack.steps.say(f"\ndemo: {time.monotonic() - started:.1f} s, exit {code}")
     if arguments.keep:
         _say_where(stack)
     return code
