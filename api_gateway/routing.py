@@ -27,19 +27,13 @@ class Route:
 class _Resource:
     """What falcon dispatches to: one attribute ``on_METHOD`` for each method of a path."""
 
-    def __init__(self, allowed: Iterable[str]) -> None:
-        self._allowed = sorted(allowed)
-
-    def on_options(self, _request: Request, _response: falcon.Response, **_parameters: str) -> None:
-        raise falcon.HTTPMethodNotAllowed(self._allowed)
-
 
 def add_routes(app: "falcon.App[Any, Any]", gateway: Gateway, routes: Iterable[Route]) -> None:
     by_path: dict[str, list[Route]] = defaultdict(list)
     for route in routes:
         by_path[route.path].append(route)
     for path, rows in by_path.items():
-        resource = _Resource(route.method for route in rows)
+        resource = _Resource()
         for route in rows:
             setattr(resource, f"on_{route.method.lower()}", _bind(gateway, route.handler))
         app.add_route(path, resource)
