@@ -42,7 +42,7 @@ def forget_host(store: Store, arguments: argparse.Namespace, clock: Clock) -> st
             raise Refused(f"no agent of host {arguments.host} is known")
         if agent.state == UP and not arguments.force:
             raise Refused(
-                f"the agent of host {agent.host} is up (last heard {agent.received_at.isoformat(timespec='seconds')}) and its next heartbeat "
+                f"the agent of host {agent.host} is up (heard {agent.received_at.isoformat(timespec='seconds')}) and its next heartbeat "
                 "would bring it back: stop it first, or use --force"
             )
         deleted = agents.forget_host(c, agent.host, now=clock.now())

@@ -29,6 +29,7 @@ class OutboxRow:
     sent_at: datetime | None
 
 
+_OWN_KEYS = frozenset(EventPayload.model_fields)
 _COLUMNS = columns_of(outbox, OutboxRow)
 _INSERT = insert(outbox)
 _STORE_ID = select(store_identity.c.store_id)
@@ -49,24 +50,16 @@ def append_event(
 
     :param body: what the type's payload has beyond the fields of every event; plain JSON or anything the payload model takes
     :returns: its sequence.
-    :raises ValueError: unknown type, or the payload does not fit its model.
+    :raises ValueError: unknown type, or the body has not the keys of its payload.
     """
     row_of_table = EVENT_TYPES.get(event_type)
     if row_of_table is None:
         raise ValueError(f"there is no event type {event_type}")
+    _check_keys(row_of_table.payload, body)
     store_id = c.execute(_STORE_ID).scalar_one()
     sequence = counters.advance(c, counters.OUTBOX_SEQUENCE)
-    payload = _build_payload(
-        row_of_table.payload,
-        {
-            "version": versions.EVENT_VERSION,
-            "server": server,
-            "host": host,
-            "epoch": store_id,
-            "sequence": sequence,
-            "occurred_at": occurred_at,
-            **body,
-        },
+    payload = row_of_table.payload.model_construct(
+        version=versions.EVENT_VERSION, server=server, host=host, epoch=store_id, sequence=sequence, occurred_at=occurred_at, **body
     )
     c.execute(
         _INSERT,
@@ -76,7 +69,7 @@ def append_event(
             "event_type": event_type,
             "severity": severity or row_of_table.severity,
             "server": server,
-            "payload": payload,
+            "payload": payload.model_dump(mode="json", warnings=False),
             "occurred_at": occurred_at,
             "sent_at": None,
         },
@@ -84,13 +77,13 @@ def append_event(
     return sequence
 
 
-def _build_payload(model: type[EventPayload], values: dict[str, Any]) -> dict[str, Any]:
-    """The payload as JSON. Keys are checked; words are not: one that an agent of a newer release used is repeated as it came."""
-    unknown = values.keys() - model.model_fields.keys()
-    missing = {name for name, field in model.model_fields.items() if field.is_required()} - values.keys()
+def _check_keys(model: type[EventPayload], body: dict[str, Any]) -> None:
+    """Words are not checked: one that an agent of a newer release used is repeated as it came."""
+    required = {name for name, field in model.model_fields.items() if field.is_required()}
+    unknown = body.keys() - (model.model_fields.keys() - _OWN_KEYS)
+    missing = required - body.keys() - _OWN_KEYS
     if unknown or missing:
         raise ValueError(f"{model.__name__}: unknown keys {sorted(unknown)}, missing keys {sorted(missing)}")
-    return model.model_construct(**values).model_dump(mode="json", warnings=False)
 
 
 def list_unsent(c: Connection, limit: int = 100) -> list[OutboxRow]:

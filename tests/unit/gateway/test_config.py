@@ -1,0 +1,56 @@
+"""The gateway's options: defaults that work, values that are refused, secrets that are not shown."""
+
+from pathlib import Path
+
+import pytest
+from oslo_config import cfg
+
+from api_gateway.config import find_rpc_pin, list_opts, load_config, register_options
+from compute_agent.contract import versions
+
+
+def load(tmp_path: Path, text: str) -> cfg.ConfigOpts:
+    path = tmp_path / "gateway.conf"
+    path.write_text(text)
+    return load_config(["--config-file", str(path)], prog="test")
+
+
+def test_without_a_file_the_defaults_hold() -> None:
+    conf = load_config([], config_files=[])
+    assert (conf.api.listen_host, conf.api.listen_port, conf.api.auth_strategy) == ("127.0.0.1", 8780, "none")
+    assert (conf.api.crash_dump_deadline, conf.api.max_deadline, conf.api.crash_dump_holdoff) == (30, 3600, 600)
+    assert (conf.sweep.max_clock_skew, conf.sweep.missing_grace, conf.dispatcher.received_timeout) == (2.0, 600.0, 5.0)
+
+
+def test_a_file_is_read(tmp_path: Path) -> None:
+    conf = load(tmp_path, "[api]\nlisten_port = 9000\n[database]\nconnection = sqlite:////x/y.sqlite\n")
+    assert (conf.api.listen_port, conf.database.connection) == (9000, "sqlite:////x/y.sqlite")
+
+
+@pytest.mark.parametrize("text", ["[api]\nauth_strategy = keystone", "[api]\nlisten_port = 70000", "[dispatcher]\nreceived_timeout = 0"])
+def test_a_value_that_does_not_fit_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ValueError):
+        conf = load(tmp_path, text)
+        _ = (conf.api.auth_strategy, conf.api.listen_port, conf.dispatcher.received_timeout)
+
+
+def test_two_configurations_in_one_process_do_not_touch_each_other(tmp_path: Path) -> None:
+    other = load(tmp_path, "[api]\nlisten_port = 9000\n")
+    register_options(other)
+    assert load_config([], config_files=[]).api.listen_port == 8780
+
+
+def test_every_option_explains_itself_and_what_may_hold_a_password_is_secret() -> None:
+    options = [(group, option) for group, group_options in list_opts() for option in group_options]
+    assert all(option.help for _, option in options)
+    assert [(group, option.name) for group, option in options if option.secret] == [("database", "connection")]
+
+
+@pytest.mark.parametrize(("level", "pin"), [("", None), ("1.0", "1.0"), (versions.RELEASE, versions.RPC_API_VERSION)])
+def test_a_pin_is_a_version_or_a_release(tmp_path: Path, level: str, pin: str | None) -> None:
+    assert find_rpc_pin(load(tmp_path, f"[upgrade_levels]\ncompute_agent = {level}\n")) == pin
+
+
+def test_a_pin_that_nobody_ever_spoke_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"9\.9"):
+        find_rpc_pin(load(tmp_path, "[upgrade_levels]\ncompute_agent = 9.9\n"))

@@ -1,0 +1,82 @@
+"""The tables: made by migrations exactly as the code expects them, on every database, and no listing scans."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, event
+from sqlalchemy.dialects import mysql, postgresql
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from api_gateway.store import Store, actions, agents, events, gaps, migrations, outbox, servers, sightings
+from api_gateway.store.tables import SCHEMA_REVISION, metadata
+from tests.fakes import FakeClock
+from tests.unit.gateway.store_parts import SERVER
+
+NOW = FakeClock().now()
+SPAN = timedelta(seconds=5)
+
+LISTINGS: dict[str, Callable[[Connection], object]] = {
+    "an action": lambda c: actions.find_action(c, "req-1"),
+    "the same request sent twice": lambda c: actions.find_by_idempotency_key(c, SERVER, "demo", "admin", "key"),
+    "actions of a server": lambda c: actions.list_actions_of_server(c, SERVER, limit=10),
+    "changed actions of a server": lambda c: actions.list_actions_of_server(c, SERVER, changes_since=NOW),
+    "what blocks a crash dump": lambda c: actions.find_blocking_crash_dump(c, SERVER, now=NOW, holdoff=SPAN),
+    "what is castable": lambda c: actions.claim_castable(c, owner="x", now=NOW, lease=SPAN, limit=4, received_timeout=SPAN),
+    "when to cast next": lambda c: actions.find_next_cast_at(c, now=NOW, received_timeout=SPAN),
+    "actions past their deadline": lambda c: actions.list_past_deadline(c, now=NOW, limit=10),
+    "a server": lambda c: servers.find_server(c, SERVER),
+    "servers of a project": lambda c: servers.list_servers(c, project="demo", limit=10),
+    "servers of all projects": lambda c: servers.list_servers(c, limit=10),
+    "all servers of a project, deleted ones too": lambda c: servers.list_servers(c, project="demo", deleted=None, limit=10),
+    "changed servers of a project": lambda c: servers.list_servers(c, project="demo", deleted=None, changes_since=NOW, limit=10),
+    "servers of a host": lambda c: servers.list_servers(c, host="a", limit=10),
+    "missing servers": lambda c: servers.expire_missing(c, now=NOW, missing_grace=SPAN),
+    "a host's words": lambda c: sightings.list_sightings_of_host(c, "a"),
+    "all words about servers": lambda c: sightings.list_sightings_of_servers(c, [SERVER]),
+    "servers that two hosts know": lambda c: sightings.list_contested(c, "a"),
+    "an agent": lambda c: agents.find_agent(c, "a"),
+    "overdue agents": lambda c: agents.list_overdue(c, NOW),
+    "events behind a position": lambda c: events.list_events(c, after=5),
+    "events of a server": lambda c: events.list_events(c, server=SERVER),
+    "events of a host": lambda c: events.list_events(c, host="a"),
+    "events of an action": lambda c: events.list_events_of_action(c, "req-1"),
+    "gaps to ask for": lambda c: gaps.list_gaps(c, now=NOW),
+    "the gaps that an event fills": lambda c: gaps.close_gap(c, host="a", epoch="e", first=1, last=2),
+    "what to publish": lambda c: outbox.list_unsent(c),
+    "what was published long ago": lambda c: outbox.prune(c, sent_before=NOW),
+}
+
+
+@pytest.mark.parametrize("listing", LISTINGS)
+def test_no_listing_scans_a_table(store: Store, listing: str) -> None:
+    asked: list[tuple[str, object]] = []
+    with store.write() as c:
+        event.listen(c, "before_cursor_execute", lambda _c, _cursor, statement, values, _x, _m: asked.append((statement, values)))
+        LISTINGS[listing](c)
+        queries = [(statement, values) for statement, values in asked if statement.startswith(("SELECT", "UPDATE", "DELETE"))]
+        plans = [row[3] for statement, values in queries for row in c.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)]
+    scanned = {step.split()[1] for step in plans if step.startswith("SCAN")}
+    assert scanned.isdisjoint(metadata.tables.keys() - {"store_identity"})  # that one has one row
+    assert plans
+
+
+def test_the_migrations_make_exactly_the_tables_of_the_code(store: Store) -> None:
+    with store.read() as c:
+        assert compare_metadata(MigrationContext.configure(c, opts={"compare_type": True}), metadata) == []
+
+
+def test_the_newest_migration_is_the_one_that_this_release_needs(store: Store) -> None:
+    with store.read() as c:
+        assert ScriptDirectory.from_config(migrations.create_config(c)).get_heads() == [SCHEMA_REVISION]
+
+
+@pytest.mark.parametrize("dialect", [postgresql.dialect(), mysql.dialect()], ids=["postgresql", "mysql"])
+def test_every_table_can_be_written_in_the_words_of_the_other_databases(dialect: object) -> None:
+    for table in metadata.sorted_tables:
+        assert str(CreateTable(table).compile(dialect=dialect))  # type: ignore[arg-type]
+        for index in table.indexes:
+            assert str(CreateIndex(index).compile(dialect=dialect))  # type: ignore[arg-type]
