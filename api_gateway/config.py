@@ -152,6 +152,9 @@ def load_config(
         version=versions.RELEASE,
         default_config_files=list(config_files),
     )
+    for group, options in _GROUPS.items():
+        for option in options:
+            conf[group][option.dest]  # oslo.config looks at a value when it is first asked for: at start, not in the middle of the work
     return conf
 
 

@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from api_gateway.store import SchemaOutdated, Store, StoreBusy, StoreError, StoreRejected, StoreUnavailable, UnsafeLocation
+from api_gateway.store import SchemaOutdated, Store, StoreBusy, StoreError, StoreRejected, StoreUnavailable, UnsafeLocation, location
 from api_gateway.store import actions as stored_actions
 from api_gateway.store import counters as stored_counters
-from api_gateway.store import location
 from tests.fakes import FakeClock
 from tests.unit.gateway.store_parts import build_action
 
@@ -24,9 +23,13 @@ def read_count(store: Store, name: str) -> int:
 
 
 def test_a_block_that_raises_leaves_nothing_behind(store: Store) -> None:
-    with pytest.raises(ZeroDivisionError), store.write() as c:
-        stored_counters.count_violation(c, "x")
-        raise ZeroDivisionError
+    def fail() -> None:
+        with store.write() as c:
+            stored_counters.count_violation(c, "x")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert read_count(store, "x") == 0
 
 

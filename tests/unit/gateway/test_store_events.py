@@ -50,9 +50,13 @@ def test_what_was_recorded_is_not_recorded_again_and_takes_no_position(store: St
 
 
 def test_a_batch_that_is_undone_leaves_no_hole(store: Store, clock: FakeClock) -> None:
-    with pytest.raises(ZeroDivisionError), store.write() as c:
-        events.record_events(c, [tell(1), tell(2)], now=clock.now())
-        raise ZeroDivisionError
+    def fail() -> None:
+        with store.write() as c:
+            events.record_events(c, [tell(1), tell(2)], now=clock.now())
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert [row.position for row in record(store, clock, tell(5))] == [1]
 
 

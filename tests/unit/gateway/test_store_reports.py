@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from api_gateway.store import Connection, Store, actions, counters
+from api_gateway.store import Store, actions, counters
 from api_gateway.store.actions import ActionRow
 from api_gateway.store.reports import Applied, apply_ended, apply_observed, apply_received, apply_started
 from compute_agent.contract.errors import Code, Ending
@@ -207,10 +207,11 @@ def test_a_final_observation_stays_and_of_others_the_later_one_holds(reporter: R
 
 
 def test_a_report_and_its_violation_are_one_transaction(store: Store, reporter: Reporter, clock: FakeClock) -> None:
-    def fail(c: Connection) -> None:
-        apply_started(c, reporter.action.id, host="b", at=at(clock, 1), now=clock.now())
-        raise ZeroDivisionError
+    def fail() -> None:
+        with store.write() as c:
+            apply_started(c, reporter.action.id, host="b", at=at(clock, 1), now=clock.now())
+            raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError), store.write() as c:
-        fail(c)
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert reporter.list_violations() == {}
