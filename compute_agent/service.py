@@ -214,10 +214,12 @@ class AgentService:
         if self._driver.lifecycle is not None:
             run_bounded("driver's close", self._driver.lifecycle.close, self._driver.call_bound + _STEP_BOUND)
         self._observer_loop.stop(_STEP_BOUND)
-        self._report_loop.stop(_STEP_BOUND)
-        self._heartbeat_loop.stop(_STEP_BOUND)
-        if self._intake.is_held:
+        # Not "and": both have to be told. One that still waits for a broker that does not answer keeps its connection to itself.
+        quiet = all([self._report_loop.stop(_STEP_BOUND), self._heartbeat_loop.stop(_STEP_BOUND)])
+        if quiet and self._intake.is_held:
             self._say_goodbye()
+        elif not quiet:
+            self._abort_publishing()
         self._intake.release()
         self._journal.close()
         LOG.info("agent of host %s has stopped", self._conf.host)

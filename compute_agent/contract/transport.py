@@ -6,8 +6,14 @@ them on queues that exist makes RabbitMQ refuse the declaration with 406.
 Import ``oslo_messaging`` from here and nowhere else: it must be imported after its thread backend was chosen.
 """
 
+import warnings
+
 from oslo_config import cfg
-from oslo_service import backend
+
+# oslo.service brings eventlet along and importing it warns on every command's stderr; nothing here ever runs on it.
+warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
+
+from oslo_service import backend  # noqa: E402
 
 backend.init_backend(backend.BackendType.THREADING)  # must come before oslo_messaging is imported
 
