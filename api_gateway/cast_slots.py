@@ -61,14 +61,17 @@ class CastThreads:
             self._busy += 1
         self._jobs.put(job)
 
-    def stop(self, timeout: float) -> int:
-        """Let begun jobs end, for at most ``timeout`` seconds.
+    def stop(self) -> None:
+        """Begin no job any more that is not begun or waiting; returns at once."""
+        for _thread in self._threads:
+            self._jobs.put(None)
+
+    def join(self, timeout: float) -> int:
+        """Wait for begun jobs after :meth:`stop`, for at most ``timeout`` seconds.
 
         :returns: how many threads are still held by a cast that does not return.
         """
         give_up_at = time.monotonic() + timeout
-        for _thread in self._threads:
-            self._jobs.put(None)
         for thread in self._threads:
             thread.join(max(give_up_at - time.monotonic(), 0.0))
         return sum(thread.is_alive() for thread in self._threads)

@@ -44,6 +44,8 @@ _OUTBOX_INTERVAL = 0.5
 _ASK_THREADS = 2
 _STOP_TIMEOUT = 5.0
 """Seconds that an ordered stop may take; what is held longer (by a broker in alarm) is left behind, nothing is lost by it."""
+_MOMENT = 0.1
+"""What a thread without a job needs to end."""
 _WATCH_INTERVAL = 1.0
 
 
@@ -103,8 +105,8 @@ class Engine:
             loop.stop()
         held = [loop.name for loop in self._loops if not loop.join(max(give_up_at - time.monotonic(), 0.0))]
         for pool in self._pools:
-            if pool.stop(max(give_up_at - time.monotonic(), 0.0)):
-                held.append(pool.name)
+            pool.stop()
+        held += [pool.name for pool in self._pools if pool.join(max(give_up_at - time.monotonic(), _MOMENT))]
         if not held:
             # A frozen broker does not answer a farewell: on a thread of its own, which may be left behind as well.
             closing = threading.Thread(target=self._closing.close, name="closing", daemon=True)

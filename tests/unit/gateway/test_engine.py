@@ -169,7 +169,8 @@ def test_cast_threads_run_jobs_beside_each_other_and_count_what_is_free() -> Non
         pool.start(lambda: meet.wait(10) and None)
     assert pool.count_free() == 0
     meet.wait(10)
-    assert pool.stop(5) == 0
+    pool.stop()
+    assert pool.join(5) == 0
     assert pool.count_free() == 2
 
 
@@ -183,4 +184,5 @@ def test_a_job_that_fails_leaves_its_thread_for_the_next_one() -> None:
     pool.start(fail)
     pool.start(ran.set)
     assert ran.wait(10)
-    assert pool.stop(5) == 0
+    pool.stop()
+    assert pool.join(5) == 0
