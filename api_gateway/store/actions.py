@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, func, insert, or_, select, update
 
 from api_gateway.store import counters, outbox
 from api_gateway.store.columns import columns_of, values_of
@@ -176,21 +176,26 @@ def count_open(c: Connection) -> int:
 # --- the way down -----------------------------------------------------------------------------------------------------
 
 
-def _is_due(now: datetime, received_timeout: timedelta) -> ColumnElement[bool]:
-    """Of actions joined with their host's agent: those to be cast now, were their host free."""
-    return and_(
-        actions.c.state == ActionState.ACCEPTED,
-        actions.c.deadline > now,
-        or_(
-            actions.c.last_cast_at.is_(None),
-            actions.c.last_cast_at <= now - received_timeout,
-            actions.c.cast_incarnation != agents.c.incarnation,
-        ),
-        actions.c.host.not_in(select(_leases.c.host).where(_leases.c.lease_until > now)),
-    )
-
-
 _leases = actions.alias("leases")
+_NOW = bindparam("now")
+_WITH_AGENTS = actions.join(agents, agents.c.host == actions.c.host)
+_IS_DUE = and_(
+    actions.c.state == ActionState.ACCEPTED,
+    actions.c.deadline > _NOW,
+    or_(
+        actions.c.last_cast_at.is_(None),
+        actions.c.last_cast_at <= bindparam("unheard_since"),
+        actions.c.cast_incarnation != agents.c.incarnation,
+    ),
+    actions.c.host.not_in(select(_leases.c.host).where(_leases.c.lease_until > _NOW)),
+)
+"""Of actions joined with their host's agent: those to be cast now, were their host free."""
+
+# An idle dispatcher asks these two every second: built once.
+_ANY_DUE = select(actions.c.id).select_from(_WITH_AGENTS).where(_IS_DUE).limit(1)
+_LAST_CAST = select(func.min(actions.c.last_cast_at)).where(
+    actions.c.state == ActionState.ACCEPTED, actions.c.deadline > _NOW, actions.c.last_cast_at.is_not(None)
+)
 
 
 def claim_castable(
@@ -204,14 +209,12 @@ def claim_castable(
     counters.lock_counters(c)  # two dispatchers must not each find the host free
     waiting_since = func.coalesce(actions.c.last_cast_at, actions.c.accepted_at)
     turn = func.row_number().over(partition_by=actions.c.host, order_by=(waiting_since, actions.c.accepted_at, actions.c.id))
-    due = (
-        select(actions.c.id, turn.label("turn"))
-        .join(agents, agents.c.host == actions.c.host)
-        .where(_is_due(now, received_timeout))
-        .subquery()
-    )
+    due = select(actions.c.id, turn.label("turn")).select_from(_WITH_AGENTS).where(_IS_DUE).subquery()
     first_of_host = select(due.c.id).where(due.c.turn == 1)
-    found = c.execute(select(*_COLUMNS).where(actions.c.id.in_(first_of_host)).order_by(waiting_since, actions.c.id).limit(limit))
+    found = c.execute(
+        select(*_COLUMNS).where(actions.c.id.in_(first_of_host)).order_by(waiting_since, actions.c.id).limit(limit),
+        {"now": now, "unheard_since": now - received_timeout},
+    )
     rows = [ActionRow(*row) for row in found]
     if rows:
         until = now + lease
@@ -222,11 +225,9 @@ def claim_castable(
 
 def find_next_cast_at(c: Connection, *, now: datetime, received_timeout: timedelta) -> datetime | None:
     """When the next cast falls due: ``now`` if one is, later if a recast may become due, None when nothing waits. Reads only."""
-    with_agents = actions.join(agents, agents.c.host == actions.c.host)
-    if c.execute(select(actions.c.id).select_from(with_agents).where(_is_due(now, received_timeout)).limit(1)).first() is not None:
+    if c.execute(_ANY_DUE, {"now": now, "unheard_since": now - received_timeout}).first() is not None:
         return now
-    waiting = and_(actions.c.state == ActionState.ACCEPTED, actions.c.deadline > now, actions.c.last_cast_at.is_not(None))
-    last = c.execute(select(func.min(actions.c.last_cast_at)).where(waiting)).scalar_one()
+    last = c.execute(_LAST_CAST, {"now": now}).scalar_one()
     return None if last is None else max(now, last + received_timeout)
 
 
