@@ -2,11 +2,9 @@
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from compute_agent.drivers.libvirt.options import GROUP, register_options
 from devstack.guests import Guest
 from devstack.libvirtd import PrivateLibvirtd
 from devstack.real_parts import list_missing_parts, may_skip_real_tests
+from tests.conformance.suite import EventLog
 
 KEEPALIVE_INTERVAL, KEEPALIVE_COUNT = 1, 3
 SECONDS_TO_NOTICE = KEEPALIVE_INTERVAL * (KEEPALIVE_COUNT + 1)
@@ -34,36 +33,16 @@ def require_real_parts() -> None:
         pytest.fail(report)
 
 
-class EventLog:
-    """What the driver reported, in order; a test waits for what must come."""
+class LibvirtEventLog(EventLog):
+    """The suite's log, which also says what came of one server."""
 
-    def __init__(self) -> None:
-        self._arrived = threading.Condition()
-        self._events: list[DriverEvent] = []
-
-    def __call__(self, event: DriverEvent) -> None:
-        with self._arrived:
-            self._events.append(event)
-            self._arrived.notify_all()
-
-    def wait_for(
-        self, kind: DriverEventKind, server: str | None = None, *, since: datetime | None = None, timeout: float = 10.0
-    ) -> DriverEvent:
-        """The first such event at or after ``since``; fails the test when none came in time."""
-        with self._arrived:
-            if not self._arrived.wait_for(lambda: self._find(kind, server, since), timeout):
-                pytest.fail(f"no event {kind} of {server} within {timeout} s, but {self._events}")
-            found = self._find(kind, server, since)
-            assert found is not None
-            return found
+    def expect(self, kind: DriverEventKind, server: str | None = None, *, since: int = 0, timeout: float = 10.0) -> DriverEvent:
+        """Wait for it; fails the test when it does not come within ``timeout`` seconds."""
+        return self.wait_for(kind, server, since=since, timeout=timeout)
 
     def list_kinds(self, server: str | None) -> list[DriverEventKind]:
         with self._arrived:
             return [event.kind for event in self._events if event.server == server]
-
-    def _find(self, kind: DriverEventKind, server: str | None, since: datetime | None) -> DriverEvent | None:
-        wanted = (e for e in self._events if e.kind is kind and e.server == server and (since is None or e.occurred_at >= since))
-        return next(wanted, None)
 
 
 class LibvirtHost:
@@ -100,7 +79,7 @@ class LibvirtHost:
             os.kill(pid, signal.SIGCONT)
 
     @contextmanager
-    def driver(self) -> Iterator[tuple[Driver, EventLog]]:
+    def driver(self) -> Iterator[tuple[Driver, LibvirtEventLog]]:
         """A connected driver and its events."""
         conf = cfg.ConfigOpts()
         conf([])
@@ -111,11 +90,11 @@ class LibvirtHost:
         driver = create_driver(conf, SystemClock())
         assert driver.events is not None
         assert driver.lifecycle is not None
-        events = EventLog()
+        events = LibvirtEventLog()
         driver.events.subscribe(events)
         driver.lifecycle.open()
         try:
-            events.wait_for(DriverEventKind.BACKEND_BACK)
+            events.expect(DriverEventKind.BACKEND_BACK)
             yield driver, events
         finally:
             driver.lifecycle.close()
@@ -131,10 +110,6 @@ def started_libvirt_host(directory: Path) -> Iterator[LibvirtHost]:
         yield host
     finally:
         host.libvirtd.end()
-
-
-def get_now() -> datetime:
-    return datetime.now(UTC)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 
@@ -9,7 +10,7 @@ from compute_agent.contract.models import PowerState
 from compute_agent.drivers.base import BackendUnavailable, Driver, DriverError, DriverEventKind, OutcomeUnknown, ServerNotRunning
 from devstack.guests import Guest
 from devstack.services import wait_until
-from tests.conformance.libvirt_host import SECONDS_TO_NOTICE, EventLog, LibvirtHost, get_now, started_libvirt_host, within
+from tests.conformance.libvirt_host import SECONDS_TO_NOTICE, LibvirtEventLog, LibvirtHost, started_libvirt_host, within
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def survivor(host: LibvirtHost) -> Guest:
 
 
 @pytest.fixture
-def driven(host: LibvirtHost) -> Iterator[tuple[Driver, EventLog]]:
+def driven(host: LibvirtHost) -> Iterator[tuple[Driver, LibvirtEventLog]]:
     with host.driver() as driven:
         yield driven
 
@@ -66,12 +67,12 @@ def expect_nmi_count(guest: Guest, count: int) -> None:
     assert guest.nmi_count() == count
 
 
-def test_an_nmi_makes_the_guest_panic_and_the_panic_is_reported(host: LibvirtHost, driven: tuple[Driver, EventLog]) -> None:
+def test_an_nmi_makes_the_guest_panic_and_the_panic_is_reported(host: LibvirtHost, driven: tuple[Driver, LibvirtEventLog]) -> None:
     driver, events = driven
     guest = host.boot("panicking", project="blue", user="ann", display_name="Pan")
-    injected_at = get_now()
+    injected_at = datetime.now(UTC)
     inject(driver, guest)
-    panicked = events.wait_for(DriverEventKind.PANICKED, guest.uuid, timeout=5)
+    panicked = events.expect(DriverEventKind.PANICKED, guest.uuid, timeout=5)
     assert (panicked.occurred_at - injected_at).total_seconds() < 2
     server = driver.servers.get_server(guest.uuid)
     assert (server.power_state, server.state_reason) == (PowerState.CRASHED, "crashed: panicked")
@@ -79,20 +80,20 @@ def test_an_nmi_makes_the_guest_panic_and_the_panic_is_reported(host: LibvirtHos
     with pytest.raises(ServerNotRunning, match="crashed"):
         inject(driver, guest)
     guest.destroy()
-    events.wait_for(DriverEventKind.STOPPED, guest.uuid)
+    events.expect(DriverEventKind.STOPPED, guest.uuid)
 
 
-def test_a_crash_kernel_that_starts_is_reported(host: LibvirtHost, driven: tuple[Driver, EventLog]) -> None:
+def test_a_crash_kernel_that_starts_is_reported(host: LibvirtHost, driven: tuple[Driver, LibvirtEventLog]) -> None:
     driver, events = driven
     guest = host.boot("kdump_post_notifiers")
     inject(driver, guest)
-    events.wait_for(DriverEventKind.CRASH_KERNEL_STARTED, guest.uuid, timeout=5)
-    events.wait_for(DriverEventKind.REBOOTED, guest.uuid, timeout=60)
+    events.expect(DriverEventKind.CRASH_KERNEL_STARTED, guest.uuid, timeout=5)
+    events.expect(DriverEventKind.REBOOTED, guest.uuid, timeout=60)
     assert DriverEventKind.PANICKED not in events.list_kinds(guest.uuid)
     guest.destroy()
 
 
-def test_each_injection_is_exactly_one_nmi(survivor: Guest, driven: tuple[Driver, EventLog]) -> None:
+def test_each_injection_is_exactly_one_nmi(survivor: Guest, driven: tuple[Driver, LibvirtEventLog]) -> None:
     driver, _ = driven
     before = survivor.nmi_count()
     inject(driver, survivor)
@@ -101,97 +102,97 @@ def test_each_injection_is_exactly_one_nmi(survivor: Guest, driven: tuple[Driver
     expect_nmi_count(survivor, before + 2)
 
 
-def test_a_paused_guest_gets_its_nmi_when_it_resumes(survivor: Guest, driven: tuple[Driver, EventLog]) -> None:
+def test_a_paused_guest_gets_its_nmi_when_it_resumes(survivor: Guest, driven: tuple[Driver, LibvirtEventLog]) -> None:
     driver, events = driven
     before = survivor.nmi_count()
     survivor.suspend()
     try:
-        events.wait_for(DriverEventKind.PAUSED, survivor.uuid)
+        events.expect(DriverEventKind.PAUSED, survivor.uuid)
         assert driver.servers.get_server(survivor.uuid).state_reason == "paused: user"
         inject(driver, survivor)
     finally:
         survivor.resume()
-    events.wait_for(DriverEventKind.RESUMED, survivor.uuid)
+    events.expect(DriverEventKind.RESUMED, survivor.uuid)
     expect_nmi_count(survivor, before + 1)
 
 
-def test_a_server_that_is_off_is_refused_and_its_life_is_reported(host: LibvirtHost, driven: tuple[Driver, EventLog]) -> None:
+def test_a_server_that_is_off_is_refused_and_its_life_is_reported(host: LibvirtHost, driven: tuple[Driver, LibvirtEventLog]) -> None:
     driver, events = driven
     guest = host.define("deaf")
-    events.wait_for(DriverEventKind.DEFINED, guest.uuid)
+    events.expect(DriverEventKind.DEFINED, guest.uuid)
     with pytest.raises(ServerNotRunning, match="shut off"):
         inject(driver, guest)
     guest.start()
-    events.wait_for(DriverEventKind.STARTED, guest.uuid)
+    events.expect(DriverEventKind.STARTED, guest.uuid)
     first_run = driver.servers.get_server(guest.uuid).started_at
     guest.destroy()
-    events.wait_for(DriverEventKind.STOPPED, guest.uuid)
+    events.expect(DriverEventKind.STOPPED, guest.uuid)
     stopped = driver.servers.get_server(guest.uuid)
     assert (stopped.power_state, stopped.state_reason, stopped.started_at) == (PowerState.SHUTDOWN, "shut off: destroyed", None)
-    restarted_at = get_now()
+    since = events.position
     guest.start()
-    events.wait_for(DriverEventKind.STARTED, guest.uuid, since=restarted_at)
+    events.expect(DriverEventKind.STARTED, guest.uuid, since=since)
     second_run = driver.servers.get_server(guest.uuid).started_at
     assert first_run is not None
     assert second_run is not None
     assert first_run < second_run
     guest.destroy()
     guest.undefine()
-    events.wait_for(DriverEventKind.UNDEFINED, guest.uuid)
+    events.expect(DriverEventKind.UNDEFINED, guest.uuid)
     assert guest.uuid not in {server.id for server in driver.servers.list_servers()}
 
 
-def test_a_reset_is_reported(host: LibvirtHost, survivor: Guest, driven: tuple[Driver, EventLog]) -> None:
+def test_a_reset_is_reported(host: LibvirtHost, survivor: Guest, driven: tuple[Driver, LibvirtEventLog]) -> None:
     _, events = driven
     boots = survivor.count_boots()
     with host.libvirtd.connect() as connection:
         connection.lookupByUUIDString(survivor.uuid).reset()
-    events.wait_for(DriverEventKind.REBOOTED, survivor.uuid)
+    events.expect(DriverEventKind.REBOOTED, survivor.uuid)
     survivor.wait_ready(boots=boots + 1)
 
 
-def test_events_flow_again_after_libvirtd_was_killed(host: LibvirtHost, survivor: Guest, driven: tuple[Driver, EventLog]) -> None:
+def test_events_flow_again_after_libvirtd_was_killed(host: LibvirtHost, survivor: Guest, driven: tuple[Driver, LibvirtEventLog]) -> None:
     driver, events = driven
     before = driver.servers.get_server(survivor.uuid)
     host.libvirtd.kill()
-    events.wait_for(DriverEventKind.BACKEND_LOST)
+    events.expect(DriverEventKind.BACKEND_LOST)
     with pytest.raises(BackendUnavailable):
         driver.servers.list_servers()
     with pytest.raises(BackendUnavailable):
         inject(driver, survivor)
-    started_at = get_now()
+    since = events.position
     host.libvirtd.start()
-    events.wait_for(DriverEventKind.BACKEND_BACK, since=started_at)
+    events.expect(DriverEventKind.BACKEND_BACK, since=since)
     after = driver.servers.get_server(survivor.uuid)
     assert (after.power_state, after.started_at) == (PowerState.RUNNING, before.started_at)
     assert after.started_at is not None
     guest = host.boot("panicking")
     inject(driver, guest)
-    events.wait_for(DriverEventKind.PANICKED, guest.uuid, timeout=5)
+    events.expect(DriverEventKind.PANICKED, guest.uuid, timeout=5)
     guest.destroy()
 
 
 def test_a_frozen_libvirtd_ends_calls_by_keepalive_and_is_found_again(
-    host: LibvirtHost, survivor: Guest, driven: tuple[Driver, EventLog]
+    host: LibvirtHost, survivor: Guest, driven: tuple[Driver, LibvirtEventLog]
 ) -> None:
     driver, events = driven
     host.libvirtd.freeze()
     try:
         with within(SECONDS_TO_NOTICE + 2), pytest.raises(BackendUnavailable):
             driver.servers.get_server(survivor.uuid)
-        events.wait_for(DriverEventKind.BACKEND_LOST)
+        events.expect(DriverEventKind.BACKEND_LOST)
         with within(0.5), pytest.raises(BackendUnavailable, match="does not answer"):
             inject(driver, survivor)
     finally:
-        thawed_at = get_now()
+        since = events.position
         host.libvirtd.thaw()
-    events.wait_for(DriverEventKind.BACKEND_BACK, since=thawed_at)
+    events.expect(DriverEventKind.BACKEND_BACK, since=since)
     assert driver.servers.get_server(survivor.uuid).power_state is PowerState.RUNNING
 
 
 @pytest.mark.parametrize("what_happens", ["killed", "frozen"])
 def test_a_libvirtd_lost_during_the_call_leaves_the_outcome_unknown(
-    host: LibvirtHost, survivor: Guest, driven: tuple[Driver, EventLog], what_happens: str
+    host: LibvirtHost, survivor: Guest, driven: tuple[Driver, LibvirtEventLog], what_happens: str
 ) -> None:
     driver, events = driven
     before = survivor.nmi_count()
@@ -203,12 +204,12 @@ def test_a_libvirtd_lost_during_the_call_leaves_the_outcome_unknown(
         else:
             host.libvirtd.freeze()
         assert isinstance(call.wait(SECONDS_TO_NOTICE + 2), OutcomeUnknown)
-    back_at = get_now()
+    since = events.position
     if what_happens == "killed":
         host.libvirtd.start()
     else:
         host.libvirtd.thaw()
-    events.wait_for(DriverEventKind.BACKEND_BACK, since=back_at)
+    events.expect(DriverEventKind.BACKEND_BACK, since=since)
     # The guest serves its serial line again: it has had none or one of it, and never a second one.
     inject(driver, survivor)
     wait_until(lambda: survivor.nmi_count() > before, 10, "the guest to count NMIs")
@@ -216,7 +217,7 @@ def test_a_libvirtd_lost_during_the_call_leaves_the_outcome_unknown(
 
 
 def test_a_qemu_that_answers_nobody_stops_neither_the_list_nor_other_servers(
-    host: LibvirtHost, survivor: Guest, driven: tuple[Driver, EventLog]
+    host: LibvirtHost, survivor: Guest, driven: tuple[Driver, LibvirtEventLog]
 ) -> None:
     driver, _ = driven
     before = survivor.nmi_count()
