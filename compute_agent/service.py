@@ -217,7 +217,7 @@ class AgentService:
         # Not "and": both have to be told. One that still waits for a broker that does not answer keeps its connection to itself.
         quiet = all([self._report_loop.stop(_STEP_BOUND), self._heartbeat_loop.stop(_STEP_BOUND)])
         if quiet and self._intake.is_held:
-            self._say_goodbye()
+            run_bounded("the last reports", self._say_goodbye, _FLUSH_BOUND + 1)
         elif not quiet:
             self._abort_publishing()
         self._intake.release()
