@@ -84,6 +84,28 @@ _INSERT = insert(actions)
 _SIGNALLED_AT = func.coalesce(actions.c.signalled_at, actions.c.ended_at)
 
 
+_STILL_DUMPING = and_(
+    actions.c.ending.in_((Ending.SUCCEEDED, Ending.UNKNOWN)),
+    bindparam("holdoff_since") < _SIGNALLED_AT,
+    or_(
+        actions.c.observation.is_(None),
+        actions.c.observation.not_in((Observation.GUEST_REBOOTED, Observation.GUEST_STOPPED)),
+    ),
+    or_(servers.c.reset_at.is_(None), servers.c.reset_at <= _SIGNALLED_AT),
+)
+_BLOCKING = (
+    select(*_COLUMNS)
+    .select_from(actions.outerjoin(servers, servers.c.id == actions.c.server))
+    .where(
+        actions.c.server == bindparam("blocked_server"),
+        actions.c.kind == ActionKind.TRIGGER_CRASH_DUMP,
+        or_(actions.c.state != ActionState.ENDED, _STILL_DUMPING),
+    )
+    .order_by(actions.c.accepted_at)
+    .limit(1)
+)
+
+
 def insert_action(c: Connection, row: ActionRow) -> None:
     """:raises StoreRejected: out of the transaction's block: the id, or (server, project, user, idempotency_key), exists already."""
     c.execute(_INSERT, values_of(row))
@@ -145,26 +167,7 @@ def list_actions_of_server(
 def find_blocking_crash_dump(c: Connection, server: str, *, now: datetime, holdoff: timedelta) -> ActionRow | None:
     """The earliest crash dump that forbids another one now: one that has not ended, or one that was (perhaps) sent within ``holdoff`` and
     after which the server was not seen to reboot or stop."""
-    still_dumping = and_(
-        actions.c.ending.in_((Ending.SUCCEEDED, Ending.UNKNOWN)),
-        now - holdoff < _SIGNALLED_AT,
-        or_(
-            actions.c.observation.is_(None),
-            actions.c.observation.not_in((Observation.GUEST_REBOOTED, Observation.GUEST_STOPPED)),
-        ),
-        or_(servers.c.reset_at.is_(None), servers.c.reset_at <= _SIGNALLED_AT),
-    )
-    row = c.execute(
-        select(*_COLUMNS)
-        .select_from(actions.outerjoin(servers, servers.c.id == actions.c.server))
-        .where(
-            actions.c.server == server,
-            actions.c.kind == ActionKind.TRIGGER_CRASH_DUMP,
-            or_(actions.c.state != ActionState.ENDED, still_dumping),
-        )
-        .order_by(actions.c.accepted_at)
-        .limit(1)
-    ).first()
+    row = c.execute(_BLOCKING, {"blocked_server": server, "holdoff_since": now - holdoff}).first()
     return None if row is None else ActionRow(*row)
 
 
@@ -191,6 +194,16 @@ _IS_DUE = and_(
 )
 """Of actions joined with their host's agent: those to be cast now, were their host free."""
 
+_WAITING_SINCE = func.coalesce(actions.c.last_cast_at, actions.c.accepted_at)
+_TURN = func.row_number().over(partition_by=actions.c.host, order_by=(_WAITING_SINCE, actions.c.accepted_at, actions.c.id))
+_DUE = select(actions.c.id, _TURN.label("turn")).select_from(_WITH_AGENTS).where(_IS_DUE).subquery()
+_CASTABLE = (
+    select(*_COLUMNS)
+    .where(actions.c.id.in_(select(_DUE.c.id).where(_DUE.c.turn == 1)))
+    .order_by(_WAITING_SINCE, actions.c.id)
+    .limit(bindparam("row_limit"))
+)
+
 # An idle dispatcher asks these two every second: built once.
 _ANY_DUE = select(actions.c.id).select_from(_WITH_AGENTS).where(_IS_DUE).limit(1)
 _LAST_CAST = select(func.min(actions.c.last_cast_at)).where(
@@ -207,14 +220,7 @@ def claim_castable(
     that of the last cast, or ``received_timeout`` has passed since it. A lease that ran out is free again.
     """
     counters.lock_counters(c)  # two dispatchers must not each find the host free
-    waiting_since = func.coalesce(actions.c.last_cast_at, actions.c.accepted_at)
-    turn = func.row_number().over(partition_by=actions.c.host, order_by=(waiting_since, actions.c.accepted_at, actions.c.id))
-    due = select(actions.c.id, turn.label("turn")).select_from(_WITH_AGENTS).where(_IS_DUE).subquery()
-    first_of_host = select(due.c.id).where(due.c.turn == 1)
-    found = c.execute(
-        select(*_COLUMNS).where(actions.c.id.in_(first_of_host)).order_by(waiting_since, actions.c.id).limit(limit),
-        {"now": now, "unheard_since": now - received_timeout},
-    )
+    found = c.execute(_CASTABLE, {"now": now, "unheard_since": now - received_timeout, "row_limit": limit})
     rows = [ActionRow(*row) for row in found]
     if rows:
         until = now + lease
