@@ -4,12 +4,12 @@ No request ever waits for the broker: what is accepted is committed to the store
 threads of its own.
 """
 
-import ctypes
 import logging
 import multiprocessing
 import os
-import signal
+import socket
 import sys
+import threading
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -31,17 +31,22 @@ from api_gateway.gateway import Gateway, Settings
 from api_gateway.limits import Limits
 from api_gateway.microversion import Microversions
 from api_gateway.native.routes import ROUTES as NATIVE_ROUTES
-from api_gateway.native.waiting import LongPolls
+from api_gateway.native.waiting import LongPolls, Stopping
 from api_gateway.request_ids import RequestIds
 from api_gateway.routing import add_routes
-from api_gateway.store import SchemaOutdated, Store, StoreError
+from api_gateway.store import Store, StoreError
 from api_gateway.wake import WakeSender
+from api_gateway.worker_process import StopSignals, die_with
 from compute_agent.contract.clock import Clock, SystemClock
 
 LOG = logging.getLogger(__name__)
 
+_PROGRAM = "crashcart-api"
 _STOP_TIMEOUT_SECONDS = 5
-_PR_SET_PDEATHSIG = 1
+
+
+class NotAllowed(Exception):
+    """The configuration would let strangers in; the text says how."""
 
 
 def create_app(
@@ -51,11 +56,13 @@ def create_app(
     clock: Clock | None = None,
     wake: Callable[[], object] = lambda: None,
     new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
+    stopping: Stopping | None = None,
 ) -> "falcon.App[Any, Any]":
     """The application over an open store.
 
     :param wake: called after each commit of a new action; must neither block nor raise
     :param new_id: makes a UUID for each request
+    :param stopping: ends all long polls when the process stops; None: nothing does
     """
     clock = clock or SystemClock()
     strategy = create_strategy(conf)
@@ -74,7 +81,7 @@ def create_app(
         clock=clock,
         wake=wake,
         settings=_read_settings(conf),
-        long_polls=LongPolls(store, clock, conf.api.long_poll_waiters),
+        long_polls=LongPolls(store, clock, conf.api.long_poll_waiters, stopping or threading.Event()),
     )
     add_routes(app, gateway, (*COMPUTE_ROUTES, *NATIVE_ROUTES))
     return app
@@ -83,23 +90,24 @@ def create_app(
 def main(argv: Sequence[str] | None = None) -> int:
     """``crashcart-api``: serve until SIGTERM or SIGINT; 1 when it must not or cannot start."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    conf = load_config(arguments, prog="crashcart-api")
-    log.setup(conf, "crashcart")
-    refusal = find_refusal(conf)
-    if refusal is not None:
-        LOG.error("crashcart-api does not start: %s", refusal)
+    try:
+        conf = load_config(arguments, prog=_PROGRAM)
+        log.setup(conf, "crashcart")
+        address = check_startable(conf)
+    except (cfg.Error, StoreError, OSError, NotAllowed) as error:
+        sys.stderr.write(f"{_PROGRAM}: {error}\n")
         return 1
     multiprocessing.set_start_method("spawn", force=True)  # a worker inherits no thread, lock or connection of this process
     server = Granian(
         "api_gateway.wsgi",
-        address=conf.api.listen_host,
+        address=address,
         port=conf.api.listen_port,
         interface=Interfaces.WSGI,
         workers=conf.api.workers,
         blocking_threads=conf.api.threads,
         respawn_failed_workers=True,
         workers_kill_timeout=_STOP_TIMEOUT_SECONDS,
-        process_name=f"crashcart-api {conf.api.listen_host}:{conf.api.listen_port}",
+        process_name=f"{_PROGRAM} {conf.api.listen_host}:{conf.api.listen_port}",
         log_enabled=False,
     )
     LOG.info("listening on %s port %s, %s workers", conf.api.listen_host, conf.api.listen_port, conf.api.workers)
@@ -107,38 +115,45 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def find_refusal(conf: cfg.ConfigOpts) -> str | None:
-    """Why this configuration must not be served, or None."""
-    host = conf.api.listen_host
+def check_startable(conf: cfg.ConfigOpts) -> str:
+    """Say in the main process what would otherwise fail in every worker.
+
+    :returns: the address to listen on.
+    :raises NotAllowed: this configuration would let strangers in.
+    :raises StoreError: the store cannot be used; the text says what to do.
+    :raises OSError: the address cannot be listened on, because somebody else does, say.
+    """
+    host, port = conf.api.listen_host, conf.api.listen_port
     if create_strategy(conf).loopback_only and not is_loopback_name(host):
-        return f"[api] auth_strategy {conf.api.auth_strategy} lets everybody in: listen_host {host} must be a loopback address"
+        raise NotAllowed(f"[api] auth_strategy {conf.api.auth_strategy} lets everybody in: listen_host {host} must be a loopback address")
+    address = _check_address(host, port)
     store = _open_store(conf)
     try:
         store.check_schema()
-    except SchemaOutdated as error:
-        return str(error)
-    except StoreError as error:
-        return f"the store cannot be used: {error}"
     finally:
         store.dispose()
-    return None
+    return address
+
+
+def _check_address(host: str, port: int) -> str:
+    """The server's own sockets share a port with anybody who does the same: two gateways would take turns in answering."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            raise OSError(error.errno, f"cannot listen on {host} port {port}: {error.strerror or error}") from error
+    return str(address[0])
 
 
 def _create_worker(arguments: Sequence[str], parent: int) -> "falcon.App[Any, Any]":
     """Runs in each worker process: everything that holds a connection or a lock is made here."""
-    _die_with(parent)
-    conf = load_config(arguments, prog="crashcart-api")
+    die_with(parent)
+    stopping = StopSignals()
+    conf = load_config(arguments, prog=_PROGRAM)
     log.setup(conf, "crashcart")
-    return create_app(conf, store=_open_store(conf), wake=_create_wake(conf))
-
-
-def _die_with(parent: int) -> None:
-    """Ask the kernel to stop this worker when the main process is killed: an orphan would keep the port and answer for ever."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
-    if os.getppid() != parent:
-        raise SystemExit(1)  # it was killed before we asked
+    return create_app(conf, store=_open_store(conf), wake=_create_wake(conf), stopping=stopping)
 
 
 def _create_wake(conf: cfg.ConfigOpts) -> Callable[[], object]:

@@ -6,7 +6,7 @@ hint (microseconds) every few milliseconds and reads again only when somebody co
 
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from api_gateway.store import Store
 from compute_agent.contract.clock import Clock
@@ -19,17 +19,26 @@ _PATIENT_AFTER_SECONDS = 2.0
 """Most actions end within milliseconds; who waits longer than this waits for a guest, not for us."""
 
 
+class Stopping(Protocol):
+    """Says when this process stops; ``threading.Event`` is one."""
+
+    def wait(self, timeout: float) -> bool:
+        """Wait at most ``timeout`` seconds; True when the process stops."""
+        ...
+
+
 class LongPolls:
     """All waiting requests of one worker process.
 
     :param limit: how many may wait at a time; keep it below the number of the worker's threads
+    :param stopping: lets all that wait go
     """
 
-    def __init__(self, store: Store, clock: Clock, limit: int) -> None:
+    def __init__(self, store: Store, clock: Clock, limit: int, stopping: Stopping) -> None:
         self._store = store
         self._clock = clock
         self._places = threading.BoundedSemaphore(limit) if limit > 0 else None
-        self._closing = threading.Event()
+        self._stopping = stopping
 
     def wait_until(self, enough: Callable[[T], bool], read: Callable[[], T], timeout: float) -> T:
         """Read until it is ``enough`` or ``timeout`` seconds have passed; the last thing read either way.
@@ -46,15 +55,11 @@ class LongPolls:
         finally:
             self._places.release()
 
-    def close(self) -> None:
-        """Let all that wait go, and nobody wait any more."""
-        self._closing.set()
-
     def _wait(self, enough: Callable[[T], bool], read: Callable[[], T], deadline: float, seen: int, found: T) -> T:
         begun = self._clock.monotonic()
         while (now := self._clock.monotonic()) < deadline:
             step = _STEP_SECONDS if now - begun < _PATIENT_AFTER_SECONDS else _PATIENT_STEP_SECONDS
-            if self._closing.wait(min(step, deadline - now)):
+            if self._stopping.wait(min(step, deadline - now)):
                 break
             version = self._store.data_version()
             if version != seen:

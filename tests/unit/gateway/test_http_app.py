@@ -1,5 +1,6 @@
 """What the application promises beyond single answers: durability, waking, waiting, limits, who it lets in, what it loads."""
 
+import socket
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ from api_gateway import wsgi
 from api_gateway.config import load_config
 from api_gateway.faults import FAULT_NAMES
 from api_gateway.microversion import MAX_VERSION, Since
-from api_gateway.store import StoreBusy, StoreUnavailable, actions
+from api_gateway.store import SchemaOutdated, StoreBusy, StoreUnavailable, actions
 from tests.fakes import FakeClock
 from tests.http.application import Application, create_application
 from tests.http.fleet import DUMPED, HOST, PAUSED, PENDING_ACTION, RUNNING, SHUTOFF, Agent, build_server, end_action
@@ -216,16 +217,28 @@ def test_without_authentication_only_loopback_is_served(tmp_path: Path, host: st
     conf = load_config([], config_files=[])
     conf.set_override("listen_host", host, group="api")
 
-    assert "loopback" in (wsgi.find_refusal(conf) or "")
+    with pytest.raises(wsgi.NotAllowed, match="loopback"):
+        wsgi.check_startable(conf)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "localhost"])
 def test_a_store_without_tables_is_refused_with_the_command_that_makes_them(tmp_path: Path, host: str) -> None:
     conf = load_config([], config_files=[])
     conf.set_override("listen_host", host, group="api")
+    conf.set_override("listen_port", 0, group="api")
     conf.set_override("connection", f"sqlite:///{tmp_path / 'gateway.sqlite'}", group="database")
 
-    assert "crashcart-manage db upgrade" in (wsgi.find_refusal(conf) or "")
+    with pytest.raises(SchemaOutdated, match="crashcart-manage db upgrade"):
+        wsgi.check_startable(conf)
+
+
+def test_a_port_that_somebody_else_listens_on_is_refused() -> None:
+    conf = load_config([], config_files=[])
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as other:
+        conf.set_override("listen_port", other.getsockname()[1], group="api")
+
+        with pytest.raises(OSError, match=r"cannot listen on 127\.0\.0\.1 port"):
+            wsgi.check_startable(conf)
 
 
 def test_the_application_loads_neither_hypervisor_nor_messaging_libraries() -> None:
