@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, bindparam, func, insert, or_, select, update
 
 from api_gateway.store import counters, outbox
-from api_gateway.store.columns import columns_of, values_of
+from api_gateway.store.columns import Moment, columns_of, values_of
 from api_gateway.store.tables import actions, agents, servers
 from compute_agent.contract.errors import Code, Ending
 from compute_agent.contract.models import ActionKind, DecidedBy, Observation
@@ -86,7 +86,7 @@ _SIGNALLED_AT = func.coalesce(actions.c.signalled_at, actions.c.ended_at)
 
 _STILL_DUMPING = and_(
     actions.c.ending.in_((Ending.SUCCEEDED, Ending.UNKNOWN)),
-    bindparam("holdoff_since") < _SIGNALLED_AT,
+    bindparam("holdoff_since", type_=Moment) < _SIGNALLED_AT,
     or_(
         actions.c.observation.is_(None),
         actions.c.observation.not_in((Observation.GUEST_REBOOTED, Observation.GUEST_STOPPED)),
@@ -180,14 +180,14 @@ def count_open(c: Connection) -> int:
 
 
 _leases = actions.alias("leases")
-_NOW = bindparam("now")
+_NOW = bindparam("now", type_=Moment)
 _WITH_AGENTS = actions.join(agents, agents.c.host == actions.c.host)
 _IS_DUE = and_(
     actions.c.state == ActionState.ACCEPTED,
     actions.c.deadline > _NOW,
     or_(
         actions.c.last_cast_at.is_(None),
-        actions.c.last_cast_at <= bindparam("unheard_since"),
+        actions.c.last_cast_at <= bindparam("unheard_since", type_=Moment),
         actions.c.cast_incarnation != agents.c.incarnation,
     ),
     actions.c.host.not_in(select(_leases.c.host).where(_leases.c.lease_until > _NOW)),
