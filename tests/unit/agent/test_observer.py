@@ -1,0 +1,452 @@
+"""What followed a signal, told by the real journal over the fake hypervisor under a clock that moves when told."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from compute_agent.actions import Actions
+from compute_agent.contract.models import ActionKind, ActionRequest, Departure, Observation, PowerState
+from compute_agent.drivers.base import DriverEvent, DriverEventKind
+from compute_agent.drivers.fake import FakeHypervisor, NmiEffect
+from compute_agent.journal import Journal, JournalledAction
+from compute_agent.observer import PENDING_LIMIT, Observer
+from tests.fakes import Counter, FakeClock
+
+HOST = "h1"
+
+
+class Bench:
+    """One host: hypervisor, journal, observer, actions. ``restart()`` is a kill -9 of the agent."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.clock = FakeClock()
+        self.hypervisor = FakeHypervisor(self.clock)
+        self.changes = 0
+        self.count = 0
+        self.start()
+
+    def start(self) -> None:
+        self.journal = Journal.open(self.path, host=HOST, clock=self.clock, new_id=Counter(f"id{self.count}"))
+        self.observer = Observer(
+            self.journal, self.hypervisor.driver, self.clock, first_look=60, limit=1800, on_state_change=self.note_change
+        )
+        self.actions = Actions(
+            self.journal,
+            self.hypervisor.driver,
+            self.clock,
+            crash_dump_holdoff=600,
+            max_clock_skew=2,
+            on_ended=self.observer.action_ended,
+        )
+        self.hypervisor.subscribe(self.observer.enqueue)
+        self.hypervisor.open()
+
+    def note_change(self) -> None:
+        self.changes += 1
+
+    def restart(self, away: float = 0.0) -> None:
+        self.kill()
+        self.clock.advance(away)
+        self.start()
+        self.actions.recover()
+        self.drain()
+
+    def kill(self) -> None:
+        self.hypervisor.close()
+        self.journal.close()
+
+    def drain(self) -> None:
+        while self.observer.step(0):
+            pass
+
+    def wait(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        self.drain()
+        self.observer.check_timers()
+
+    def make_server(self, **keywords: Any) -> str:
+        server = self.hypervisor.make_server(**keywords)
+        self.drain()
+        return server
+
+    def receive(self, server: str) -> str:
+        self.count += 1
+        action_id = f"req-00000000-0000-0000-0000-{self.count:012d}"
+        with self.journal.transaction("test") as transaction:
+            known = transaction.find_known_server(server)
+            assert known is not None
+            request = ActionRequest(
+                id=action_id,
+                kind=ActionKind.TRIGGER_CRASH_DUMP,
+                server=server,
+                server_generation=known.server.generation,
+                host=HOST,
+                sent_at=self.clock.now(),
+                deadline=self.clock.now() + timedelta(seconds=30),
+                journal_id=self.journal.journal_id,
+            )
+            transaction.add_action(request, self.clock.now())
+        return action_id
+
+    def signal(self, server: str) -> str:
+        """A crash dump up to its ending; events that it caused are still queued."""
+        action_id = self.receive(server)
+        self.actions.run(action_id)
+        return action_id
+
+    def get(self, action_id: str) -> JournalledAction:
+        with self.journal.transaction("test") as transaction:
+            return transaction.get_action(action_id)
+
+    def observe(self, action_id: str) -> tuple[Observation | None, bool]:
+        action = self.get(action_id)
+        return action.observation, action.observation_final
+
+    def events(self, prefix: str = "") -> list[SimpleNamespace]:
+        with self.journal.transaction("test") as transaction:
+            rows = transaction.list_outbox(1, transaction.get_last_sequence())
+        return [SimpleNamespace(type=row.event_type, **row.payload) for row in rows if row.event_type.startswith(prefix)]
+
+    def emit(self, kind: DriverEventKind, server: str, before: float = 0.0) -> None:
+        """An event that came about ``before`` seconds ago."""
+        self.observer.enqueue(DriverEvent(kind, server, self.clock.now() - timedelta(seconds=before), "test"))
+        self.drain()
+
+    def find_server(self, server: str) -> Any:
+        with self.journal.transaction("test") as transaction:
+            entry = transaction.list_known_servers().get(server)
+        return None if entry is None else entry.server
+
+    def is_held_off(self, server: str) -> bool:
+        with self.journal.transaction("test") as transaction:
+            signal = transaction.find_signal(server)
+        return signal is not None and not signal.cleared
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path / "journal.sqlite")
+    bench.drain()
+    yield bench
+    bench.kill()
+
+
+def test_a_panic_after_the_nmi_is_the_final_observation(bench: Bench) -> None:
+    server = bench.make_server()
+    action = bench.signal(server)
+    bench.drain()
+    assert bench.observe(action) == (Observation.GUEST_PANICKED, True)
+    (panicked,) = bench.events("server.panicked")
+    assert (panicked.action_id, panicked.power_state, panicked.observed_late) == (action, "crashed", False)
+    assert bench.find_server(server).power_state is PowerState.CRASHED
+
+
+def test_a_panic_seen_before_the_call_returned_follows_the_ending(bench: Bench) -> None:
+    """The event comes 9 ms after the NMI, the call may take longer: the order of the events is kept."""
+    server = bench.make_server()
+    action = bench.receive(server)
+    bench.hypervisor.behave(server, lambda deliver: (deliver(), bench.clock.advance(0.01), bench.drain()))
+    bench.actions.run(action)
+    assert bench.observe(action) == (Observation.GUEST_PANICKED, True)
+    assert [event.type for event in bench.events("action.")] == [
+        "action.received",
+        "action.started",
+        "action.ended",
+        "action.observed",
+    ]
+
+
+def test_an_event_from_before_the_signal_says_nothing_about_it(bench: Bench) -> None:
+    server = bench.make_server(effect=NmiEffect.SURVIVE)
+    bench.clock.advance(10)
+    action = bench.signal(server)
+    bench.emit(DriverEventKind.REBOOTED, server, before=5)
+    assert bench.observe(action) == (None, False)
+    assert bench.events("server.rebooted")[0].action_id is None
+    assert bench.is_held_off(server)
+
+
+def test_silence_is_said_once_with_its_advice_and_is_not_final(bench: Bench) -> None:
+    action = bench.signal(bench.make_server(effect=NmiEffect.SURVIVE))
+    bench.wait(59)
+    assert bench.observe(action) == (None, False)
+    bench.wait(1)
+    bench.wait(1)
+    (observed,) = bench.events("action.observed")
+    assert (observed.observation, observed.final) == ("nothing_seen_yet", False)
+    assert "A guest that is writing its dump looks exactly like this; do not trigger again" in observed.text
+    assert "doc/guest-setup.rst" in observed.text
+
+
+def test_nothing_seen_is_the_last_word_after_the_limit(bench: Bench) -> None:
+    action = bench.signal(bench.make_server(effect=NmiEffect.SURVIVE))
+    bench.wait(1799)
+    bench.wait(1)
+    assert bench.observe(action) == (Observation.NOTHING_SEEN, True)
+
+
+def test_a_reboot_ends_observation_and_hold_off_after_kdumps_silence(bench: Bench) -> None:
+    server = bench.make_server(effect=NmiEffect.SURVIVE)
+    action = bench.signal(server)
+    bench.wait(90)
+    assert bench.is_held_off(server)
+    bench.hypervisor.reboot(server)
+    bench.drain()
+    assert bench.observe(action) == (Observation.GUEST_REBOOTED, True)
+    assert bench.events("server.rebooted")[0].action_id == action
+    assert not bench.is_held_off(server)
+
+
+def test_the_many_events_of_one_reboot_are_one(bench: Bench) -> None:
+    server = bench.make_server(effect=NmiEffect.SURVIVE)
+    for _ in range(5):
+        bench.hypervisor.reboot(server)
+        bench.clock.advance(0.03)
+        bench.drain()
+    assert len(bench.events("server.rebooted")) == 1
+    bench.clock.advance(3)
+    bench.hypervisor.reboot(server)
+    bench.drain()
+    assert len(bench.events("server.rebooted")) == 2
+
+
+def test_a_started_crash_kernel_is_not_final_and_silence_does_not_hide_it(bench: Bench) -> None:
+    server = bench.make_server(effect=NmiEffect.CRASH_KERNEL)
+    action = bench.signal(server)
+    bench.drain()
+    assert bench.observe(action) == (Observation.CRASH_KERNEL_STARTED, False)
+    bench.wait(120)
+    assert bench.observe(action) == (Observation.CRASH_KERNEL_STARTED, False)
+    assert bench.find_server(server).power_state is PowerState.RUNNING
+    bench.hypervisor.reboot(server)
+    bench.drain()
+    assert bench.observe(action) == (Observation.GUEST_REBOOTED, True)
+
+
+def test_a_crash_kernel_that_never_reboots_keeps_its_word_at_the_limit(bench: Bench) -> None:
+    action = bench.signal(bench.make_server(effect=NmiEffect.CRASH_KERNEL))
+    bench.wait(1)
+    bench.wait(1800)
+    assert bench.observe(action) == (Observation.CRASH_KERNEL_STARTED, True)
+
+
+def test_a_panic_stays_a_panic_when_the_guest_reboots_after_it(bench: Bench) -> None:
+    server = bench.make_server()
+    action = bench.signal(server)
+    bench.hypervisor.reboot(server)
+    bench.drain()
+    assert bench.observe(action) == (Observation.GUEST_PANICKED, True)
+    assert bench.find_server(server).power_state is PowerState.RUNNING
+    assert len(bench.events("action.observed")) == 1
+
+
+def test_a_stop_is_observed_and_ends_the_hold_off(bench: Bench) -> None:
+    server = bench.make_server(effect=NmiEffect.SURVIVE)
+    action = bench.signal(server)
+    bench.clock.advance(5)
+    bench.hypervisor.stop(server)
+    bench.drain()
+    assert bench.observe(action) == (Observation.GUEST_STOPPED, True)
+    assert not bench.is_held_off(server)
+
+
+def test_a_paused_servers_nmi_waits_and_its_timers_run_from_the_resume(bench: Bench) -> None:
+    server = bench.make_server(effect=NmiEffect.SURVIVE)
+    bench.hypervisor.pause(server)
+    bench.drain()
+    action = bench.signal(server)
+    bench.wait(7200)
+    assert bench.observe(action) == (Observation.PENDING_UNTIL_RESUME, False)
+    bench.hypervisor.resume(server)
+    bench.drain()
+    bench.wait(59)
+    assert bench.observe(action) == (Observation.PENDING_UNTIL_RESUME, False)
+    bench.wait(1)
+    assert bench.observe(action) == (Observation.NOTHING_SEEN_YET, False)
+
+
+def test_a_paused_server_that_panics_on_resume_is_a_panic(bench: Bench) -> None:
+    server = bench.make_server()
+    bench.hypervisor.pause(server)
+    bench.drain()
+    action = bench.signal(server)
+    bench.clock.advance(100)
+    bench.hypervisor.resume(server)
+    bench.drain()
+    assert bench.observe(action) == (Observation.GUEST_PANICKED, True)
+    assert bench.events("server.panicked")[0].action_id == action
+
+
+def test_a_server_that_stays_paused_for_good_gets_a_last_word_too(bench: Bench) -> None:
+    server = bench.make_server()
+    bench.hypervisor.pause(server)
+    bench.drain()
+    action = bench.signal(server)
+    bench.wait(PENDING_LIMIT)
+    assert bench.observe(action) == (Observation.NOT_OBSERVED, True)
+
+
+def test_nothing_follows_a_signal_that_was_never_sent(bench: Bench) -> None:
+    server = bench.make_server(power_state=PowerState.SHUTDOWN)
+    action = bench.signal(server)
+    bench.hypervisor.start(server)
+    bench.wait(3600)
+    assert bench.observe(action) == (None, False)
+    assert bench.events("action.observed") == []
+
+
+# Restarts and gaps
+
+
+def test_an_observation_goes_on_after_a_restart(bench: Bench) -> None:
+    action = bench.signal(bench.make_server(effect=NmiEffect.SURVIVE))
+    bench.clock.advance(40)
+    bench.restart()
+    bench.wait(19)
+    assert bench.observe(action) == (None, False)
+    bench.wait(1)
+    assert bench.observe(action) == (Observation.NOTHING_SEEN_YET, False)
+
+
+def test_after_a_gap_the_last_word_is_not_observed_instead_of_nothing_seen(bench: Bench) -> None:
+    """A reboot within the gap cannot be told from silence."""
+    action = bench.signal(bench.make_server(effect=NmiEffect.SURVIVE))
+    bench.restart(away=5)
+    bench.wait(1800)
+    assert bench.observe(action) == (Observation.NOT_OBSERVED, True)
+
+
+def test_a_panic_while_the_agent_was_dead_is_found(bench: Bench) -> None:
+    server = bench.make_server(effect=NmiEffect.SURVIVE)
+    action = bench.signal(server)
+    bench.kill()
+    bench.clock.advance(5)
+    bench.hypervisor.panic(server)
+    bench.start()
+    bench.drain()
+    assert bench.observe(action) == (Observation.GUEST_PANICKED, True)
+    (panicked,) = bench.events("server.panicked")
+    assert (panicked.observed_late, panicked.action_id) == (True, action)
+
+
+def test_a_stop_and_start_while_the_backend_was_away_is_found(bench: Bench) -> None:
+    server = bench.make_server(effect=NmiEffect.SURVIVE)
+    action = bench.signal(server)
+    bench.clock.advance(5)
+    bench.hypervisor.lose_backend()
+    bench.hypervisor.stop(server)
+    bench.clock.advance(1)
+    bench.hypervisor.start(server)
+    bench.clock.advance(1)
+    bench.hypervisor.restore_backend()
+    bench.drain()
+    assert bench.observe(action) == (Observation.GUEST_STOPPED, True)
+    assert [event.observed_late for event in bench.events("server.started")] == [True]
+    assert not bench.is_held_off(server)
+
+
+def test_nothing_is_said_of_silence_while_the_backend_is_away(bench: Bench) -> None:
+    action = bench.signal(bench.make_server(effect=NmiEffect.SURVIVE))
+    bench.hypervisor.lose_backend()
+    bench.wait(120)
+    assert bench.observe(action) == (None, False)
+    bench.wait(1680)
+    assert bench.observe(action) == (Observation.NOT_OBSERVED, True)
+
+
+def test_an_unknown_ending_after_a_restart_is_observed_like_any_other(bench: Bench) -> None:
+    server = bench.make_server(effect=NmiEffect.SURVIVE)
+    action = bench.receive(server)
+    with bench.journal.transaction("test") as transaction:
+        transaction.start_action(action, bench.clock.now())
+    bench.restart(away=2)
+    bench.clock.advance(3)
+    bench.hypervisor.panic(server)
+    bench.drain()
+    assert bench.observe(action) == (Observation.GUEST_PANICKED, True)
+
+
+def test_a_comparison_that_cannot_be_made_is_tried_again(bench: Bench) -> None:
+    server = bench.make_server(effect=NmiEffect.SURVIVE)
+    bench.hypervisor.lose_backend()
+    bench.drain()
+    assert bench.observer.reconcile() is False
+    bench.hypervisor.restore_backend()
+    bench.hypervisor.subscribe(lambda event: None)
+    bench.hypervisor.stop(server)
+    bench.wait(5)
+    assert bench.find_server(server).power_state is PowerState.SHUTDOWN
+
+
+def test_a_change_that_a_comparison_has_told_is_not_told_again_by_its_late_event(bench: Bench) -> None:
+    server = bench.make_server(effect=NmiEffect.SURVIVE)
+    bench.hypervisor.subscribe(lambda event: None)
+    bench.clock.advance(1)
+    bench.hypervisor.stop(server)
+    bench.clock.advance(1)
+    assert bench.observer.reconcile()
+    bench.emit(DriverEventKind.STOPPED, server, before=1)
+    assert len(bench.events("server.stopped")) == 1
+
+
+# Which servers there are
+
+
+def test_a_server_defined_again_is_another_generation(bench: Bench) -> None:
+    server = bench.make_server(power_state=PowerState.SHUTDOWN)
+    first = bench.find_server(server)
+    with bench.hypervisor._lock:
+        fake = bench.hypervisor._servers[server]
+    bench.hypervisor.remove(server)
+    bench.hypervisor._servers[server] = fake
+    bench.emit(DriverEventKind.DEFINED, server)
+    assert (first.generation, bench.find_server(server).generation) == (1, 2)
+
+
+def test_a_removed_server_leaves_with_its_reason(bench: Bench) -> None:
+    gone, moved = bench.make_server(), bench.make_server(effect=NmiEffect.SURVIVE)
+    action = bench.signal(moved)
+    bench.clock.advance(1)
+    bench.hypervisor.remove(gone)
+    bench.hypervisor.remove(moved, migrated=True)
+    bench.drain()
+    assert bench.find_server(gone) is None
+    with bench.journal.transaction("test") as transaction:
+        assert transaction.find_known_server(gone).departure is Departure.UNDEFINED  # type: ignore[union-attr]
+        assert transaction.find_known_server(moved).departure is Departure.MIGRATED  # type: ignore[union-attr]
+    assert bench.observe(action) == (Observation.NOT_OBSERVED, True)
+
+
+def test_a_running_server_that_loses_its_definition_stays(bench: Bench) -> None:
+    server = bench.make_server()
+    bench.hypervisor.change(server, persistent=False)
+    bench.emit(DriverEventKind.UNDEFINED, server)
+    assert bench.find_server(server) is not None
+
+
+def test_a_domain_that_is_migrated_in_is_not_claimed(bench: Bench) -> None:
+    server = bench.hypervisor.make_server()
+    bench.hypervisor.change(server, arriving=True)
+    bench.drain()
+    assert bench.find_server(server) is None
+    bench.hypervisor.change(server, arriving=False)
+    bench.emit(DriverEventKind.RESUMED, server)
+    assert bench.find_server(server) is not None
+
+
+def test_every_change_asks_for_a_heartbeat(bench: Bench) -> None:
+    server = bench.make_server(effect=NmiEffect.SURVIVE)
+    before = bench.changes
+    bench.hypervisor.pause(server)
+    bench.drain()
+    assert bench.changes > before
+
+
+def test_an_event_of_a_server_that_is_not_here_changes_nothing(bench: Bench) -> None:
+    bench.emit(DriverEventKind.STOPPED, "00000000-0000-0000-0000-00000000dead")
+    assert bench.events() == []
