@@ -1,0 +1,97 @@
+"""``crashcart-api`` as a process: it serves, lets waiting requests go when it is stopped, and leaves no worker behind when killed."""
+
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.http.application import create_application
+from tests.http.fleet import PENDING_ACTION
+
+START = "import sys; from api_gateway.wsgi import main; sys.exit(main(sys.argv[1:]))"
+LONG_POLL = f"/v1/actions/{PENDING_ACTION}?wait=50"
+
+
+@dataclass
+class Server:
+    """The running command and how to ask it."""
+
+    process: "subprocess.Popen[bytes]"
+    port: int
+
+    def get(self, path: str) -> tuple[int, Any]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())
+        finally:
+            connection.close()
+
+    def answers(self) -> bool:
+        try:
+            return self.get("/healthcheck")[0] == 200
+        except OSError:
+            return False
+
+
+def wait_until(condition: Callable[[], bool], timeout: float = 20.0) -> bool:
+    end = time.monotonic() + timeout
+    paused = threading.Event()
+    while time.monotonic() < end:
+        if condition():
+            return True
+        paused.wait(0.02)
+    return False
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    create_application(tmp_path).close()
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    config = tmp_path / "gateway.conf"
+    config.write_text(
+        f"[database]\nconnection = sqlite:///{tmp_path / 'gateway.sqlite'}\n[api]\nlisten_port = {port}\n"
+        f"[dispatcher]\nwake_socket = {tmp_path / 'wake.sock'}\n"
+    )
+    server = Server(subprocess.Popen([sys.executable, "-c", START, "--config-file", str(config)]), port)
+    try:
+        assert wait_until(server.answers)
+        yield server
+    finally:
+        server.process.kill()
+        server.process.wait()
+
+
+def test_an_ordered_stop_answers_those_who_wait(server: Server) -> None:
+    """A long poll must hold up neither the stop nor its own caller."""
+    answers: list[tuple[int, Any]] = []
+    waiter = threading.Thread(target=lambda: answers.append(server.get(LONG_POLL)))
+    waiter.start()
+    assert not wait_until(lambda: bool(answers), timeout=0.3)
+
+    server.process.send_signal(signal.SIGTERM)
+
+    assert server.process.wait(timeout=10) == 0
+    waiter.join(10)
+    assert answers[0][0] == 200
+    assert answers[0][1]["state"] == "accepted"
+
+
+def test_a_killed_main_process_takes_its_workers_with_it(server: Server) -> None:
+    """Nobody else could stop them, and they would go on answering on the port."""
+    server.process.kill()
+    server.process.wait()
+
+    assert wait_until(lambda: not server.answers(), timeout=10)
