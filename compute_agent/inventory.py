@@ -53,6 +53,7 @@ class Inventory:
         self._revision = journal.incarnation << _REVISION_BITS
         self._number = 0
         self._told: dict[str, Server] = {}
+        self._departures: dict[str, Departure] = {}
 
     def request_full(self) -> None:
         """Let the next heartbeat carry all servers; from any thread."""
@@ -118,12 +119,11 @@ class Inventory:
             self._full_wanted.clear()
             self._full_due = self._clock.monotonic() + self._inventory_interval
         changed = tuple(server for server in current.values() if self._told.get(server.id) != server)
-        removed = tuple(
-            RemovedServer(id=server, departure=entry.departure if entry is not None and entry.departure else Departure.GONE)
-            for server, entry in sorted(departed.items())
-        )
+        left = {server: (entry.departure if entry is not None else None) or Departure.GONE for server, entry in departed.items()}
+        # A full report repeats all departures: the heartbeat that told of one may be lost, and "migrated" must not become "gone".
+        self._departures = {server: why for server, why in (self._departures | left).items() if server not in current}
         base = self._revision
-        if changed or removed:
+        if changed or left:
             self._revision += 1
         self._told = current
         return InventoryReport(
@@ -133,7 +133,7 @@ class Inventory:
             base_revision=base,
             hash=hash_inventory({server.id: server.generation for server in current.values()}),
             servers=tuple(current.values()) if full else changed,
-            removed=removed,
+            removed=tuple(RemovedServer(id=server, departure=why) for server, why in sorted((self._departures if full else left).items())),
         )
 
     def _report_unreadable(self) -> InventoryReport:

@@ -333,6 +333,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         JournalUnusable,
         DriverNotLoaded,
         ValueError,
+        cfg.Error,
         oslo_messaging.InvalidTransportURL,
         oslo_messaging.DriverLoadFailure,
     ) as error:
