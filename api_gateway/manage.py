@@ -8,7 +8,7 @@ from oslo_config import cfg
 from oslo_log import log
 
 from api_gateway.config import load_config
-from api_gateway.store import Store, StoreError, agents
+from api_gateway.store import Store, StoreError, actions, agents, counters, events
 from api_gateway.store.agents import UP
 from compute_agent.contract.clock import Clock, SystemClock
 
@@ -26,11 +26,19 @@ def upgrade_database(store: Store, _arguments: argparse.Namespace, _clock: Clock
 
 
 def check_database(store: Store, _arguments: argparse.Namespace, _clock: Clock) -> str:
-    """:raises SchemaOutdated: it needs an upgrade."""
+    """Whether the database can be used, and what in it somebody should look at.
+
+    :raises SchemaOutdated: it needs an upgrade.
+    """
     store.check_schema()
-    with store.write():
-        pass
-    return f"the database can be read and written (store {store.store_id})"
+    with store.write() as c:
+        lines = [
+            f"the database can be read and written (store {store.store_id})",
+            f"actions that have not ended: {actions.count_open(c)}",
+            f"messages that could not be recorded (table dead_letters): {events.count_shelved(c)}",
+            *(f"must never happen, but did: {what}: {count}" for what, count in sorted(counters.list_violations(c).items())),
+        ]
+    return "\n".join(lines)
 
 
 def forget_host(store: Store, arguments: argparse.Namespace, clock: Clock) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from api_gateway.manage import main
-from api_gateway.store import Store
+from api_gateway.store import Store, counters, events
 from compute_agent.contract.clock import SystemClock
 from tests.unit.gateway.store_parts import FakeHost
 
@@ -29,6 +29,19 @@ def test_upgrading_makes_a_database_that_can_be_used_and_may_be_repeated(config_
     assert main(["--config-file", config_file, "db", "upgrade"]) == 0
     assert main(["--config-file", config_file, "db", "check"]) == 0
     assert "can be read and written" in capsys.readouterr().out
+
+
+def test_checking_shows_what_somebody_should_look_at(config_file: str, database: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--config-file", config_file, "db", "upgrade"])
+    store = Store(f"sqlite:///{database}")
+    with store.write() as c:
+        counters.count_violation(c, "second_ending")
+        events.shelve(c, b"?", reason="no JSON", now=SystemClock().now(), source="crashcart.recorder")
+    store.dispose()
+    assert main(["--config-file", config_file, "db", "check"]) == 0
+    shown = capsys.readouterr().out
+    assert "second_ending: 1" in shown
+    assert "dead_letters): 1" in shown
 
 
 def test_a_database_that_cannot_be_opened_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
