@@ -1,0 +1,327 @@
+"""``crashcart-agent`` as a process of its own with the fake driver, cast to and listened to over a real broker."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import kombu
+import pytest
+from oslo_config import cfg
+
+from compute_agent.contract.broker import BROKER_ERRORS, Link
+from compute_agent.contract.models import ActionKind, ActionRequest, Heartbeat
+from compute_agent.contract.notifications import EVENTS_EXCHANGE, HEARTBEAT_ROUTING_KEY, HEARTBEAT_TYPE, Notification, decode
+from compute_agent.contract.rpcapi import ComputeAgentAPI, Unroutable
+from compute_agent.contract.transport import create_rpc_transport, register_messaging_options
+from devstack.rabbitmq import PrivateRabbitMQ
+from devstack.services import wait_until
+from tests.stack.broker_events import create_address
+
+# Counts every injection in a file before it goes on (or hangs), so that a second one shows even after kill -9.
+_PROGRAM = textwrap.dedent(
+    """
+    import os, sys, threading
+    import compute_agent.drivers.fake as fake
+    from compute_agent.service import main
+    inject = fake._FakeNmi.inject_nmi
+    def count_and_inject(self, server):
+        with open(os.environ["SIGNALS"], "a") as file:
+            file.write("N")
+        wait = os.environ.get("HANG")
+        if wait:
+            threading.Event().wait(float(wait))
+        inject(self, server)
+    fake._FakeNmi.inject_nmi = count_and_inject
+    sys.exit(main())
+    """
+)
+
+
+class Agent:
+    """One agent's state directory, and its process now and after restarts."""
+
+    def __init__(self, directory: Path, broker: PrivateRabbitMQ, host: str) -> None:
+        directory.mkdir(parents=True)
+        self.directory = directory
+        self.host = host
+        self.signals = directory / "signals"
+        self.log = directory / "agent.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        (directory / "agent.conf").write_text(
+            f"[DEFAULT]\nhost = {host}\ntransport_url = {broker.transport_url}\n"
+            f"[agent]\ndriver = fake\nstate_path = {directory}\nfirst_look = 0.5\nheartbeat_interval = 2\n"
+            f"[fake]\nservers = 2\nsurviving = 1\nseed = {host}\ncall_bound = 3\n"
+        )
+
+    def start(self, hang: float | None = None) -> None:
+        environment = dict(os.environ) | {"SIGNALS": str(self.signals)}
+        if hang is not None:
+            environment["HANG"] = str(hang)
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", _PROGRAM, "--config-file", str(self.directory / "agent.conf")],
+                env=environment,
+                stdout=log,
+                stderr=log,
+            )
+
+    def stop(self, timeout: float = 30) -> int:
+        assert self.process is not None
+        self.process.terminate()
+        return self.process.wait(timeout)
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(10)
+
+    def count_signals(self) -> int:
+        return len(self.signals.read_text()) if self.signals.exists() else 0
+
+    def count_unsent(self) -> int:
+        with sqlite3.connect(f"file:{self.directory / 'journal.sqlite'}?mode=ro", uri=True) as journal:
+            (count,) = journal.execute("SELECT count(*) FROM outbox WHERE sent_at IS NULL").fetchone()
+        return int(count)
+
+
+class Ear:
+    """A consumer with a queue of its own, as anybody may have one; it hears everything that is published from now on."""
+
+    def __init__(self, broker: PrivateRabbitMQ) -> None:
+        self._broker = broker
+        self._name = f"ear.{uuid.uuid4().hex[:8]}"
+        self.heard: list[Notification] = []
+        self._link: Link | None = None
+        self.connect()
+
+    def connect(self) -> None:
+        self._link = create_address(self._broker, "ear").open_link()
+        channel = self._link.channel()
+        for key in ("notifications.*", HEARTBEAT_ROUTING_KEY):
+            kombu.Queue(self._name, EVENTS_EXCHANGE, routing_key=key, durable=True, expires=60)(channel).declare()
+        channel.basic_consume(self._name, callback=lambda message: self.heard.append(decode(message.body)), no_ack=True)
+
+    def close(self) -> None:
+        assert self._link is not None
+        self._link.close()
+
+    def wait_for(self, condition: Callable[[], object], what: str, timeout: float = 20) -> None:
+        end = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < end, f"waited for {what}, heard {[event.event_type for event in self.heard]}"
+            try:
+                assert self._link is not None
+                self._link.drain_events(timeout=0.1)
+            except TimeoutError:
+                pass
+
+    def events(self, event_type: str, action: str | None = None) -> list[dict[str, object]]:
+        return [
+            event.payload for event in self.heard if event.event_type == event_type and action in (None, event.payload.get("action_id"))
+        ]
+
+    def beats(self) -> list[Heartbeat]:
+        return [Heartbeat.from_wire(event.payload) for event in self.heard if event.event_type == HEARTBEAT_TYPE]
+
+    def wait_for_event(self, event_type: str, action: str | None = None, count: int = 1) -> dict[str, object]:
+        self.wait_for(lambda: len(self.events(event_type, action)) >= count, event_type)
+        return self.events(event_type, action)[-1]
+
+
+class Bench:
+    """An agent, an ear, and the gateway's way of casting."""
+
+    def __init__(self, tmp_path: Path, broker: PrivateRabbitMQ) -> None:
+        self.broker = broker
+        self.tmp_path = tmp_path
+        self.host = f"host-{uuid.uuid4().hex[:8]}"
+        self.ear = Ear(broker)
+        self.agents: list[Agent] = []
+        self.agent = self.make_agent("one")
+        conf = cfg.ConfigOpts()
+        register_messaging_options(conf)
+        conf([], default_config_files=[])
+        conf.set_override("transport_url", broker.transport_url)
+        self.transport = create_rpc_transport(conf)
+        self.api = ComputeAgentAPI(self.transport)
+
+    def make_agent(self, name: str) -> Agent:
+        self.agents.append(Agent(self.tmp_path / name, self.broker, self.host))
+        return self.agents[-1]
+
+    def wait_for_heartbeat(self) -> Heartbeat:
+        self.ear.heard.clear()
+        self.ear.wait_for(lambda: any(beat.inventory.full for beat in self.ear.beats()), "a full heartbeat")
+        return self.ear.beats()[0]
+
+    def find_servers(self, heartbeat: Heartbeat) -> tuple[str, str]:
+        """(one that panics, one that survives)"""
+        panicking, surviving = sorted(heartbeat.inventory.servers, key=lambda server: server.instance_name)
+        return panicking.id, surviving.id
+
+    def build(self, heartbeat: Heartbeat, server: str) -> ActionRequest:
+        now = datetime.now(UTC)
+        return ActionRequest(
+            id=f"req-{uuid.uuid4()}",
+            kind=ActionKind.TRIGGER_CRASH_DUMP,
+            server=server,
+            server_generation=1,
+            host=self.host,
+            sent_at=now,
+            deadline=now + timedelta(seconds=60),
+            journal_id=heartbeat.journal_id,
+        )
+
+    def cast(self, request: ActionRequest) -> None:
+        """As the gateway does it: again until it is routed."""
+
+        def try_once() -> bool:
+            try:
+                self.api.cast_action(request)
+            except Unroutable:
+                return False
+            return True
+
+        wait_until(try_once, 20, "the agent's queue")
+
+    def close(self) -> None:
+        for agent in self.agents:
+            if agent.process is not None and agent.process.poll() is None:
+                agent.kill()
+        self.transport.cleanup()
+        self.ear.close()
+
+
+@pytest.fixture
+def bench(tmp_path: Path, broker: PrivateRabbitMQ) -> Iterator[Bench]:
+    bench = Bench(tmp_path, broker)
+    yield bench
+    bench.close()
+
+
+def test_a_cast_becomes_a_signal_an_ending_and_an_observation(bench: Bench) -> None:
+    bench.agent.start()
+    heartbeat = bench.wait_for_heartbeat()
+    panicking, surviving = bench.find_servers(heartbeat)
+    first, second = bench.build(heartbeat, panicking), bench.build(heartbeat, surviving)
+    bench.cast(first)
+    bench.cast(second)
+    assert bench.ear.wait_for_event("action.ended", first.id)["code"] == "signal_delivered"
+    assert bench.ear.wait_for_event("action.observed", first.id)["observation"] == "guest_panicked"
+    assert bench.ear.wait_for_event("action.observed", second.id)["observation"] == "nothing_seen_yet"
+    sequences = [event.payload["sequence"] for event in bench.ear.heard if event.event_type != HEARTBEAT_TYPE]
+    assert sequences == sorted(set(sequences))
+    assert bench.agent.count_signals() == 2
+    assert bench.api.ping(bench.host, timeout=5).journal_id == heartbeat.journal_id
+
+
+def test_a_second_agent_of_one_name_refuses_and_says_nothing(bench: Bench) -> None:
+    bench.agent.start()
+    first = bench.wait_for_heartbeat()
+    second = bench.make_agent("two")
+    second.start()
+    assert second.process is not None
+    assert second.process.wait(30) == 1
+    assert "another agent serves host" in second.log.read_text()
+    bench.ear.heard.clear()
+    bench.ear.wait_for(lambda: len(bench.ear.beats()) >= 2, "two more heartbeats")
+    assert {beat.journal_id for beat in bench.ear.beats()} == {first.journal_id}
+
+
+def test_kill_9_between_started_and_the_ending_is_unknown_and_never_a_second_nmi(bench: Bench) -> None:
+    bench.agent.start(hang=600)
+    heartbeat = bench.wait_for_heartbeat()
+    request = bench.build(heartbeat, bench.find_servers(heartbeat)[1])
+    bench.cast(request)
+    wait_until(lambda: bench.agent.count_signals() == 1, 10, "the injection")
+    bench.agent.kill()
+    bench.agent.start()
+    ended = bench.ear.wait_for_event("action.ended", request.id)
+    assert (ended["ending"], ended["code"]) == ("unknown", "agent_restarted")
+    message_ids = {event.message_id for event in bench.ear.heard if event.event_type == "action.ended"}
+    bench.cast(request)
+    bench.ear.wait_for_event("action.ended", request.id, count=2)
+    assert {event.message_id for event in bench.ear.heard if event.event_type == "action.ended"} == message_ids
+    assert bench.agent.count_signals() == 1
+
+
+def test_a_journal_that_was_deleted_ends_the_agent_and_means_no_second_nmi(bench: Bench) -> None:
+    bench.agent.start()
+    heartbeat = bench.wait_for_heartbeat()
+    request = bench.build(heartbeat, bench.find_servers(heartbeat)[1])
+    bench.cast(request)
+    bench.ear.wait_for_event("action.ended", request.id)
+    for path in bench.agent.directory.glob("journal.sqlite*"):
+        path.unlink()
+    assert bench.agent.process is not None
+    assert bench.agent.process.wait(20) == 1
+    bench.agent.start()
+    bench.cast(request)
+    bench.ear.wait_for_event("action.ended", request.id, count=2)
+    assert bench.ear.events("action.ended", request.id)[-1]["code"] == "journal_lost"
+    assert bench.agent.count_signals() == 1
+
+
+def test_sigterm_lets_a_begun_call_end_and_sends_everything(bench: Bench) -> None:
+    bench.agent.start(hang=1.0)
+    heartbeat = bench.wait_for_heartbeat()
+    request = bench.build(heartbeat, bench.find_servers(heartbeat)[0])
+    bench.cast(request)
+    wait_until(lambda: bench.agent.count_signals() == 1, 10, "the injection")
+    assert bench.agent.stop() == 0
+    assert bench.ear.wait_for_event("action.ended", request.id)["code"] == "signal_delivered"
+    assert bench.ear.wait_for_event("action.observed", request.id)["observation"] == "guest_panicked"
+    bench.ear.wait_for(lambda: bench.ear.beats()[-1].stopping, "the last heartbeat")
+    assert bench.agent.count_unsent() == 0
+
+
+def test_a_broker_that_is_away_delays_neither_start_nor_stop_and_is_served_when_it_is_back(bench: Bench) -> None:
+    bench.broker.ctl("stop_app")
+    try:
+        bench.agent.start()
+        wait_until(lambda: "the broker is away" in bench.agent.log.read_text(), 15, "the agent's word on the broker")
+        assert bench.agent.stop(10) == 0
+        bench.agent.start()
+        wait_until(lambda: bench.agent.log.read_text().count("the broker is away") == 2, 15, "the agent's word on the broker")
+    finally:
+        bench.broker.ctl("start_app")
+    wait_until(lambda: _reconnect(bench.ear), 20, "the broker")
+    heartbeat = bench.wait_for_heartbeat()
+    request = bench.build(heartbeat, bench.find_servers(heartbeat)[0])
+    bench.cast(request)
+    assert bench.ear.wait_for_event("action.observed", request.id)["observation"] == "guest_panicked"
+
+
+def test_an_alarm_holds_events_back_and_neither_the_stop_nor_the_journal(bench: Bench) -> None:
+    bench.agent.start()
+    heartbeat = bench.wait_for_heartbeat()
+    request = bench.build(heartbeat, bench.find_servers(heartbeat)[0])
+    bench.cast(request)
+    bench.ear.wait_for_event("action.observed", request.id)
+    bench.broker.set_memory_alarm(True)
+    try:
+        bench.agent.kill()
+        bench.agent.start()  # its agent.up cannot be sent
+        wait_until(lambda: bench.agent.log.read_text().count("actions are taken in") == 2, 15, "the intake")
+        assert bench.agent.stop(20) == 0
+        assert bench.agent.count_unsent() >= 1
+    finally:
+        bench.broker.set_memory_alarm(False)
+    bench.agent.start()
+    bench.ear.wait_for_event("agent.up", count=2)
+    wait_until(lambda: bench.agent.count_unsent() == 0, 10, "an empty outbox")
+
+
+def _reconnect(ear: Ear) -> bool:
+    try:
+        ear.connect()
+    except BROKER_ERRORS:
+        return False
+    return True
