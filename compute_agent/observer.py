@@ -40,6 +40,8 @@ REBOOT_WINDOW = timedelta(seconds=2)
 PENDING_LIMIT = 86_400.0
 """Seconds that an NMI which waits for a paused server to resume is watched."""
 _RETRY_INTERVAL = 5.0
+_FIRST_COMPARISON = 1.0
+"""Seconds that a driver has to say that its backend is there; one without events never says it."""
 _LOOKED_UP = frozenset({DriverEventKind.DEFINED, DriverEventKind.UNDEFINED, DriverEventKind.STARTED})
 
 
@@ -52,7 +54,7 @@ class _Look:
 
 
 class Observer:
-    """Takes driver events from any thread; everything else runs on one thread, step by step.
+    """Takes driver events and endings from any thread; everything else runs on one thread, step by step.
 
     :param first_look: seconds of silence after a signal until ``nothing_seen_yet`` is said
     :param limit: seconds after a signal until the observation gets its last word
@@ -83,7 +85,7 @@ class Observer:
         self._resumed_at: dict[str, datetime] = {}
         # Until the first comparison nobody knows what happened before this start.
         self._is_blind = True
-        self._retry_at: float | None = None
+        self._retry_at: float | None = clock.monotonic() + _FIRST_COMPARISON
 
     def enqueue(self, event: DriverEvent) -> None:
         """The driver's listener: never blocks, never raises, from any thread."""
@@ -109,7 +111,7 @@ class Observer:
         return True
 
     def action_ended(self, action_id: str) -> None:
-        """An action has its ending: a server that resumed while it was being signalled has nothing to wait for."""
+        """An action has its ending: a server that resumed while it was being signalled has nothing to wait for. From any thread."""
         with self._journal.transaction("observation") as transaction:
             action = transaction.find_action(action_id)
             if action is None or action.observation is not Observation.PENDING_UNTIL_RESUME:

@@ -383,6 +383,17 @@ def test_a_comparison_that_cannot_be_made_is_tried_again(bench: Bench) -> None:
     assert bench.find_server(server).power_state is PowerState.SHUTDOWN
 
 
+def test_a_driver_that_never_says_that_it_is_there_is_asked(bench: Bench) -> None:
+    server = bench.make_server(effect=NmiEffect.SURVIVE)
+    bench.kill()
+    bench.hypervisor.stop(server)
+    bench.start()
+    while not bench.observer._events.empty():
+        bench.observer._events.get()
+    bench.wait(1)
+    assert bench.find_server(server).power_state is PowerState.SHUTDOWN
+
+
 def test_a_change_that_a_comparison_has_told_is_not_told_again_by_its_late_event(bench: Bench) -> None:
     server = bench.make_server(effect=NmiEffect.SURVIVE)
     bench.hypervisor.subscribe(lambda event: None)
