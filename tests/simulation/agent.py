@@ -1,0 +1,260 @@
+"""An agent as its service composes it, life after life, over one journal and one hypervisor that outlive it."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from compute_agent.actions import ActionQueue, Actions
+from compute_agent.contract.publisher import PublishFailed
+from compute_agent.contract.transport import oslo_messaging
+from compute_agent.contract.versions import RELEASE
+from compute_agent.drivers.base import DriverEvent
+from compute_agent.endpoint import Endpoint
+from compute_agent.inventory import Inventory
+from compute_agent.journal import ActionState, Journal
+from compute_agent.observer import Observer
+from compute_agent.reporter import Heartbeats, Reporter
+from tests.simulation.broker import Broker, SimulatedPublisher
+from tests.simulation.gateway import MAX_CLOCK_SKEW, CommitWatch, repeat
+from tests.simulation.hypervisor import Hypervisor
+from tests.simulation.kernel import Event, Kernel, Process
+
+WORKERS = 3
+HEARTBEAT_INTERVAL = 12.0
+INVENTORY_INTERVAL = 60.0
+FIRST_LOOK = 10.0
+OBSERVATION_LIMIT = 60.0
+
+
+class Agent:
+    """One host's agent. ``process`` is its present or last life."""
+
+    def __init__(
+        self, broker: Broker, hypervisor: Hypervisor, folder: Path, watch: CommitWatch, chance: random.Random, holdoff: float
+    ) -> None:
+        self.hypervisor = hypervisor
+        self.host = hypervisor.host
+        self.path = folder / "journal.sqlite"
+        self.process = Process(self.host)
+        self.process.alive = False
+        self.lost_epochs: set[str] = set()
+        self.committed: dict[str, list[tuple[int, str, str]]] = {}
+        self._broker = broker
+        self._kernel: Kernel = hypervisor.kernel
+        self._watch = watch
+        self._chance = chance
+        self._holdoff = holdoff
+        self._journal: Journal | None = None
+
+    # Lives
+
+    def start(self) -> None:
+        """Begin a life, unless one is lived."""
+        if self.process.alive:
+            return
+        self.process = process = Process(self.host)
+        self._kernel.spawn(process, lambda: self._live(process))
+
+    def end_life(self) -> None:
+        """After a kill: what the operating system lets go of."""
+        self._broker.forget(self.process)
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+
+    def lose_journal(self) -> None:
+        """An operator deletes the journal of an agent that does not run."""
+        if self.process.alive or not self.path.exists():
+            return
+        self.read_committed()
+        self.lost_epochs.update(self.committed)
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+        self._kernel.note(self.host, "journal deleted")
+
+    def read_committed(self) -> None:
+        """Note every event that the journal holds, for the invariants."""
+        if not self.path.exists():
+            return
+        journal = self._journal
+        close = journal is None
+        if journal is None:
+            journal = Journal.open(self.path, host=self.host, clock=self.hypervisor.clock)
+        with journal.transaction("read") as transaction:
+            rows = transaction.list_outbox(1, transaction.get_last_sequence())
+        self.committed[journal.journal_id] = [(row.sequence, row.message_id, row.event_type) for row in rows]
+        if close:
+            journal.close()
+
+    # One life
+
+    def _live(self, process: Process) -> None:
+        kernel, clock, watch = self._kernel, self.hypervisor.clock, self._watch
+
+        class WatchedJournal(Journal):
+            """The production journal; each commit is told to whoever plans crashes."""
+
+            _seen_changes = 0
+
+            def _commit(self, label: str) -> None:
+                process.check()
+                changes, self._seen_changes = self._connection.total_changes - self._seen_changes, self._connection.total_changes
+                if changes:
+                    watch(process, "journal." + label, "before")
+                super()._commit(label)
+                if changes:
+                    watch(process, "journal." + label, "after")
+
+        self.path.parent.mkdir(exist_ok=True)
+        journal = self._journal = WatchedJournal.open(self.path, host=self.host, clock=clock)
+        kernel.note(self.host, f"agent starts, incarnation {journal.incarnation} of journal {journal.journal_id}")
+        driver = self.hypervisor.connect(process, self._find_started, f"{journal.journal_id}/{journal.incarnation}")
+        wake = {name: Event(kernel) for name in ("queue", "observer", "reporter", "heartbeat")}
+        queue = _WakingQueue(wake["queue"].set)
+        observer = Observer(
+            journal, driver, clock, first_look=FIRST_LOOK, limit=OBSERVATION_LIMIT, on_state_change=wake["heartbeat"].set
+        )
+        actions = Actions(
+            journal,
+            driver,
+            clock,
+            crash_dump_holdoff=self._holdoff,
+            max_clock_skew=MAX_CLOCK_SKEW,
+            on_ended=observer.action_ended,
+        )
+        reporter = Reporter(journal, SimulatedPublisher(self._broker, process), clock)
+        journal.on_new_events(wake["reporter"].set)
+        inventory = Inventory(
+            journal, driver, clock, interval=HEARTBEAT_INTERVAL, inventory_interval=INVENTORY_INTERVAL
+        )
+
+        def compare(servers: frozenset[str]) -> None:
+            observer.enqueue_comparison(servers)
+            wake["observer"].set()
+
+        heartbeats = Heartbeats(inventory, SimulatedPublisher(self._broker, process), on_missed=compare)
+
+        def ask_inventory() -> None:
+            inventory.request_full()
+            wake["heartbeat"].set()
+
+        endpoint = Endpoint(
+            journal,
+            queue,
+            clock,
+            self.host,
+            on_resend=reporter.resend,
+            on_report_inventory=ask_inventory,
+            on_ended=observer.action_ended,
+        )
+        rpc = oslo_messaging.RPCDispatcher([endpoint], serializer=None)
+
+        def take_event(event: DriverEvent) -> None:
+            observer.enqueue(event)
+            wake["observer"].set()
+
+        assert driver.events is not None
+        driver.events.subscribe(take_event)
+        for action_id in actions.recover():
+            with journal.transaction("read") as transaction:
+                queue.add(transaction.get_action(action_id).request.server, action_id)
+        kernel.call_after(self._chance.uniform(0.0, 2.0), lambda: self.hypervisor.greet(process))
+
+        def observe() -> None:
+            while observer.step(0):
+                kernel.sleep(0.0)
+            observer.check_timers()
+            _wait(wake["observer"], 1.0)
+
+        def work() -> None:
+            action_id = queue.take(0)
+            if action_id is None:
+                wake["queue"].wait(5.0)
+                wake["queue"].clear()
+                return
+            kernel.sleep(self._chance.choice((0.0, 0.0, 0.001, 0.5)))
+            actions.run(action_id)
+            queue.done(action_id)
+
+        def report() -> None:
+            try:
+                sent = reporter.step()
+            except PublishFailed:
+                kernel.sleep(self._chance.uniform(0.5, 1.5))
+                return
+            if not sent:
+                _wait(wake["reporter"], 5.0)
+
+        def beat() -> None:
+            try:
+                heartbeats.step()
+            except PublishFailed:
+                kernel.sleep(1.0)
+                return
+            kernel.sleep(0.2)
+            _wait(wake["heartbeat"], HEARTBEAT_INTERVAL)
+
+        def sweep() -> None:
+            actions.end_overdue()
+            kernel.sleep(1.0)
+
+        def listen() -> None:
+            message = self._broker.take_rpc(process, self.host)
+            if message is None:
+                self._broker.wait_for_rpc(self.host, 5.0)
+                return
+            # oslo.messaging hands each message to a thread of its own: two of them may overtake each other.
+            kernel.spawn(process, lambda: self._dispatch(rpc, message))
+
+        for step in (observe, sweep):
+            kernel.spawn(process, repeat(process, step))
+        while not self._broker.reaches(process):  # the host's lock comes first, and it is the broker's
+            kernel.sleep(1.0)
+        with journal.transaction("agent.up") as transaction:
+            body = {"release": RELEASE, "journal_id": journal.journal_id, "incarnation": journal.incarnation, "reason": "started"}
+            transaction.append_event("agent.up", server=None, occurred_at=clock.now(), body=body)
+        for step in (report, beat, *([work] * WORKERS)):
+            kernel.spawn(process, repeat(process, step))
+        self._broker.declare_rpc_queue(self.host)
+        kernel.spawn(process, repeat(process, listen))
+
+    def _dispatch(self, rpc: Any, message: dict[str, Any]) -> None:
+        self._kernel.sleep(self._chance.choice((0.0, 0.001, 0.01)))
+        rpc.dispatch(_Incoming(message))
+
+    def _find_started(self, server: str) -> str:
+        assert self._journal is not None
+        with self._journal.transaction("read") as transaction:
+            started = transaction.list_actions(ActionState.STARTED, server)
+        return started[-1].request.id
+
+
+class _WakingQueue(ActionQueue):
+    """The production queue; workers wait for it in virtual time."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        super().__init__()
+        self._wake = wake
+
+    def add(self, server: str, action_id: str) -> None:
+        super().add(server, action_id)
+        self._wake()
+
+    def done(self, action_id: str) -> None:
+        super().done(action_id)
+        self._wake()
+
+
+class _Incoming:
+    """What oslo.messaging's dispatcher needs of a message."""
+
+    def __init__(self, message: dict[str, Any]) -> None:
+        self.ctxt: dict[str, Any] = {}
+        self.message = message
+        self.client_timeout = None
+
+
+def _wait(event: Event, timeout: float) -> None:
+    event.wait(timeout)
+    event.clear()

@@ -1,0 +1,355 @@
+"""A broker that does to messages what RabbitMQ may do, and where the design claims to stand more, more.
+
+RPC queues: acknowledged on receipt, so that a killed agent loses what it had in memory; a cast that raises was perhaps delivered; a
+host whose agent never ran has no queue. Event queue: what was confirmed stays, in order, through restarts; unconfirmed publishes are
+there or not; what was not acknowledged comes again, before the rest. Heartbeats are forgotten at a restart and after their TTL.
+"""
+
+import json
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from compute_agent.contract.notifications import HEARTBEAT_TTL_MS, Notification, encode
+from compute_agent.contract.publisher import PublishFailed
+from compute_agent.contract.transport import oslo_messaging
+from tests.simulation.kernel import Event, Kernel, Process
+
+
+@dataclass
+class Faults:
+    """Chances per message, and how long things take (seconds)."""
+
+    latency: float = 0.005
+    cast_raises: float = 0.0
+    cast_lost: float = 0.0
+    cast_repeated: float = 0.0
+    delay: float = 0.0
+    longest_delay: float = 8.0
+    publish_fails: float = 0.0
+    event_repeated: float = 0.0
+    event_reordered: float = 0.0
+    heartbeat_lost: float = 0.0
+
+
+class ConnectionLost(OSError):
+    """What a client sees of a broker that went away."""
+
+
+@dataclass
+class _Message:
+    body: bytes
+    expires_at: float | None = None
+
+
+@dataclass
+class _Queue:
+    """``unacked`` is what the one active consumer holds of it."""
+
+    ready: deque[_Message] = field(default_factory=deque)
+    unacked: deque[_Message] = field(default_factory=deque)
+    consumer: "Consumer | None" = None
+    arrival: Event | None = None
+
+
+class Broker:
+    """Queues, links and what goes wrong with them."""
+
+    def __init__(self, kernel: Kernel, chance: random.Random, faults: Faults) -> None:
+        self.kernel = kernel
+        self.faults = faults
+        self._chance = chance
+        self.up = True
+        self.cut: set[str] = set()
+        self._alarm = False
+        self._alarm_over = Event(kernel)
+        self._alarm_over.set()
+        self._rpc_queues: dict[str, deque[dict[str, Any]]] = {}
+        self._rpc_arrivals: dict[str, Event] = {}
+        self.events = _Queue(arrival=Event(kernel))
+        self.heartbeats = _Queue(arrival=Event(kernel))
+        self.order_kept = True
+        """False once an operator's purge, or a fault beyond RabbitMQ's own, put events into another order."""
+
+    # What happens to it
+
+    def stop(self) -> None:
+        """It goes down: connections break, what was not acknowledged goes back, what was not durable is gone."""
+        self.up = False
+        self.heartbeats.ready.clear()
+        self.heartbeats.unacked.clear()
+        for queue in (self.events, self.heartbeats):
+            self._give_back(queue)
+            self._wake(queue)
+        for arrival in self._rpc_arrivals.values():
+            arrival.set()
+        self.set_alarm(False)
+
+    def start(self) -> None:
+        self.up = True
+        self._wake_everybody()
+
+    def set_alarm(self, on: bool) -> None:
+        """Memory or disk alarm: publishers block for as long as it lasts."""
+        self._alarm = on
+        if on:
+            self._alarm_over.clear()
+        else:
+            self._alarm_over.set()
+
+    def set_cut(self, name: str, on: bool) -> None:
+        """A cut between the broker and one process."""
+        if on:
+            self.cut.add(name)
+            for queue in (self.events, self.heartbeats):
+                if queue.consumer is not None and queue.consumer.process.name == name:
+                    self._give_back(queue)
+        else:
+            self.cut.discard(name)
+        self._wake_everybody()
+
+    def purge_events(self) -> int:
+        """An operator empties the recorder's queue."""
+        count = len(self.events.ready)
+        self.events.ready.clear()
+        self.order_kept = self.order_kept and not count  # they come again, behind others
+        return count
+
+    def forget(self, process: Process) -> None:
+        """A process died: its connections are gone."""
+        for queue in (self.events, self.heartbeats):
+            if queue.consumer is not None and queue.consumer.process is process:
+                self._give_back(queue)
+                self._wake(queue)
+
+    def reaches(self, process: Process) -> bool:
+        return self.up and process.name not in self.cut
+
+    def _give_back(self, queue: _Queue) -> None:
+        queue.ready.extendleft(reversed(queue.unacked))
+        queue.unacked.clear()
+        queue.consumer = None
+
+    def _wake(self, queue: _Queue) -> None:
+        assert queue.arrival is not None
+        queue.arrival.set()
+        queue.arrival.clear()
+
+    def _wake_everybody(self) -> None:
+        for queue in (self.events, self.heartbeats):
+            self._wake(queue)
+        for arrival in self._rpc_arrivals.values():
+            arrival.set()
+
+    # RPC
+
+    def declare_rpc_queue(self, host: str) -> None:
+        """An agent came to listen; its queue stays when it goes."""
+        self._rpc_queues.setdefault(host, deque())
+        self._rpc_arrivals.setdefault(host, Event(self.kernel))
+
+    def send_rpc(self, process: Process, host: str, message: dict[str, Any]) -> None:
+        """A mandatory, confirmed cast.
+
+        :raises MessageUndeliverable: the host has no queue.
+        :raises ConnectionLost: perhaps delivered.
+        """
+        self.pass_alarm(process)
+        chance, faults = self._chance, self.faults
+        raises = chance.random() < faults.cast_raises
+        if not self.reaches(process) or (raises and chance.random() < 0.5):
+            raise ConnectionLost("nothing was delivered, but who could know")
+        if host not in self._rpc_queues:
+            raise oslo_messaging.exceptions.MessageUndeliverable(None, None, None, None)
+        if chance.random() >= faults.cast_lost:
+            copies = 2 if chance.random() < faults.cast_repeated else 1
+            for _ in range(copies):
+                self.kernel.call_after(self._draw_delay(), lambda: self._arrive(host, message))
+        self.pause(process)
+        if raises:
+            raise ConnectionLost("delivered, but who could know")
+
+    def take_rpc(self, process: Process, host: str) -> dict[str, Any] | None:
+        """The next message for ``host``, acknowledged with this; None when nothing is there now."""
+        if not self.reaches(process):
+            return None
+        queue = self._rpc_queues[host]
+        return queue.popleft() if queue else None
+
+    def wait_for_rpc(self, host: str, timeout: float) -> None:
+        arrival = self._rpc_arrivals[host]
+        arrival.wait(timeout)
+        arrival.clear()
+
+    def _arrive(self, host: str, message: dict[str, Any]) -> None:
+        self._rpc_queues[host].append(json.loads(json.dumps(message)))
+        self._rpc_arrivals[host].set()
+
+    def _draw_delay(self) -> float:
+        if self._chance.random() < self.faults.delay:
+            return self._chance.uniform(0.1, self.faults.longest_delay)
+        return self.faults.latency * self._chance.uniform(0.2, 1.0)
+
+    # Events
+
+    def publish(self, process: Process, bodies: Sequence[bytes]) -> tuple[int, int]:
+        """Take bodies in, in order.
+
+        :returns: how many are stored, how many of those are confirmed; fewer than all when the connection breaks meanwhile.
+        """
+        self.pass_alarm(process)
+        if not self.reaches(process):
+            return 0, 0
+        stored = confirmed = len(bodies)
+        if self._chance.random() < self.faults.publish_fails:
+            stored = self._chance.randint(0, len(bodies))
+            confirmed = self._chance.randint(0, stored)
+        for body in bodies[:stored]:
+            self._store_event(body)
+        self._wake(self.events)
+        return stored, confirmed
+
+    def publish_heartbeat(self, process: Process, body: bytes) -> None:
+        if not self.reaches(process) or self._alarm:
+            raise ConnectionLost("no heartbeats now")
+        if self._chance.random() < self.faults.heartbeat_lost:
+            return
+        expires_at = self.kernel.time + HEARTBEAT_TTL_MS / 1000
+        self.kernel.call_after(self._draw_delay(), lambda: self._store_heartbeat(_Message(body, expires_at)))
+
+    def _store_event(self, body: bytes) -> None:
+        if self._chance.random() < self.faults.event_reordered:
+            self.order_kept = False
+            self.kernel.call_after(self._chance.uniform(0.1, self.faults.longest_delay), lambda: self._append_event(body))
+        else:
+            self._append_event(body)
+        if self._chance.random() < self.faults.event_repeated:
+            self.kernel.call_after(self._chance.uniform(0.0, self.faults.longest_delay), lambda: self._append_event(body))
+
+    def _append_event(self, body: bytes) -> None:
+        self.events.ready.append(_Message(body))
+        self._wake(self.events)
+
+    def _store_heartbeat(self, message: _Message) -> None:
+        if self.up:
+            self.heartbeats.ready.append(message)
+            self._wake(self.heartbeats)
+
+    # Both
+
+    def pass_alarm(self, process: Process) -> None:
+        """Block while there is an alarm and a connection to be blocked."""
+        self.pause(process)
+        while self._alarm and self.reaches(process):
+            self._alarm_over.wait(1.0)
+            process.check()
+
+    def pause(self, process: Process) -> None:
+        self.kernel.sleep(self.faults.latency * self._chance.random())
+        process.check()
+
+
+class Consumer:
+    """One connection's consumption of one queue; only the first that came is active."""
+
+    def __init__(self, broker: Broker, process: Process, queue: _Queue) -> None:
+        """:raises ConnectionLost: the broker is not there, or somebody else consumes."""
+        self.process = process
+        self._broker = broker
+        self._queue = queue
+        if not broker.reaches(process) or queue.consumer is not None:
+            raise ConnectionLost("cannot consume")
+        queue.consumer = self
+
+    def receive(self, limit: int, timeout: float) -> list[bytes]:
+        """The next messages, at most ``limit``; empty after ``timeout`` seconds without any.
+
+        :raises ConnectionLost: all that was not acknowledged goes back.
+        """
+        self._check()
+        if not self._queue.ready:
+            assert self._queue.arrival is not None
+            self._queue.arrival.wait(timeout)
+            self._check()
+        batch: list[_Message] = []
+        while self._queue.ready and len(batch) < limit:
+            message = self._queue.ready.popleft()
+            if message.expires_at is None or message.expires_at > self._broker.kernel.time:
+                batch.append(message)
+        self._queue.unacked.extend(batch)
+        return [message.body for message in batch]
+
+    def acknowledge(self) -> None:
+        """Everything received.
+
+        :raises ConnectionLost: it will come again.
+        """
+        self._check()
+        self._queue.unacked.clear()
+
+    def close(self) -> None:
+        if self._queue.consumer is self:
+            self._broker._give_back(self._queue)
+
+    def _check(self) -> None:
+        self.process.check()
+        if self._queue.consumer is not self or not self._broker.reaches(self.process):
+            self.close()
+            raise ConnectionLost("consumer cancelled")
+
+
+class SimulatedPublisher:
+    """Stands in for ``contract.publisher.Publisher``: the same promises, over the simulated broker."""
+
+    is_blocked = False
+
+    def __init__(self, broker: Broker, process: Process, on_confirmed: Callable[[int], None] = lambda count: None) -> None:
+        self._broker = broker
+        self._process = process
+        self._on_confirmed = on_confirmed
+
+    def publish(self, rows: Sequence[Notification]) -> int:
+        """:raises PublishFailed: see there."""
+        stored, confirmed = self._broker.publish(self._process, [encode(row) for row in rows])
+        self._broker.pause(self._process)
+        if confirmed < len(rows):
+            raise PublishFailed(confirmed, f"connection lost: {stored} stored, {confirmed} confirmed")
+        return confirmed
+
+    def publish_heartbeat(self, heartbeat: Notification) -> None:
+        """:raises PublishFailed: it was not sent."""
+        try:
+            self._broker.publish_heartbeat(self._process, encode(heartbeat))
+        except ConnectionLost as error:
+            raise PublishFailed(0, str(error)) from error
+
+    def keep_alive(self) -> bool:
+        return self._broker.reaches(self._process)
+
+    def abort(self) -> None:
+        """A killed process publishes nothing more anyway."""
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+class RpcDriver:
+    """Stands in for oslo.messaging's RabbitMQ driver, so that the production client and dispatcher speak over the simulated broker."""
+
+    def __init__(self, conf: Any, broker: Broker, process: Process) -> None:
+        self.conf = conf
+        self._broker = broker
+        self._process = process
+
+    def send(self, target: Any, context: dict[str, Any], message: dict[str, Any], **options: Any) -> None:
+        assert not options.get("wait_for_reply"), "the gateway's engine never calls, it casts"
+        assert options["transport_options"].at_least_once, "a cast to nobody must be noticed"
+        self._broker.send_rpc(self._process, target.server, message)
+
+    def require_features(self, **features: Any) -> None:
+        """Whatever the client asks for, it is there."""
+
+    def cleanup(self) -> None:
+        """There is nothing to clean up."""

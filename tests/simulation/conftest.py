@@ -1,0 +1,56 @@
+"""The template database (tables made once), a folder in memory, and ``--seed`` to replay one seed."""
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from api_gateway.store import Store
+
+SEEDS = 200
+"""How many worlds an ordinary test run goes through."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", type=int, default=None, help="replay this one seed of the simulation and print its history")
+    parser.addoption("--seeds", default=f"0-{SEEDS - 1}", help="first and last seed of the simulation, as 0-199")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "seed" not in metafunc.fixturenames:
+        return
+    one = metafunc.config.getoption("--seed")
+    first, last = metafunc.config.getoption("--seeds").split("-")
+    metafunc.parametrize("seed", [one] if one is not None else range(int(first), int(last) + 1))
+
+
+@pytest.fixture(scope="session")
+def template() -> Iterator[Path]:
+    """A gateway database without a row."""
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    with _memory_folder() as folder:
+        path = folder / "template.sqlite"
+        store = Store(f"sqlite:///{path}")
+        store.upgrade_schema()
+        store.dispose()
+        yield path
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """For the files of one run: in memory, because a simulated crash never loses what SQLite has committed."""
+    with _memory_folder() as path:
+        yield path
+
+
+class _memory_folder:
+    def __enter__(self) -> Path:
+        memory = Path("/dev/shm")
+        self._path = Path(tempfile.mkdtemp(prefix="crashcart-simulation-", dir=memory if memory.is_dir() else None))
+        return self._path
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self._path, ignore_errors=True)

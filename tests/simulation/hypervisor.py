@@ -1,0 +1,301 @@
+"""A host's hypervisor and its guests, which live on when the agent dies, and the driver through which an agent speaks to it.
+
+What an injected NMI does is decided here and counted here: the signals that a guest really got are what the invariants are about.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from compute_agent.contract.models import PowerState
+from compute_agent.drivers import base
+from compute_agent.drivers.base import DriverEvent, DriverEventKind, DriverServer
+from tests.simulation.kernel import START, Event, HostClock, Process
+
+CALL_BOUND = 20.0
+
+
+class LibraryBroke(Exception):
+    """What no driver declares: production code logs it with its traceback, and that is right."""
+
+
+@dataclass
+class DriverFaults:
+    """Chances per NMI call, and (``slow_read``) per reading of states."""
+
+    unavailable: float = 0.0
+    answer_lost: float = 0.0
+    undeclared: float = 0.0
+    slow: float = 0.0
+    slow_read: float = 0.0
+    latency: float = 0.02
+    longest: float = 3 * CALL_BOUND
+
+
+@dataclass
+class Call:
+    """One NMI call as the hypervisor saw it begin, in virtual seconds and (``began_clock``) by its host's clock.
+
+    ``sent_at`` is when the guest got its NMI, None: it never did. ``life`` names the life of the agent that called.
+    """
+
+    action: str
+    server: str
+    life: str
+    began_at: float
+    began_clock: float
+    ended_at: float | None = None
+    sent_at: float | None = None
+
+    @property
+    def journal(self) -> str:
+        return self.life.split("/", maxsplit=1)[0]
+
+
+@dataclass
+class Guest:
+    """``takes`` says how it answers an NMI: ``panics``, ``dumps`` (silent, then reboots), ``loads`` (says so, then reboots), ``deaf``."""
+
+    id: str
+    name: str
+    takes: str
+    state: PowerState = PowerState.RUNNING
+    started_at: datetime = START
+    owed: int = 0
+    resets: list[float] = field(default_factory=list)
+
+
+class Hypervisor:
+    """One host's machines. ``up`` false: the daemon is away, and what happens meanwhile is told to nobody."""
+
+    def __init__(self, clock: HostClock, host: str, chance: random.Random, faults: DriverFaults, guests: Sequence[Guest]) -> None:
+        self.clock = clock
+        self.kernel = clock.kernel
+        self.host = host
+        self.faults = faults
+        self.guests = {guest.id: guest for guest in guests}
+        self.calls: list[Call] = []
+        self.up = True
+        self._chance = chance
+        self._listener: Callable[[DriverEvent], None] | None = None
+        self._listening_process: Process | None = None
+
+    # What people and guests do
+
+    def set_up(self, up: bool) -> None:
+        """The daemon is stopped or started; machines do not notice."""
+        if up != self.up:
+            self.up = up
+            kind = DriverEventKind.BACKEND_BACK if up else DriverEventKind.BACKEND_LOST
+            self._tell(DriverEvent(kind, None, self._now()), always=True)
+
+    def set_state(self, guest: Guest, state: PowerState, kind: DriverEventKind, reason: str) -> None:
+        if guest.state == state and kind is not DriverEventKind.REBOOTED:
+            return
+        was_off = guest.state in (PowerState.SHUTDOWN, PowerState.CRASHED)
+        guest.state = state
+        if kind in (DriverEventKind.REBOOTED, DriverEventKind.STOPPED):
+            guest.resets.append(self.kernel.time)
+            guest.owed = 0
+        if was_off and state is PowerState.RUNNING:
+            guest.started_at = self._now()  # as a file's time stamp: a clock that is set later does not change it
+        if state is PowerState.RUNNING and guest.owed:
+            guest.owed = 0
+            self._answer(guest)
+        self.kernel.note(self.host, f"guest {guest.name} {kind}: {reason}")
+        self._tell(DriverEvent(kind, guest.id, self._now(), reason))
+
+    def pause(self, guest: Guest) -> None:
+        if guest.state is PowerState.RUNNING:
+            self.set_state(guest, PowerState.PAUSED, DriverEventKind.PAUSED, "operator")
+
+    def resume(self, guest: Guest) -> None:
+        if guest.state is PowerState.PAUSED:
+            self.set_state(guest, PowerState.RUNNING, DriverEventKind.RESUMED, "operator")
+
+    def stop(self, guest: Guest) -> None:
+        if guest.state is not PowerState.SHUTDOWN:
+            self.set_state(guest, PowerState.SHUTDOWN, DriverEventKind.STOPPED, "operator")
+
+    def start(self, guest: Guest) -> None:
+        if guest.state is PowerState.CRASHED:
+            self.stop(guest)
+        if guest.state is PowerState.SHUTDOWN:
+            self.set_state(guest, PowerState.RUNNING, DriverEventKind.STARTED, "operator")
+
+    def reboot(self, guest: Guest) -> None:
+        if guest.state is PowerState.RUNNING:
+            self.set_state(guest, PowerState.RUNNING, DriverEventKind.REBOOTED, "operator")
+
+    # The NMI
+
+    def begin_call(self, call: Call, finish: Callable[[Exception | None], None]) -> None:
+        """The daemon took a request; ``finish`` is called with its answer. Goes on when the agent that asked dies."""
+        self.calls.append(call)
+        guest = self.guests.get(call.server)
+        fate = self._chance.random()
+        faults = self.faults
+        thresholds = (faults.unavailable, faults.answer_lost, faults.undeclared)
+        unavailable, answer_lost, undeclared = (sum(thresholds[: index + 1]) for index in range(3))
+        slow = self._chance.random() < faults.slow
+        takes = self._chance.uniform(0.5, faults.longest) if slow else faults.latency * self._chance.uniform(0.2, 1.0)
+
+        def end(answer: Exception | None) -> None:
+            call.ended_at = self.kernel.time
+            finish(answer)
+
+        def send() -> None:
+            if guest is None:
+                end(base.ServerNotFound(call.server, "no such guest"))
+            elif fate < unavailable or not self.up:
+                end(base.BackendUnavailable(call.server, "the daemon said no"))
+            elif guest.state not in (PowerState.RUNNING, PowerState.PAUSED):
+                end(base.ServerNotRunning(call.server, f"guest is {guest.state}"))
+            else:
+                lost = fate < undeclared
+                if not lost or self._chance.random() < 0.5:
+                    self._deliver(guest, call)
+                answer: Exception | None = None
+                if fate < answer_lost:
+                    answer = base.OutcomeUnknown(call.server, "no answer came")
+                elif lost:
+                    answer = LibraryBroke("an error that the driver does not declare")
+                self.kernel.call_after(takes * self._chance.random(), lambda: end(answer))
+
+        self.kernel.call_after(takes * self._chance.random(), send)
+
+    def _deliver(self, guest: Guest, call: Call) -> None:
+        call.sent_at = self.kernel.time
+        self.kernel.note(self.host, f"guest {guest.name} got an NMI ({call.action})")
+        if guest.state is PowerState.PAUSED:
+            guest.owed += 1
+        else:
+            self._answer(guest)
+
+    def _answer(self, guest: Guest) -> None:
+        """What the guest does, a little later."""
+        run = guest.started_at, len(guest.resets)
+
+        def later(seconds: float, act: Callable[[], None]) -> None:
+            def unless_reset() -> None:
+                if (guest.started_at, len(guest.resets)) == run and guest.state is PowerState.RUNNING:
+                    act()
+
+            self.kernel.call_after(seconds, unless_reset)
+
+        if guest.takes == "panics":
+            later(0.011, lambda: self.set_state(guest, PowerState.CRASHED, DriverEventKind.PANICKED, "pvpanic"))
+        elif guest.takes in ("dumps", "loads"):
+            if guest.takes == "loads":
+                later(0.011, lambda: self._tell(DriverEvent(DriverEventKind.CRASH_KERNEL_STARTED, guest.id, self._now(), "pvpanic")))
+            dumping = self._chance.uniform(5.0, 90.0)
+            later(dumping, lambda: self.set_state(guest, PowerState.RUNNING, DriverEventKind.REBOOTED, "the dump is written"))
+
+    # The driver
+
+    def draw_reading_time(self) -> float:
+        """Seconds that the daemon takes to answer a question."""
+        return self._chance.uniform(0.5, 8.0) if self._chance.random() < self.faults.slow_read else 0.002
+
+    def connect(self, process: Process, find_action: Callable[[str], str], life: str) -> base.Driver:
+        """A driver for one life of the agent.
+
+        :param find_action: which action the agent has ``started`` for a server, to know for whom an NMI is
+        """
+        return base.Driver(
+            name="simulated",
+            servers=_Servers(self, process),
+            call_bound=CALL_BOUND,
+            nmi=_Nmi(self, process, find_action, life),
+            events=_Events(self, process),
+        )
+
+    def listen(self, process: Process, listener: Callable[[DriverEvent], None]) -> None:
+        self._listening_process, self._listener = process, listener
+
+    def greet(self, process: Process) -> None:
+        """The driver's first connection is made, if the daemon is there; otherwise it will be when the daemon comes."""
+        if self.up and self._listening_process is process:
+            self._tell(DriverEvent(DriverEventKind.BACKEND_BACK, None, self._now(), "connected"))
+
+    def _tell(self, event: DriverEvent, *, always: bool = False) -> None:
+        if self._listener is None or self._listening_process is None or not self._listening_process.alive:
+            return
+        if self.up or always:
+            self._listener(event)
+
+    def _now(self) -> datetime:
+        return self.clock.now()
+
+    def describe(self, guest: Guest) -> DriverServer:
+        """As the daemon lists it now."""
+        return DriverServer(
+            id=guest.id,
+            name=guest.name,
+            project="demo",
+            user=None,
+            instance_name=f"domain-{guest.name}",
+            power_state=guest.state,
+            state_reason="",
+            started_at=guest.started_at if guest.state in (PowerState.RUNNING, PowerState.PAUSED) else None,
+        )
+
+
+class _Servers(base.Servers):
+    def __init__(self, hypervisor: Hypervisor, process: Process) -> None:
+        self._hypervisor = hypervisor
+        self._process = process
+
+    def list_servers(self) -> Sequence[DriverServer]:
+        self._answer_or_raise(None)
+        return [self._hypervisor.describe(guest) for guest in self._hypervisor.guests.values()]
+
+    def get_server(self, server: str) -> DriverServer:
+        self._answer_or_raise(server)
+        guest = self._hypervisor.guests.get(server)
+        if guest is None:
+            raise base.ServerNotFound(server, "no such guest")
+        return self._hypervisor.describe(guest)
+
+    def _answer_or_raise(self, server: str | None) -> None:
+        self._process.check()
+        if self._hypervisor.kernel.get_process() is not None:
+            self._hypervisor.kernel.sleep(self._hypervisor.draw_reading_time())
+        if not self._hypervisor.up:
+            raise base.BackendUnavailable(server, "the daemon is away")
+
+
+class _Nmi(base.Nmi):
+    def __init__(self, hypervisor: Hypervisor, process: Process, find_action: Callable[[str], str], life: str) -> None:
+        self._hypervisor = hypervisor
+        self._process = process
+        self._find_action = find_action
+        self._life = life
+
+    def inject_nmi(self, server: str) -> None:
+        self._process.check()
+        kernel = self._hypervisor.kernel
+        answered = Event(kernel)
+        answers: list[Exception | None] = []
+
+        def finish(answer: Exception | None) -> None:
+            answers.append(answer)
+            answered.set()
+
+        call = Call(self._find_action(server), server, self._life, kernel.time, kernel.time + self._hypervisor.clock.offset)
+        kernel.note(self._hypervisor.host, f"NMI call begins for {call.action}")
+        self._hypervisor.begin_call(call, finish)
+        while not answers:
+            answered.wait()
+        if answers[0] is not None:
+            raise answers[0]
+
+
+class _Events(base.Events):
+    def __init__(self, hypervisor: Hypervisor, process: Process) -> None:
+        self._hypervisor = hypervisor
+        self._process = process
+
+    def subscribe(self, listener: Callable[[DriverEvent], None]) -> None:
+        self._hypervisor.listen(self._process, listener)

@@ -1,0 +1,224 @@
+"""What must be true of every run, judged from what happened: the guests' own signals, the journals, the store.
+
+Nothing here asks the production code what it thinks it did; the store and the journals are read as files.
+"""
+
+import json
+import sqlite3
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+from compute_agent.contract.errors import CODES, Code, Ending
+from tests.simulation.hypervisor import Call
+from tests.simulation.kernel import START
+from tests.simulation.world import World
+
+CLOCK_TOLERANCE = 4.0
+"""Seconds by which two hosts' notions of a hold-off may differ: both clocks wrong by the allowed skew."""
+
+
+def check_run(world: World) -> list[str]:
+    """Every violation, in words; empty when all promises held."""
+    record = Record(world)
+    checks = (
+        _check_tasks,
+        _check_accepted,
+        _check_endings,
+        _check_signals,
+        _check_holdoff,
+        _check_deadlines,
+        _check_events,
+        _check_observations,
+        _check_violation_counters,
+        _check_servers,
+    )
+    return [violation for check in checks for violation in check(world, record)]
+
+
+class Record:
+    """The store at the end of a run."""
+
+    def __init__(self, world: World) -> None:
+        connection = sqlite3.connect(world.gateway.path)
+        connection.row_factory = sqlite3.Row
+        self.actions = {row["id"]: dict(row) for row in connection.execute("SELECT * FROM actions")}
+        self.events = [dict(row) for row in connection.execute("SELECT * FROM events ORDER BY position")]
+        self.servers = {row["id"]: dict(row) for row in connection.execute("SELECT * FROM servers")}
+        self.agents = {row["host"]: dict(row) for row in connection.execute("SELECT * FROM agents")}
+        self.outbox = [dict(row) for row in connection.execute("SELECT * FROM outbox ORDER BY sequence")]
+        self.counters = {row["name"]: row["value"] for row in connection.execute("SELECT * FROM counters")}
+        self.shelved = connection.execute("SELECT count(*) FROM dead_letters").fetchone()[0]
+        connection.close()
+
+    def list_lost_ranges(self) -> list[tuple[str, int, int]]:
+        """What ``events.lost`` names: (epoch, first, last)."""
+        payloads = [json.loads(event["payload"]) for event in self.events if event["event_type"] == "events.lost"]
+        return [(payload["lost_epoch"], payload["first"], payload["last"]) for payload in payloads]
+
+
+def list_calls(world: World) -> list[Call]:
+    return [call for agent in world.agents for call in agent.hypervisor.calls]
+
+
+def to_seconds(microseconds: int) -> float:
+    """A stored time as virtual seconds."""
+    return (datetime.fromtimestamp(0, START.tzinfo) + timedelta(microseconds=microseconds) - START).total_seconds()
+
+
+def _check_tasks(world: World, _record: Record) -> Iterator[str]:
+    for text in world.errors.tracebacks:
+        yield f"production code caught what it did not expect: {text}"
+
+
+def _check_accepted(world: World, record: Record) -> Iterator[str]:
+    for action in world.accepted:
+        if action not in record.actions:
+            yield f"{action}: 202 was answered, but there is no row"
+
+
+def _check_endings(world: World, record: Record) -> Iterator[str]:
+    for row in record.actions.values():
+        if row["state"] != "ended" or row["ending"] not in tuple(Ending):
+            yield f"{row['id']}: still {row['state']} at the end"
+        elif row["code"] not in tuple(Code) or CODES[Code(row["code"])].ending != row["ending"]:
+            yield f"{row['id']}: ended {row['ending']} with the code {row['code']}"
+        if row["revised_at"] is not None and row["decided_by"] != "agent":
+            yield f"{row['id']}: revised by {row['decided_by']}"
+    for action, since in world.overdue.items():
+        yield f"{action}: was not ended by its deadline and grace, seen at {since:.1f}"
+    endings: dict[str, set[tuple[str, str, str]]] = defaultdict(set)
+    for event in record.events:
+        if event["event_type"] == "action.ended":
+            payload = json.loads(event["payload"])
+            endings[event["action_id"]].add((event["epoch"], payload["ending"], payload["code"]))
+    for action, found in endings.items():
+        per_epoch = Counter(epoch for epoch, _, _ in found)
+        for epoch, count in per_epoch.items():
+            if count > 1:
+                yield f"{action}: {count} different endings out of one journal {epoch}"
+
+
+def _check_signals(world: World, record: Record) -> Iterator[str]:
+    calls: dict[str, list[Call]] = defaultdict(list)
+    for call in list_calls(world):
+        calls[call.action].append(call)
+    for action, made in calls.items():
+        if len(made) > 1:
+            yield f"{action}: {len(made)} driver calls, began at {[round(call.began_at, 3) for call in made]}"
+    for row in record.actions.values():
+        sent = [call for call in calls[row["id"]] if call.sent_at is not None]
+        if row["ending"] == Ending.SUCCEEDED and not sent:
+            yield f"{row['id']}: succeeded, but no signal was sent"
+        if row["ending"] in (Ending.FAILED, Ending.EXPIRED) and sent:
+            yield f"{row['id']}: {row['ending']} ({row['code']} by {row['decided_by']}), but a signal was sent at {sent[0].sent_at:.3f}"
+
+
+def _check_holdoff(world: World, record: Record) -> Iterator[str]:
+    for agent in world.agents:
+        for guest in agent.hypervisor.guests.values():
+            calls = [call for call in agent.hypervisor.calls if call.server == guest.id]
+            for index, call in enumerate(calls):
+                row = record.actions.get(call.action)
+                for earlier in calls[:index]:
+                    under_way = earlier.ended_at is None or earlier.ended_at > call.began_at
+                    # A killed agent's call may be under way as well; the next life cannot know more than that one was begun.
+                    if under_way and earlier.life == call.life:
+                        yield f"{call.action}: its call began while that of {earlier.action} for the same server was not over"
+                    if earlier.sent_at is None or row is None or row["force"]:
+                        continue
+                    if call.journal != earlier.journal and world.plan.gateway_holdoff < world.plan.holdoff:
+                        continue  # with its journal the agent lost what it knew, and the gateway was told not to care
+                    elapsed = call.began_at - earlier.sent_at
+                    reset = any(earlier.sent_at - CLOCK_TOLERANCE <= at <= call.began_at for at in guest.resets)
+                    if 0 <= elapsed < world.plan.holdoff - CLOCK_TOLERANCE and not reset:
+                        yield f"{call.action}: signalled {elapsed:.1f} s after {earlier.action}, within the hold-off, server not reset"
+
+
+def _check_deadlines(world: World, record: Record) -> Iterator[str]:
+    for agent in world.agents:
+        for call in agent.hypervisor.calls:
+            row = record.actions.get(call.action)
+            if row is None:
+                yield f"{call.action}: was signalled, but the store does not know it"
+            elif call.began_clock > to_seconds(row["deadline"]):
+                yield f"{call.action}: its call began {call.began_clock - to_seconds(row['deadline']):.6f} s past its deadline"
+
+
+def _check_events(world: World, record: Record) -> Iterator[str]:
+    recorded = Counter(event["message_id"] for event in record.events)
+    for message_id, count in recorded.items():
+        if count > 1:
+            yield f"event {message_id} was recorded {count} times"
+    lost = record.list_lost_ranges()
+    highest: dict[str, int] = defaultdict(int)
+    for event in record.events:
+        highest[event["epoch"]] = max(highest[event["epoch"]], event["sequence"] or 0)
+    for epoch, committed in world.list_committed_events().items():
+        destroyed = epoch in world.lost_epochs
+        for sequence, message_id, event_type in committed:
+            if message_id in recorded or any(at == epoch and first <= sequence <= last for at, first, last in lost):
+                continue
+            if destroyed and sequence > highest[epoch]:
+                continue  # nobody but the journal knew that these ever were
+            yield f"event {event_type} {sequence} of {epoch} was committed and never recorded"
+    for epoch, first, last in lost:
+        if epoch not in world.lost_epochs:
+            yield f"events {first} to {last} of {epoch} are called lost, but no operator destroyed anything"
+    known = {message_id for committed in world.list_committed_events().values() for _, message_id, _ in committed}
+    own = {row["message_id"] for row in record.outbox}
+    for event in record.events:
+        if event["message_id"] not in known | own:
+            yield f"event {event['event_type']} {event['message_id']} was recorded and never committed anywhere"
+    for row in record.outbox:
+        if row["sent_at"] is None or row["message_id"] not in recorded:
+            yield f"the gateway's own event {row['event_type']} {row['sequence']} was not published and recorded"
+    if record.shelved:
+        yield f"{record.shelved} messages lie on the dead-letter shelf"
+    if world.order_is_promised:
+        yield from _check_order(record)
+
+
+def _check_order(record: Record) -> Iterator[str]:
+    last: dict[tuple[Any, ...], int] = {}
+    for event in record.events:
+        place = (event["host"], event["epoch"], event["server"])
+        if event["sequence"] < last.get(place, 0):
+            yield f"event {event['event_type']} {event['sequence']} of {place} was recorded after {last[place]}"
+        last[place] = max(last.get(place, 0), event["sequence"])
+
+
+def _check_observations(world: World, record: Record) -> Iterator[str]:
+    for row in record.actions.values():
+        if row["observation"] is not None and row["ending"] not in (Ending.SUCCEEDED, Ending.UNKNOWN):
+            yield f"{row['id']}: {row['ending']}, and yet {row['observation']} was observed"
+        if row["observation_final"] == 0 and row["ending"] == Ending.SUCCEEDED and row["journal_id"] not in world.lost_epochs:
+            yield f"{row['id']}: succeeded, and its observation is still {row['observation']}"
+    finals = Counter(
+        event["action_id"]
+        for event in record.events
+        if event["event_type"] == "action.observed" and json.loads(event["payload"])["final"]
+    )
+    for action, count in finals.items():
+        if count > 1:
+            yield f"{action}: {count} final observations"
+
+
+def _check_violation_counters(_world: World, record: Record) -> Iterator[str]:
+    for name, value in record.counters.items():
+        if name.startswith("violations.") and value:
+            yield f"the gateway itself counted {name} = {value}"
+
+
+def _check_servers(world: World, record: Record) -> Iterator[str]:
+    for agent in world.agents:
+        row = record.agents.get(agent.hypervisor.host)
+        if row is None or row["state"] != "up":
+            yield f"agent of {agent.hypervisor.host} is not up at the end"
+        for guest in agent.hypervisor.guests.values():
+            server = record.servers.get(guest.id)
+            if server is None or server["deleted_at"] is not None:
+                yield f"guest {guest.name} is not among the servers"
+            elif server["power_state"] != guest.state or server["host"] != agent.hypervisor.host:
+                yield f"guest {guest.name} is {guest.state}, the store says {server['power_state']} on {server['host']}"

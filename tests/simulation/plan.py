@@ -1,0 +1,114 @@
+"""What one seed does: how big the world is, what is asked of it, and which faults strike when. Drawn once, from the seed alone.
+
+Each seed switches on a part of the faults only (a fault that is always on hides others behind itself), so that all of them together
+cover combinations as well as calm seas.
+"""
+
+import random
+from dataclasses import dataclass, field
+
+from tests.simulation.broker import Faults
+from tests.simulation.hypervisor import DriverFaults
+
+
+@dataclass(frozen=True)
+class CrashPoint:
+    """Kill the process at the ``occurrence``-th time (from 1) that it comes to this commit, ``side`` of it (before, after)."""
+
+    label: str
+    side: str
+    occurrence: int = 1
+
+
+@dataclass
+class Plan:
+    """One run. Times in virtual seconds; ``chances`` are per minute and host unless said otherwise."""
+
+    seed: str
+    duration: float = 120.0
+    hosts: int = 2
+    guests_per_host: int = 2
+    actions: int = 12
+    holdoff: float = 600.0
+    gateway_holdoff: float = 600.0
+    """0 lets everything through to the agents, so that theirs is tried."""
+    clock_offsets: tuple[float, ...] = ()
+    broker: Faults = field(default_factory=Faults)
+    driver: DriverFaults = field(default_factory=DriverFaults)
+    crash_at_commit: float = 0.0
+    """Chance per commit."""
+    crash_points: tuple[CrashPoint, ...] = ()
+    deadlines: tuple[float, float] = (2.0, 40.0)
+    forced: float = 0.0
+    """Chance per action."""
+    guest_moves: float = 0.0
+    agent_kills: float = 0.0
+    engine_kills: float = 0.0
+    freezes: float = 0.0
+    broker_stops: float = 0.0
+    alarms: float = 0.0
+    cuts: float = 0.0
+    daemon_stops: float = 0.0
+    purges: float = 0.0
+    journal_losses: float = 0.0
+    clock_steps: float = 0.0
+
+    @property
+    def loses_journals(self) -> bool:
+        return self.journal_losses > 0
+
+
+def draw_plan(seed: int) -> Plan:
+    """The plan of a seed; the same for ever for the same number and code."""
+    chance = random.Random(f"{seed}/plan")
+
+    def sometimes(most: float, share: float = 0.35) -> float:
+        return chance.uniform(0.1, 1.0) * most if chance.random() < share else 0.0
+
+    hosts = chance.choice((1, 1, 2, 3))
+    holdoff = chance.choice((0.0, 15.0, 15.0, 60.0, 600.0))
+    return Plan(
+        seed=str(seed),
+        hosts=hosts,
+        guests_per_host=chance.choice((1, 2, 4)),
+        actions=chance.randint(5, 30),
+        holdoff=holdoff,
+        gateway_holdoff=chance.choice((holdoff, holdoff, 0.0)),
+        clock_offsets=tuple(
+            chance.uniform(-1.9, 1.9) if chance.random() < 0.4 else chance.choice((-7.0, 7.0)) if chance.random() < 0.1 else 0.0
+            for _ in range(hosts)
+        ),
+        broker=Faults(
+            latency=chance.choice((0.002, 0.01, 0.2)),
+            cast_raises=sometimes(0.4),
+            cast_lost=sometimes(0.5),
+            cast_repeated=sometimes(0.5),
+            delay=sometimes(0.5),
+            longest_delay=chance.choice((1.0, 8.0, 30.0)),
+            publish_fails=sometimes(0.4),
+            event_repeated=sometimes(0.4),
+            event_reordered=sometimes(0.2, share=0.1),
+            heartbeat_lost=sometimes(0.5),
+        ),
+        driver=DriverFaults(
+            unavailable=sometimes(0.3),
+            answer_lost=sometimes(0.3),
+            undeclared=sometimes(0.3),
+            slow=sometimes(0.5),
+            slow_read=sometimes(0.2),
+            latency=chance.choice((0.005, 0.05, 2.0)),
+        ),
+        crash_at_commit=sometimes(0.03),
+        forced=sometimes(0.3),
+        guest_moves=sometimes(6.0, share=0.8),
+        agent_kills=sometimes(2.0),
+        engine_kills=sometimes(2.0),
+        freezes=sometimes(1.5),
+        broker_stops=sometimes(1.0),
+        alarms=sometimes(1.0),
+        cuts=sometimes(1.5),
+        daemon_stops=sometimes(1.0),
+        purges=sometimes(1.0, share=0.2),
+        journal_losses=sometimes(1.0, share=0.2),
+        clock_steps=sometimes(1.0, share=0.2),
+    )

@@ -1,0 +1,66 @@
+"""A process is killed before and after each kind of commit, once per run, in a world where little else goes wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.simulation.broker import Faults
+from tests.simulation.plan import CrashPoint, Plan
+from tests.simulation.test_seeds import run_plan
+
+LABELS = (
+    "journal.journal.opened",
+    "journal.agent.up",
+    "journal.action.received",
+    "journal.action.started",
+    "journal.action.ended",
+    "journal.observation",
+    "journal.outbox.sent",
+    "journal.outbox.resend",
+    "journal.server.state",
+    "store.accept",
+    "store.claim",
+    "store.try_cast",
+    "store.record_together",
+    "store.apply_heartbeats",
+    "store.end_actions_past_deadline",
+    "store.ask_for_missing_events",
+    "store.mark_sent",
+)
+"""Every commit that a crash may come beside (``journal.action.recovered`` needs two crashes: the seeds have it)."""
+
+
+def make_plan(*points: CrashPoint) -> Plan:
+    """A run that comes by every commit: guests that move, casts that are lost, an engine that is away and a queue that is purged."""
+    return Plan(
+        seed="crash-points-2",
+        duration=60.0,
+        hosts=1,
+        guests_per_host=3,
+        actions=10,
+        holdoff=15.0,
+        gateway_holdoff=0.0,
+        deadlines=(1.0, 15.0),
+        broker=Faults(cast_lost=0.3),
+        guest_moves=6.0,
+        engine_kills=3.0,
+        cuts=2.0,
+        purges=20.0,
+        crash_points=points,
+    )
+
+
+def test_the_calm_run_comes_by_every_commit(template: Path, folder: Path) -> None:
+    violations, world = run_plan(make_plan(), template, folder / "run")
+    assert not violations
+    assert {label for label, _ in world.commits} == set(LABELS), "a new kind of commit belongs into LABELS"
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+@pytest.mark.parametrize("label", LABELS)
+def test_a_crash_beside_a_commit_breaks_no_promise(label: str, side: str, template: Path, folder: Path) -> None:
+    for occurrence in (1, 3):
+        plan = make_plan(CrashPoint(label, side, occurrence))
+        violations, world = run_plan(plan, template, folder / str(occurrence))
+        assert not violations, "\n".join(violations) + "\n\n" + world.tell_history()
+        assert world.crashes[label, side] == 1 or occurrence > 1, "the run never came to this commit"

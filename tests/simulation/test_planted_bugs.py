@@ -1,0 +1,196 @@
+"""The simulation finds what it is there to find: each of these bugs, planted into the production code, breaks a promise in some seed."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api_gateway.store.actions import ActionRow
+from api_gateway.sweep import Sweep
+from compute_agent.action_queue import ActionQueue
+from compute_agent.actions import Actions
+from compute_agent.contract.models import ActionRequest
+from compute_agent.contract.publisher import OutboxPump
+from compute_agent.endpoint import Endpoint
+from compute_agent.journal import ActionState, Journal, JournalTransaction
+from tests.simulation.broker import Consumer, Faults
+from tests.simulation.hypervisor import DriverFaults
+from tests.simulation.plan import Plan
+from tests.simulation.test_seeds import run_plan
+
+MOST_SEEDS = 40
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+def make_rough_plan(seed: int, **faults: Any) -> Plan:
+    """A short, busy run with the faults that the bug needs."""
+    usual: dict[str, Any] = {"duration": 60.0, "hosts": 1, "guests_per_host": 4, "actions": 25, "guest_moves": 10.0, "holdoff": 15.0}
+    return dataclasses.replace(Plan(seed=f"planted-{seed}"), **{**usual, "gateway_holdoff": 0.0, **faults})
+
+
+def run_an_action_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``started`` is run again after a restart."""
+    recover = Actions.recover
+
+    def recover_too_much(self: Actions) -> list[str]:
+        journal: Journal = self._journal
+        with journal.transaction("planted") as transaction:
+            transaction.execute("UPDATE actions SET state = 'received' WHERE state = 'started'")
+            transaction.execute("DELETE FROM signals")
+        return recover(self)
+
+    monkeypatch.setattr(Actions, "recover", recover_too_much)
+
+
+def forget_duplicates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second cast of an action is taken for a new one."""
+    take_up = Endpoint._take_up
+
+    def take_up_as_new(self: Endpoint, request: ActionRequest) -> None:
+        with self._journal.transaction("planted") as transaction:
+            known = transaction.find_action(request.id)
+            if known is not None and known.state is ActionState.ENDED:
+                transaction.execute("DELETE FROM actions WHERE id = ?", request.id)
+                transaction.execute("DELETE FROM signals WHERE action_id = ?", request.id)
+                transaction.execute("UPDATE outbox SET action_id = NULL WHERE action_id = ?", request.id)
+        take_up(self, request)
+
+    monkeypatch.setattr(Endpoint, "_take_up", take_up_as_new)
+
+
+def ignore_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The deadline is never checked."""
+    monkeypatch.setattr(Actions, "_is_past_deadline", lambda self, action: False)
+
+
+def check_deadline_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The deadline is checked before the server is looked up and ``started`` is committed, and not after."""
+    signal = Actions._signal
+
+    def signal_unchecked(self: Actions, *arguments: Any, **options: Any) -> Any:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(Actions, "_is_past_deadline", lambda self, action: False)
+            return signal(self, *arguments, **options)
+
+    monkeypatch.setattr(Actions, "_signal", signal_unchecked)
+
+
+def mark_sent_before_the_confirm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events count as sent when they are given to the broker."""
+
+    def step(self: OutboxPump) -> int:
+        entries = self._source.list_unsent(self._batch)
+        if entries:
+            self._source.mark_sent([entry.sequence for entry in entries])
+            self._publisher.publish([entry.notification for entry in entries])
+        return len(entries)
+
+    monkeypatch.setattr(OutboxPump, "step", step)
+
+
+def acknowledge_before_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recorder acknowledges what it has received before it has recorded it, and nobody looks for gaps."""
+    receive = Consumer.receive
+
+    def receive_and_acknowledge(self: Consumer, limit: int, timeout: float) -> list[bytes]:
+        batch = receive(self, limit, timeout)
+        self.acknowledge()
+        return batch
+
+    monkeypatch.setattr(Consumer, "receive", receive_and_acknowledge)
+    forget_gaps(monkeypatch)
+
+
+def forget_gaps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What never came is never asked for."""
+    monkeypatch.setattr(Sweep, "ask_for_missing_events", lambda self: None)
+
+
+def record_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recorder does not look whether it knows an event."""
+    from api_gateway.store import events
+
+    monkeypatch.setattr(events, "_KNOWN", events._KNOWN.where(events.events.c.message_id == "none"))
+
+
+def call_it_expired_after_a_delivery(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gateway takes a cast that was perhaps delivered for one that was not."""
+    monkeypatch.setattr(ActionRow, "perhaps_delivered", property(lambda self: False))
+
+
+def forget_the_holdoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The agent signals again while a dump may still be running."""
+    monkeypatch.setattr(Actions, "_check_holdoff", lambda self, transaction, action: None)
+
+
+def accept_any_journal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An action that is bound to a lost journal is run by the next one."""
+    monkeypatch.setattr(Endpoint, "_find_refusal", lambda self, request: None)
+    check = Actions._check
+
+    def check_unbound(self: Actions, action: Any) -> Any:
+        request = action.request.model_copy(update={"journal_id": self._journal.journal_id})
+        return check(self, dataclasses.replace(action, request=request))
+
+    monkeypatch.setattr(Actions, "_check", check_unbound)
+
+
+def run_two_of_a_server_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers do not wait for each other's driver call on the same server."""
+    take = ActionQueue.take
+
+    def take_and_release(self: ActionQueue, timeout: float | None) -> str | None:
+        action_id = take(self, timeout)
+        if action_id is not None:
+            self.done(action_id)
+        return action_id
+
+    monkeypatch.setattr(ActionQueue, "take", take_and_release)
+    forget_the_holdoff(monkeypatch)
+
+
+def observe_after_the_last_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A final observation is followed by another one."""
+    observe = JournalTransaction.observe
+
+    def observe_again(self: JournalTransaction, action_id: str, *arguments: Any, **options: Any) -> bool:
+        self.execute("UPDATE actions SET observation_final = 0 WHERE id = ?", action_id)
+        return observe(self, action_id, *arguments, **options)
+
+    monkeypatch.setattr(JournalTransaction, "list_awaiting_observation", lambda self, server=None: self.list_actions(ActionState.ENDED, server))
+    monkeypatch.setattr(JournalTransaction, "observe", observe_again)
+
+
+BUGS: list[tuple[Plant, dict[str, Any]]] = [
+    (run_an_action_twice, {"agent_kills": 8.0, "driver": DriverFaults(slow=0.5)}),
+    (forget_duplicates, {"broker": Faults(cast_repeated=0.5, delay=0.5)}),
+    (ignore_deadlines, {"broker": Faults(delay=0.5), "deadlines": (0.5, 5.0)}),
+    (check_deadline_too_early, {"driver": DriverFaults(slow_read=0.5), "deadlines": (0.5, 5.0)}),
+    (mark_sent_before_the_confirm, {"broker": Faults(publish_fails=0.3)}),
+    (acknowledge_before_the_commit, {"crash_at_commit": 0.03}),
+    (forget_gaps, {"purges": 30.0, "engine_kills": 6.0}),
+    (record_twice, {"broker": Faults(event_repeated=0.3)}),
+    (call_it_expired_after_a_delivery, {"broker": Faults(publish_fails=0.9), "cuts": 8.0, "deadlines": (0.5, 3.0)}),
+    (forget_the_holdoff, {"guest_moves": 0.0}),
+    (accept_any_journal, {"journal_losses": 8.0, "broker": Faults(publish_fails=0.9), "cuts": 6.0, "deadlines": (20.0, 40.0)}),
+    (run_two_of_a_server_at_once, {"driver": DriverFaults(slow=0.5), "guest_moves": 0.0}),
+    (observe_after_the_last_word, {}),
+]
+
+
+@pytest.mark.parametrize(("plant", "faults"), BUGS, ids=[plant.__name__ for plant, _ in BUGS])
+def test_a_planted_bug_is_found(
+    plant: Plant, faults: dict[str, Any], template: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound, _ = run_plan(make_rough_plan(0, **faults), template, folder / "sound")
+    assert not sound, "without the bug nothing is wrong: " + "\n".join(sound)
+    plant(monkeypatch)
+    for seed in range(MOST_SEEDS):
+        violations, _ = run_plan(make_rough_plan(seed, **faults), template, folder / str(seed))
+        if violations:
+            print(f"found by seed {seed}: {violations[0][:300]}")
+            return
+    pytest.fail(f"{plant.__name__} was not found in {MOST_SEEDS} seeds")

@@ -1,0 +1,372 @@
+"""One simulated world: hosts with guests and agents, a broker, a gateway, and the misfortunes of a plan."""
+
+import contextlib
+import dataclasses
+import logging
+import random
+import re
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from unittest import mock
+
+from api_gateway import acceptance
+from api_gateway.store import actions as stored_actions
+from api_gateway.store import servers as stored_servers
+from compute_agent.contract.models import PowerState
+from tests.simulation.agent import Agent
+from tests.simulation.broker import Broker
+from tests.simulation.gateway import MAX_CLOCK_SKEW, Gateway
+from tests.simulation.hypervisor import CALL_BOUND, Guest, Hypervisor, LibraryBroke
+from tests.simulation.kernel import HostClock, Kernel, Process
+from tests.simulation.plan import Plan
+
+GRACE = MAX_CLOCK_SKEW + CALL_BOUND
+SWEEP_ALLOWANCE = 7.0
+"""Seconds that an engine which runs may take to see that a deadline and its grace are over."""
+SETTLING = 200.0
+"""Seconds after the last fault by which everything has ended, been told and been recorded."""
+
+
+class World:
+    """Composes the parts of a plan and lets time pass.
+
+    :param template: a database with its tables made
+    :param folder: for the files of this run, on a fast disk
+    """
+
+    def __init__(self, plan: Plan, template: Path, folder: Path) -> None:
+        self.plan = plan
+        self.kernel = Kernel(plan.seed)
+        self.commits: Counter[tuple[str, str]] = Counter()
+        self.crashes: Counter[tuple[str, str]] = Counter()
+        self.refusals: Counter[str] = Counter()
+        self.accepted: list[str] = []
+        self.overdue: dict[str, float] = {}
+        self._engine_since = 0.0
+        self.faults_on = True
+        self._crash_chance = self._draw("crash")
+        self._ids = self._draw("ids")
+        self._chaos = self._draw("chaos")
+        self.broker = Broker(self.kernel, self._draw("broker"), dataclasses.replace(plan.broker))
+        self.gateway = Gateway(self.kernel, self.broker, template, folder, self.watch_commit, self._draw("gateway"))
+        self.agents = [self._create_agent(number, folder) for number in range(plan.hosts)]
+        self.errors = _ErrorLog(self.kernel)
+
+    def _draw(self, purpose: str) -> random.Random:
+        return random.Random(f"{self.plan.seed}/{purpose}")
+
+    def _create_agent(self, number: int, folder: Path) -> Agent:
+        chance = self._draw(f"host-{number}")
+        offset = self.plan.clock_offsets[number] if number < len(self.plan.clock_offsets) else 0.0
+        clock = HostClock(self.kernel, offset)
+        guests = [
+            Guest(
+                id=str(uuid.UUID(int=chance.getrandbits(128), version=4)),
+                name=f"h{number}g{index}",
+                takes=chance.choice(("panics", "dumps", "loads", "deaf")),
+                state=chance.choice((PowerState.RUNNING, PowerState.RUNNING, PowerState.RUNNING, PowerState.SHUTDOWN)),
+            )
+            for index in range(self.plan.guests_per_host)
+        ]
+        hypervisor = Hypervisor(clock, f"host-{number}", chance, self.plan.driver, guests)
+        journal = folder / f"host-{number}"
+        return Agent(self.broker, hypervisor, journal, self.watch_commit, self._draw(f"agent-{number}"), self.plan.holdoff)
+
+    @contextlib.contextmanager
+    def _repeatable(self) -> Iterator[None]:
+        """Every id that production code makes comes from the seed; every error that it logs is kept."""
+        with mock.patch("uuid.uuid4", self._draw_id), self.errors:
+            yield
+
+    def _draw_id(self) -> uuid.UUID:
+        return uuid.UUID(int=self._ids.getrandbits(128), version=4)
+
+    def run(self) -> None:
+        """Faults for the plan's duration, then calm until everything must have settled."""
+        with self._repeatable():
+            self.begin()
+            self._schedule()
+            self.kernel.run_until(self.plan.duration)
+            self.calm()
+            self.kernel.run_until(self.plan.duration + SETTLING)
+            for agent in self.agents:
+                agent.read_committed()
+
+    @property
+    def lost_epochs(self) -> set[str]:
+        """Journals that an operator deleted."""
+        return set().union(*(agent.lost_epochs for agent in self.agents))
+
+    @property
+    def order_is_promised(self) -> bool:
+        """Whether nothing happened after which RabbitMQ itself promises no order any more."""
+        return self.broker.order_kept
+
+    def list_committed_events(self) -> dict[str, list[tuple[int, str, str]]]:
+        """Epoch -> (sequence, message_id, event_type) of everything that was committed to that journal."""
+        return {epoch: events for agent in self.agents for epoch, events in agent.committed.items()}
+
+    def begin(self) -> None:
+        """Everything is started."""
+        self._watch_deadlines()
+        self.gateway.start_engine()
+        for agent in self.agents:
+            agent.start()
+
+    def _watch_deadlines(self) -> None:
+        """Every few seconds: each row ends, visibly, by its deadline and grace, as soon as the engine can run at all."""
+        engine, now = self.gateway.engine, self.kernel.time
+        if engine is not None and engine.alive and now - self._engine_since > SWEEP_ALLOWANCE:
+            for action_id in self.gateway.list_open_past(now - GRACE - SWEEP_ALLOWANCE):
+                self.overdue.setdefault(action_id, now)
+        self.kernel.call_after(2.5, self._watch_deadlines)
+
+    def advance(self, seconds: float) -> None:
+        """For scenarios: let time pass."""
+        with self._repeatable():
+            self.kernel.run_until(self.kernel.time + seconds)
+
+    def calm(self) -> None:
+        """The last fault is over; at its end each host has something to tell, so that no gap stays unseen."""
+        self.kernel.note("world", "calm")
+        self.faults_on = False
+        faults = self.broker.faults
+        faults.cast_raises = faults.cast_lost = faults.cast_repeated = faults.delay = faults.publish_fails = 0.0
+        faults.event_repeated = faults.event_reordered = faults.heartbeat_lost = 0.0
+        self.broker.up or self.broker.start()
+        self.broker.set_alarm(False)
+        for name in sorted(self.broker.cut):
+            self.broker.set_cut(name, False)
+        for agent in self.agents:
+            agent.hypervisor.set_up(True)
+            if not agent.process.alive:
+                self.kernel.call_after(0.5, agent.start)
+            for guest in agent.hypervisor.guests.values():
+                self.kernel.call_after(120.0, lambda agent=agent, guest=guest: _nudge(agent.hypervisor, guest))
+        if self.gateway.engine is None or not self.gateway.engine.alive:
+            self.kernel.call_after(0.5, self.start_engine)
+
+    # Commits and crashes
+
+    def watch_commit(self, process: Process, label: str, side: str) -> None:
+        """Around every commit of journal and store: the place where a process may be killed."""
+        self.commits[label, side] += 1
+        planned = any(
+            (point.label, point.side, point.occurrence) == (label, side, self.commits[label, side]) for point in self.plan.crash_points
+        )
+        if planned or (self.faults_on and self._crash_chance.random() < self.plan.crash_at_commit):
+            self.crashes[label, side] += 1
+            self.kernel.note(process.name, f"is killed {side} the commit {label}")
+            self.kill(process, self._crash_chance.uniform(0.2, 15.0))
+
+    def kill(self, process: Process, away: float) -> None:
+        """kill -9 a process; it is started again ``away`` seconds later."""
+        if process is self.gateway.engine:
+            self.kernel.call_at(self.kernel.time, self.gateway.end_life, first=True)
+            self.kernel.call_after(away, self.start_engine)
+        for agent in self.agents:
+            if process is agent.process:
+                self.kernel.call_at(self.kernel.time, agent.end_life, first=True)
+                self.kernel.call_after(away, agent.start)
+        self.kernel.kill(process)
+
+    def start_engine(self) -> None:
+        if self.gateway.engine is None or not self.gateway.engine.alive:
+            self.gateway.start_engine()
+            self._engine_since = self.kernel.time
+
+    # What people do
+
+    def post(self, server: str, *, deadline: float, force: bool = False) -> None:
+        """A request to the API: a task of its own, because the API may be killed at its commit too."""
+        action_id = f"req-{self._draw_id()}"
+        process = Process("api")
+
+        def accept() -> None:
+            store = self.gateway.api_store
+            store.process = process
+            try:
+                with store.write() as c:
+                    row = stored_servers.find_server(c, server)
+                    if row is None:
+                        self.refuse(action_id, server, "no such server")
+                        return
+                    asked = acceptance.CrashDump(
+                        id=action_id, project="demo", user="operator", deadline=timedelta(seconds=deadline), force=force
+                    )
+                    acceptance.accept_crash_dump(
+                        c, row, asked, now=self.gateway.clock.now(), holdoff=timedelta(seconds=self.plan.gateway_holdoff)
+                    )
+            except acceptance.Refused as error:
+                self.refuse(action_id, server, str(error))
+            else:
+                self.accepted.append(action_id)
+                self.kernel.note("api", f"202 {action_id} server {server} deadline {deadline:.1f}{' forced' if force else ''}")
+                self.gateway.wake_dispatcher()
+
+        self.kernel.spawn(process, accept)
+
+    def refuse(self, action_id: str, server: str, why: str) -> None:
+        self.refusals[why.split(" ", 1)[0]] += 1
+        self.kernel.note("api", f"refused {action_id} server {server}: {why}")
+
+    def find_action(self, action_id: str) -> stored_actions.ActionRow | None:
+        with self.gateway.reader.read() as c:
+            return stored_actions.find_action(c, action_id)
+
+    # Misfortunes
+
+    def _schedule(self) -> None:
+        plan, chance = self.plan, self._chaos
+        servers = [guest.id for agent in self.agents for guest in agent.hypervisor.guests.values()]
+        for _ in range(plan.actions):
+            at, server = chance.uniform(2.0, plan.duration), chance.choice(servers)
+            deadline, force = chance.uniform(*plan.deadlines), chance.random() < plan.forced
+            self.kernel.call_at(at, lambda server=server, deadline=deadline, force=force: self.post(server, deadline=deadline, force=force))
+        for agent in self.agents:
+            self._strike(plan.guest_moves, lambda agent=agent: self._move_a_guest(agent.hypervisor))
+            self._strike(plan.agent_kills, lambda agent=agent: self._kill_if_alive(agent.process))
+            self._strike(plan.journal_losses, lambda agent=agent: self._lose_journal(agent))
+            self._strike(plan.freezes, lambda agent=agent: self._freeze(agent.process))
+            self._strike(plan.cuts, lambda agent=agent: self._cut(agent.process.name))
+            self._strike(plan.daemon_stops, lambda agent=agent: self._stop_daemon(agent.hypervisor))
+            self._strike(plan.clock_steps, lambda agent=agent: self._step_clock(agent))
+        self._strike(plan.engine_kills, lambda: self._kill_if_alive(self.gateway.engine))
+        self._strike(plan.freezes, lambda: self._freeze(self.gateway.engine))
+        self._strike(plan.cuts, lambda: self._cut("engine"))
+        self._strike(plan.broker_stops, self._stop_broker)
+        self._strike(plan.alarms, self._raise_alarm)
+        self._strike(plan.purges, self._purge)
+
+    def _strike(self, per_minute: float, fault: Callable[[], None]) -> None:
+        """Schedule ``fault`` at random moments of the run."""
+        if not per_minute:
+            return
+        time = self._chaos.expovariate(per_minute / 60)
+        while time < self.plan.duration:
+            self.kernel.call_at(time, fault)
+            time += self._chaos.expovariate(per_minute / 60)
+
+    def _move_a_guest(self, hypervisor: Hypervisor) -> None:
+        guest = self._chaos.choice(list(hypervisor.guests.values()))
+        moves = (hypervisor.pause, hypervisor.pause, hypervisor.stop, hypervisor.reboot)
+        if guest.state is PowerState.PAUSED:
+            moves = (hypervisor.resume,)
+        if guest.state in (PowerState.SHUTDOWN, PowerState.CRASHED):
+            moves = (hypervisor.start,)  # what is off is of no use to the run
+        self._chaos.choice(moves)(guest)
+
+    def _kill_if_alive(self, process: Process | None) -> None:
+        if process is not None and process.alive:
+            self.kernel.note(process.name, "is killed")
+            self.kill(process, self._chaos.choice((0.2, 2.0, 10.0, 40.0)))
+
+    def _lose_journal(self, agent: Agent) -> None:
+        if agent.process.alive:
+            self.kernel.note(agent.process.name, "is killed and its journal deleted")
+            self.kill(agent.process, self._chaos.choice((0.2, 2.0, 10.0)))
+            self.kernel.call_after(0.1, agent.lose_journal)
+
+    def _freeze(self, process: Process | None) -> None:
+        if process is not None and process.alive:
+            seconds = self._chaos.choice((0.5, 3.0, 25.0))
+            self.kernel.note(process.name, f"is frozen for {seconds} s")
+            self.kernel.freeze(process, seconds)
+            if process is self.gateway.engine:
+                self._engine_since = process.frozen_until
+
+    def _cut(self, name: str) -> None:
+        self.kernel.note(name, "is cut off from the broker")
+        self.broker.set_cut(name, True)
+        self.kernel.call_after(self._chaos.uniform(0.5, 40.0), lambda: self.broker.set_cut(name, False))
+
+    def _stop_daemon(self, hypervisor: Hypervisor) -> None:
+        self.kernel.note(hypervisor.host, "hypervisor's daemon stops")
+        hypervisor.set_up(False)
+        self.kernel.call_after(self._chaos.uniform(0.5, 40.0), lambda: hypervisor.set_up(True))
+
+    def _step_clock(self, agent: Agent) -> None:
+        step = self._chaos.choice((-1.0, -0.2, 0.2, 1.0))
+        self.kernel.note(agent.hypervisor.host, f"wall clock steps by {step} s")
+        agent.hypervisor.clock.offset += step
+
+    def _stop_broker(self) -> None:
+        if self.broker.up:
+            self.kernel.note("broker", "stops")
+            self.broker.stop()
+            self.kernel.call_after(self._chaos.uniform(0.5, 40.0), self._start_broker)
+
+    def _start_broker(self) -> None:
+        if not self.broker.up:
+            self.kernel.note("broker", "starts")
+            self.broker.start()
+
+    def _raise_alarm(self) -> None:
+        self.kernel.note("broker", "alarm")
+        self.broker.set_alarm(True)
+        self.kernel.call_after(self._chaos.uniform(0.5, 40.0), lambda: self.broker.set_alarm(False))
+
+    def _purge(self) -> None:
+        self.kernel.note("broker", f"an operator purges {self.broker.purge_events()} events")
+
+    def tell_history(self) -> str:
+        """What happened, line by line, with names instead of ids."""
+        text = "\n".join(self.kernel.history)
+        names = {guest.id: guest.name for agent in self.agents for guest in agent.hypervisor.guests.values()}
+        for prefix, pattern in (("action", r"req-[0-9a-f-]{36}"), ("journal", r"\b[0-9a-f]{32}\b")):
+            names |= {found: f"{prefix}-{number}" for number, found in enumerate(dict.fromkeys(re.findall(pattern, text)), 1)}
+        return re.sub(r"(req-)?[0-9a-f]{8}-[0-9a-f-]{27}|\b[0-9a-f]{32}\b", lambda match: names.get(match[0], match[0]), text)
+
+    def close(self) -> None:
+        """Let go of files."""
+        for agent in self.agents:
+            if agent.process.alive:
+                self.kernel.kill(agent.process)
+            agent.end_life()
+        if self.gateway.engine is not None and self.gateway.engine.alive:
+            self.kernel.kill(self.gateway.engine)
+        self.kernel.finish()
+        self.gateway.dispose()
+
+
+def _nudge(hypervisor: Hypervisor, guest: Guest) -> None:
+    """Some change that the agent reports."""
+    if guest.state is PowerState.PAUSED:
+        hypervisor.resume(guest)
+    elif guest.state is PowerState.RUNNING:
+        hypervisor.pause(guest)
+    else:
+        hypervisor.start(guest)
+
+
+class _ErrorLog(logging.Handler):
+    """Puts what production code logs into the history, and keeps what it logs with a traceback: it caught what it did not expect."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        super().__init__(logging.INFO)
+        self.tracebacks: list[str] = []
+        self._kernel = kernel
+        self._loggers = [logging.getLogger(name) for name in ("compute_agent", "api_gateway")]
+
+    def __enter__(self) -> "_ErrorLog":
+        for logger in self._loggers:
+            logger.addHandler(self)
+            logger.setLevel(logging.INFO)
+            logger.propagate = False  # the history holds it already, and pytest's own capture would cost more than the run
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for logger in self._loggers:
+            logger.removeHandler(self)
+            logger.setLevel(logging.NOTSET)
+            logger.propagate = True
+
+    def emit(self, record: logging.LogRecord) -> None:
+        process = self._kernel.get_process()
+        who = "world" if process is None else process.name
+        self._kernel.note(who, f"{record.levelname.lower()}: {record.getMessage()}")
+        if record.exc_info and not isinstance(record.exc_info[1], LibraryBroke):
+            self.tracebacks.append(self.format(record))
