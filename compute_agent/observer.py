@@ -149,11 +149,11 @@ class Observer:
             if servers is not None:
                 survey = survey.only(servers)
             self._apply(transaction, survey, read_at)
-            restarted = {change.after.id for change in survey.changed if change.restarted}
+            resets = {change.after.id: reset_at for change in survey.changed if (reset_at := _find_reset(change, read_at)) is not None}
             known = {server: entry.server for server, entry in transaction.list_known_servers().items()}
             for action in transaction.list_awaiting_observation():
                 if servers is None or action.request.server in servers:
-                    self._conclude(transaction, action, known.get(action.request.server), restarted, read_at)
+                    self._conclude(transaction, action, known.get(action.request.server), resets, read_at)
         if servers is None:
             self._is_blind = False
             self._retry_at = None
@@ -296,8 +296,9 @@ class Observer:
         for change in survey.changed:
             self._append_late(transaction, change, at)
             transaction.put_known_server(change.after)
-            if change.restarted or change.after.power_state is PowerState.SHUTDOWN:
-                transaction.clear_signal(change.after.id, at)
+            reset_at = _find_reset(change, at)
+            if reset_at is not None:
+                transaction.clear_signal(change.after.id, reset_at)
         for server in survey.gone:
             transaction.remove_known_server(server.id, Departure.GONE, at)
             LOG.info("server %s left host %s unseen", server.id, self._journal.host)
@@ -305,19 +306,21 @@ class Observer:
     def _append_late(self, transaction: JournalTransaction, change: StateChange, at: datetime) -> None:
         before, after = change.before.power_state, change.after.power_state
         event_type = find_event_type(before, after, change.restarted)
+        reset_at = _find_reset(change, at)
+        occurred_at = reset_at if reset_at is not None and after is PowerState.RUNNING else at
         action_id = None
-        if after in (PowerState.CRASHED, PowerState.SHUTDOWN) or change.restarted:
-            action_id = self._find_cause(transaction, change.after.id, at)
+        if after is PowerState.CRASHED or reset_at is not None:
+            action_id = self._find_cause(transaction, change.after.id, reset_at or at)
         reason = change.after.state_reason or f"found {after}"
         body = {"power_state": after, "reason": reason, "observed_late": True, "action_id": action_id}
-        transaction.append_event(event_type, server=change.after.id, occurred_at=at, body=body)
+        transaction.append_event(event_type, server=change.after.id, occurred_at=occurred_at, body=body)
         LOG.info(
             "server %s on host %s: found %s, was %s, nobody saw it change, action %s",
             *(change.after.id, self._journal.host, after, before, action_id or "none"),
         )
 
     def _conclude(
-        self, transaction: JournalTransaction, action: JournalledAction, server: Server | None, restarted: set[str], at: datetime
+        self, transaction: JournalTransaction, action: JournalledAction, server: Server | None, resets: dict[str, datetime], at: datetime
     ) -> None:
         """What the state of now says about an observation that nobody watched."""
         if at < _find_begin(action):
@@ -326,7 +329,9 @@ class Observer:
             self._record(transaction, action, LEFT, at)
         elif server.power_state is PowerState.CRASHED:
             self._record(transaction, action, PANICKED_LATE, at)
-        elif server.power_state is PowerState.SHUTDOWN or server.id in restarted:
+        elif server.id in resets and resets[server.id] >= _find_begin(action):
+            self._record(transaction, action, STOPPED_LATE, resets[server.id])
+        elif server.power_state is PowerState.SHUTDOWN:
             self._record(transaction, action, STOPPED_LATE, at)
         else:
             self._interrupted.add(action.request.id)
@@ -365,6 +370,17 @@ class Observer:
             "action %s server %s host %s: observed %s%s",
             *(action_id, action.request.server, self._journal.host, finding.observation, " (final)" if finding.final else ""),
         )
+
+
+def _find_reset(change: StateChange, read_at: datetime) -> datetime | None:
+    """When a change that nobody saw ended the run of a machine, at the latest; None when it did not.
+
+    A new run tells its own beginning. That may lie before a signal which was sent before the states were compared: such a signal went
+    to the new run, and the dump that it started may well be running.
+    """
+    if change.after.power_state is PowerState.SHUTDOWN:
+        return read_at
+    return change.after.started_at if change.restarted else None
 
 
 def _find_begin(action: JournalledAction) -> datetime:

@@ -1,7 +1,7 @@
 """What followed a signal, told by the real journal over the fake hypervisor under a clock that moves when told."""
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -348,6 +348,26 @@ def test_a_stop_and_start_while_the_backend_was_away_is_found(bench: Bench) -> N
     assert bench.observe(action) == (Observation.GUEST_STOPPED, True)
     assert [event.observed_late for event in bench.events("server.started")] == [True]
     assert not bench.is_held_off(server)
+
+
+def test_a_restart_before_the_signal_that_is_found_after_it_ends_no_holdoff(bench: Bench) -> None:
+    """The agent was away while the server was stopped and started, and signals the new run before it has compared the states: the dump
+    of that run may still be running. Found by the simulation."""
+    server = bench.make_server(effect=NmiEffect.SURVIVE)
+    bench.kill()
+    bench.clock.advance(5)
+    bench.hypervisor.stop(server)
+    bench.clock.advance(1)
+    bench.hypervisor.start(server)
+    started_at = bench.clock.now()
+    bench.clock.advance(1)
+    bench.start()
+    action = bench.signal(server)
+    bench.drain()
+    assert bench.observe(action) == (None, False)
+    assert bench.is_held_off(server)
+    (started,) = bench.events("server.started")
+    assert (started.observed_late, datetime.fromisoformat(started.occurred_at), started.action_id) == (True, started_at, None)
 
 
 def test_nothing_is_said_of_silence_while_the_backend_is_away(bench: Bench) -> None:
