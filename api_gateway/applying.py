@@ -145,10 +145,12 @@ def _apply_ended(c: Connection, event: EventRow, fields: _Fields, now: datetime)
 
 def _apply_observed(c: Connection, event: EventRow, fields: _Fields, now: datetime) -> Applied:
     assert event.host is not None
+    assert event.epoch is not None
     return stored_reports.apply_observed(
         c,
         fields.text("action_id"),
         host=event.host,
+        epoch=event.epoch,
         observation=fields.text("observation"),
         final=fields.flag("final"),
         observed_at=fields.time("observed_at"),

@@ -166,14 +166,28 @@ def _append_revision(c: Connection, row: ActionRow, *, ending: str, code: str, r
 
 
 def apply_observed(
-    c: Connection, action_id: str, *, host: str, observation: str, final: bool, observed_at: datetime, text: str, now: datetime
+    c: Connection,
+    action_id: str,
+    *,
+    host: str,
+    epoch: str,
+    observation: str,
+    final: bool,
+    observed_at: datetime,
+    text: str,
+    now: datetime,
 ) -> Applied:
-    """``action.observed``. A final one is never replaced; of others the later one holds."""
+    """``action.observed``. A final one is never replaced; of others the later one holds. One out of another journal than the ending's, or
+    of an action of which nothing was sent, says nothing about this ending."""
     row = find_action_locked(c, action_id)
     if row is None:
         return Applied.NO_ACTION
     if row.host != host:
         return _refuse_foreign(c)
+    # The agent of a lost journal watches what it must call unknown, also when the first journal had told the outcome already.
+    foreign_journal = row.decided_by == DecidedBy.AGENT and row.ending_epoch != epoch
+    if foreign_journal or row.ending in (Ending.FAILED, Ending.EXPIRED):
+        return Applied.UNCHANGED
     if row.observation_final:
         if final and row.observation != observation:
             counters.count_violation(c, "second_observation")

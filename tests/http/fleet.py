@@ -193,8 +193,9 @@ def end_action(
         )  # fmt: skip
         if observation is not None:
             reports.apply_observed(
-                c, row.id, host=row.host, observation=observation, final=final, observed_at=steps[4], text="What it means.", now=steps[4]
-            )
+                c, row.id, host=row.host, epoch=epoch, observation=observation, final=final,
+                observed_at=steps[4], text="What it means.", now=steps[4],
+            )  # fmt: skip
 
 
 def _add_actions(store: Store, now: datetime) -> None:

@@ -196,13 +196,13 @@ def _check_observations(world: World, record: Record) -> Iterator[str]:
         if row["observation_final"] == 0 and row["ending"] == Ending.SUCCEEDED and row["journal_id"] not in world.lost_epochs:
             yield f"{row['id']}: succeeded, and its observation is still {row['observation']}"
     finals = Counter(
-        event["action_id"]
+        (event["action_id"], event["epoch"])
         for event in record.events
         if event["event_type"] == "action.observed" and json.loads(event["payload"])["final"]
     )
-    for action, count in finals.items():
+    for (action, epoch), count in finals.items():
         if count > 1:
-            yield f"{action}: {count} final observations"
+            yield f"{action}: {count} final observations out of one journal {epoch}"
 
 
 def _check_violation_counters(_world: World, record: Record) -> Iterator[str]:

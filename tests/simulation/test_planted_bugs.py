@@ -14,7 +14,7 @@ from compute_agent.actions import Actions
 from compute_agent.contract.models import ActionRequest
 from compute_agent.contract.publisher import OutboxPump
 from compute_agent.endpoint import Endpoint
-from compute_agent.journal import ActionState, Journal, JournalTransaction
+from compute_agent.journal import ActionState, Journal, JournalledAction, JournalTransaction
 from tests.simulation.broker import Consumer, Faults
 from tests.simulation.hypervisor import DriverFaults
 from tests.simulation.plan import Plan
@@ -160,7 +160,10 @@ def observe_after_the_last_word(monkeypatch: pytest.MonkeyPatch) -> None:
         self.execute("UPDATE actions SET observation_final = 0 WHERE id = ?", action_id)
         return observe(self, action_id, *arguments, **options)
 
-    monkeypatch.setattr(JournalTransaction, "list_awaiting_observation", lambda self, server=None: self.list_actions(ActionState.ENDED, server))
+    def list_all(self: JournalTransaction, server: str | None = None) -> list[JournalledAction]:
+        return self.list_actions(ActionState.ENDED, server)
+
+    monkeypatch.setattr(JournalTransaction, "list_awaiting_observation", list_all)
     monkeypatch.setattr(JournalTransaction, "observe", observe_again)
 
 

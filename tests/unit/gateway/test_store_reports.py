@@ -44,7 +44,8 @@ class Reporter:
 
     def observed(self, observation: str = "guest_panicked", final: bool = True, seconds: float = 4, **changes: Any) -> Applied:
         seen_at = self._begin + timedelta(seconds=seconds)
-        return self._apply(apply_observed, **({"observation": observation, "final": final, "observed_at": seen_at, "text": "T."} | changes))
+        said = {"epoch": "j1", "observation": observation, "final": final, "observed_at": seen_at, "text": "T."}
+        return self._apply(apply_observed, **(said | changes))
 
     def get(self) -> ActionRow:
         with self._store.read() as c:
@@ -152,7 +153,7 @@ def test_an_agents_unknown_replaces_the_gateways_too(reporter: Reporter) -> None
 
 def test_words_of_a_newer_release_are_kept_and_told_as_they_came(reporter: Reporter) -> None:
     reporter.give_up()
-    reporter.ended("failed", "a_code_of_tomorrow")
+    reporter.ended("succeeded", "a_code_of_tomorrow")
     assert reporter.get().code == "a_code_of_tomorrow"
     assert reporter.list_events("action.revised")[0]["code"] == "a_code_of_tomorrow"
     reporter.observed("an_observation_of_tomorrow")
@@ -204,6 +205,27 @@ def test_a_final_observation_stays_and_of_others_the_later_one_holds(reporter: R
     row = reporter.get()
     assert (row.observation, row.observation_final) == ("guest_rebooted", True)
     assert reporter.list_violations() == {"second_observation": 1}
+
+
+def test_an_observation_out_of_another_journal_than_the_endings_changes_nothing(reporter: Reporter) -> None:
+    """The agent of a lost journal watches what it must call unknown, also when the first journal had told the outcome already."""
+    reporter.ended()
+    assert reporter.observed("guest_rebooted") is Applied.CHANGED
+    assert reporter.observed("not_observed", epoch="j2") is Applied.UNCHANGED
+    assert reporter.get().observation == "guest_rebooted"
+    assert reporter.list_violations() == {}
+
+
+@pytest.mark.parametrize("ending", ["failed", "expired"])
+def test_nothing_is_observed_after_an_action_of_which_nothing_was_sent(reporter: Reporter, ending: str) -> None:
+    reporter.ended(ending, "crash_dump_in_progress" if ending == "failed" else "deadline_passed")
+    assert reporter.observed("guest_rebooted", epoch="j2") is Applied.UNCHANGED
+    assert reporter.get().observation is None
+
+
+def test_what_followed_an_action_that_was_given_up_is_told_before_its_ending_comes(reporter: Reporter) -> None:
+    reporter.give_up()
+    assert reporter.observed("guest_rebooted") is Applied.CHANGED
 
 
 def test_a_report_and_its_violation_are_one_transaction(store: Store, reporter: Reporter, clock: FakeClock) -> None:
