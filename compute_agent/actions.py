@@ -87,7 +87,9 @@ class Actions:
             begun = transaction.list_actions(ActionState.STARTED)
             received = transaction.list_actions(ActionState.RECEIVED)
         for action in begun:
-            self._end(action.request.id, _Outcome(make_result(Code.AGENT_RESTARTED), self._clock.now()))
+            # Nobody knows until when the dead agent's call may have gone out: a reset seen before now may have been before the signal.
+            now = self._clock.now()
+            self._end(action.request.id, _Outcome(make_result(Code.AGENT_RESTARTED), now, returned_at=now))
         if received:
             with self._journal.transaction("action.recovered") as transaction:
                 for action in received:

@@ -130,8 +130,13 @@ def _check_holdoff(world: World, record: Record) -> Iterator[str]:
                         continue
                     if call.journal != earlier.journal and world.plan.gateway_holdoff < world.plan.holdoff:
                         continue  # with its journal the agent lost what it knew, and the gateway was told not to care
-                    elapsed = call.began_at - earlier.sent_at
-                    reset = any(earlier.sent_at - CLOCK_TOLERANCE <= at <= call.began_at for at in guest.resets)
+                    signalled_at = earlier.sent_at
+                    if call.life != earlier.life and record.actions[earlier.action]["ended_at"] is not None:
+                        # What the hypervisor does with a dead agent's call after the next one called it unknown, nobody can know.
+                        ended_at = to_seconds(record.actions[earlier.action]["ended_at"]) - agent.hypervisor.clock.offset
+                        signalled_at = min(signalled_at, ended_at)
+                    elapsed = call.began_at - signalled_at
+                    reset = any(signalled_at - CLOCK_TOLERANCE <= at <= call.began_at for at in guest.resets)
                     if 0 <= elapsed < world.plan.holdoff - CLOCK_TOLERANCE and not reset:
                         yield f"{call.action}: signalled {elapsed:.1f} s after {earlier.action}, within the hold-off, server not reset"
 

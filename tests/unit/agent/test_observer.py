@@ -370,6 +370,19 @@ def test_a_restart_before_the_signal_that_is_found_after_it_ends_no_holdoff(benc
     assert (started.observed_late, datetime.fromisoformat(started.occurred_at), started.action_id) == (True, started_at, None)
 
 
+def test_a_reboot_during_the_call_of_an_agent_that_died_ends_no_holdoff(bench: Bench) -> None:
+    """The call may have gone out after the reboot, until the agent was gone. Found by the simulation."""
+    server = bench.make_server(effect=NmiEffect.SURVIVE)
+    action = bench.receive(server)
+    with bench.journal.transaction("test") as transaction:
+        assert transaction.start_action(action, bench.clock.now())
+    bench.clock.advance(5)
+    bench.hypervisor.reboot(server)
+    bench.drain()
+    bench.restart(away=5)
+    assert bench.is_held_off(server)
+
+
 def test_nothing_is_said_of_silence_while_the_backend_is_away(bench: Bench) -> None:
     action = bench.signal(bench.make_server(effect=NmiEffect.SURVIVE))
     bench.hypervisor.lose_backend()
