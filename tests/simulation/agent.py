@@ -23,8 +23,9 @@ from tests.simulation.kernel import Event, Kernel, Process
 WORKERS = 3
 HEARTBEAT_INTERVAL = 12.0
 INVENTORY_INTERVAL = 60.0
-FIRST_LOOK = 10.0
-OBSERVATION_LIMIT = 60.0
+FIRST_LOOK = 8.0
+OBSERVATION_LIMIT = 45.0
+IDLE_WAIT = 2.0
 
 
 class Agent:
@@ -165,7 +166,7 @@ class Agent:
             while observer.step(0):
                 kernel.sleep(0.0)
             observer.check_timers()
-            _wait(wake["observer"], 1.0)
+            _wait(wake["observer"], IDLE_WAIT)
 
         def work() -> None:
             action_id = queue.take(0)
@@ -197,7 +198,7 @@ class Agent:
 
         def sweep() -> None:
             actions.end_overdue()
-            kernel.sleep(1.0)
+            kernel.sleep(IDLE_WAIT)
 
         def listen() -> None:
             message = self._broker.take_rpc(process, self.host)

@@ -28,6 +28,7 @@ CommitWatch = Callable[[Process, str, str], None]
 
 MAX_CLOCK_SKEW = 2.0
 CAST_SLOTS = 4
+GAP_RETRY = 4.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 IDLE_WAIT = 3.0
 """Seconds between looks of an idle loop; a third of the looks that the engine takes makes a run twice as fast."""
@@ -127,6 +128,7 @@ class Gateway:
             self.clock,
             slots=ask_slots,
             max_clock_skew=MAX_CLOCK_SKEW,
+            gap_retry=GAP_RETRY,
             listening_since=lambda: listening.get("since"),  # type: ignore[arg-type,return-value]
         )
         pump = OutboxPump(StoredOutbox(store, self.clock, publisher_id="gateway"), SimulatedPublisher(self.broker, process))

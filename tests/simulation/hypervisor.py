@@ -30,7 +30,7 @@ class DriverFaults:
     slow: float = 0.0
     slow_read: float = 0.0
     latency: float = 0.02
-    longest: float = 3 * CALL_BOUND
+    longest: float = 2.5 * CALL_BOUND
 
 
 @dataclass

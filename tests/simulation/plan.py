@@ -25,7 +25,7 @@ class Plan:
     """One run. Times in virtual seconds; ``chances`` are per minute and host unless said otherwise."""
 
     seed: str
-    duration: float = 120.0
+    duration: float = 100.0
     hosts: int = 2
     guests_per_host: int = 2
     actions: int = 12
@@ -38,7 +38,7 @@ class Plan:
     crash_at_commit: float = 0.0
     """Chance per commit."""
     crash_points: tuple[CrashPoint, ...] = ()
-    deadlines: tuple[float, float] = (2.0, 40.0)
+    deadlines: tuple[float, float] = (1.0, 30.0)
     forced: float = 0.0
     """Chance per action."""
     guest_moves: float = 0.0

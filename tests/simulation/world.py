@@ -26,7 +26,7 @@ from tests.simulation.plan import Plan
 GRACE = MAX_CLOCK_SKEW + CALL_BOUND
 SWEEP_ALLOWANCE = 7.0
 """Seconds that an engine which runs may take to see that a deadline and its grace are over."""
-SETTLING = 200.0
+SETTLING = 150.0
 """Seconds after the last fault by which everything has ended, been told and been recorded."""
 
 
@@ -145,7 +145,7 @@ class World:
             if not agent.process.alive:
                 self.kernel.call_after(0.5, agent.start)
             for guest in agent.hypervisor.guests.values():
-                self.kernel.call_after(120.0, lambda agent=agent, guest=guest: _nudge(agent.hypervisor, guest))
+                self.kernel.call_after(90.0, lambda agent=agent, guest=guest: _nudge(agent.hypervisor, guest))
         if self.gateway.engine is None or not self.gateway.engine.alive:
             self.kernel.call_after(0.5, self.start_engine)
 
