@@ -77,6 +77,7 @@ class Hypervisor:
         self.guests = {guest.id: guest for guest in guests}
         self.calls: list[Call] = []
         self.up = True
+        self._held: list[Callable[[], None]] | None = None
         self._chance = chance
         self._listener: Callable[[DriverEvent], None] | None = None
         self._listening_process: Process | None = None
@@ -142,6 +143,9 @@ class Hypervisor:
         takes = self._chance.uniform(0.5, faults.longest) if slow else faults.latency * self._chance.uniform(0.2, 1.0)
 
         def end(answer: Exception | None) -> None:
+            if self._held is not None:
+                self._held.append(lambda: end(answer))
+                return
             call.ended_at = self.kernel.time
             finish(answer)
 
@@ -164,6 +168,12 @@ class Hypervisor:
                 self.kernel.call_after(takes * self._chance.random(), lambda: end(answer))
 
         self.kernel.call_after(takes * self._chance.random(), send)
+
+    def hold_answers(self, on: bool) -> None:
+        """While on, calls do their work and do not come back."""
+        held, self._held = self._held, [] if on else None
+        for end in held or []:
+            end()
 
     def _deliver(self, guest: Guest, call: Call) -> None:
         call.sent_at = self.kernel.time

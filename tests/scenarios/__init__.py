@@ -1,0 +1,1 @@
+"""The same stories told to the simulated broker and to a real one: where both end alike, the simulation is honest."""
