@@ -33,7 +33,7 @@ def make_result(code: Code, reason: str | None = None) -> ActionResult:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What came of an action, to be committed. ``returned_at`` is when a driver call came back after which something may be sent."""
+    """What came of an action, to be committed. ``returned_at`` is when a call that may have sent something came back or was given up."""
 
     result: ActionResult
     at: datetime
@@ -131,7 +131,9 @@ class Actions:
                 self._end(action.request.id, _Outcome(make_result(Code.DEADLINE_PASSED), self._clock.now()), ActionState.RECEIVED)
         for action in begun:
             if self._is_call_overdue(action):
-                self._end(action.request.id, _Outcome(make_result(Code.CALL_OVERDUE), self._clock.now()))
+                # The call may go out as long as it is not back: should the agent die before that, the hold-off counts from here.
+                now = self._clock.now()
+                self._end(action.request.id, _Outcome(make_result(Code.CALL_OVERDUE), now, returned_at=now), ActionState.STARTED)
 
     # Refusals
 

@@ -383,6 +383,22 @@ def test_a_reboot_during_the_call_of_an_agent_that_died_ends_no_holdoff(bench: B
     assert bench.is_held_off(server)
 
 
+def test_a_call_that_was_given_up_holds_off_from_there(bench: Bench) -> None:
+    """It may go out as long as it is not back, and the agent may die before that. Found by the simulation."""
+    server = bench.make_server(effect=NmiEffect.SURVIVE)
+    action = bench.receive(server)
+    with bench.journal.transaction("test") as transaction:
+        assert transaction.start_action(action, bench.clock.now())
+    bench.clock.advance(10_000)
+    bench.actions.end_overdue()
+    given_up_at = bench.clock.now()
+    bench.restart(away=5)
+    with bench.journal.transaction("test") as transaction:
+        signal = transaction.find_signal(server)
+    assert signal is not None
+    assert signal.at == given_up_at
+
+
 def test_nothing_is_said_of_silence_while_the_backend_is_away(bench: Bench) -> None:
     action = bench.signal(bench.make_server(effect=NmiEffect.SURVIVE))
     bench.hypervisor.lose_backend()
