@@ -63,6 +63,7 @@ class Guest:
     state: PowerState = PowerState.RUNNING
     started_at: datetime = START
     owed: int = 0
+    defined: bool = True
     resets: list[float] = field(default_factory=list)
 
 
@@ -129,6 +130,20 @@ class Hypervisor:
         if guest.state is PowerState.RUNNING:
             self.set_state(guest, PowerState.RUNNING, DriverEventKind.REBOOTED, "operator")
 
+    def undefine(self, guest: Guest) -> None:
+        """Only what is off can be undefined here."""
+        if guest.defined and guest.state is PowerState.SHUTDOWN:
+            guest.defined = False
+            self.kernel.note(self.host, f"guest {guest.name} undefined")
+            self._tell(DriverEvent(DriverEventKind.UNDEFINED, guest.id, self._now(), "operator"))
+
+    def define(self, guest: Guest) -> None:
+        """The same UUID again: another life of it."""
+        if not guest.defined:
+            guest.defined = True
+            self.kernel.note(self.host, f"guest {guest.name} defined")
+            self._tell(DriverEvent(DriverEventKind.DEFINED, guest.id, self._now(), "operator"))
+
     # The NMI
 
     def begin_call(self, call: Call, finish: Callable[[Exception | None], None]) -> None:
@@ -150,7 +165,7 @@ class Hypervisor:
             finish(answer)
 
         def send() -> None:
-            if guest is None:
+            if guest is None or not guest.defined:
                 end(base.ServerNotFound(call.server, "no such guest"))
             elif fate < unavailable or not self.up:
                 end(base.BackendUnavailable(call.server, "the daemon said no"))
@@ -259,12 +274,12 @@ class _Servers(base.Servers):
 
     def list_servers(self) -> Sequence[DriverServer]:
         self._answer_or_raise(None)
-        return [self._hypervisor.describe(guest) for guest in self._hypervisor.guests.values()]
+        return [self._hypervisor.describe(guest) for guest in self._hypervisor.guests.values() if guest.defined]
 
     def get_server(self, server: str) -> DriverServer:
         self._answer_or_raise(server)
         guest = self._hypervisor.guests.get(server)
-        if guest is None:
+        if guest is None or not guest.defined:
             raise base.ServerNotFound(server, "no such guest")
         return self._hypervisor.describe(guest)
 

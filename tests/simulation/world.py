@@ -145,6 +145,7 @@ class World:
             if not agent.process.alive:
                 self.kernel.call_after(0.5, agent.start)
             for guest in agent.hypervisor.guests.values():
+                agent.hypervisor.define(guest)
                 self.kernel.call_after(90.0, lambda agent=agent, guest=guest: _nudge(agent.hypervisor, guest))
         if self.gateway.engine is None or not self.gateway.engine.alive:
             self.kernel.call_after(0.5, self.start_engine)
@@ -255,8 +256,12 @@ class World:
         moves = (hypervisor.pause, hypervisor.pause, hypervisor.stop, hypervisor.reboot)
         if guest.state is PowerState.PAUSED:
             moves = (hypervisor.resume,)
-        if guest.state in (PowerState.SHUTDOWN, PowerState.CRASHED):
-            moves = (hypervisor.start,)  # what is off is of no use to the run
+        if not guest.defined:
+            moves = (hypervisor.define,)
+        elif guest.state is PowerState.SHUTDOWN:
+            moves = (hypervisor.start, hypervisor.start, hypervisor.undefine)
+        elif guest.state is PowerState.CRASHED:
+            moves = (hypervisor.start,)
         self._chaos.choice(moves)(guest)
 
     def _kill_if_alive(self, process: Process | None) -> None:
