@@ -68,14 +68,18 @@ def ignore_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def check_deadline_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
     """The deadline is checked before the server is looked up and ``started`` is committed, and not after."""
-    signal = Actions._signal
+    signal, is_past_deadline = Actions._signal, Actions._is_past_deadline
+    checked: set[str] = set()
 
-    def signal_unchecked(self: Actions, *arguments: Any, **options: Any) -> Any:
-        with pytest.MonkeyPatch.context() as inner:
-            inner.setattr(Actions, "_is_past_deadline", lambda self, action: False)
-            return signal(self, *arguments, **options)
+    def signal_unchecked(self: Actions, action: JournalledAction, *arguments: Any, **options: Any) -> Any:
+        checked.add(action.request.id)
+        return signal(self, action, *arguments, **options)
+
+    def is_past_deadline_at_first(self: Actions, action: JournalledAction) -> bool:
+        return action.request.id not in checked and is_past_deadline(self, action)
 
     monkeypatch.setattr(Actions, "_signal", signal_unchecked)
+    monkeypatch.setattr(Actions, "_is_past_deadline", is_past_deadline_at_first)
 
 
 def mark_sent_before_the_confirm(monkeypatch: pytest.MonkeyPatch) -> None:
