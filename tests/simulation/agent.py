@@ -21,7 +21,7 @@ from tests.simulation.hypervisor import Hypervisor
 from tests.simulation.kernel import Event, Kernel, Process
 
 WORKERS = 3
-HEARTBEAT_INTERVAL = 12.0
+HEARTBEAT_INTERVAL = 20.0
 INVENTORY_INTERVAL = 60.0
 FIRST_LOOK = 8.0
 OBSERVATION_LIMIT = 45.0

@@ -1,5 +1,6 @@
 """The gateway as ``crashcart-engine`` composes it, and the accepting half of the API, over one store that outlives their processes."""
 
+import functools
 import random
 import shutil
 import sqlite3
@@ -32,6 +33,7 @@ GAP_RETRY = 4.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 IDLE_WAIT = 3.0
 """Seconds between looks of an idle loop; a third of the looks that the engine takes makes a run twice as fast."""
+SWEEP_INTERVAL = 5.0
 
 
 class WatchedStore(Store):
@@ -77,12 +79,17 @@ class CastTasks:
         self._kernel.spawn(self._process, run)
 
 
-def create_rpc_client(broker: Broker, process: Process) -> ComputeAgentAPI:
-    """The production client; only the driver below oslo.messaging is simulated."""
+@functools.cache
+def _get_messaging_options() -> cfg.ConfigOpts:
     conf = cfg.ConfigOpts()
     conf(args=[], default_config_files=[])
     register_messaging_options(conf)
-    return ComputeAgentAPI(oslo_messaging.transport.RPCTransport(RpcDriver(conf, broker, process)))
+    return conf
+
+
+def create_rpc_client(broker: Broker, process: Process) -> ComputeAgentAPI:
+    """The production client; only the driver below oslo.messaging is simulated."""
+    return ComputeAgentAPI(oslo_messaging.transport.RPCTransport(RpcDriver(_get_messaging_options(), broker, process)))
 
 
 class Gateway:
@@ -95,20 +102,21 @@ class Gateway:
         self.path = folder / "gateway.sqlite"
         shutil.copyfile(template, self.path)
         self.url = f"sqlite:///{self.path}"
-        self._watch = watch
         self._chance = chance
         self._lives = 0
         self.engine: Process | None = None
-        self._store: WatchedStore | None = None
         self.reader = Store(self.url)
         self._watcher = sqlite3.connect(self.path)
+        # One each for all lives of a process: what is lost with a life are its transactions, and those are rolled back.
         self.api_store = WatchedStore(self.url, Process("api"), watch)
+        self._engine_store = WatchedStore(self.url, Process("engine"), watch)
 
     def start_engine(self) -> Process:
         """One life of ``crashcart-engine``."""
         self._lives += 1
         process = self.engine = Process("engine")
-        store = self._store = WatchedStore(self.url, process, self._watch)
+        store = self._engine_store
+        store.process = process
         caster = create_rpc_client(self.broker, process)
         wake = Event(self.kernel)
         listening: dict[str, object] = {}
@@ -142,7 +150,7 @@ class Gateway:
         def sweep_once() -> None:
             for duty in sweep.duties:
                 duty()
-            self.kernel.sleep(IDLE_WAIT)
+            self.kernel.sleep(SWEEP_INTERVAL)
 
         def pump_once() -> None:
             try:
@@ -166,9 +174,7 @@ class Gateway:
     def end_life(self) -> None:
         """After a kill: what the operating system lets go of."""
         assert self.engine is not None
-        assert self._store is not None
         self.broker.forget(self.engine)
-        self._store.dispose()
 
     def wake_dispatcher(self) -> None:
         """The API's datagram, which may be lost."""
@@ -202,8 +208,7 @@ class Gateway:
         self.reader.dispose()
         self._watcher.close()
         self.api_store.dispose()
-        if self._store is not None:
-            self._store.dispose()
+        self._engine_store.dispose()
 
 
 def repeat(process: Process, step: Callable[[], None]) -> Callable[[], None]:

@@ -18,13 +18,13 @@ from api_gateway.store import servers as stored_servers
 from compute_agent.contract.models import PowerState
 from tests.simulation.agent import Agent
 from tests.simulation.broker import Broker
-from tests.simulation.gateway import MAX_CLOCK_SKEW, Gateway
+from tests.simulation.gateway import MAX_CLOCK_SKEW, SWEEP_INTERVAL, Gateway
 from tests.simulation.hypervisor import CALL_BOUND, Guest, Hypervisor, LibraryBroke
 from tests.simulation.kernel import HostClock, Kernel, Process
 from tests.simulation.plan import Plan
 
 GRACE = MAX_CLOCK_SKEW + CALL_BOUND
-SWEEP_ALLOWANCE = 7.0
+SWEEP_ALLOWANCE = SWEEP_INTERVAL + 4.0
 """Seconds that an engine which runs may take to see that a deadline and its grace are over."""
 SETTLING = 150.0
 """Seconds after the last fault by which everything has ended, been told and been recorded."""
