@@ -83,6 +83,9 @@ class DriverServer:
     ``started_at`` is when the current run of the machine began (None: off or not known), ``state_reason`` the backend's own word for
     why it is in this state. ``arriving`` is true while a migration brings it in: it is not this host's yet. ``persistent`` false: it
     vanishes when it stops. ``project``, ``user``, ``name`` come from the server's metadata, None when it has none.
+
+    ``started_at`` is the same in every reading of one run, to the microsecond and whatever is done to the clock: another value is taken
+    for another run, and that ends a hold-off. A driver that can only compute it (now minus uptime, say) gives None.
     """
 
     id: str
