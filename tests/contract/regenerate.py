@@ -7,6 +7,7 @@ version has not left the house in a release yet, ``--unreleased`` lets its recor
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 
 from compute_agent.contract import versions
 from tests.contract import golden, schemas
@@ -43,10 +44,10 @@ def write_schemas(*, unreleased: bool) -> list[str]:
     return refused
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Write the golden samples and schema hashes of this release.")
     parser.add_argument("--unreleased", action="store_true", help="rewrite records of versions that no release has carried yet")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     refused = write_samples(unreleased=arguments.unreleased) + write_schemas(unreleased=arguments.unreleased)
     for name in refused:
         print(f"left alone, because it would change what is recorded: {name}", file=sys.stderr)

@@ -1,0 +1,50 @@
+"""The records of a version are written once; only what no release has carried yet may be written anew."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from compute_agent.contract import versions
+from tests.contract import golden, regenerate, schemas
+
+
+@pytest.fixture
+def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Records of this release in a place of their own."""
+    monkeypatch.setattr(golden, "SAMPLES", tmp_path / "samples")
+    monkeypatch.setattr(schemas, "SCHEMAS", tmp_path / "schemas.json")
+    assert regenerate.main([]) == 0
+    return tmp_path
+
+
+def tamper(records: Path) -> Path:
+    """As if models and wire format had been others when they were recorded; returns one of the sample files."""
+    recorded = json.loads((records / "schemas.json").read_text())
+    recorded["event"][versions.EVENT_VERSION]["ActionEnded"] = "another"
+    (records / "schemas.json").write_text(json.dumps(recorded))
+    sample = records / "samples" / versions.RELEASE / "events" / "action.ended.json"
+    sample.write_text("{}")
+    return sample
+
+
+def test_the_first_run_records_every_sample_and_every_model(records: Path) -> None:
+    assert set(golden.read_samples(versions.RELEASE)) == set(golden.make_samples())
+    assert schemas.find_difference(schemas.read_schemas(), schemas.hash_models()) is None
+
+
+def test_what_is_recorded_is_left_alone(records: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sample = tamper(records)
+    assert regenerate.main([]) == 1
+    assert sample.read_text() == "{}"
+    assert schemas.find_difference(schemas.read_schemas(), schemas.hash_models()) is not None
+    told = capsys.readouterr().err
+    assert "events/action.ended.json" in told
+    assert f"event {versions.EVENT_VERSION}" in told
+
+
+def test_what_was_never_released_may_be_written_anew(records: Path) -> None:
+    sample = tamper(records)
+    assert regenerate.main(["--unreleased"]) == 0
+    assert sample.read_text() != "{}"
+    assert schemas.find_difference(schemas.read_schemas(), schemas.hash_models()) is None
