@@ -10,20 +10,21 @@ import pytest
 
 from api_gateway.store import Store
 
-SEEDS = 200
-"""How many worlds an ordinary test run goes through."""
+ALL_SEEDS = "0-199"
+"""The worlds that an ordinary test run goes through."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=None, help="replay this one seed of the simulation and print its history")
-    parser.addoption("--seeds", default=f"0-{SEEDS - 1}", help="first and last seed of the simulation, as 0-199")
+    parser.addoption("--seeds", default=ALL_SEEDS, help="first and last seed of the simulation, as 0-199")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "seed" not in metafunc.fixturenames:
         return
-    one = metafunc.config.getoption("--seed")
-    first, last = metafunc.config.getoption("--seeds").split("-")
+    # Both are known only when this folder is named on the command line.
+    one = metafunc.config.getoption("--seed", default=None)
+    first, last = metafunc.config.getoption("--seeds", default=ALL_SEEDS).split("-")
     metafunc.parametrize("seed", [one] if one is not None else range(int(first), int(last) + 1))
 
 

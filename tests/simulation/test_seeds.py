@@ -30,7 +30,7 @@ def test_every_promise_holds_whatever_goes_wrong(seed: int, template: Path, fold
     """Every action ends once and in time, is signalled at most once and never in a hold-off, and every event is recorded once."""
     violations, world = run_plan(draw_plan(seed), template, folder / "run")
     history = world.tell_history()
-    if pytestconfig.getoption("--seed") is not None:
+    if pytestconfig.getoption("--seed", default=None) is not None:
         print(f"{world.plan}\n{history}")
     told = "\n".join(violations)
     assert not violations, f"seed {seed}:\n{told}\n\nreplay: pytest tests/simulation --seed {seed}\n\n{history}"
