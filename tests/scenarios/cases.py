@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from tests.scenarios.world import ScenarioWorld, wait_for_ending, wait_for_observation
+from tests.scenarios.world import ScenarioWorld, list_life, wait_for_ending, wait_for_observation
 
 LIFE = ["action.received", "action.started", "action.ended"]
 
@@ -15,7 +15,7 @@ def a_crash_dump_is_signalled_once_and_its_panic_observed(world: ScenarioWorld) 
     assert (seen.ending, seen.code, seen.decided_by) == ("succeeded", "signal_delivered", "agent")
     wait_for_observation(world, action, "guest_panicked")
     assert world.count_signals(server) == 1
-    assert world.list_events(action)[:3] == LIFE
+    assert list_life(world, action) == LIFE
 
 
 def a_second_crash_dump_is_refused_while_the_first_may_run(world: ScenarioWorld) -> None:
@@ -118,8 +118,7 @@ def an_engine_killed_around_an_action_loses_nothing(world: ScenarioWorld) -> Non
     world.start_engine()
     assert wait_for_ending(world, action).ending == "succeeded"
     wait_for_observation(world, action, "guest_panicked")
-    assert world.list_events(action)[:3] == LIFE
-    assert len(set(world.list_events(action))) == len(world.list_events(action))
+    assert list_life(world, action) == LIFE
 
 
 def a_broker_that_is_away_delays_an_action_and_loses_nothing(world: ScenarioWorld) -> None:
@@ -132,7 +131,7 @@ def a_broker_that_is_away_delays_an_action_and_loses_nothing(world: ScenarioWorl
     assert wait_for_ending(world, action, timeout=50).ending == "succeeded"
     wait_for_observation(world, action, "guest_panicked")
     assert world.count_signals(server) == 1
-    assert world.list_events(action)[:3] == LIFE
+    assert list_life(world, action) == LIFE
 
 
 SCENARIOS: tuple[Callable[[ScenarioWorld], None], ...] = (

@@ -5,6 +5,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 
+EVENTS_OF_ACTION = "SELECT event_type FROM events WHERE action_id = ? AND event_type LIKE 'action.%' ORDER BY position"
+"""For worlds that read the store."""
+
+
 @dataclass(frozen=True)
 class ActionView:
     """An action as the API shows it."""
@@ -34,7 +38,7 @@ class ScenarioWorld(Protocol):
     def get_action(self, action: str) -> ActionView: ...
 
     def list_events(self, action: str) -> list[str]:
-        """Types of the events recorded of it, in the order of the record."""
+        """Types of the ``action.*`` events recorded of it, in the order of the record."""
         ...
 
     def count_signals(self, server: str) -> int:
@@ -66,6 +70,12 @@ class ScenarioWorld(Protocol):
     def stop_broker(self) -> None: ...
 
     def start_broker(self) -> None: ...
+
+
+def list_life(world: ScenarioWorld, action: str) -> list[str]:
+    """Its events up to the ending: what follows a signal may be seen before or after."""
+    events = world.list_events(action)
+    return [event for event in events if event != "action.observed"]
 
 
 def wait_for_ending(world: ScenarioWorld, action: str, timeout: float = 30.0) -> ActionView:

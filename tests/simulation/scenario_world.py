@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from compute_agent.contract.models import PowerState
-from tests.scenarios.world import ActionView
+from tests.scenarios.world import EVENTS_OF_ACTION, ActionView
 from tests.simulation.hypervisor import CALL_BOUND
 from tests.simulation.plan import Plan
 from tests.simulation.world import World
@@ -47,7 +47,7 @@ class SimulatedScenarioWorld:
         return ActionView(row.state, row.ending, row.code, row.decided_by, row.revised_at is not None, row.observation)
 
     def list_events(self, action: str) -> list[str]:
-        return [row[0] for row in self._query("SELECT event_type FROM events WHERE action_id = ? ORDER BY position", action)]
+        return [row[0] for row in self._query(EVENTS_OF_ACTION, action)]
 
     def count_signals(self, server: str) -> int:
         return sum(call.server == server and call.sent_at is not None for call in self._agent.hypervisor.calls)

@@ -15,7 +15,7 @@ from devstack.api_client import ApiClient
 from devstack.ports import Ports, find_free_base
 from devstack.rabbitmq import PrivateRabbitMQ
 from devstack.services import wait_until
-from tests.scenarios.world import ActionView
+from tests.scenarios.world import EVENTS_OF_ACTION, ActionView
 from tests.stack.counting_agent import PANICKING, SHUT_OFF, SURVIVING
 
 ROOT = Path(__file__).parents[2]
@@ -66,7 +66,7 @@ class RealScenarioWorld:
 
     def list_events(self, action: str) -> list[str]:
         with sqlite3.connect(f"file:{self.folder / 'gateway.sqlite'}?mode=ro", uri=True) as connection:
-            rows = connection.execute("SELECT event_type FROM events WHERE action_id = ? ORDER BY position", (action,)).fetchall()
+            rows = connection.execute(EVENTS_OF_ACTION, (action,)).fetchall()
         connection.close()
         return [row[0] for row in rows]
 
