@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-
 EVENTS_OF_ACTION = "SELECT event_type FROM events WHERE action_id = ? AND event_type LIKE 'action.%' ORDER BY position"
 """For worlds that read the store."""
 
