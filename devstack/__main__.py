@@ -63,7 +63,12 @@ def _up(arguments: argparse.Namespace) -> int:
         GuestSpec("web-2", GuestKind.PANICKING, running=False),
     ]
     stack = _make_stack(arguments, guests, holdoff=arguments.holdoff)
-    stack.up()
+    try:
+        stack.up()
+    except StepFailed:
+        if stack.is_up:
+            stack.steps.say(f"\nwhat is running: {_name_command('status', stack)}; stop it: {_name_command('down', stack)}")
+        raise
     _say_where(stack)
     return 0
 
@@ -115,7 +120,11 @@ def _say_where(stack: Stack) -> None:
     stack.steps.say(f"\nAPI:     {stack.url}/v2.1 (and {stack.url}/v1)")
     stack.steps.say(f"clients: . {stack.state_dir}/openrc")
     stack.steps.say(f"servers: {stack.state_dir}/servers.json")
-    stack.steps.say(f"stop:    devstack/down{'' if stack.state_dir == DEFAULT_STATE.resolve() else f' --state {stack.state_dir}'}")
+    stack.steps.say(f"stop:    {_name_command('down', stack)}")
+
+
+def _name_command(name: str, stack: Stack) -> str:
+    return f"devstack/{name}" + ("" if stack.state_dir == DEFAULT_STATE.resolve() else f" --state {stack.state_dir}")
 
 
 def _leave(signal_number: int, frame: FrameType | None) -> None:
