@@ -49,17 +49,17 @@ def write_gateway_config(path: Path, *, transport_url: str, ports: Ports, state_
 def write_openrc(path: Path, ports: Ports) -> None:
     """What a shell sources so that today's clients find the API without a Keystone."""
     url = f"http://127.0.0.1:{ports.api}"
+    # openstack refuses to run with a project or user and auth type none, nova without: so nova gets its own.
     path.write_text(
         f"""\
 export OS_AUTH_TYPE=none
 export OS_ENDPOINT={url}/v2.1
-export OS_ENDPOINT_OVERRIDE={url}/v2.1
-export OS_COMPUTE_ENDPOINT_OVERRIDE={url}/v2.1
-export OS_PROJECT_ID={PROJECT}
-export OS_PROJECT_NAME={PROJECT}
-export OS_USER_ID={USER}
-export OS_USERNAME={USER}
 export CRASHCART_URL={url}
+export CRASHCART_PROJECT={PROJECT}
+export CRASHCART_USER={USER}
+nova() {{
+    OS_PROJECT_NAME={PROJECT} OS_USERNAME={USER} OS_AUTH_URL={url} command nova "$@"
+}}
 """
     )
 
