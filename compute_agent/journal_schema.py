@@ -106,7 +106,7 @@ def open_file(path: Path, *, host: str, new_id: Callable[[], str]) -> OpenFile:
         raise JournalUnusable(f"journal {path}: {error.strerror or error}") from error
     connection: sqlite3.Connection | None = None
     try:
-        _drop_orphaned_wal(path)
+        _make_private(path)
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
         connection.row_factory = sqlite3.Row
         identity = identify(path)
@@ -152,13 +152,10 @@ def _close(connection: sqlite3.Connection | None, lock: IO[bytes]) -> None:
     lock.close()
 
 
-def _drop_orphaned_wal(path: Path) -> None:
-    """Remove the write-ahead log of a journal that is gone: SQLite would replay its pages into the new file."""
+def _make_private(path: Path) -> None:
+    """Make the file for its owner alone. A write-ahead log left behind by a deleted journal is dropped by SQLite: its file is empty."""
     if not path.exists():
         path.touch(mode=0o600)
-    if path.stat().st_size == 0:
-        for suffix in ("-wal", "-shm"):
-            Path(f"{path}{suffix}").unlink(missing_ok=True)
 
 
 def _migrate(connection: sqlite3.Connection, path: Path, host: str, new_id: Callable[[], str], identity: tuple[int, int]) -> None:

@@ -88,6 +88,20 @@ class TestSuccess:
         assert agent.hypervisor.count_signals(server) == 1
         assert agent.code(make_id()) == Code.SIGNAL_DELIVERED
 
+    @pytest.mark.parametrize("error", [None, BackendUnavailable(None, "away")])
+    def test_a_refusal_that_comes_late_does_not_end_what_another_worker_has_begun(self, agent: Agent, error: Exception | None) -> None:
+        server = agent.make_server()
+        agent.cast(agent.make_request(server))
+
+        def begin() -> None:
+            with agent.change() as transaction:
+                transaction.start_action(make_id(), agent.clock.now())
+
+        agent.use_driver(replace(agent.driver, servers=UnreadableServers(agent, error, meanwhile=begin)))
+        agent.actions.run(make_id())
+        assert agent.get(make_id()).state is ActionState.STARTED
+        assert agent.hypervisor.count_signals(server) == 0
+
     def test_a_paused_server_is_signalled_and_pending_until_it_resumes(self, agent: Agent) -> None:
         server = agent.make_server(power_state=PowerState.PAUSED)
         action = agent.do(agent.make_request(server))
