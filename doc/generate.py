@@ -6,6 +6,7 @@ with ``--check``.
 
 import sys
 from collections.abc import Iterable
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from oslo_config import cfg
@@ -14,7 +15,7 @@ import api_gateway.config
 import compute_agent.config
 from compute_agent.contract.clock import SystemClock
 from compute_agent.contract.models import Capabilities
-from compute_agent.drivers.loader import list_driver_names, load_driver
+from compute_agent.drivers.loader import NAMESPACE, load_driver
 
 DIRECTORY = Path(__file__).parent
 _INTRODUCTION = """\
@@ -56,7 +57,7 @@ def describe_configuration() -> str:
 
 def describe_drivers() -> str:
     """Which driver can do what, asked of the drivers themselves."""
-    rows = [_load_capabilities(name) for name in list_driver_names()]
+    rows = [_load_capabilities(name) for name in sorted(entry_points(group=NAMESPACE).names)]
     columns = [name for name in Capabilities.model_fields if name != "driver"]
     widths = [max([len("driver"), *(len(row.driver) for row in rows)]), *(max(len(column), 3) for column in columns)]
     ruler = "  ".join("=" * width for width in widths)

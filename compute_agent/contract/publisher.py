@@ -61,9 +61,7 @@ class Publisher:
     :param publisher_id: the connection's name at the broker, when ``address`` is a URL
     """
 
-    def __init__(
-        self, address: LinkOpener | str, *, publisher_id: str = "crashcart", confirm_timeout: float = CONFIRM_TIMEOUT
-    ) -> None:
+    def __init__(self, address: LinkOpener | str, *, publisher_id: str = "crashcart", confirm_timeout: float = CONFIRM_TIMEOUT) -> None:
         self._address: LinkOpener = BrokerAddress(address, name=publisher_id) if isinstance(address, str) else address
         self._confirm_timeout = confirm_timeout
         self._aborted = threading.Event()

@@ -113,9 +113,7 @@ class Agent:
         driver = self.hypervisor.connect(process, self._find_started, f"{journal.journal_id}/{journal.incarnation}")
         wake = {name: Event(kernel) for name in ("queue", "observer", "reporter", "heartbeat")}
         queue = _WakingQueue(wake["queue"].set)
-        observer = Observer(
-            journal, driver, clock, first_look=FIRST_LOOK, limit=OBSERVATION_LIMIT, on_state_change=wake["heartbeat"].set
-        )
+        observer = Observer(journal, driver, clock, first_look=FIRST_LOOK, limit=OBSERVATION_LIMIT, on_state_change=wake["heartbeat"].set)
         actions = Actions(
             journal,
             driver,
@@ -126,9 +124,7 @@ class Agent:
         )
         reporter = Reporter(journal, SimulatedPublisher(self._broker, process), clock)
         journal.on_new_events(wake["reporter"].set)
-        inventory = Inventory(
-            journal, driver, clock, interval=HEARTBEAT_INTERVAL, inventory_interval=INVENTORY_INTERVAL
-        )
+        inventory = Inventory(journal, driver, clock, interval=HEARTBEAT_INTERVAL, inventory_interval=INVENTORY_INTERVAL)
 
         def compare(servers: frozenset[str]) -> None:
             observer.enqueue_comparison(servers)
