@@ -69,7 +69,13 @@ DISPATCHER_OPTIONS: list[cfg.Opt] = [
         help="Unix datagram socket of the dispatcher; the API sends one datagram after it committed an action. Empty: the dispatcher "
         "only looks once a second.",
     ),
-    cfg.FloatOpt("lease", default=30.0, min=1.0, help="Seconds after which another dispatcher may take over a cast that this one began."),
+    cfg.FloatOpt(
+        "lease",
+        default=5.0,
+        min=1.0,
+        help="Seconds after which another dispatcher may take over a cast that this one began. Well below every deadline: a cast that a "
+        "dead dispatcher left behind must still be made in time, and a repeated one harms nothing.",
+    ),
     cfg.FloatOpt(
         "received_timeout", default=5.0, min=0.1, help="Seconds without word from the agent after which the same action is cast again."
     ),

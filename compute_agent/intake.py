@@ -107,6 +107,7 @@ class Intake:
             if not self._away:
                 LOG.warning("the broker is away, no actions are taken in until it is back: %r", error)
             self._away = True
+            self._taken_since = None  # patience is counted while the broker is there, not across an outage
             self._loop.stopping.wait(_RETRY_INTERVAL)
             return
         self._held, self._away, self._taken_since = True, False, None
@@ -119,7 +120,15 @@ class Intake:
             if self._closed or self._server is not None:
                 return
             self._server = server = self._create_server()
-        server.start()
+        try:
+            server.start()
+        except Exception:
+            # An agent that holds the lock and takes nothing in would look healthy and be deaf: let go and begin anew.
+            with self._gate:
+                self._server = None
+            self._held = False
+            self._lock.drop()
+            raise
         LOG.info("actions are taken in")
 
     def _keep(self) -> None:

@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +47,17 @@ class FakeLock:
 
 
 class FakeServer:
-    def __init__(self) -> None:
+    """``faults``: what its next starts raise."""
+
+    def __init__(self, faults: Sequence[Exception] = ()) -> None:
+        self.faults = list(faults)
         self.started = threading.Event()
         self.calls: list[str] = []
 
     def start(self) -> None:
         self.calls.append("start")
+        if self.faults:
+            raise self.faults.pop()
         self.started.set()
 
     def stop(self) -> None:
@@ -63,9 +68,9 @@ class FakeServer:
 
 
 class Bench:
-    def __init__(self, lock: FakeLock, **patience: float) -> None:
+    def __init__(self, lock: FakeLock, server_faults: Sequence[Exception] = (), **patience: float) -> None:
         self.lock = lock
-        self.server = FakeServer()
+        self.server = FakeServer(server_faults)
         self.order: list[str] = []
         self.fatal: list[str] = []
         self.failed = threading.Event()
@@ -95,8 +100,8 @@ class Bench:
 def make_bench() -> Any:
     benches: list[Bench] = []
 
-    def make(lock: FakeLock, **patience: float) -> Bench:
-        bench = Bench(lock, **patience)
+    def make(lock: FakeLock, server_faults: Sequence[Exception] = (), **patience: float) -> Bench:
+        bench = Bench(lock, server_faults, **patience)
         benches.append(bench)
         bench.intake.start()
         return bench
@@ -140,6 +145,15 @@ def test_a_lost_lock_is_taken_again_with_the_same_server(make_bench: Callable[..
         assert not bench.failed.wait(0.01)
     assert bench.order == ["open for business", "server"]
     assert bench.server.calls == ["start"]
+
+
+def test_an_rpc_server_that_does_not_start_is_made_anew_under_the_lock(make_bench: Callable[..., Bench]) -> None:
+    """An agent that holds the lock and takes nothing in would look healthy and be deaf."""
+    bench = make_bench(FakeLock(), server_faults=[RuntimeError("406 PRECONDITION_FAILED")])
+    assert bench.server.started.wait(ANSWER_TIME)
+    assert bench.server.calls == ["start", "start"]
+    assert bench.order == ["open for business", "server", "server"]
+    assert bench.fatal == []
 
 
 def test_a_lock_that_somebody_else_took_meanwhile_ends_this_agent(make_bench: Callable[..., Bench]) -> None:
