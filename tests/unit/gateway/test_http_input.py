@@ -122,8 +122,10 @@ def test_no_body_is_answered_with_a_500(application: Application, body: bytes) -
     for url in (ACTION_URL.replace(RUNNING, DUMPED), NATIVE_URL.replace(RUNNING, DUMPED)):
         answer = application.client.simulate_post(url, body=body, headers=DUMP_VERSION)
 
-        assert answer.status_code in (400, 409, 413, 415)
-        assert set(next(iter(answer.json.values()))) >= {"code", "message"}
+        # One of them may happen to be right: forced, it is accepted in spite of the hold-off.
+        assert answer.status_code in (202, 400, 409, 413, 415)
+        if answer.status_code != 202:
+            assert set(next(iter(answer.json.values()))) >= {"code", "message"}
 
 
 @QUIET
