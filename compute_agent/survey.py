@@ -55,6 +55,10 @@ def describe(seen: DriverServer, *, generation: int, created_at: datetime, state
         memory_mib=seen.memory_mib,
         created_at=created_at,
         started_at=seen.started_at,
+        description=seen.description,
+        flavor=seen.flavor,
+        tags=seen.tags,
+        foreign_owner=seen.foreign_owner,
     )
 
 

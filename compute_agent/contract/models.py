@@ -9,14 +9,20 @@ import json
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from compute_agent.contract.errors import Code, Ending
+from compute_agent.contract.text import clean_line, clean_tags
 
 ActionId = Annotated[str, StringConstraints(pattern=r"^req-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 ServerId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,253}[A-Za-z0-9])?$")]
 """A host's name becomes part of a queue name: letters, digits, dot, dash, underscore."""
+Line = Annotated[str, AfterValidator(clean_line)]
+"""A single line without control characters, at most 255 long; both sides cut it, so that no guest's metadata stops a heartbeat."""
+Tags = Annotated[tuple[str, ...], AfterValidator(clean_tags)]
+"""Tags as the Compute API allows them; others are left out by both sides."""
+Amount = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
 class WireModel(BaseModel):
@@ -121,12 +127,24 @@ class Capabilities(WireModel):
     events: bool
 
 
+class Flavor(WireModel):
+    """What a server was ordered as, which its devices need not say: ``disk_gib`` and ``ephemeral_gib`` in GiB, the others in MiB."""
+
+    name: Line
+    vcpus: Amount
+    ram_mib: Amount
+    disk_gib: Amount = 0
+    ephemeral_gib: Amount = 0
+    swap_mib: Amount = 0
+
+
 class Server(WireModel):
     """A server as its host's inventory knows it.
 
     ``generation`` counts the lives of this UUID on this host (undefined and defined again: another one).
     ``state_at`` is when the host saw the state: of two reports the later one holds.
     ``instance_name`` is what the hypervisor calls it. ``memory_mib`` in MiB. ``created_at`` is when this host saw it first.
+    ``foreign_owner`` names another control plane that manages the server too (``nova``): its locks and tasks are not seen here.
     """
 
     id: ServerId
@@ -142,6 +160,10 @@ class Server(WireModel):
     memory_mib: int | None = None
     created_at: AwareDatetime
     started_at: AwareDatetime | None = None
+    description: Line | None = None
+    flavor: Flavor | None = None
+    tags: Tags = ()
+    foreign_owner: Line | None = None
 
 
 class Departure(StrEnum):

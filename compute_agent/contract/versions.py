@@ -32,10 +32,13 @@ RPC_HISTORY: tuple[RpcVersion, ...] = (
     ),
 )
 
-EVENT_HISTORY: tuple[tuple[str, str], ...] = (("1.0", "the first contract: actions, server states, agents, gaps"),)
+EVENT_HISTORY: tuple[tuple[str, str], ...] = (
+    ("1.0", "the first contract: actions, server states, agents, gaps"),
+    ("1.1", "a heartbeat's servers tell description, flavor, tags and a foreign owner"),
+)
 
 RELEASES: dict[str, ReleaseVersions] = {
-    "0.1": ReleaseVersions(rpc="1.0", event="1.0"),
+    "0.1": ReleaseVersions(rpc="1.0", event="1.1"),
 }
 """Release name -> versions, oldest first; the last row is this release."""
 

@@ -15,7 +15,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from compute_agent.contract.errors import Code
-from compute_agent.contract.models import Capabilities, PowerState
+from compute_agent.contract.models import Capabilities, Flavor, PowerState
 
 
 class DriverError(Exception):
@@ -82,7 +82,8 @@ class DriverServer:
 
     ``started_at`` is when the current run of the machine began (None: off or not known), ``state_reason`` the backend's own word for
     why it is in this state. ``arriving`` is true while a migration brings it in: it is not this host's yet. ``persistent`` false: it
-    vanishes when it stops. ``project``, ``user``, ``name`` come from the server's metadata, None when it has none.
+    vanishes when it stops. ``project``, ``user``, ``name``, ``description``, ``flavor`` and ``tags`` come from the server's metadata, None
+    or empty when it has none. ``foreign_owner`` is another control plane that manages this server as well (``nova``), or None.
 
     ``started_at`` is the same in every reading of one run, to the microsecond and whatever is done to the clock: another value is taken
     for another run, and that ends a hold-off. A driver that can only compute it (now minus uptime, say) gives None.
@@ -100,8 +101,10 @@ class DriverServer:
     started_at: datetime | None = None
     persistent: bool = True
     arriving: bool = False
+    description: str | None = None
+    flavor: Flavor | None = None
+    tags: tuple[str, ...] = ()
     foreign_owner: str | None = None
-    """Another control plane that manages this server as well (``nova``), or None."""
 
 
 class DriverEventKind(StrEnum):

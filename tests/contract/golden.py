@@ -21,6 +21,7 @@ from compute_agent.contract.models import (
     DecidedBy,
     Departure,
     EventRange,
+    Flavor,
     Heartbeat,
     InventoryReport,
     Observation,
@@ -73,6 +74,10 @@ SERVER = Server(
     memory_mib=512,
     created_at=MOMENT,
     started_at=MOMENT,
+    description="the shop's front",
+    flavor=Flavor(name="m1.small", vcpus=2, ram_mib=512, disk_gib=20, ephemeral_gib=10, swap_mib=256),
+    tags=("production", "shop"),
+    foreign_owner="nova",
 )
 HEARTBEAT = Heartbeat(
     host=HOST,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import ValidationError, create_model
 
 from compute_agent.contract import notifications
 from compute_agent.contract.models import ActionRequest, EventRange, Heartbeat, PingReply, Server, WireModel
@@ -44,6 +44,31 @@ def test_unknown_keys_are_ignored_at_every_depth() -> None:
     body = golden.HEARTBEAT.to_wire()
     body["inventory"]["surprise"] = body["capabilities"]["surprise"] = body["inventory"]["servers"][0]["surprise"] = 1
     assert Heartbeat.from_wire(body) == golden.HEARTBEAT
+
+
+ADDED_IN_1_1 = {"description", "flavor", "tags", "foreign_owner"}
+
+
+def test_a_server_of_an_agent_that_does_not_know_the_newer_keys_is_read_without_them() -> None:
+    body = {key: value for key, value in golden.SERVER.to_wire().items() if key not in ADDED_IN_1_1}
+    server = Server.from_wire(body)
+    assert (server.description, server.flavor, server.tags, server.foreign_owner) == (None, None, (), None)
+    assert server.name == golden.SERVER.name
+
+
+def test_a_server_with_the_newer_keys_is_read_by_a_release_that_does_not_know_them() -> None:
+    kept: dict[str, Any] = {name: (field.annotation, field) for name, field in Server.model_fields.items() if name not in ADDED_IN_1_1}
+    older = create_model("OlderServer", __base__=WireModel, **kept)
+    assert older.from_wire(golden.SERVER.to_wire()).to_wire().items() <= golden.SERVER.to_wire().items()
+
+
+def test_what_a_guests_metadata_says_is_cut_and_never_stops_a_heartbeat() -> None:
+    wild = {"description": "a\x00b\n\x1b[31m" + "c" * 300, "tags": ["a/b", "c,d", "", "x" * 61, " ok\n", "ok", *map(str, range(100))]}
+    server = Server.from_wire({**golden.SERVER.to_wire(), **wild})
+    assert server.description == ("a b [31m" + "c" * 300)[:255]
+    assert len(server.tags) == 50
+    assert all(tag.isdecimal() for tag in server.tags)
+    assert Server.from_wire({**golden.SERVER.to_wire(), "tags": wild["tags"][:6]}).tags == ("ok",)
 
 
 @pytest.mark.parametrize("model", SENT, ids=lambda model: type(model).__name__)
