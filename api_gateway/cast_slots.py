@@ -40,10 +40,13 @@ class CastThreads:
     """Daemon threads, so that a cast which a broker in alarm does not let go cannot keep the process from ending.
 
     :param size: threads, and so casts at the same time
+    :param on_free: called from a job's thread when the job is over and its slot counts as free again, not a moment earlier: whoever
+        it wakes looks at once
     """
 
-    def __init__(self, name: str, size: int) -> None:
+    def __init__(self, name: str, size: int, *, on_free: Callable[[], object] = lambda: None) -> None:
         self.name = name
+        self._on_free = on_free
         self._size = size
         self._busy = 0
         self._lock = threading.Lock()
@@ -85,3 +88,4 @@ class CastThreads:
             finally:
                 with self._lock:
                     self._busy -= 1
+                self._on_free()

@@ -6,7 +6,6 @@ an answer. The other way round it could be called expired while its NMI is on th
 
 import logging
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -25,6 +24,8 @@ LOG = logging.getLogger(__name__)
 
 CAPABILITY_OF_KIND: dict[ActionKind, str] = {ActionKind.TRIGGER_CRASH_DUMP: "inject_nmi"}
 """What the agent's driver must be capable of for an action of each kind."""
+_MOST_ENDED = 100
+"""Actions that end without a cast in one transaction: others want to write too."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,18 @@ class _Cast:
     number: int
 
 
+class _Ended:
+    """An action that ended instead of being cast."""
+
+
 class Dispatcher:
     """At most one cast in flight per host, and a bounded number of them altogether.
 
     :param owner: who holds the leases: another one for each process
-    :param slots: where the casts run; a cast may block for as long as a broker's alarm lasts
+    :param slots: where the casts run; a cast may block for as long as a broker's alarm lasts. Whoever runs the steps is to be woken
+        when a slot is free again: its host may be cast to once more.
     :param lease: seconds after which another dispatcher may take over what this one claimed
     :param received_timeout: seconds without ``action.received`` after which an action is cast again
-    :param on_cast_done: called after each cast, from its thread: its host may be cast to again
     """
 
     def __init__(
@@ -55,7 +60,6 @@ class Dispatcher:
         slots: CastSlots,
         lease: float = 30.0,
         received_timeout: float = 5.0,
-        on_cast_done: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._caster = caster
@@ -64,20 +68,22 @@ class Dispatcher:
         self._slots = slots
         self._lease = timedelta(seconds=lease)
         self._received_timeout = timedelta(seconds=received_timeout)
-        self._on_cast_done = on_cast_done
         self._lock = threading.Lock()
         self._hosts_in_flight: set[str] = set()
 
     def step(self) -> float | None:
         """Begin every cast that is due and has a free slot.
 
-        :returns: seconds until the next one falls due; None when only a wake-up or a finished cast can bring one, or nothing waits.
+        :returns: seconds until the next one falls due; None when only a wake-up or a freed slot can bring one, or nothing waits.
         :raises StoreError: nothing was claimed; try again later.
         """
         free = self._slots.count_free()
         if free > 0 and self._is_anything_due():
-            for cast in self._claim(free):
+            casts, more = self._claim(free)
+            for cast in casts:
                 self._slots.start(lambda cast=cast: self._try_cast(cast))  # type: ignore[misc]
+            if more:
+                return 0.0
         now = self._clock.now()
         with self._store.read() as c:
             next_at = stored_actions.find_next_cast_at(c, now=now, received_timeout=self._received_timeout)
@@ -91,14 +97,18 @@ class Dispatcher:
             next_at = stored_actions.find_next_cast_at(c, now=now, received_timeout=self._received_timeout)
         return next_at is not None and next_at <= now
 
-    def _claim(self, free: int) -> list[_Cast]:
-        """Lease what is due and record its cast, in one transaction: when it is committed, the casts may be tried."""
+    def _claim(self, free: int) -> tuple[list[_Cast], bool]:
+        """Lease what is due and record its cast, in one transaction: when it is committed, the casts may be tried.
+
+        :returns: the casts, and whether so much ended without one that the rest was left for the next transaction.
+        """
         casts: list[_Cast] = []
         postponed: list[ActionRow] = []
+        ended = 0
         with self._lock:
             busy_hosts = frozenset(self._hosts_in_flight)
         with self._store.write() as c:
-            while len(casts) < free:
+            while len(casts) < free and ended < _MOST_ENDED:
                 claimed = stored_actions.claim_castable(
                     c,
                     owner=self._owner,
@@ -111,20 +121,23 @@ class Dispatcher:
                     break
                 for action in claimed:
                     # A cast that outlived its lease is still in flight: the host must not get a second one beside it.
-                    cast = None if action.host in busy_hosts else self._record_cast(c, action)
-                    if cast is None:
+                    outcome = None if action.host in busy_hosts else self._record_cast(c, action)
+                    if outcome is None:
                         postponed.append(action)
+                    elif isinstance(outcome, _Ended):
+                        ended += 1
+                        stored_actions.release_lease(c, action.id, self._owner)  # its host's next action need not wait for it
                     else:
-                        casts.append(cast)
+                        casts.append(outcome)
             # Released only now, so that the loop above does not meet them again and others behind them get their turn.
             for action in postponed:
                 stored_actions.release_lease(c, action.id, self._owner)
         with self._lock:
             self._hosts_in_flight.update(cast.request.host for cast in casts)
-        return casts
+        return casts, ended >= _MOST_ENDED
 
-    def _record_cast(self, c: Connection, action: ActionRow) -> _Cast | None:
-        """Count a cast of ``action``, or end the action, or leave it for later; None when there is nothing to cast."""
+    def _record_cast(self, c: Connection, action: ActionRow) -> _Cast | _Ended | None:
+        """Count a cast of ``action``, or end the action, or leave it for later (None)."""
         agent = stored_agents.find_agent(c, action.host)
         if agent is None:
             return None  # a forgotten host, or one that never spoke: there is no journal to bind the action to yet
@@ -133,11 +146,9 @@ class Dispatcher:
             capability = CAPABILITY_OF_KIND[ActionKind(action.kind)]
         except (ValueError, KeyError) as error:
             LOG.error("action %s server %s host %s cannot be cast: %s", action.id, action.server, action.host, error)
-            self._end(c, action, Code.INVALID_REQUEST, "The action cannot be told to an agent; nothing was sent.")
-            return None
+            return self._end(c, action, Code.INVALID_REQUEST, "The action cannot be told to an agent; nothing was sent.")
         if not agent.capabilities.get(capability, False) and not action.perhaps_delivered:
-            self._end(c, action, Code.NOT_SUPPORTED, _say_not_supported(agent, capability))
-            return None
+            return self._end(c, action, Code.NOT_SUPPORTED, _say_not_supported(agent, capability))
         recorded = stored_actions.record_cast(
             c, action.id, owner=self._owner, at=self._clock.now(), journal_id=agent.journal_id, incarnation=agent.incarnation
         )
@@ -161,12 +172,14 @@ class Dispatcher:
             global_request_id=action.global_request_id,
         )
 
-    def _end(self, c: Connection, action: ActionRow, code: Code, reason: str) -> None:
-        """End an action of which nothing was sent; refused by the store (and left to the sweep) if that is not certain."""
+    def _end(self, c: Connection, action: ActionRow, code: Code, reason: str) -> _Ended | None:
+        """End an action of which nothing was sent; refused by the store (None, and left to the sweep) if that is not certain."""
         ending = CODES[code].ending
         assert ending is Ending.FAILED
-        if stored_actions.end_by_gateway(c, action.id, ending=ending, code=code, reason=reason, at=self._clock.now()):
-            LOG.info("action %s server %s host %s ended %s: %s", action.id, action.server, action.host, ending, code)
+        if not stored_actions.end_by_gateway(c, action.id, ending=ending, code=code, reason=reason, at=self._clock.now()):
+            return None
+        LOG.info("action %s server %s host %s ended %s: %s", action.id, action.server, action.host, ending, code)
+        return _Ended()
 
     def _try_cast(self, cast: _Cast) -> None:
         """Try one recorded cast, note whether the broker returned it, and let go of the host."""
@@ -193,7 +206,6 @@ class Dispatcher:
         finally:
             with self._lock:
                 self._hosts_in_flight.discard(request.host)
-            self._on_cast_done()
 
 
 def _say_not_supported(agent: AgentRow, capability: str) -> str:

@@ -127,10 +127,9 @@ class Engine:
             self._get_caster(),
             self._clock,
             owner=create_process_name("dispatcher"),
-            slots=self._add_pool("cast", options.workers),
+            slots=self._add_pool("cast", options.workers, on_free=receiver.wake),
             lease=options.lease,
             received_timeout=options.received_timeout,
-            on_cast_done=receiver.wake,
         )
 
         def step() -> None:
@@ -215,8 +214,8 @@ class Engine:
         with self._store.write():
             pass
 
-    def _add_pool(self, name: str, size: int) -> CastThreads:
-        pool = CastThreads(name, size)
+    def _add_pool(self, name: str, size: int, *, on_free: Callable[[], object] = lambda: None) -> CastThreads:
+        pool = CastThreads(name, size, on_free=on_free)
         self._pools.append(pool)
         return pool
 

@@ -58,7 +58,8 @@ class WatchedStore(Store):
 class CastTasks:
     """Slots whose jobs are tasks: a cast that a broker in alarm holds up holds up nobody else. Implements CastSlots."""
 
-    def __init__(self, kernel: Kernel, process: Process, size: int = CAST_SLOTS) -> None:
+    def __init__(self, kernel: Kernel, process: Process, size: int = CAST_SLOTS, *, on_free: Callable[[], object] = lambda: None) -> None:
+        self._on_free = on_free
         self._kernel = kernel
         self._process = process
         self._size = size
@@ -75,6 +76,7 @@ class CastTasks:
                 job()
             finally:
                 self._busy -= 1
+                self._on_free()
 
         self._kernel.spawn(self._process, run)
 
@@ -125,8 +127,7 @@ class Gateway:
             caster,
             self.clock,
             owner=f"dispatcher-{self._lives}",
-            slots=CastTasks(self.kernel, process),
-            on_cast_done=wake.set,
+            slots=CastTasks(self.kernel, process, on_free=wake.set),
         )
         ask_slots = CastTasks(self.kernel, process)
         recorder = Recorder(store, caster, self.clock, slots=ask_slots, on_agent_restarted=wake.set)

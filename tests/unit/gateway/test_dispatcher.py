@@ -154,6 +154,22 @@ def test_what_the_driver_cannot_do_ends_without_a_cast(
         assert [row.event_type for row in outbox.list_unsent(c)] == ["action.ended"]
 
 
+def test_what_ends_without_a_cast_keeps_nothing_behind_it_waiting(
+    dispatcher: Dispatcher, store: Store, caster: NotingCaster, clock: FakeClock
+) -> None:
+    """Neither until the next look nor until its lease ends: more of them than end in one transaction, and one that can be cast."""
+    broken = [add_action(store, clock, server="not-a-uuid") for _ in range(150)]
+    clock.advance(0.001)
+    good = add_action(store, clock)
+    steps = 1
+    while dispatcher.step() == 0.0:
+        steps += 1
+    assert {get_action(store, action).code for action in broken} == {"invalid_request"}
+    assert [request.id for request in caster.requests] == [good.id]
+    assert steps == 2
+    assert all(get_action(store, action).lease_owner is None for action in broken)
+
+
 def test_a_driver_exchanged_after_the_first_cast_does_not_make_the_gateway_say_that_nothing_was_sent(
     dispatcher: Dispatcher, store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice
 ) -> None:
@@ -202,12 +218,12 @@ def test_the_next_action_of_a_host_follows_when_its_cast_is_done(
     store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice
 ) -> None:
     slots = HeldCasts(4)
-    done: list[str] = []
-    dispatcher = Dispatcher(store, caster, clock, owner="one", slots=slots, on_cast_done=lambda: done.append("woken"))
+    dispatcher = Dispatcher(store, caster, clock, owner="one", slots=slots)
     expected = {add_action(store, clock).id, add_action(store, clock).id}
     dispatcher.step()
+    dispatcher.step()
+    assert len(caster.requests) == 0
     slots.finish()
-    assert done == ["woken"]
     dispatcher.step()
     slots.finish()
     assert {request.id for request in caster.requests} == expected

@@ -174,6 +174,41 @@ def test_cast_threads_run_jobs_beside_each_other_and_count_what_is_free() -> Non
     assert pool.count_free() == 2
 
 
+def test_who_is_woken_by_a_slot_that_is_free_again_finds_it_free() -> None:
+    seen: list[int] = []
+    woken = threading.Event()
+
+    def look() -> None:
+        seen.append(pool.count_free())
+        woken.set()
+
+    pool = CastThreads("test", 1, on_free=look)
+    pool.start(lambda: None)
+    assert woken.wait(10)
+    assert seen == [1]
+    pool.stop()
+    assert pool.join(5) == 0
+
+
+def test_more_casts_than_slots_follow_each_other_without_waiting_for_the_next_look(conf: cfg.ConfigOpts, store: Store) -> None:
+    """A full pool that was seen as still full cost each of them the second after which the dispatcher looks by itself."""
+    clock = SystemClock()
+    conf.set_override("workers", 1, group="dispatcher")
+    for number in range(4):
+        add_agent(store, AgentVoice(clock, f"host-{number}", f"journal-{number}"), clock)  # type: ignore[arg-type]
+        add_action(store, clock, host=f"host-{number}")  # type: ignore[arg-type]
+    caster = NotingCaster()
+    done = threading.Event()
+    caster.during_cast = lambda request: done.set() if len(caster.requests) == 4 else None
+    engine = Engine(conf, store, roles=["dispatcher"], caster=caster)
+    engine.start()
+    begun = time.monotonic()
+    assert done.wait(10)
+    took = time.monotonic() - begun
+    assert engine.stop() == []
+    assert took < 0.8
+
+
 def test_a_job_that_fails_leaves_its_thread_for_the_next_one() -> None:
     pool = CastThreads("test", 1)
     ran = threading.Event()
