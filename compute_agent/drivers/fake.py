@@ -16,7 +16,7 @@ from enum import StrEnum
 from oslo_config import cfg
 
 from compute_agent.contract.clock import Clock
-from compute_agent.contract.models import PowerState
+from compute_agent.contract.models import Flavor, PowerState
 from compute_agent.drivers.base import (
     BackendUnavailable,
     Driver,
@@ -92,6 +92,9 @@ class FakeHypervisor:
         effect: NmiEffect = NmiEffect.PANIC,
         project: str | None = None,
         user: str | None = None,
+        description: str | None = None,
+        flavor: Flavor | None = None,
+        tags: Sequence[str] = (),
     ) -> str:
         """Define one more server and return its id, which only depends on the seed and on how many were made before."""
         with self._lock:
@@ -109,6 +112,9 @@ class FakeHypervisor:
                 vcpus=1,
                 memory_mib=128,
                 started_at=started_at,
+                description=description,
+                flavor=flavor,
+                tags=tuple(tags),
             )
             self._servers[seen.id] = _FakeServer(seen, effect)
         self._emit(DriverEventKind.DEFINED, seen.id, "defined")

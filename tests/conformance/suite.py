@@ -178,6 +178,11 @@ class DriverConformance:
         assert running.started_at is None or running.started_at.utcoffset() == timedelta(0)
         assert laboratory.driver.servers.get_server(laboratory.make_stopped()).started_at is None
 
+    def test_a_listed_server_says_the_same_of_itself_as_one_that_is_asked_for(self, laboratory: Laboratory) -> None:
+        """Otherwise every heartbeat would report a change of name, owner, flavor or tags that is none."""
+        server = laboratory.make_stopped()
+        assert self._find_listed(laboratory, server) == laboratory.driver.servers.get_server(server)
+
     def test_an_unknown_server_is_not_found(self, laboratory: Laboratory) -> None:
         with pytest.raises(ServerNotFound):
             laboratory.driver.servers.get_server(laboratory.unknown_server)

@@ -4,11 +4,12 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
+import libvirt
 import pytest
 
-from compute_agent.contract.models import PowerState
+from compute_agent.contract.models import Flavor, PowerState
 from compute_agent.drivers.base import BackendUnavailable, Driver, DriverError, DriverEventKind, OutcomeUnknown, ServerNotRunning
-from devstack.guests import Guest
+from devstack.guests import METADATA_NAMESPACE, Guest
 from devstack.services import wait_until
 from tests.conformance.libvirt_host import SECONDS_TO_NOTICE, LibvirtEventLog, LibvirtHost, started_libvirt_host, within
 
@@ -65,6 +66,22 @@ class InjectionInFlight:
 def expect_nmi_count(guest: Guest, count: int) -> None:
     wait_until(lambda: guest.nmi_count() >= count, 10, f"the guest to count {count} NMIs")
     assert guest.nmi_count() == count
+
+
+METADATA = """<server><name>db-1</name><project>green</project><description>the shop's</description><flavor name="m1.small">
+  <disk>20</disk></flavor><tags><tag>shop</tag><tag>a/b</tag></tags></server>"""
+
+
+def test_what_an_operator_writes_into_the_metadata_is_read(host: LibvirtHost, driven: tuple[Driver, LibvirtEventLog]) -> None:
+    """The documented way, for a domain that exists: libvirt puts all of it into the namespace that the command names."""
+    guest = host.define("deaf")
+    with host.libvirtd.connect() as connection:
+        connection.lookupByUUIDString(guest.uuid).setMetadata(
+            libvirt.VIR_DOMAIN_METADATA_ELEMENT, METADATA, "crashcart", METADATA_NAMESPACE, libvirt.VIR_DOMAIN_AFFECT_CONFIG
+        )
+    seen = driven[0].servers.get_server(guest.uuid)
+    assert (seen.name, seen.project, seen.description, seen.tags) == ("db-1", "green", "the shop's", ("shop",))
+    assert seen.flavor == Flavor(name="m1.small", vcpus=seen.vcpus or 0, ram_mib=seen.memory_mib or 0, disk_gib=20)
 
 
 def test_an_nmi_makes_the_guest_panic_and_the_panic_is_reported(host: LibvirtHost, driven: tuple[Driver, LibvirtEventLog]) -> None:

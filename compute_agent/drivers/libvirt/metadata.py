@@ -1,4 +1,4 @@
-"""What a domain's XML says of its server: sizes, and whose it is.
+"""What a domain's XML says of its server: sizes, whose it is, what it was ordered as.
 
 The XML comes from libvirt, but its metadata was written by whoever defined the domain. It is read without document types and
 entities, and its texts become single lines of bounded length, fit for a log line and a table.
@@ -10,11 +10,14 @@ from xml.etree.ElementTree import Element, ParseError
 import defusedxml
 import defusedxml.ElementTree
 
+from compute_agent.contract.models import Flavor
+from compute_agent.contract.text import clean_line, clean_tags
+
 OWN_NAMESPACE = "https://crashcart.dev/xmlns/server/1.0"
 # Nova changed the version at its end once (1.0, 1.1) and kept the elements.
 NOVA_NAMESPACE_PREFIX = "http://openstack.org/xmlns/libvirt/nova/"
 NOVA = "nova"
-_LONGEST_TEXT = 255
+_MOST = 2**31 - 1
 _BYTES_OF_UNIT = {
     "b": 1,
     "bytes": 1,
@@ -46,11 +49,14 @@ class DomainDescription:
     user: str | None = None
     vcpus: int | None = None
     memory_mib: int | None = None
+    description: str | None = None
+    flavor: Flavor | None = None
+    tags: tuple[str, ...] = ()
     foreign_owner: str | None = None
 
 
 def parse_domain(xml: str) -> DomainDescription:
-    """Read a domain's XML. Nova's metadata goes before crashcart's own element; what neither says stays None.
+    """Read a domain's XML. Nova's metadata goes before crashcart's own element; what Nova never says (description, tags) is read there.
 
     :raises MalformedDomain: when it is not well-formed, has a document type, or is not a domain.
     """
@@ -61,13 +67,18 @@ def parse_domain(xml: str) -> DomainDescription:
     if domain.tag != "domain":
         raise MalformedDomain(f"not a domain but {_clean(domain.tag)!r}")
     nova = _find_nova_instance(domain)
-    name, project, user = _read_own_owner(domain) if nova is None else _read_nova_owner(nova)
+    own = domain.find(f"metadata/{{{OWN_NAMESPACE}}}server")
+    name, project, user = _read_own_owner(own) if nova is None else _read_nova_owner(nova)
+    vcpus, memory_mib = _read_vcpus(domain), _read_memory_mib(domain)
     return DomainDescription(
         name=name,
         project=project,
         user=user,
-        vcpus=_read_vcpus(domain),
-        memory_mib=_read_memory_mib(domain),
+        vcpus=vcpus,
+        memory_mib=memory_mib,
+        description=_find_text(own, "description") or _clean(domain.findtext("description")),
+        flavor=_find_flavor(own if nova is None else nova, vcpus, memory_mib),
+        tags=_read_tags(own),
         foreign_owner=None if nova is None else NOVA,
     )
 
@@ -79,24 +90,59 @@ def _find_nova_instance(domain: Element) -> Element | None:
     return None
 
 
+def _get_namespace(element: Element) -> str:
+    """The prefix ``{...}`` of the tags inside an element of somebody's metadata."""
+    return element.tag[: element.tag.index("}") + 1]
+
+
+def _find_text(element: Element | None, tag: str) -> str | None:
+    return None if element is None else _clean(element.findtext(f"{_get_namespace(element)}{tag}"))
+
+
 def _read_nova_owner(instance: Element) -> tuple[str | None, str | None, str | None]:
     """(name, project, user): Nova keeps the ids in attributes and the names as text."""
-    namespace = instance.tag[1:].rpartition("}")[0]
-    project = instance.find(f"{{{namespace}}}owner/{{{namespace}}}project")
-    user = instance.find(f"{{{namespace}}}owner/{{{namespace}}}user")
+    namespace = _get_namespace(instance)
+    project = instance.find(f"{namespace}owner/{namespace}project")
+    user = instance.find(f"{namespace}owner/{namespace}user")
     return (
-        _clean(instance.findtext(f"{{{namespace}}}name")),
+        _find_text(instance, "name"),
         None if project is None else _clean(project.get("uuid")),
         None if user is None else _clean(user.get("uuid")),
     )
 
 
-def _read_own_owner(domain: Element) -> tuple[str | None, str | None, str | None]:
-    own = domain.find(f"metadata/{{{OWN_NAMESPACE}}}server")
+def _read_own_owner(own: Element | None) -> tuple[str | None, str | None, str | None]:
+    return _find_text(own, "name"), _find_text(own, "project"), _find_text(own, "user")
+
+
+def _find_flavor(owner: Element | None, vcpus: int | None, memory_mib: int | None) -> Flavor | None:
+    """Nova's element and our own have the same form; sizes that it does not say are those of the domain.
+
+    None without a name, or when neither says how many CPUs and how much memory there are.
+    """
+    flavor = None if owner is None else owner.find(f"{_get_namespace(owner)}flavor")
+    name = None if flavor is None else _clean(flavor.get("name"))
+    if flavor is None or name is None:
+        return None
+    said = {word: _read_count(_find_text(flavor, word)) for word in ("vcpus", "memory", "disk", "ephemeral", "swap")}
+    vcpus, memory_mib = said["vcpus"] or vcpus, said["memory"] or memory_mib
+    if vcpus is None or memory_mib is None or max(vcpus, memory_mib, *(count or 0 for count in said.values())) > _MOST:
+        return None
+    return Flavor(
+        name=name,
+        vcpus=vcpus,
+        ram_mib=memory_mib,
+        disk_gib=said["disk"] or 0,
+        ephemeral_gib=said["ephemeral"] or 0,
+        swap_mib=said["swap"] or 0,
+    )
+
+
+def _read_tags(own: Element | None) -> tuple[str, ...]:
     if own is None:
-        return None, None, None
-    name, project, user = (_clean(own.findtext(f"{{{OWN_NAMESPACE}}}{word}")) for word in ("name", "project", "user"))
-    return name, project, user
+        return ()
+    namespace = _get_namespace(own)
+    return clean_tags(tag.text or "" for tag in own.iterfind(f"{namespace}tags/{namespace}tag"))
 
 
 def _read_vcpus(domain: Element) -> int | None:
@@ -124,6 +170,5 @@ def _read_count(text: str | None) -> int | None:
 
 
 def _clean(text: str | None) -> str | None:
-    """One line without control characters, at most 255 long; None when nothing is left."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text or "").split())
-    return line[:_LONGEST_TEXT].rstrip() or None
+    """One line without control characters, of bounded length; None when nothing is left."""
+    return clean_line(text or "") or None

@@ -98,6 +98,9 @@ class LibvirtServers(Servers):
             started_at=None if power_state in _HAS_NO_RUN else self._find_start(domain.name()),
             persistent=is_persistent,
             arriving=is_arriving,
+            description=description.description,
+            flavor=description.flavor,
+            tags=description.tags,
             foreign_owner=description.foreign_owner,
         )
 
@@ -115,8 +118,9 @@ class LibvirtServers(Servers):
         if not self._has_told_of_nova:
             self._has_told_of_nova = True
             LOG.warning(
-                "Nova manages servers of this host. Its own locks and task states are not seen here: "
-                "a crash dump is not refused because Nova is busy with the server or an operator has locked it there."
+                "Nova manages servers of this host. Its own locks and task states are not seen here unless an admin's overlay "
+                "(PATCH /v1/servers/{id}) tells them: a crash dump is not refused because Nova is busy with the server or an operator "
+                "has locked it there."
             )
 
 
