@@ -19,7 +19,7 @@ from api_gateway.microversion import Since
 from api_gateway.policy import permit
 from api_gateway.query import check_known, find_single, parse_boolean, parse_limit
 from api_gateway.visibility import is_server_id
-from api_gateway.vm_state import UNKNOWN, list_power_states, list_power_states_of
+from api_gateway.vm_state import list_power_states
 
 Query = dict[str, list[str]]
 
@@ -146,24 +146,15 @@ def _add_names(asked: ServerQuery, query: Query) -> None:
 
 
 def _add_states(asked: ServerQuery, query: Query) -> None:
-    limits: list[set[str]] = []
     if "status" in query:
         statuses = {status.upper() for status in query["status"]}
         if "DELETED" in statuses:
             asked.filters["deleted"] = True
-        elif UNKNOWN in statuses:
-            asked.filters["missing"] = True
-        else:
-            asked.filters["missing"] = False
-            limits.append(list_power_states(statuses))
+        asked.filters["statuses"] = statuses
     if "vm_state" in query:
-        limits.append(list_power_states_of(vm_states=query["vm_state"]))
+        asked.filters["vm_states"] = set(query["vm_state"])
     if "power_state" in query:
-        limits.append(list_power_states_of(numbers=_parse_numbers("power_state", query["power_state"])))
-    if limits:
-        states = set.intersection(*limits)
-        asked.filters["power_states"] = states
-        asked.nothing = asked.nothing or not states
+        asked.filters["power_states"] = list_power_states(_parse_numbers("power_state", query["power_state"]))
 
 
 def _parse_numbers(name: str, texts: Iterable[str]) -> list[int]:

@@ -81,6 +81,7 @@ _COLUMNS = columns_of(actions, ActionRow)
 _BY_ID = select(*_COLUMNS).where(actions.c.id == bindparam("action_id"))
 _BY_ID_LOCKED = _BY_ID.with_for_update()
 _INSERT = insert(actions)
+_OPEN_OF_HOST = select(func.count()).where(actions.c.host == bindparam("open_host"), actions.c.state.in_(OPEN_STATES))
 _SIGNALLED_AT = func.coalesce(actions.c.signalled_at, actions.c.ended_at)
 
 
@@ -174,6 +175,11 @@ def find_blocking_crash_dump(c: Connection, server: str, *, now: datetime, holdo
 def count_open(c: Connection) -> int:
     """Actions that have not ended."""
     return c.execute(select(func.count()).where(actions.c.state.in_(OPEN_STATES))).scalar_one()
+
+
+def count_open_of_host(c: Connection, host: str) -> int:
+    """Actions of servers of this host that have not ended."""
+    return c.execute(_OPEN_OF_HOST, {"open_host": host}).scalar_one()
 
 
 # --- the way down -----------------------------------------------------------------------------------------------------

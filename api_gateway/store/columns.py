@@ -43,6 +43,31 @@ class JsonText(TypeDecorator[dict[str, Any]]):
         return None if value is None else json.loads(value)
 
 
+class JsonMap(JsonText):
+    """A JSON object that is always there: NULL, which rows of an older release have, is the empty one."""
+
+    cache_ok = True
+
+    def process_bind_param(self, value: dict[str, Any] | None, dialect: Dialect) -> str | None:
+        return super().process_bind_param(value or None, dialect)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> dict[str, Any]:
+        return super().process_result_value(value, dialect) or {}
+
+
+class Words(TypeDecorator[tuple[str, ...]]):
+    """A few short texts in their order, as a JSON list; NULL is none."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: tuple[str, ...] | None, dialect: Dialect) -> str | None:
+        return json.dumps(value, separators=(",", ":")) if value else None
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> tuple[str, ...]:
+        return () if value is None else tuple(json.loads(value))
+
+
 def columns_of(table: Table, row_class: type) -> list[Column[Any]]:
     """The table's columns in the order of the dataclass's fields, so that ``row_class(*row)`` reads a result."""
     return [table.c[field.name] for field in fields(row_class)]

@@ -2,109 +2,52 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, insert, or_, select, update
+from sqlalchemy import Connection, and_, select, update
 
 from api_gateway.store import counters, outbox
-from api_gateway.store.columns import columns_of, values_of
+from api_gateway.store.overlays import OVERLAY_FIELDS, cover, lock_server, set_overlay, unlock_server
 from api_gateway.store.ownership import Claim, Ownership, decide_owner
-from api_gateway.store.sightings import Sighting, find_sighting, list_sightings_of_servers, overwrite_sighting, split
+from api_gateway.store.server_listing import SORT_KEYS, ServerFilters, list_servers
+from api_gateway.store.server_rows import ServerRow, find_server, get_server, insert_servers, list_by_id, overwrite_server
+from api_gateway.store.sightings import Sighting, find_sighting, list_sightings_of_servers, overwrite_sighting, remove_sightings, split
 from api_gateway.store.tables import SERVER_FACTS, agents, servers
 from compute_agent.contract.models import Departure, PowerState
 
-
-@dataclass(frozen=True)
-class ServerRow:
-    """One server as its owner reports it.
-
-    ``generation`` is the owner's own count of this UUID's lives. ``conflict_host`` is the second host that runs it: no actions then.
-    ``missing_since``: its owner has it no longer and nobody else does; after the grace ``deleted_at`` follows. ``host_released``: the
-    owner said why (migrated, undefined). ``reset_at`` is when it was last seen to reboot or stop, which ends a crash dump's hold-off.
-    """
-
-    id: str
-    name: str
-    project: str
-    user: str | None
-    host: str
-    generation: int
-    power_state: str
-    state_reason: str
-    state_at: datetime
-    instance_name: str
-    vcpus: int | None
-    memory_mib: int | None
-    created_at: datetime
-    started_at: datetime | None
-    updated_at: datetime
-    reset_at: datetime | None = None
-    conflict_host: str | None = None
-    missing_since: datetime | None = None
-    host_released: bool = False
-    deleted_at: datetime | None = None
+__all__ = [
+    "OVERLAY_FIELDS",
+    "SORT_KEYS",
+    "HostIsUp",
+    "ServerFilters",
+    "ServerRow",
+    "apply_state",
+    "expire_missing",
+    "find_server",
+    "forget_server",
+    "get_server",
+    "give_up",
+    "list_servers",
+    "lock_server",
+    "set_overlay",
+    "settle",
+    "unlock_server",
+]
 
 
-_COLUMNS = columns_of(servers, ServerRow)
-_BY_ID = select(*_COLUMNS).where(servers.c.id == bindparam("server_id"))
+class HostIsUp(Exception):
+    """An agent that is up reports this server: it would only come again. ``host`` is the agent's."""
+
+    def __init__(self, server: str, host: str) -> None:
+        super().__init__(f"the agent of host {host} is up and reports server {server}")
+        self.host = host
+
+
 _RESET_EVENTS = frozenset({"server.rebooted", "server.stopped", "server.started"})
 """After one of these no earlier crash dump can still be running in the guest."""
 _STARTED_EVENT = "server.started"
-
-
-def find_server(c: Connection, server: str, *, include_deleted: bool = False) -> ServerRow | None:
-    row = c.execute(_BY_ID, {"server_id": server}).one_or_none()
-    found = None if row is None else ServerRow(*row)
-    return None if found is None or (found.deleted_at is not None and not include_deleted) else found
-
-
-def list_servers(
-    c: Connection,
-    *,
-    project: str | None = None,
-    host: str | None = None,
-    name_pattern: str | None = None,
-    power_states: Collection[str] | None = None,
-    missing: bool | None = None,
-    deleted: bool | None = False,
-    changes_since: datetime | None = None,
-    changes_before: datetime | None = None,
-    limit: int | None = None,
-    marker: str | None = None,
-) -> list[ServerRow]:
-    """Newest first (``created_at``, id). ``project`` None: of all projects. ``deleted``: False living ones, True deleted ones, None both.
-
-    :param name_pattern: a regular expression, unanchored; the caller has made sure that it compiles
-    :param marker: id of the last server of the page before
-    :raises LookupError: there is no server with the marker's id.
-    """
-    conditions = []
-    if project is not None:
-        conditions.append(servers.c.project == project)
-    if host is not None:
-        conditions.append(servers.c.host == host)
-    if name_pattern is not None:
-        conditions.append(servers.c.name.regexp_match(name_pattern))
-    if power_states is not None:
-        conditions.append(servers.c.power_state.in_(power_states))
-    if missing is not None:
-        conditions.append(servers.c.missing_since.is_not(None) if missing else servers.c.missing_since.is_(None))
-    if deleted is not None:
-        conditions.append(servers.c.deleted_at.is_not(None) if deleted else servers.c.deleted_at.is_(None))
-    if changes_since is not None:
-        conditions.append(servers.c.updated_at >= changes_since)
-    if changes_before is not None:
-        conditions.append(servers.c.updated_at <= changes_before)
-    if marker is not None:
-        last = find_server(c, marker, include_deleted=True)
-        if last is None:
-            raise LookupError(f"there is no server {marker}")
-        older = and_(servers.c.created_at == last.created_at, servers.c.id < last.id)
-        conditions.append(or_(servers.c.created_at < last.created_at, older))
-    query = select(*_COLUMNS).where(*conditions).order_by(servers.c.created_at.desc(), servers.c.id.desc()).limit(limit)
-    return [ServerRow(*row) for row in c.execute(query)]
 
 
 def apply_state(
@@ -155,6 +98,27 @@ def give_up(c: Connection, ids: Collection[str], *, now: datetime) -> list[str]:
     return deleted
 
 
+def forget_server(c: Connection, server: str, *, now: datetime) -> None:
+    """Delete a server that only agents which are down still claim; its history, overlay and lock stay.
+
+    Should such a host come back, it is asked for its whole inventory, which brings the server again.
+
+    :raises LookupError: there is no such server.
+    :raises HostIsUp: an agent that is up reports it.
+    """
+    counters.lock_counters(c)
+    get_server(c, server)
+    hosts = sorted(sighting.host for sighting in list_sightings_of_servers(c, [server]))
+    standing = _read_standing(c, hosts)
+    for host in hosts:
+        up, _ = standing.get(host, (False, False))
+        if up:
+            raise HostIsUp(server, host)
+        remove_sightings(c, host, [server])
+    c.execute(update(agents).where(agents.c.host.in_(hosts)).values(inventory_revision=None, inventory_hash=None))
+    give_up(c, [server], now=now)
+
+
 def settle(
     c: Connection,
     ids: Iterable[str],
@@ -176,7 +140,7 @@ def settle(
     for sighting in list_sightings_of_servers(c, wanted):
         words[sighting.server].append(sighting)
     standing = _read_standing(c, {sighting.host for found in words.values() for sighting in found})
-    rows = {row.id: row for chunk in split(wanted) for row in _list_by_id(c, chunk)}
+    rows = {row.id: row for chunk in split(wanted) for row in list_by_id(c, chunk)}
     made: list[ServerRow] = []
     claimed_twice: list[str] = []
     for server in sorted(wanted):
@@ -198,18 +162,12 @@ def settle(
         if before is None:
             made.append(after)
         else:
-            values = values_of(after)
-            c.execute(update(servers).where(servers.c.id == values.pop("id")).values(**values))
+            overwrite_server(c, before, after)
         if after.conflict_host is not None and (before is None or before.conflict_host is None):
             claimed_twice.append(server)
             _append_claimed_twice(c, after, now)
-    if made:
-        c.execute(insert(servers), [values_of(row) for row in made])
+    insert_servers(c, made)
     return claimed_twice
-
-
-def _list_by_id(c: Connection, ids: list[str]) -> list[ServerRow]:
-    return [ServerRow(*row) for row in c.execute(select(*_COLUMNS).where(servers.c.id.in_(ids)))]
 
 
 def _read_standing(c: Connection, hosts: Iterable[str]) -> dict[str, tuple[bool, bool]]:
@@ -241,7 +199,9 @@ def _build_row(
         updated_at=before.updated_at if before is not None else now,
         reset_at=_find_reset(before, word),
         conflict_host=decision.conflict_host,
-        **facts,
+        locked_by=before.locked_by if before is not None else None,
+        locked_reason=before.locked_reason if before is not None else None,
+        **cover(facts, before.overlay if before is not None else {}),
     )
     return after if after == before else replace(after, updated_at=now)
 

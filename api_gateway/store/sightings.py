@@ -6,17 +6,18 @@ Of two words about a state the later one (by the host's clock, ``state_at``) hol
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, fields
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, delete, insert, select, update
 
 from api_gateway.store.columns import columns_of, values_of
 from api_gateway.store.tables import sightings
-from compute_agent.contract.models import Departure, InventoryReport, Server, hash_inventory
+from compute_agent.contract.models import Departure, Flavor, InventoryReport, Server, hash_inventory
 
 
 @dataclass(frozen=True)
 class Sighting:
-    """One server as one host reports it; see ``compute_agent.contract.models.Server``."""
+    """One server as one host reports it; see ``compute_agent.contract.models.Server``. ``flavor`` in the form that ``ServerRow`` names."""
 
     host: str
     server: str
@@ -32,6 +33,10 @@ class Sighting:
     memory_mib: int | None
     created_at: datetime
     started_at: datetime | None
+    description: str | None = None
+    flavor: dict[str, Any] | None = None
+    tags: tuple[str, ...] = ()
+    foreign_owner: str | None = None
 
 
 @dataclass(frozen=True)
@@ -154,7 +159,23 @@ def _merge(host: str, server: Server, old: Sighting | None) -> Sighting:
         memory_mib=server.memory_mib,
         created_at=server.created_at,
         started_at=server.started_at,
+        description=server.description,
+        flavor=None if server.flavor is None else _convert_flavor(server.flavor),
+        tags=server.tags,
+        foreign_owner=server.foreign_owner,
     )
+
+
+def _convert_flavor(flavor: Flavor) -> dict[str, Any]:
+    return {
+        "name": flavor.name,
+        "vcpus": flavor.vcpus,
+        "ram": flavor.ram_mib,
+        "disk": flavor.disk_gib,
+        "ephemeral": flavor.ephemeral_gib,
+        "swap": flavor.swap_mib,
+        "extra_specs": {},
+    }
 
 
 def overwrite_sighting(c: Connection, sighting: Sighting) -> None:

@@ -2,9 +2,9 @@
 
 from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, LargeBinary, MetaData, String, Table, Text, UniqueConstraint
 
-from api_gateway.store.columns import JsonText, Moment
+from api_gateway.store.columns import JsonMap, JsonText, Moment, Words
 
-SCHEMA_REVISION = "0001"
+SCHEMA_REVISION = "0002"
 """The migration that this release needs; revisions are numbers, so that an older and a newer schema can be told apart."""
 
 metadata = MetaData(
@@ -77,6 +77,8 @@ actions = Table(
     Column("recorded_at", Moment),
     # Open ones: what to cast, what is past its deadline.
     Index("ix_actions_state_deadline", "state", "deadline"),
+    # How many a host has open.
+    Index("ix_actions_host_state", "host", "state"),
     # Hosts to which a cast is in flight.
     Index("ix_actions_lease", "lease_until"),
     # A server's actions, newest first.
@@ -100,9 +102,13 @@ _SERVER_COLUMNS = (
     ("memory_mib", BigInteger, True),
     ("created_at", Moment, False),
     ("started_at", Moment, True),
+    ("description", _NAME, True),
+    ("flavor", JsonText, True),
+    ("tags", Words, True),
+    ("foreign_owner", _NAME, True),
 )
 SERVER_FACTS = tuple(name for name, _, _ in _SERVER_COLUMNS)
-"""What a host says of a server; the owner's word is copied from ``sightings`` to ``servers``."""
+"""What a host says of a server; the owner's word is copied from ``sightings`` to ``servers``, where an admin's overlay covers it."""
 
 servers = Table(
     "servers",
@@ -116,12 +122,23 @@ servers = Table(
     Column("missing_since", Moment),
     Column("host_released", Boolean, nullable=False),
     Column("deleted_at", Moment),
+    Column("vm_state", _WORD, nullable=False, server_default="active"),
+    Column("task_state", _WORD),
+    Column("locked_by", _WORD),
+    Column("locked_reason", _NAME),
+    Column("overlay", JsonMap),
+    Column("overlaid", JsonMap),
     # Living servers of a project, newest first; the same with the deleted ones.
     Index("ix_servers_project_living", "project", "deleted_at", "created_at", "id"),
     Index("ix_servers_project_created", "project", "created_at", "id"),
     # The same for admins, who see all projects.
     Index("ix_servers_living", "deleted_at", "created_at", "id"),
     Index("ix_servers_created", "created_at", "id"),
+    # Living servers of a project, and of all, by name.
+    Index("ix_servers_project_name", "project", "deleted_at", "name", "created_at", "id"),
+    Index("ix_servers_name", "deleted_at", "name", "created_at", "id"),
+    # Living servers in an unusual state (in error, rescued, …), newest first.
+    Index("ix_servers_vm_state", "vm_state", "deleted_at", "created_at", "id"),
     # Servers of a host.
     Index("ix_servers_host", "host", "deleted_at"),
     # What changed since, of a project and of all.
@@ -130,6 +147,16 @@ servers = Table(
     # Those whose grace is running.
     Index("ix_servers_missing", "missing_since"),
 )
+
+server_tags = Table(
+    "server_tags",
+    metadata,
+    Column("server", _ID, primary_key=True),
+    Column("tag", _NAME, primary_key=True),
+    # Servers with a tag.
+    Index("ix_server_tags_tag", "tag", "server"),
+)
+"""Each server's tags once more, a row each, to be searched; written together with ``servers.tags``."""
 
 sightings = Table(
     "sightings",
