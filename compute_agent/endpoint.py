@@ -34,6 +34,7 @@ class Endpoint:
     :param on_resend: told which range of events the gateway misses
     :param on_report_inventory: told that the gateway wants a full inventory
     :param on_ended: told the id of an action whose ending was committed here (a refusal)
+    :param is_host_ours: False when another agent may serve this host by now: casts are dropped then, and come again to whoever does
     """
 
     target = oslo_messaging.Target(version=RPC_API_VERSION)
@@ -48,6 +49,7 @@ class Endpoint:
         on_resend: Callable[[EventRange], None],
         on_report_inventory: Callable[[], None],
         on_ended: Callable[[str], None] = lambda action_id: None,
+        is_host_ours: Callable[[], bool] = lambda: True,
     ) -> None:
         self._journal = journal
         self._queue = queue
@@ -56,12 +58,15 @@ class Endpoint:
         self._on_resend = on_resend
         self._on_report_inventory = on_report_inventory
         self._on_ended = on_ended
+        self._is_host_ours = is_host_ours
 
     def trigger_crash_dump(self, ctxt: Mapping[str, Any], action: Any) -> None:
         """Cast. Takes up one crash dump, or says in the outbox why not.
 
         :raises JournalUnusable: nothing was taken up; the gateway casts again.
         """
+        if self._drops("trigger_crash_dump"):
+            return
         try:
             request = ActionRequest.from_wire(action)
         except pydantic.ValidationError as error:
@@ -71,6 +76,8 @@ class Endpoint:
 
     def resend_events(self, ctxt: Mapping[str, Any], events: Any) -> None:
         """Cast. Publish a range of the outbox again."""
+        if self._drops("resend_events"):
+            return
         try:
             missing = EventRange.from_wire(events)
         except pydantic.ValidationError as error:
@@ -80,7 +87,8 @@ class Endpoint:
 
     def report_inventory(self, ctxt: Mapping[str, Any]) -> None:
         """Cast. Send a heartbeat with the full inventory now."""
-        self._on_report_inventory()
+        if not self._drops("report_inventory"):
+            self._on_report_inventory()
 
     def ping(self, ctxt: Mapping[str, Any]) -> dict[str, Any]:
         """Call. Who answers here."""
@@ -92,6 +100,13 @@ class Endpoint:
             incarnation=self._journal.incarnation,
         )
         return reply.to_wire()
+
+    def _drops(self, method: str) -> bool:
+        """Whether what came in is not for this agent: to answer it would speak for a host (and a journal) that another one serves."""
+        if self._is_host_ours():
+            return False
+        LOG.warning("host %s: %s came in without the lock of this host and is dropped; the gateway sends it again", self._host, method)
+        return True
 
     def _take_up(self, request: ActionRequest) -> None:
         with self._journal.transaction("action.received") as transaction:

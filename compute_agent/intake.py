@@ -34,7 +34,9 @@ class RpcServer(Protocol):
 class Intake:
     """Holds the lock and runs the RPC server on a thread of its own, so that a broker that is away delays nobody.
 
-    :param create_server: makes the RPC server; called once, when the lock is held for the first time
+    The RPC server lives as long as the lock is held: one that went on without it would take actions away from whoever holds it now.
+
+    :param create_server: makes the RPC server; called each time that the lock was taken
     :param on_held: called when the lock is held for the first time, before the server starts
     :param on_fatal: told why this agent must not go on
     """
@@ -75,9 +77,7 @@ class Intake:
         """
         with self._gate:
             self._closed = True
-            server = self._server
-        if server is not None:
-            run_bounded("RPC server's stop", lambda: _stop_server(server), _STOP_BOUND)
+        self._end_server()
 
     def release(self) -> None:
         """Let go of the lock; the last thing of an ordered stop."""
@@ -86,7 +86,7 @@ class Intake:
 
     @property
     def is_held(self) -> bool:
-        """Whether this agent has the lock, and with it the right to speak for its host."""
+        """Whether this agent has the lock, as far as it knows, and with it the right to speak for its host."""
         return self._held
 
     def _step(self) -> None:
@@ -135,9 +135,16 @@ class Intake:
         try:
             self._lock.keep(_KEEP_SLICE)
         except BROKER_ERRORS as error:
-            LOG.warning("the lock of this host is lost, taking it again: %r", error)
-            self._held = False
+            LOG.warning("the lock of this host is lost, nothing is taken in until it is held again: %r", error)
+            self._held = False  # first: from here on the endpoint drops what still comes
             self._lock.drop()
+            self._end_server()
+
+    def _end_server(self) -> None:
+        with self._gate:
+            server, self._server = self._server, None
+        if server is not None:
+            run_bounded("RPC server's stop", lambda: _stop_server(server), _STOP_BOUND)
 
     def _note_taken(self, error: HostTaken) -> None:
         now = time.monotonic()

@@ -64,6 +64,24 @@ class Loop:
                 self.stopping.wait(_PAUSE_AFTER_FAULT)
 
 
+class Backoff:
+    """Growing pauses between tries of something that fails for as long as somebody else wants."""
+
+    def __init__(self, first: float, longest: float) -> None:
+        self._first = first
+        self._longest = longest
+        self._next = first
+
+    def take(self) -> float:
+        """Seconds to wait before the next try."""
+        pause, self._next = self._next, min(self._next * 2, self._longest)
+        return pause
+
+    def reset(self) -> None:
+        """It worked."""
+        self._next = self._first
+
+
 class Outage:
     """Says once that something is away, and once that it is back, instead of at each try."""
 

@@ -36,7 +36,7 @@ from compute_agent.host_lock import HostLock
 from compute_agent.intake import Intake
 from compute_agent.inventory import Inventory
 from compute_agent.journal import Journal, JournalInUse, JournalUnusable
-from compute_agent.loops import Loop, Outage, run_bounded
+from compute_agent.loops import Backoff, Loop, Outage, run_bounded
 from compute_agent.observer import Observer
 from compute_agent.reporter import Heartbeats, Reporter, make_publisher_id
 
@@ -44,6 +44,8 @@ LOG = logging.getLogger(__name__)
 
 _KEEP_ALIVE_INTERVAL = 3.0
 _RETRY_INTERVAL = 1.0
+_LONGEST_HEARTBEAT_RETRY = 10.0
+"""Seconds: each try reads all servers, and a broker in alarm takes no heartbeat however often it is tried."""
 _SWEEP_INTERVAL = 1.0
 _PRUNE_INTERVAL = 600.0
 _HEARTBEAT_GAP = 1.0
@@ -77,6 +79,7 @@ class AgentService:
         self._next_sweep = self._next_prune = self._next_timers = 0.0
         self._events_wait = Outage(f"events of host {conf.host} wait in the journal")
         self._heartbeats_wait = Outage(f"no heartbeats of host {conf.host}")
+        self._heartbeat_backoff = Backoff(_RETRY_INTERVAL, _LONGEST_HEARTBEAT_RETRY)
 
         # Both fail on a wrong URL before anything is begun; neither connects yet.
         self._transport = create_rpc_transport(conf)
@@ -170,6 +173,7 @@ class AgentService:
             on_resend=self._reporter.resend,
             on_report_inventory=self._send_inventory,
             on_ended=self._observer.action_ended,
+            is_host_ours=lambda: self._intake.is_held,
         )
         target = oslo_messaging.Target(topic=RPC_TOPIC, server=self._conf.host)
         policy = oslo_messaging.DefaultRPCAccessPolicy
@@ -299,19 +303,28 @@ class AgentService:
             self._publisher.keep_alive()
 
     def _beat(self) -> None:
+        if not self._intake.is_held:  # another agent may speak for this host by now
+            self._heartbeat_loop.stopping.wait(_RETRY_INTERVAL)
+            return
         self._heartbeat_wanted.clear()
         try:
             self._heartbeats.step()
         except PublishFailed as error:
             self._heartbeats_wait.begin(error)
-            self._heartbeat_loop.stopping.wait(_RETRY_INTERVAL)
+            self._pause_heartbeats(self._heartbeat_backoff.take(), self._heartbeat_loop.stopping)
             return
         self._heartbeats_wait.end()
+        self._heartbeat_backoff.reset()
         self._heartbeat_loop.stopping.wait(_HEARTBEAT_GAP)
-        due = time.monotonic() + self._conf.agent.heartbeat_interval - _HEARTBEAT_GAP
-        while time.monotonic() < due and not self._heartbeat_wanted.wait(min(_KEEP_ALIVE_INTERVAL, max(0.0, due - time.monotonic()))):
-            if not self._heartbeat_publisher.keep_alive():
-                return  # lost: say hello again over a new connection
+        self._pause_heartbeats(self._conf.agent.heartbeat_interval - _HEARTBEAT_GAP, self._heartbeat_wanted)
+
+    def _pause_heartbeats(self, pause: float, wake: threading.Event) -> None:
+        """Wait, for ``pause`` seconds at most, until ``wake`` is set or the connection is lost: a new one says hello at once."""
+        due = time.monotonic() + pause
+        is_connected = self._heartbeat_publisher.keep_alive()
+        while (left := due - time.monotonic()) > 0 and not wake.wait(min(_KEEP_ALIVE_INTERVAL, left)):
+            if self._heartbeat_publisher.keep_alive() != is_connected:
+                return
 
     def _send_inventory(self) -> None:
         self._inventory.request_full()

@@ -235,6 +235,21 @@ def test_a_second_agent_of_one_name_refuses_and_says_nothing(bench: Bench) -> No
     assert {beat.journal_id for beat in bench.ear.beats()} == {first.journal_id}
 
 
+def test_an_agent_that_lost_its_lock_serves_again_once_it_holds_it(bench: Bench) -> None:
+    bench.agent.start()
+    heartbeat = bench.wait_for_heartbeat()
+    links = [line.split("\t") for line in bench.broker.ctl("list_connections", "pid", "client_properties").splitlines()]
+    (lock,) = [pid for pid, properties in links if f"{bench.host} lock" in properties]
+    bench.broker.ctl("close_connection", lock, "as a partition would")
+    wait_until(lambda: bench.agent.log.read_text().count("actions are taken in") == 2, 15, "the intake")
+    assert "nothing is taken in until it is held again" in bench.agent.log.read_text()
+    request = bench.build(heartbeat, bench.find_servers(heartbeat)[1])
+    bench.cast(request)
+    assert bench.ear.wait_for_event("action.ended", request.id)["code"] == "signal_delivered"
+    assert bench.agent.count_signals() == 1
+    assert bench.agent.stop() == 0
+
+
 def test_kill_9_between_started_and_the_ending_is_unknown_and_never_a_second_nmi(bench: Bench) -> None:
     bench.agent.start(hang=600)
     heartbeat = bench.wait_for_heartbeat()

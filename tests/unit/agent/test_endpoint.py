@@ -57,6 +57,28 @@ def test_a_newer_gateways_additions_are_ignored(agent: Agent) -> None:
     assert agent.get(request.id).request == request
 
 
+@pytest.mark.parametrize("method", ["trigger_crash_dump", "resend_events", "report_inventory"])
+def test_without_the_lock_of_its_host_it_answers_nothing(agent: Agent, method: str) -> None:
+    """An action bound to another agent's journal would end unknown here, and that agent's events would be reported as lost."""
+    told: list[Any] = []
+    endpoint = Endpoint(
+        agent.journal,
+        agent.queue,
+        agent.clock,
+        HOST,
+        on_resend=told.append,
+        on_report_inventory=lambda: told.append(None),
+        is_host_ours=lambda: False,
+    )
+    bodies: dict[str, dict[str, Any]] = {
+        "trigger_crash_dump": {"action": agent.make_request(agent.make_server(), journal_id="another").to_wire()},
+        "resend_events": {"events": {"epoch": "another", "first": 1, "last": 2}},
+        "report_inventory": {},
+    }
+    getattr(endpoint, method)({}, **bodies[method])
+    assert (told, agent.queue.take(0), agent.list_events("action.received"), agent.list_events("action.ended")) == ([], None, [], [])
+
+
 class TestDuplicates:
     def test_one_that_comes_again_before_it_ran_runs_once(self, agent: Agent) -> None:
         server = agent.make_server()
