@@ -9,14 +9,12 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from typing import Any
 
 import kombu
 
 from api_gateway.store import StoreBusy, StoreUnavailable
 from compute_agent.contract.broker import BROKER_ERRORS, Link
-from compute_agent.contract.clock import Clock
 
 LOG = logging.getLogger(__name__)
 
@@ -44,25 +42,23 @@ class QueueConsumer:
         bindings: Sequence[kombu.Queue],
         record: Callable[[Sequence[bytes]], None],
         *,
-        clock: Clock,
         try_store: Callable[[], None],
         batch_size: int = 100,
     ) -> None:
         self._open_link = open_link
         self._bindings = bindings
         self._record = record
-        self._clock = clock
         self._try_store = try_store
         self._batch_size = batch_size
         self._arrived: deque[kombu.Message] = deque()
-        self._listening_since: datetime | None = None
+        self._is_listening = False
         self._stop = threading.Event()
         self.name: str = bindings[0].name
 
     @property
-    def listening_since(self) -> datetime | None:
-        """Since when this queue is consumed without a break; None while it is not."""
-        return self._listening_since
+    def is_listening(self) -> bool:
+        """Whether this queue is consumed now."""
+        return self._is_listening
 
     def stop(self) -> None:
         """Make ``run`` return after the batch at hand; from any thread."""
@@ -78,13 +74,13 @@ class QueueConsumer:
             except (StoreBusy, StoreUnavailable) as error:
                 LOG.warning("%s: not consuming, the store cannot be written: %s", self.name, error)
             except BROKER_ERRORS as error:
-                is_news = pause == 0.0 or self._listening_since is not None
+                is_news = pause == 0.0 or self._is_listening
                 pause = _FIRST_PAUSE if is_news else min(2 * pause, _LONGEST_PAUSE)
                 LOG.log(logging.WARNING if is_news else logging.DEBUG, "%s: not consuming, the broker is away: %r", self.name, error)
-                self._listening_since = None
+                self._is_listening = False
                 self._stop.wait(pause)
             finally:
-                self._listening_since = None
+                self._is_listening = False
 
     def _await_store(self) -> None:
         """Return when the store can be written or we are to stop: each connection that fails costs its messages one redelivery."""
@@ -116,7 +112,7 @@ class QueueConsumer:
             consumer = kombu.Consumer(channel, [self._bindings[0]], on_message=self._arrived.append, auto_declare=False)
             consumer.consume()
             LOG.info("%s: consuming", self.name)
-            self._listening_since = self._clock.now()
+            self._is_listening = True
             while not self._stop.is_set():
                 self._step(link, channel)
             link.close()  # without a basic.cancel: after one, RabbitMQ gives back the rest behind newer messages (measured)

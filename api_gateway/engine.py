@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from datetime import datetime
 
 import kombu
 from oslo_config import cfg
@@ -21,7 +20,8 @@ from api_gateway.cast_slots import CastThreads
 from api_gateway.config import create_process_name, find_rpc_pin, load_config
 from api_gateway.consumer import QueueConsumer
 from api_gateway.dispatcher import Dispatcher
-from api_gateway.loops import Loop
+from api_gateway.echo import ECHO_INTERVAL, Echo
+from api_gateway.loops import Loop, Outage
 from api_gateway.outbox import StoredOutbox
 from api_gateway.recorder import Recorder
 from api_gateway.store import Store, StoreError
@@ -76,9 +76,8 @@ class Engine:
         self._loops: list[Loop] = []
         self._ask_slots: CastThreads | None = None
         self._wake_dispatcher: Callable[[], object] = lambda: None
-        self._listening_since: Callable[[], datetime | None] | None = None
         try:
-            # In this order: the dispatcher's own wake-up is used by the recorder, whose ears are used by the sweep.
+            # In this order: the dispatcher's own wake-up is used by the recorder.
             for role, wire in zip(ROLES, (self._wire_dispatcher, self._wire_recorder, self._wire_sweep, self._wire_outbox), strict=True):
                 if role in self._roles:
                     wire()
@@ -148,8 +147,8 @@ class Engine:
         )
         self._add_consumer(RECORDER_QUEUES, recorder.record)
         self._add_consumer([DEAD_LETTER_QUEUE], lambda bodies: recorder.record(bodies, DEAD_LETTER_QUEUE.name))
-        heartbeats = self._add_consumer([HEARTBEAT_QUEUE], recorder.record_heartbeats)
-        self._listening_since = lambda: heartbeats.listening_since
+        self._add_consumer([HEARTBEAT_QUEUE], recorder.record_heartbeats)
+        self._add_echo()
 
     def _wire_sweep(self) -> None:
         options = self._conf.sweep
@@ -163,7 +162,6 @@ class Engine:
             gap_tries=options.gap_tries,
             gap_retry=options.gap_retry,
             outbox_keep=options.outbox_keep,
-            listening_since=self._listening_since,
         )
 
         def step() -> None:
@@ -195,17 +193,33 @@ class Engine:
         self._loops.append(loop)
         return loop
 
-    def _add_consumer(self, bindings: Sequence[kombu.Queue], record: Callable[[Sequence[bytes]], None]) -> QueueConsumer:
+    def _add_echo(self) -> None:
+        publisher = Publisher(self._create_address("echo"))
+        echo = Echo(self._store, publisher, self._clock, publisher_id=create_process_name("gateway"))
+        outage = Outage("no echo, so no agent's silence counts")
+
+        def step() -> None:
+            try:
+                echo.step()
+            except PublishFailed as error:
+                outage.begin(error)
+                publisher.keep_alive()
+            else:
+                outage.end()
+            loop.pause(ECHO_INTERVAL)
+
+        loop = self._add_loop("echo", step, wake=publisher.abort)
+        self._closing.callback(publisher.close)
+
+    def _add_consumer(self, bindings: Sequence[kombu.Queue], record: Callable[[Sequence[bytes]], None]) -> None:
         consumer = QueueConsumer(
             self._create_address(bindings[0].name).open_link,
             bindings,
             record,
-            clock=self._clock,
             try_store=self._try_store,
             batch_size=self._conf.recorder.batch_size,
         )
         self._add_loop(f"consumer {consumer.name}", consumer.run, wake=consumer.stop)
-        return consumer
 
     def _create_address(self, name: str) -> BrokerAddress:
         return BrokerAddress(self._conf.transport_url, name=create_process_name(name), tls=find_tls(self._conf))

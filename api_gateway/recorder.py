@@ -5,7 +5,7 @@ either has recorded its whole batch when it returns, or raises and has to be giv
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import TypeVar
 
@@ -13,9 +13,11 @@ from pydantic import ValidationError
 
 from api_gateway.applying import apply_event
 from api_gateway.cast_slots import CastSlots
+from api_gateway.echo import ECHO_TYPE, find_said_at
 from api_gateway.store import Connection, Store, StoreBusy, StoreUnavailable
 from api_gateway.store import agents as stored_agents
 from api_gateway.store import events as stored_events
+from api_gateway.store import hearing as stored_hearing
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.models import Heartbeat
 from compute_agent.contract.notifications import (
@@ -92,16 +94,25 @@ class Recorder:
             _shelve_in(c, body, why, source, now=self._clock.now())
 
     def record_heartbeats(self, bodies: Sequence[bytes]) -> None:
-        """Take heartbeats in, in any order; one that cannot be read is dropped, its agent sends the next one soon.
+        """Take heartbeats and our own echoes in, in any order; what cannot be read is dropped, the next one comes soon.
 
         :raises StoreBusy, StoreUnavailable: give the same batch again.
         """
-        heartbeats = [heartbeat for body in bodies if (heartbeat := _find_heartbeat(body)) is not None]
+        heartbeats: list[Heartbeat] = []
+        said_at: list[datetime] = []
+        for notification in _decode_readable(bodies):
+            if notification.event_type == ECHO_TYPE:
+                moment = find_said_at(notification, store_id=self._store.store_id, now=self._clock.now())
+                said_at += [] if moment is None else [moment]
+            elif (heartbeat := _find_heartbeat(notification)) is not None:
+                heartbeats.append(heartbeat)
         _in_halves(
             heartbeats,
             self._apply_heartbeats,
             lambda heartbeat, why: LOG.error("host %s: heartbeat %d was not taken in: %s", heartbeat.host, heartbeat.number, why),
         )
+        if said_at:
+            self._note_heard(max(said_at))
 
     def _apply_heartbeats(self, heartbeats: Sequence[Heartbeat]) -> None:
         hosts_to_ask: dict[str, None] = {}
@@ -131,6 +142,11 @@ class Recorder:
         for host in hosts_to_ask:
             if self._slots.count_free() > 0:
                 self._slots.start(lambda host=host: self._ask_for_inventory(host))  # type: ignore[misc]
+
+    def _note_heard(self, said_at: datetime) -> None:
+        """After what came before the echo is in the store, never earlier."""
+        with self._store.write() as c:
+            stored_hearing.note_heard(c, said_at)
 
     def _ask_for_inventory(self, host: str) -> None:
         try:
@@ -165,13 +181,20 @@ def _shelve_in(c: Connection, body: bytes, why: str, source: str, *, now: dateti
     stored_events.shelve(c, body, reason=why, now=now, source=source)
 
 
-def _find_heartbeat(body: bytes) -> Heartbeat | None:
+def _decode_readable(bodies: Sequence[bytes]) -> Iterator[Notification]:
+    for body in bodies:
+        try:
+            yield decode(body)
+        except UnreadableNotification as error:
+            LOG.warning("an unreadable heartbeat was dropped: %s", error)
+
+
+def _find_heartbeat(notification: Notification) -> Heartbeat | None:
+    if notification.event_type != HEARTBEAT_TYPE:
+        LOG.warning("a %s came as a heartbeat and was dropped", notification.event_type)
+        return None
     try:
-        notification = decode(body)
-        if notification.event_type != HEARTBEAT_TYPE:
-            LOG.warning("a %s came as a heartbeat and was dropped", notification.event_type)
-            return None
         return Heartbeat.from_wire(notification.payload)
-    except (UnreadableNotification, ValidationError) as error:
+    except ValidationError as error:
         LOG.warning("an unreadable heartbeat was dropped: %s", error)
         return None

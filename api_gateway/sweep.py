@@ -12,6 +12,7 @@ from api_gateway.store import Connection, Store
 from api_gateway.store import actions as stored_actions
 from api_gateway.store import agents as stored_agents
 from api_gateway.store import gaps as stored_gaps
+from api_gateway.store import hearing as stored_hearing
 from api_gateway.store import outbox as stored_outbox
 from api_gateway.store import servers as stored_servers
 from api_gateway.store.actions import ActionRow
@@ -43,8 +44,6 @@ class Sweep:
     :param gap_tries: how often missing events are asked for before they are given up
     :param gap_retry: seconds between the first two of those tries; doubled from try to try
     :param outbox_keep: seconds that the gateway's own events are kept after they were published
-    :param listening_since: since when heartbeats could have been heard without a break; None while they cannot. An agent's
-        silence counts from there: while the gateway was deaf nobody fell silent.
     """
 
     def __init__(
@@ -59,7 +58,6 @@ class Sweep:
         gap_tries: int = 5,
         gap_retry: float = 10.0,
         outbox_keep: float = 86_400.0,
-        listening_since: Callable[[], datetime | None] | None = None,
     ) -> None:
         self._store = store
         self._caster = caster
@@ -70,9 +68,7 @@ class Sweep:
         self._gap_tries = gap_tries
         self._gap_retry = timedelta(seconds=gap_retry)
         self._outbox_keep = timedelta(seconds=outbox_keep)
-        started_at = clock.now()
-        self._listening_since = listening_since or (lambda: started_at)
-        self._prune_at = started_at + _PRUNE_INTERVAL
+        self._prune_at = clock.now() + _PRUNE_INTERVAL
 
     @property
     def duties(self) -> tuple[Callable[[], None], ...]:
@@ -117,16 +113,15 @@ class Sweep:
             LOG.info("action %s server %s host %s ended %s: %s", action.id, action.server, action.host, meaning.ending, code)
 
     def mark_silent_agents(self) -> None:
-        """Down are those that were not heard for three of their intervals in which we listened."""
-        since = self._listening_since()
-        if since is None:
-            return
+        """Down are those that said nothing for three of their intervals in which others were heard, be it only ourselves: while nothing
+        comes through nobody falls silent."""
         now = self._clock.now()
         with self._store.read() as c:
-            overdue = stored_agents.list_overdue(c, now)
+            hearing = stored_hearing.find_hearing(c)
+            overdue = [] if hearing is None else stored_agents.list_overdue(c, min(hearing.until, now))
         for agent in overdue:
-            silence = timedelta(seconds=stored_agents.OVERDUE_INTERVALS * agent.interval)
-            if now < since + silence:
+            assert hearing is not None
+            if hearing.until < hearing.since + timedelta(seconds=stored_agents.OVERDUE_INTERVALS * agent.interval):
                 continue
             reason = f"no heartbeat for {(now - agent.received_at).total_seconds():.0f} s"
             with self._store.write() as c:

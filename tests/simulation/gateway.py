@@ -6,7 +6,7 @@ import shutil
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from oslo_config import cfg
 from sqlalchemy import Connection
 
 from api_gateway.dispatcher import Dispatcher
+from api_gateway.echo import ECHO_INTERVAL, Echo
 from api_gateway.outbox import StoredOutbox
 from api_gateway.recorder import Recorder
 from api_gateway.store import Store
@@ -121,7 +122,6 @@ class Gateway:
         store.process = process
         caster = create_rpc_client(self.broker, process)
         wake = Event(self.kernel)
-        listening: dict[str, object] = {}
         dispatcher = Dispatcher(
             store,
             caster,
@@ -138,9 +138,9 @@ class Gateway:
             slots=ask_slots,
             max_clock_skew=MAX_CLOCK_SKEW,
             gap_retry=GAP_RETRY,
-            listening_since=lambda: listening.get("since"),  # type: ignore[arg-type,return-value]
         )
         pump = OutboxPump(StoredOutbox(store, self.clock, publisher_id="gateway"), SimulatedPublisher(self.broker, process))
+        echo = Echo(store, SimulatedPublisher(self.broker, process), self.clock, publisher_id="gateway")
         self._wake_dispatcher = wake.set
 
         def dispatch() -> None:
@@ -162,12 +162,17 @@ class Gateway:
                 self.kernel.sleep(IDLE_WAIT)
 
         def consume_events() -> None:
-            self._consume(process, self.broker.events, recorder.record, lambda since: None)
+            self._consume(process, self.broker.events, recorder.record)
 
         def consume_heartbeats() -> None:
-            self._consume(process, self.broker.heartbeats, recorder.record_heartbeats, lambda since: listening.update(since=since))
+            self._consume(process, self.broker.heartbeats, recorder.record_heartbeats)
 
-        for step in (dispatch, sweep_once, pump_once, consume_events, consume_heartbeats):
+        def send_echo() -> None:
+            with suppress(PublishFailed):
+                echo.step()
+            self.kernel.sleep(2 * ECHO_INTERVAL)  # rarer than the engine's, for the sake of the run's length; still no break
+
+        for step in (dispatch, sweep_once, pump_once, consume_events, consume_heartbeats, send_echo):
             self.kernel.spawn(process, repeat(process, step))
         self.kernel.note("engine", f"starts ({self._lives})")
         return process
@@ -188,13 +193,10 @@ class Gateway:
         query = "SELECT id FROM actions WHERE state IN ('accepted', 'received', 'started') AND deadline < ?"
         return [row[0] for row in self._watcher.execute(query, (limit,))]
 
-    def _consume(
-        self, process: Process, queue: object, record: Callable[[Sequence[bytes]], None], listen: Callable[[object], None]
-    ) -> None:
+    def _consume(self, process: Process, queue: object, record: Callable[[Sequence[bytes]], None]) -> None:
         """One connection's life, as ``consumer.QueueConsumer`` leads it."""
         try:
             consumer = Consumer(self.broker, process, queue)  # type: ignore[arg-type]
-            listen(self.clock.now())
             while True:
                 batch = consumer.receive(self._chance.choice((1, 3, 100)), 10.0)
                 if batch:
@@ -202,7 +204,6 @@ class Gateway:
                     self.broker.pause(process)
                     consumer.acknowledge()
         except ConnectionLost:
-            listen(None)
             self.kernel.sleep(0.2)
 
     def dispose(self) -> None:

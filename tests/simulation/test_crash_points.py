@@ -23,6 +23,7 @@ LABELS = (
     "store.try_cast",
     "store.record_together",
     "store.apply_heartbeats",
+    "store.note_heard",
     "store.end_actions_past_deadline",
     "store.ask_for_missing_events",
     "store.mark_sent",

@@ -53,7 +53,7 @@ class Notebook:
 @contextmanager
 def running(broker: PrivateRabbitMQ, queue: kombu.Queue, notebook: Notebook, batch_size: int = 100) -> Iterator[QueueConsumer]:
     consumer = QueueConsumer(
-        create_address(broker).open_link, [queue], notebook.record, clock=SystemClock(), try_store=notebook.try_store, batch_size=batch_size
+        create_address(broker).open_link, [queue], notebook.record, try_store=notebook.try_store, batch_size=batch_size
     )
     thread = threading.Thread(target=consumer.run)
     thread.start()
@@ -110,7 +110,7 @@ def test_a_store_that_is_away_gets_everything_in_order_when_it_is_back(
         notebook.wait_for(30)
         notebook.refuse = StoreBusy("held by somebody")
         put(build_events(60, first=31))
-        wait_until(lambda: consumer.listening_since is None, 10, "it stops consuming")
+        wait_until(lambda: not consumer.is_listening, 10, "it stops consuming")
         notebook.refuse = None
         notebook.wait_for(90)
     assert notebook.sequences == list(range(1, 91))
@@ -152,11 +152,11 @@ def test_a_consumer_starts_before_its_broker(
     broker.stop()
     try:
         with running(broker, queue, notebook) as consumer:
-            assert consumer.listening_since is None
+            assert not consumer.is_listening
             broker.start()
             put(build_events(3))
             notebook.wait_for(3)
-            assert consumer.listening_since is not None
+            assert consumer.is_listening
     finally:
         if not broker.is_running:
             broker.start()
@@ -171,7 +171,7 @@ def test_a_frozen_broker_is_noticed_and_left(
         notebook.wait_for(3)
         broker.freeze()
         try:
-            wait_until(lambda: consumer.listening_since is None, 40, "the consumer notices")
+            wait_until(lambda: not consumer.is_listening, 40, "the consumer notices")
         finally:
             broker.thaw()
         put(build_events(3, first=4))
@@ -185,15 +185,15 @@ def test_of_two_consumers_one_is_active_and_the_other_takes_over(
     waiting = Notebook()
     put([])
     with running(broker, queue, notebook) as active:
-        wait_until(lambda: active.listening_since is not None, 10, "the first consumes")
+        wait_until(lambda: active.is_listening, 10, "the first consumes")
         put(build_events(1))
         notebook.wait_for(1)
         with running(broker, queue, waiting) as other:
-            wait_until(lambda: other.listening_since is not None, 10, "the second waits for its turn")
+            wait_until(lambda: other.is_listening, 10, "the second waits for its turn")
             put(build_events(20, first=2))
             notebook.wait_for(21)
             active.stop()
-            wait_until(lambda: active.listening_since is None, 10, "the first left")
+            wait_until(lambda: not active.is_listening, 10, "the first left")
             put(build_events(5, first=22))
             waiting.wait_for(5)
     assert (notebook.sequences, waiting.sequences) == (list(range(1, 22)), list(range(22, 27)))
@@ -218,7 +218,7 @@ queue = kombu.Queue(
     queue_name, durable=True, queue_arguments={"x-queue-type": "quorum", "x-single-active-consumer": True}
 )
 address = BrokerAddress(os.environ["TRANSPORT_URL"], name="killed")
-QueueConsumer(address.open_link, [queue], record, clock=SystemClock(), try_store=lambda: None, batch_size=10).run()
+QueueConsumer(address.open_link, [queue], record, try_store=lambda: None, batch_size=10).run()
 """
 
 
@@ -246,7 +246,7 @@ def test_kill_9_between_commit_and_acknowledgement_records_nothing_twice(
         recorder.record(bodies)
         notebook.record(bodies)
 
-    consumer = QueueConsumer(create_address(broker).open_link, [queue], record, clock=SystemClock(), try_store=lambda: None)
+    consumer = QueueConsumer(create_address(broker).open_link, [queue], record, try_store=lambda: None)
     thread = threading.Thread(target=consumer.run)
     thread.start()
     notebook.wait_for(40)

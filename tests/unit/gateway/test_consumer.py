@@ -10,7 +10,6 @@ import kombu
 
 from api_gateway.consumer import QueueConsumer
 from api_gateway.store import StoreUnavailable
-from tests.fakes import FakeClock
 
 QUEUE = kombu.Queue("test", durable=True)
 
@@ -62,7 +61,7 @@ def run_consumer(
             raise link
         return link
 
-    consumer = QueueConsumer(open_link, [QUEUE], record, clock=FakeClock(), try_store=try_store, batch_size=batch_size)  # type: ignore[arg-type]
+    consumer = QueueConsumer(open_link, [QUEUE], record, try_store=try_store, batch_size=batch_size)  # type: ignore[arg-type]
 
     def consume(channel: Any, queues: Any, on_message: Callable[[Any], None], auto_declare: bool) -> mock.Mock:
         for link in links:
@@ -148,13 +147,13 @@ def test_a_link_that_breaks_is_let_go_without_a_farewell() -> None:
     assert "close" not in broken.log
 
 
-def test_listening_since_says_whether_it_listens() -> None:
+def test_is_listening_says_whether_it_listens() -> None:
     seen: list[Any] = []
 
     def look() -> None:
-        seen.append(running[-1].listening_since)
+        seen.append(running[-1].is_listening)
         stop()
 
     consumer = run_consumer([ScriptedLink([], look)], lambda bodies: None)
-    assert seen == [FakeClock().now()]
-    assert consumer.listening_since is None
+    assert seen == [True]
+    assert not consumer.is_listening

@@ -1,17 +1,20 @@
 """What time alone brings about."""
 
 from collections.abc import Iterator
-from datetime import datetime
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from api_gateway.cast_slots import ImmediateCasts
 from api_gateway.dispatcher import Dispatcher
+from api_gateway.echo import Echo
 from api_gateway.recorder import Recorder
-from api_gateway.store import Store, agents, gaps, outbox, servers
+from api_gateway.store import Store, agents, gaps, hearing, outbox, servers
 from api_gateway.sweep import Sweep
 from compute_agent.contract.models import EventRange
+from compute_agent.contract.notifications import Notification, encode
 from compute_agent.contract.rpcapi import Unroutable
 from tests.fakes import FakeClock
 from tests.unit.gateway.engine_parts import (
@@ -29,6 +32,16 @@ from tests.unit.gateway.engine_parts import (
 )
 
 GRACE = 2.0 + 20.0
+
+
+class NotingPublisher:
+    """Implements EchoPublisher."""
+
+    def __init__(self) -> None:
+        self.sent: list[Notification] = []
+
+    def publish_heartbeat(self, heartbeat: Notification) -> None:
+        self.sent.append(heartbeat)
 
 
 @pytest.fixture
@@ -63,6 +76,15 @@ def sweep(store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoic
 @pytest.fixture
 def dispatcher(store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice) -> Dispatcher:
     return Dispatcher(store, caster, clock, owner="one", slots=ImmediateCasts())
+
+
+def listen(store: Store, clock: FakeClock, seconds: float) -> None:
+    """Time passes in which echoes come back."""
+    while seconds > 0:
+        clock.advance(min(seconds, 5.0))
+        seconds -= 5.0
+        with store.write() as c:
+            hearing.note_heard(c, clock.now())
 
 
 def list_outbox(store: Store) -> list[str]:
@@ -152,31 +174,74 @@ def test_no_action_stays_open_when_its_host_is_unknown(sweep: Sweep, store: Stor
 
 
 def test_a_silent_agent_is_down_after_three_intervals_and_people_are_told(sweep: Sweep, store: Store, clock: FakeClock) -> None:
-    clock.advance(89)
+    with store.write() as c:
+        hearing.note_heard(c, clock.now())
+    listen(store, clock, 89)
     sweep.step()
     assert find_state(store) == "up"
-    clock.advance(2)
+    listen(store, clock, 2)
     sweep.step()
     sweep.step()
     assert find_state(store) == "down"
     assert list_outbox(store) == ["agent.down"]
 
 
-def test_silence_while_the_gateway_was_deaf_counts_for_nobody(
-    store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice
-) -> None:
-    since: list[datetime | None] = [None]
-    sweep = Sweep(store, caster, clock, slots=ImmediateCasts(), listening_since=lambda: since[0])
+def test_silence_while_the_gateway_was_deaf_counts_for_nobody(sweep: Sweep, store: Store, clock: FakeClock) -> None:
+    """A broker in alarm keeps all agents' heartbeats back and our echoes with them, for as long as it lasts."""
+    listen(store, clock, 60)
     clock.advance(3600)
     sweep.step()
     assert find_state(store) == "up"
-    since[0] = clock.now()
-    clock.advance(89)
+    listen(store, clock, 94)
     sweep.step()
     assert find_state(store) == "up"
-    clock.advance(2)
+    listen(store, clock, 5)
     sweep.step()
     assert find_state(store) == "down"
+
+
+def test_a_recorder_that_lags_behind_makes_nobody_silent(sweep: Sweep, store: Store, clock: FakeClock) -> None:
+    """An echo says up to when everything was heard, and that is the time when it was said."""
+    said_at = clock.now()
+    clock.advance(3600)
+    for _ in range(20):
+        with store.write() as c:
+            hearing.note_heard(c, said_at)
+        said_at += timedelta(seconds=4)
+    sweep.step()
+    assert find_state(store) == "up"
+
+
+def test_what_another_process_hears_is_known_to_the_sweep(
+    sweep: Sweep, store: Store, caster: NotingCaster, clock: FakeClock, tmp_path: Path
+) -> None:
+    """``--only sweep`` beside ``--only recorder``: through the store alone."""
+    recorder_store = open_store(tmp_path / "gateway.sqlite")
+    recorder = Recorder(recorder_store, caster, clock, slots=ImmediateCasts())
+    echoes = NotingPublisher()
+    echo = Echo(recorder_store, echoes, clock, publisher_id="gateway:test:1")
+    for _ in range(20):
+        echo.step()
+        recorder.record_heartbeats([encode(echoes.sent.pop())])
+        clock.advance(5)
+    sweep.step()
+    recorder_store.dispose()
+    assert find_state(store) == "down"
+
+
+def test_an_echo_of_another_gateway_or_out_of_the_future_proves_nothing(store: Store, caster: NotingCaster, clock: FakeClock) -> None:
+    recorder = Recorder(store, caster, clock, slots=ImmediateCasts())
+    echoes = NotingPublisher()
+    Echo(store, echoes, clock, publisher_id="gateway:test:1").step()
+    payload = echoes.sent[0].payload
+    later = (clock.now() + timedelta(days=1)).isoformat()
+    for broken in ({"store_id": "another"}, {"said_at": "noon"}, {"said_at": None}, {"said_at": "2026-01-01"}):
+        recorder.record_heartbeats([encode(replace(echoes.sent[0], payload=payload | broken))])
+    with store.read() as c:
+        assert hearing.find_hearing(c) is None
+    recorder.record_heartbeats([encode(replace(echoes.sent[0], payload=payload | {"said_at": later}))])
+    with store.read() as c:
+        assert hearing.find_hearing(c) == hearing.Hearing(clock.now(), clock.now())
 
 
 def test_a_server_that_nobody_has_is_deleted_after_the_grace(
@@ -250,7 +315,7 @@ def test_a_host_that_is_down_is_not_asked_and_its_events_are_not_given_up(
     sweep: Sweep, store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice
 ) -> None:
     make_gap(store, caster, clock, voice)
-    clock.advance(100)
+    listen(store, clock, 100)
     sweep.mark_silent_agents()
     for _ in range(20):
         clock.advance(301)
