@@ -7,18 +7,23 @@ missed, and is handed to the observer. A hypervisor that cannot be read makes th
 
 import logging
 import threading
+from datetime import timedelta
 
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.models import Departure, Heartbeat, InventoryReport, PowerState, RemovedServer, Server, hash_inventory
 from compute_agent.contract.versions import EVENT_VERSION, RELEASE, RPC_API_VERSION
 from compute_agent.drivers.base import BackendUnavailable, Driver
-from compute_agent.journal import Journal
+from compute_agent.journal import Journal, JournalTransaction
 from compute_agent.survey import Survey, compare
 
 LOG = logging.getLogger(__name__)
 
 _REVISION_BITS = 24
 """Revisions of one incarnation: those of an earlier one can never be taken for a base."""
+DEPARTURE_KEEP = timedelta(days=7)
+"""How long a full report goes on to say why a server left: a gateway that was away for longer takes it for gone."""
+MOST_DEPARTURES_TOLD = 1000
+MOST_DEPARTED_KEPT = 10_000
 
 
 class Inventory:
@@ -53,7 +58,7 @@ class Inventory:
         self._revision = journal.incarnation << _REVISION_BITS
         self._number = 0
         self._told: dict[str, Server] = {}
-        self._departures: dict[str, Departure] = {}
+        self._listed: frozenset[str] = frozenset()
 
     def request_full(self) -> None:
         """Let the next heartbeat carry all servers; from any thread."""
@@ -73,6 +78,7 @@ class Inventory:
             self._readable = False
             return frozenset()
         self._readable = True
+        self._listed = frozenset(seen.id for seen in listed)
         with self._journal.transaction("server.state") as transaction:
             survey = compare(transaction, listed, read_at=read_at, default_project=self._default_project)
             for server in (*survey.arrived, *survey.altered):
@@ -81,7 +87,7 @@ class Inventory:
             LOG.info("server %s is new on host %s: %s, generation %d", server.id, self._journal.host, server.power_state, server.generation)
         return self._suspect(survey)
 
-    def heartbeat(self, full: bool = False, stopping: bool = False) -> Heartbeat:
+    def heartbeat(self, stopping: bool = False) -> Heartbeat:
         """The next heartbeat: everything when asked for or due, otherwise what changed since the one before."""
         now = self._clock.now()
         self._number += 1
@@ -98,7 +104,7 @@ class Inventory:
             stopping=stopping,
             driver_bound=self._driver.call_bound,
             capabilities=self._driver.capabilities(),
-            inventory=self._report(full) if self._readable else self._report_unreadable(),
+            inventory=self._report() if self._readable else self._report_unreadable(),
         )
 
     def _suspect(self, survey: Survey) -> frozenset[str]:
@@ -110,18 +116,17 @@ class Inventory:
         self._suspects = suspects
         return frozenset(server for server, _ in missed)
 
-    def _report(self, full: bool) -> InventoryReport:
-        with self._journal.transaction("inventory.read") as transaction:
-            current = {server: entry.server for server, entry in transaction.list_known_servers().items()}
-            departed = {server: transaction.find_known_server(server) for server in self._told.keys() - current.keys()}
-        full = full or self._full_wanted.is_set() or self._clock.monotonic() >= self._full_due
+    def _report(self) -> InventoryReport:
+        full = self._full_wanted.is_set() or self._clock.monotonic() >= self._full_due
         if full:
             self._full_wanted.clear()
             self._full_due = self._clock.monotonic() + self._inventory_interval
+        with self._journal.transaction("inventory.read") as transaction:
+            current = {server: entry.server for server, entry in transaction.list_known_servers().items()}
+            left = {server: _find_departure(transaction, server) for server in self._told.keys() - current.keys()}
+            # A full report repeats them: the heartbeat that told of one may be lost, and "migrated" must not become "gone".
+            removed = left | self._list_departures(transaction) if full else left
         changed = tuple(server for server in current.values() if self._told.get(server.id) != server)
-        left = {server: (entry.departure if entry is not None else None) or Departure.GONE for server, entry in departed.items()}
-        # A full report repeats all departures: the heartbeat that told of one may be lost, and "migrated" must not become "gone".
-        self._departures = {server: why for server, why in (self._departures | left).items() if server not in current}
         base = self._revision
         if changed or left:
             self._revision += 1
@@ -133,9 +138,19 @@ class Inventory:
             base_revision=base,
             hash=hash_inventory({server.id: server.generation for server in current.values()}),
             servers=tuple(current.values()) if full else changed,
-            removed=tuple(RemovedServer(id=server, departure=why) for server, why in sorted((self._departures if full else left).items())),
+            removed=tuple(RemovedServer(id=server, departure=why) for server, why in sorted(removed.items())),
         )
+
+    def _list_departures(self, transaction: JournalTransaction) -> dict[str, Departure]:
+        oldest = self._clock.now() - DEPARTURE_KEEP
+        transaction.forget_departed(oldest, MOST_DEPARTED_KEPT, except_for=self._listed)
+        return transaction.list_departures(oldest, MOST_DEPARTURES_TOLD)
 
     def _report_unreadable(self) -> InventoryReport:
         known = hash_inventory({server.id: server.generation for server in self._told.values()})
         return InventoryReport(readable=False, full=False, revision=self._revision, base_revision=self._revision, hash=known)
+
+
+def _find_departure(transaction: JournalTransaction, server: str) -> Departure:
+    known = transaction.find_known_server(server)
+    return (known.departure if known is not None else None) or Departure.GONE

@@ -5,7 +5,7 @@ Every method that changes an action's state appends its event here, in the same 
 
 import json
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -301,8 +301,31 @@ class JournalTransaction:
         )
 
     def remove_known_server(self, server: str, departure: Departure, at: datetime) -> None:
-        """It left this host. Its row stays, so that its next life gets the next generation."""
+        """It left this host. Its row stays for a while, so that its next life gets the next generation."""
         self.execute("UPDATE servers SET removed_at = ?, departure = ? WHERE id = ?", to_stored(at), departure, server)
+
+    def list_departures(self, since: datetime, limit: int) -> dict[str, Departure]:
+        """Why servers left at or after ``since``; of more than ``limit`` those that left last."""
+        rows = self.execute(
+            "SELECT id, departure FROM servers WHERE removed_at >= ? ORDER BY removed_at DESC, id LIMIT ?", to_stored(since), limit
+        )
+        return {row["id"]: Departure(row["departure"]) for row in rows}
+
+    def forget_departed(self, before: datetime, limit: int, *, except_for: Collection[str]) -> int:
+        """Forget servers that left earlier than ``before``, and the longest gone of more than ``limit``; returns how many.
+
+        Those of ``except_for`` are kept: what a migration left behind would be claimed as a new server.
+        """
+        rows = self.execute(
+            "SELECT id FROM servers WHERE removed_at < ?1 UNION"
+            " SELECT id FROM (SELECT id FROM servers WHERE removed_at IS NOT NULL ORDER BY removed_at DESC, id LIMIT -1 OFFSET ?2)",
+            to_stored(before),
+            limit,
+        ).fetchall()
+        forgotten = [row["id"] for row in rows if row["id"] not in except_for]
+        for server in forgotten:
+            self.execute("DELETE FROM servers WHERE id = ?", server)
+        return len(forgotten)
 
     def prune(self, now: datetime, *, outbox_keep: timedelta, outbox_max_rows: int, action_keep: timedelta) -> int:
         """Forget what nobody can ask for any more; returns the number of rows.

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from compute_agent import inventory
 from compute_agent.contract.models import Heartbeat, InventoryReport, PowerState, hash_inventory
 from compute_agent.drivers.fake import FakeHypervisor
 from compute_agent.inventory import Inventory
@@ -33,10 +34,10 @@ class Bench:
         while self.observer.step(0):
             pass
 
-    def beat(self, **keywords: bool) -> Heartbeat:
+    def beat(self, *, stopping: bool = False) -> Heartbeat:
         self.clock.advance(1)
         self.inventory.refresh()
-        return self.inventory.heartbeat(**keywords)
+        return self.inventory.heartbeat(stopping)
 
 
 @pytest.fixture
@@ -171,6 +172,58 @@ def test_a_full_report_repeats_why_servers_left(bench: Bench) -> None:
     bench.beat()
     bench.inventory.request_full()
     assert [(removed.id, removed.departure) for removed in bench.beat().inventory.removed] == [(server, "migrated")]
+
+
+def test_why_servers_left_is_told_by_a_restarted_agent_as_well(bench: Bench) -> None:
+    server = bench.hypervisor.make_server()
+    bench.beat()
+    bench.hypervisor.remove(server, migrated=True)
+    bench.drain()
+    bench.journal.close()
+    bench.start()
+    assert [(removed.id, removed.departure) for removed in bench.beat().inventory.removed] == [(server, "migrated")]
+
+
+def test_departures_are_told_for_a_week_and_then_forgotten(bench: Bench) -> None:
+    server = bench.hypervisor.make_server()
+    bench.beat()
+    bench.hypervisor.remove(server)
+    bench.drain()
+    bench.clock.advance(inventory.DEPARTURE_KEEP.total_seconds() - 5)
+    assert [removed.id for removed in bench.beat().inventory.removed] == [server]
+    bench.clock.advance(600)
+    assert bench.beat().inventory.removed == ()
+    with bench.journal.transaction("test") as transaction:
+        assert transaction.find_known_server(server) is None
+
+
+def test_what_a_migration_left_behind_is_not_claimed_after_a_week_either(bench: Bench) -> None:
+    server = bench.hypervisor.make_server()
+    bench.beat()
+    left_behind = bench.hypervisor._servers[server]
+    bench.hypervisor.remove(server, migrated=True)
+    bench.drain()
+    bench.hypervisor._servers[server] = left_behind
+    bench.hypervisor.change(server, power_state=PowerState.SHUTDOWN)
+    bench.clock.advance(2 * inventory.DEPARTURE_KEEP.total_seconds())
+    bench.beat()
+    assert bench.beat().inventory.servers == ()
+
+
+def test_of_many_departures_the_last_ones_are_told_and_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inventory, "MOST_DEPARTURES_TOLD", 2)
+    monkeypatch.setattr(inventory, "MOST_DEPARTED_KEPT", 3)
+    servers = [bench.hypervisor.make_server() for _ in range(5)]
+    bench.beat()
+    for server in servers:
+        bench.clock.advance(1)
+        bench.hypervisor.remove(server)
+        bench.drain()
+    bench.beat()
+    bench.inventory.request_full()
+    assert {removed.id for removed in bench.beat().inventory.removed} == set(servers[-2:])
+    with bench.journal.transaction("test") as transaction:
+        assert [server for server in servers if transaction.find_known_server(server) is not None] == servers[-3:]
 
 
 def test_a_new_name_is_taken_over_without_an_event(bench: Bench) -> None:
