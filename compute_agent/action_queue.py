@@ -68,11 +68,6 @@ class ActionQueue:
         with self._condition:
             return self._condition.wait_for(lambda: not self._running, timeout)
 
-    @property
-    def closed(self) -> bool:
-        with self._condition:
-            return self._closed
-
     def _offer(self, server: str) -> None:
         if server in self._waiting and server not in self._running and server not in self._ready:
             self._ready.append(server)

@@ -207,6 +207,7 @@ def _change_if_any(c: Connection, action_id: str, changes: dict[str, Any], now: 
 
 
 def _refuse_foreign(c: Connection) -> Applied:
-    """A broken or hostile agent harms its own host only."""
+    """A broken agent harms its own host only. A hostile one could name another host: the event says which it is, and the account that
+    the broker vouches for (AMQP ``user_id``) is not compared with it, because nothing gives each agent an account of its own."""
     counters.count_violation(c, "foreign_host")
     return Applied.FOREIGN

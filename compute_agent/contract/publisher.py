@@ -72,11 +72,6 @@ class Publisher:
         self._last_tag = 0
         self._batch: _Batch | None = None
 
-    @property
-    def is_blocked(self) -> bool:
-        """Whether the broker said that it takes no publishes (memory or disk alarm)."""
-        return self._blocked
-
     def publish(self, rows: Sequence[Notification]) -> int:
         """Publish all rows in order, persistent and mandatory, and wait until the broker has confirmed them all.
 

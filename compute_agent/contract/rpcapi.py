@@ -41,10 +41,6 @@ class ComputeAgentAPI:
         target = oslo_messaging.Target(topic=RPC_TOPIC, version=versions.RPC_HISTORY[0].number)
         self._client = oslo_messaging.get_rpc_client(transport, target, version_cap=pin or versions.RPC_API_VERSION, retry=0)
 
-    def can_send(self, method: str) -> bool:
-        """Whether the pin allows ``method`` at all."""
-        return bool(self._client.can_send_version(versions.get_version_of_method(method)))
-
     def cast_action(self, request: ActionRequest) -> None:
         """Cast one action to ``request.host``.
 

@@ -303,8 +303,6 @@ class Consumer:
 class SimulatedPublisher:
     """Stands in for ``contract.publisher.Publisher``: the same promises, over the simulated broker."""
 
-    is_blocked = False
-
     def __init__(self, broker: Broker, process: Process, on_confirmed: Callable[[int], None] = lambda count: None) -> None:
         self._broker = broker
         self._process = process

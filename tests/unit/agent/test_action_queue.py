@@ -55,7 +55,6 @@ def test_closing_sends_waiting_workers_home_and_gives_out_nothing_more(queue: Ac
     assert taken == [None]
     queue.add("s", "1")
     assert queue.take(0) is None
-    assert queue.closed
 
 
 def test_idle_means_that_nothing_taken_is_running(queue: ActionQueue) -> None:
