@@ -32,6 +32,7 @@ from api_gateway.limits import Limits
 from api_gateway.microversion import Microversions
 from api_gateway.native.routes import ROUTES as NATIVE_ROUTES
 from api_gateway.native.waiting import LongPolls, Stopping
+from api_gateway.openapi.routes import ROUTES as OPENAPI_ROUTES
 from api_gateway.request_ids import RequestIds
 from api_gateway.routing import add_routes
 from api_gateway.store import Store, StoreError
@@ -83,7 +84,7 @@ def create_app(
         settings=_read_settings(conf),
         long_polls=LongPolls(store, clock, conf.api.long_poll_waiters, stopping or threading.Event()),
     )
-    add_routes(app, gateway, (*COMPUTE_ROUTES, *NATIVE_ROUTES))
+    add_routes(app, gateway, (*COMPUTE_ROUTES, *NATIVE_ROUTES, *OPENAPI_ROUTES))
     return app
 
 

@@ -1,4 +1,7 @@
-"""What the YAML cases stand on: each file begins with a fresh application over a fresh fleet, whose ids are in ``$ENVIRON``."""
+"""What the YAML cases stand on: each file begins with a fresh application over a fresh fleet, whose ids are in ``$ENVIRON``.
+
+Whatever a case expects, an answer that is not as the OpenAPI document says fails it.
+"""
 
 import os
 import shutil
@@ -9,6 +12,7 @@ from typing import Any
 from gabbi.fixture import GabbiFixture
 
 from tests.http.application import Application, create_application
+from tests.http.described import list_deviations, read_version
 from tests.http.fleet import IDS
 
 
@@ -34,4 +38,14 @@ class Fleet(GabbiFixture):
 def answer(environ: dict[str, Any], start_response: Any) -> Any:
     """The WSGI application: that of the fixture which is running."""
     assert Fleet.current is not None, "a file of cases must name the fixture Fleet"
-    return Fleet.current.app(environ, start_response)
+    started: list[Any] = []
+
+    def start(status: str, headers: list[tuple[str, str]], error: Any = None) -> Any:
+        started[:] = [int(status.partition(" ")[0]), headers]
+        return start_response(status, headers, error)
+
+    body = b"".join(Fleet.current.app(environ, start))
+    asked = {name.removeprefix("HTTP_").replace("_", "-").lower(): value for name, value in environ.items() if name.startswith("HTTP_")}
+    deviations = list_deviations(environ["REQUEST_METHOD"], environ["PATH_INFO"], read_version(asked), started[0], started[1], body)
+    assert not deviations, deviations
+    return [body]
