@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, exc, func, inspect, make_url, select, text
 
+from api_gateway.store import patterns
 from api_gateway.store.errors import SchemaOutdated, StoreBusy, StoreError, StoreRejected, StoreUnavailable
 from api_gateway.store.location import check_local
 from api_gateway.store.tables import SCHEMA_REVISION, counters, store_identity
@@ -204,8 +205,9 @@ class Store:
 
 
 def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    """Every new connection: we say BEGIN ourselves, a commit is on the disk, readers do not wait for the writer."""
+    """Every new connection: we say BEGIN ourselves, a commit is on the disk, readers do not wait for the writer, no pattern takes long."""
     connection.isolation_level = None
+    connection.create_function("regexp", 2, patterns.search, deterministic=True)
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "journal_size_limit=67108864"):
         connection.execute(f"PRAGMA {pragma}").close()
 

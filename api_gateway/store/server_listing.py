@@ -4,8 +4,9 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, Literal, TypedDict, Unpack
 
-from sqlalchemy import ColumnElement, Connection, and_, case, exists, false, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, case, exc, exists, false, or_, select
 
+from api_gateway.store.patterns import BadPattern, check_pattern
 from api_gateway.store.server_rows import COLUMNS, ServerRow
 from api_gateway.store.tables import server_tags, servers
 from api_gateway.vm_state import POWER_NUMBERS, UNKNOWN, find_vm_states_of_status
@@ -34,10 +35,10 @@ NEWEST_FIRST: tuple[tuple[str, Direction], ...] = (("created_at", "desc"),)
 class ServerFilters(TypedDict, total=False):
     """Which servers; each given one narrows the list, a missing or None one does not.
 
-    Collections name what may match (an empty one: nothing). Patterns are regular expressions, unanchored, that ``patterns.check_pattern``
-    let pass. ``statuses`` are words of the Compute API (``ACTIVE``, ``UNKNOWN``, ``DELETED``, …); ``task_states`` may hold None.
-    ``tags``: has all of them, ``tags_any``: one of them, ``not_tags``: not all of them, ``not_tags_any``: none of them. ``deleted``: False
-    (the default) living ones, True deleted ones, None both. Bounds of time are inclusive, on ``updated_at``.
+    Collections name what may match (an empty one: nothing). Patterns are regular expressions, unanchored (``patterns``). ``statuses`` are
+    words of the Compute API (``ACTIVE``, ``UNKNOWN``, ``DELETED``, …); ``task_states`` may hold None. ``tags``: has all of them,
+    ``tags_any``: one of them, ``not_tags``: not all of them, ``not_tags_any``: none of them. ``deleted``: False (the default) living ones,
+    True deleted ones, None both. Bounds of time are inclusive, on ``updated_at``.
     """
 
     project: str | None
@@ -76,6 +77,7 @@ def list_servers(
     :param marker: id of the last server of the page before
     :raises LookupError: there is no server with the marker's id.
     :raises KeyError: there is no such sort key.
+    :raises BadPattern: a pattern is no regular expression, for us or for the database.
     """
     order = _complete(sort)
     conditions = _build_conditions(filters)
@@ -85,7 +87,13 @@ def list_servers(
     if filters.get("deleted", False) is False:
         # Always NULL here, so it orders nothing; but with it the indexes of living servers have the order that is asked for.
         by.insert(0, _directed(servers.c.deleted_at, order[0][1]))
-    return [ServerRow(*row) for row in c.execute(select(*COLUMNS).where(*conditions).order_by(*by).limit(limit))]
+    query = select(*COLUMNS).where(*conditions).order_by(*by).limit(limit)
+    try:
+        return [ServerRow(*row) for row in c.execute(query)]
+    except exc.DataError as error:
+        if filters.get("name_pattern") is None and filters.get("description_pattern") is None:
+            raise
+        raise BadPattern(str(error.orig)) from error
 
 
 # --- filters ----------------------------------------------------------------------------------------------------------
@@ -136,7 +144,10 @@ def _is_set(column: ColumnElement[Any], wanted: bool | None) -> Condition | None
 
 
 def _matches(column: ColumnElement[Any], pattern: str | None) -> Condition | None:
-    return None if pattern is None else column.regexp_match(pattern)
+    if pattern is None:
+        return None
+    check_pattern(pattern)
+    return column.regexp_match(pattern)
 
 
 def _is_shown_as(status: str) -> Condition:

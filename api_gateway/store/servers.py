@@ -11,6 +11,7 @@ from sqlalchemy import Connection, and_, select, update
 from api_gateway.store import counters, outbox
 from api_gateway.store.overlays import OVERLAY_FIELDS, cover, lock_server, set_overlay, unlock_server
 from api_gateway.store.ownership import Claim, Ownership, decide_owner
+from api_gateway.store.patterns import BadPattern, check_pattern
 from api_gateway.store.server_listing import SORT_KEYS, ServerFilters, list_servers
 from api_gateway.store.server_rows import ServerRow, find_server, get_server, insert_servers, list_by_id, overwrite_server
 from api_gateway.store.sightings import Sighting, find_sighting, list_sightings_of_servers, overwrite_sighting, remove_sightings, split
@@ -20,10 +21,12 @@ from compute_agent.contract.models import Departure, PowerState
 __all__ = [
     "OVERLAY_FIELDS",
     "SORT_KEYS",
+    "BadPattern",
     "HostIsUp",
     "ServerFilters",
     "ServerRow",
     "apply_state",
+    "check_pattern",
     "expire_missing",
     "find_server",
     "forget_server",
