@@ -13,8 +13,6 @@ VHOST = "/"
 # An action's deadline lies at most this far ahead, so a cast that waited longer in the broker is of no use.
 MAX_DEADLINE_MS = 3_600_000
 AGENT_QUEUE_LENGTH = 10_000
-REDELIVERY_LIMIT = 20
-DEAD_LETTER_EXCHANGE = "crashcart.dead"
 
 
 def list_policies() -> list[dict[str, Any]]:
@@ -32,18 +30,6 @@ def list_policies() -> list[dict[str, Any]]:
                 "message-ttl": MAX_DEADLINE_MS,
                 "max-length": AGENT_QUEUE_LENGTH,
                 "overflow": "drop-head",
-            },
-        },
-        {
-            # RabbitMQ 4 drops a message after 20 redeliveries unless it is told where to put it.
-            "vhost": VHOST,
-            "name": "crashcart-recorder",
-            "pattern": r"^crashcart\.recorder$",
-            "apply-to": "queues",
-            "priority": 10,
-            "definition": {
-                "dead-letter-exchange": DEAD_LETTER_EXCHANGE,
-                "delivery-limit": REDELIVERY_LIMIT,
             },
         },
     ]

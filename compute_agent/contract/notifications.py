@@ -49,20 +49,37 @@ def routing_key(severity: Severity) -> str:
     return f"{TOPIC}.{severity}"
 
 
+_NO_DELIVERY_LIMIT = 2**31 - 1
+"""RabbitMQ 4 drops what a quorum queue delivered 20 times; how often a recorder died says nothing about an event. -1 means the same only
+since 4.0: earlier releases refuse it."""
+
 RECORDER_QUEUES: tuple[Queue, ...] = tuple(
     Queue(
         "crashcart.recorder",
         EVENTS_EXCHANGE,
         routing_key=routing_key(severity),
         durable=True,
-        queue_arguments={"x-queue-type": "quorum", "x-single-active-consumer": True},
+        queue_arguments={
+            "x-queue-type": "quorum",
+            "x-single-active-consumer": True,
+            "x-delivery-limit": _NO_DELIVERY_LIMIT,
+            # What an operator's own policy takes away from here is kept as well; "at-least-once" needs "reject-publish".
+            "x-dead-letter-exchange": DEAD_EXCHANGE.name,
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish",
+        },
     )
     for severity in Severity
 )
 """The recorder's one queue, once per binding. Agents declare and bind it too: no event is dropped before a recorder ran."""
 
-DEAD_LETTER_QUEUE = Queue("crashcart.recorder.dead", DEAD_EXCHANGE, durable=True, queue_arguments={"x-queue-type": "quorum"})
-"""What the broker gave up on (its policy dead-letters after too many redeliveries); the recorder drains it as well."""
+DEAD_LETTER_QUEUE = Queue(
+    "crashcart.recorder.dead",
+    DEAD_EXCHANGE,
+    durable=True,
+    queue_arguments={"x-queue-type": "quorum", "x-delivery-limit": _NO_DELIVERY_LIMIT},
+)
+"""What the broker gave up on, by an operator's limit on length, age or deliveries; the recorder drains it as well."""
 
 HEARTBEAT_QUEUE = Queue(
     "crashcart.heartbeats",

@@ -16,7 +16,9 @@ from api_gateway.cast_slots import ImmediateCasts
 from api_gateway.consumer import QueueConsumer
 from api_gateway.recorder import Recorder
 from api_gateway.store import Store, StoreBusy, events
+from compute_agent.contract.broker import Link
 from compute_agent.contract.clock import SystemClock
+from compute_agent.contract.notifications import DEAD_LETTER_QUEUE, RECORDER_QUEUES
 from devstack.rabbitmq import PrivateRabbitMQ
 from devstack.services import wait_until
 from tests.stack.broker_events import build_events, count_messages, create_address, create_queue, get_sequence, publish, settle
@@ -197,6 +199,57 @@ def test_of_two_consumers_one_is_active_and_the_other_takes_over(
             put(build_events(5, first=22))
             waiting.wait_for(5)
     assert (notebook.sequences, waiting.sequences) == (list(range(1, 22)), list(range(22, 27)))
+
+
+def give_back(link: Link, queue: kombu.Queue, times: int) -> int:
+    """Take the one message that lies in the queue and give it back, so often; how often it came."""
+    channel = link.channel()
+    came: list[kombu.Message] = []
+    consumer = kombu.Consumer(channel, [queue], on_message=came.append, auto_declare=False)
+    consumer.consume()
+    try:
+        while len(came) < times:
+            count = len(came)
+            while len(came) == count:
+                link.drain_events(timeout=2)
+            came[-1].requeue()
+    except TimeoutError:
+        return len(came)
+    finally:
+        consumer.cancel()
+    return len(came)
+
+
+def test_no_event_is_lost_by_being_delivered_again_and_again(broker: PrivateRabbitMQ) -> None:
+    """RabbitMQ 4 drops from a quorum queue what came back 20 times, unless the queue says otherwise; the third queue shows how."""
+    link = create_address(broker).open_link()
+    channel = link.channel()
+    limited = kombu.Queue("test.limited", durable=True, queue_arguments={"x-queue-type": "quorum", "x-delivery-limit": 20})
+    delivered = []
+    for queue in (RECORDER_QUEUES[0], DEAD_LETTER_QUEUE, limited):
+        queue(channel).declare()
+        channel.queue_purge(queue.name)
+        publish(link, queue, build_events(1))
+        delivered.append(give_back(link, queue, 50))
+    assert delivered[:2] == [50, 50]
+    assert 1 < delivered[2] <= 21
+    link.close()
+
+
+def test_what_a_policy_takes_out_of_the_recorders_queue_waits_on_the_dead_letter_queue(broker: PrivateRabbitMQ) -> None:
+    link = create_address(broker).open_link()
+    channel = link.channel()
+    for queue in (*RECORDER_QUEUES, DEAD_LETTER_QUEUE):
+        queue(channel).declare()
+        channel.queue_purge(queue.name)
+    broker.ctl("set_policy", "test-age", r"^crashcart\.recorder$", '{"message-ttl": 1}', "--apply-to", "queues")
+    try:
+        publish(link, RECORDER_QUEUES[0], build_events(3))
+        wait_until(lambda: count_messages(link, DEAD_LETTER_QUEUE) == 3, 20, "they are dead-lettered")
+    finally:
+        broker.ctl("clear_policy", "test-age")
+        channel.queue_purge(DEAD_LETTER_QUEUE.name)
+    link.close()
 
 
 _KILLED_BEFORE_THE_ACKNOWLEDGEMENT = """
