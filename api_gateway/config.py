@@ -98,6 +98,13 @@ SWEEP_OPTIONS: list[cfg.Opt] = [
     cfg.IntOpt("gap_tries", default=5, min=1, help="How often missing events are asked for before they are recorded as lost."),
     cfg.FloatOpt("gap_retry", default=10.0, min=0.1, help="Seconds between the first two of those tries; doubled from try to try."),
     cfg.FloatOpt("outbox_keep", default=86400.0, min=0.0, help="Seconds that the gateway's own events are kept after they were published."),
+    cfg.IntOpt(
+        "events_keep",
+        default=90,
+        min=0,
+        help="Days that recorded events are kept, those of actions that have not ended longer; 0: for ever. Longer than any agent is away: "
+        "an event that is published again after it was forgotten is recorded again. Dead letters are kept until somebody deletes them.",
+    ),
 ]
 
 UPGRADE_OPTIONS: list[cfg.Opt] = [

@@ -162,6 +162,7 @@ class Engine:
             gap_tries=options.gap_tries,
             gap_retry=options.gap_retry,
             outbox_keep=options.outbox_keep,
+            events_keep=options.events_keep,
         )
 
         def step() -> None:

@@ -11,6 +11,7 @@ from api_gateway.cast_slots import CastSlots
 from api_gateway.store import Connection, Store
 from api_gateway.store import actions as stored_actions
 from api_gateway.store import agents as stored_agents
+from api_gateway.store import events as stored_events
 from api_gateway.store import gaps as stored_gaps
 from api_gateway.store import hearing as stored_hearing
 from api_gateway.store import outbox as stored_outbox
@@ -44,6 +45,7 @@ class Sweep:
     :param gap_tries: how often missing events are asked for before they are given up
     :param gap_retry: seconds between the first two of those tries; doubled from try to try
     :param outbox_keep: seconds that the gateway's own events are kept after they were published
+    :param events_keep: days that recorded events are kept; 0: for ever
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Sweep:
         gap_tries: int = 5,
         gap_retry: float = 10.0,
         outbox_keep: float = 86_400.0,
+        events_keep: int = 90,
     ) -> None:
         self._store = store
         self._caster = caster
@@ -68,6 +71,7 @@ class Sweep:
         self._gap_tries = gap_tries
         self._gap_retry = timedelta(seconds=gap_retry)
         self._outbox_keep = timedelta(seconds=outbox_keep)
+        self._events_keep = timedelta(days=events_keep)
         self._prune_at = clock.now() + _PRUNE_INTERVAL
 
     @property
@@ -78,7 +82,7 @@ class Sweep:
             self.mark_silent_agents,
             self.ask_for_missing_events,
             self.expire_missing_servers,
-            self.prune_outbox,
+            self.prune,
         )
 
     def step(self) -> None:
@@ -179,14 +183,19 @@ class Sweep:
         except Exception as error:  # noqa: BLE001 -- a cast may raise anything; the try counts and the next one follows
             LOG.warning("host %s could not be asked for missing events: %r", gap.host, error)
 
-    def prune_outbox(self) -> None:
-        """Forget what was published long ago; every ten minutes."""
+    def prune(self) -> None:
+        """Forget what was published or recorded long ago; every ten minutes, and at each step while there is more of it than one
+        transaction should delete. Dead letters are for people and stay until people delete them."""
         now = self._clock.now()
         if now < self._prune_at:
             return
         with self._store.write() as c:
-            stored_outbox.prune(c, sent_before=now - self._outbox_keep)
-        self._prune_at = now + _PRUNE_INTERVAL
+            counts = [stored_outbox.prune(c, sent_before=now - self._outbox_keep, limit=_BATCH)]
+        if self._events_keep:
+            with self._store.write() as c:
+                counts.append(stored_events.prune(c, recorded_before=now - self._events_keep, limit=_BATCH))
+        if max(counts) < _BATCH:
+            self._prune_at = now + _PRUNE_INTERVAL
 
     def _pause_after(self, tries: int) -> timedelta:
         return min(self._gap_retry * (1 << min(tries, 10)), max(self._gap_retry, _LONGEST_GAP_PAUSE))

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, insert, select
+from sqlalchemy import Connection, bindparam, delete, exists, func, insert, select
 
 from api_gateway.store import counters, gaps
+from api_gateway.store.actions import OPEN_STATES
 from api_gateway.store.columns import columns_of, values_of
-from api_gateway.store.tables import dead_letters, events, store_identity
+from api_gateway.store.tables import actions, dead_letters, events, store_identity
 from compute_agent.contract.notifications import Notification
 
 
@@ -119,6 +120,18 @@ def list_events_of_action(c: Connection, action_id: str) -> list[EventRow]:
     """In order of ``position``."""
     query = select(*_COLUMNS).where(events.c.action_id == action_id).order_by(events.c.position)
     return [EventRow(*row) for row in c.execute(query)]
+
+
+def prune(c: Connection, *, recorded_before: datetime, limit: int = 1000) -> int:
+    """Delete the oldest events, of those recorded before that, except those of actions that have not ended; looks at ``limit`` rows only,
+    so that a call that finds nothing to delete costs as little as any other.
+
+    :returns: how many went
+    """
+    oldest = select(events.c.position, events.c.recorded_at, events.c.action_id).order_by(events.c.position).limit(limit).subquery()
+    is_open = exists().where(actions.c.id == oldest.c.action_id, actions.c.state.in_(OPEN_STATES))
+    old = c.execute(select(oldest.c.position).where(oldest.c.recorded_at < recorded_before, ~is_open)).scalars().all()
+    return c.execute(delete(events).where(events.c.position.in_(old))).rowcount
 
 
 def shelve(c: Connection, body: bytes, *, reason: str, now: datetime, source: str) -> None:
