@@ -1,7 +1,8 @@
 """The gateway's options (oslo.config), for all of its processes; registered on a ``ConfigOpts`` that is handed in.
 
 ``transport_url`` and ``[oslo_messaging_rabbit]`` are oslo.messaging's own: processes that speak to the broker register them with
-``compute_agent.contract.transport.register_messaging_options``.
+``compute_agent.contract.transport.register_messaging_options``. ``[oslo_policy]`` is oslo.policy's; ``[keystone_authtoken]`` is
+keystonemiddleware's and registered when ``auth_strategy`` is ``keystone``.
 """
 
 import os
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 
 from oslo_config import cfg
 from oslo_log import log
+from oslo_policy import opts as oslo_policy_options
 
 from compute_agent.contract import versions
 
@@ -38,11 +40,34 @@ API_OPTIONS: list[cfg.Opt] = [
     cfg.StrOpt(
         "auth_strategy",
         default="none",
-        choices=[("none", "whoever reaches the port on the loopback interface is an admin of default_project")],
-        help="Who may do what.",
+        choices=[
+            ("none", "whoever reaches the port on the loopback interface is an admin of default_project, or whom the headers name"),
+            ("http_basic", "users with passwords, out of http_basic_auth_user_file and http_basic_roles_file"),
+            ("keystone", "tokens of an OpenStack Identity service; see [keystone_authtoken]; needs the extra keystone"),
+        ],
+        help="How the gateway learns who asks. What they may do is said by the policy.",
     ),
-    cfg.StrOpt("default_project", default="demo", help="Project of every request under auth_strategy none."),
-    cfg.StrOpt("default_user", default="admin", help="User of every request under auth_strategy none."),
+    cfg.StrOpt("default_project", default="demo", help="Project of a request that names none, under auth_strategy none."),
+    cfg.StrOpt("default_user", default="admin", help="User of a request that names none, under auth_strategy none."),
+    cfg.StrOpt(
+        "http_basic_auth_user_file",
+        default="/etc/crashcart/htpasswd",
+        help="Apache htpasswd file with the users of auth_strategy http_basic: lines user:hash, bcrypt only (htpasswd -B). Must not be "
+        "readable for everybody. Read again when it changes.",
+    ),
+    cfg.StrOpt(
+        "http_basic_roles_file",
+        default="/etc/crashcart/roles.yaml",
+        help="YAML file that gives each user of http_basic_auth_user_file a project and roles (user: {project: NAME, roles: [ROLE]}). A "
+        "user without an entry may ask nothing (403). Read again when it changes.",
+    ),
+    cfg.FloatOpt(
+        "http_basic_cache_seconds",
+        default=60.0,
+        min=0.0,
+        help="Seconds for which a checked password is remembered (as a keyed hash, in memory): a bcrypt check takes a tenth of a second or "
+        "more. 0: each request is checked.",
+    ),
     cfg.IntOpt("crash_dump_deadline", default=30, min=1, help="Seconds until a crash dump asked for through the Compute API expires."),
     cfg.IntOpt("max_deadline", default=3600, min=1, help="Longest deadline in seconds that a request to /v1 may ask for."),
     cfg.IntOpt(
@@ -51,6 +76,12 @@ API_OPTIONS: list[cfg.Opt] = [
         min=0,
         help="Seconds after a crash dump signal in which another one is refused unless the server rebooted or stopped; 0 turns it off. "
         "Set it as on the agents, which have the last word.",
+    ),
+    cfg.IntOpt(
+        "max_open_actions_per_host",
+        default=200,
+        min=1,
+        help="Actions of one host's servers that may be open at a time; further requests are answered 429 until some of them ended.",
     ),
     cfg.IntOpt("long_poll_limit", default=60, min=0, help="Longest time in seconds that GET /v1/actions/{id}?wait= may wait."),
     cfg.IntOpt(
@@ -132,7 +163,8 @@ def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
 
 
 def register_options(conf: cfg.ConfigOpts) -> None:
-    """Register the gateway's options on ``conf``; may be called more than once."""
+    """Register the gateway's options and oslo.policy's on ``conf``; may be called more than once."""
+    oslo_policy_options.set_defaults(conf)
     for group, options in _GROUPS.items():
         conf.register_opts(options, group=group)
 

@@ -1,7 +1,7 @@
-"""Who asks: user, project and roles, however they were established."""
+"""Who asks: user, project and roles, however they were established, and the rules in force while the request lasts."""
 
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, field
+from typing import Protocol, Self
 
 _IMPLIED_ROLES = {
     "admin": frozenset({"admin", "manager", "member", "reader"}),
@@ -12,24 +12,56 @@ _IMPLIED_ROLES = {
 
 
 @dataclass(frozen=True)
-class Identity:
-    """An authenticated caller."""
+class Caller:
+    """What a strategy established: ids (never names that only look like them) and lower-case roles."""
 
     user: str
     project: str
     roles: frozenset[str]
+    user_domain: str | None = None
+    project_domain: str | None = None
 
     @classmethod
     def of(cls, user: str, project: str, roles: frozenset[str]) -> Self:
-        """With the roles that the given ones imply."""
+        """With the roles that the given ones imply, where no identity service has expanded them."""
         implied = (_IMPLIED_ROLES.get(role, frozenset({role})) for role in roles)
         return cls(user, project, frozenset().union(*implied))
+
+
+class Rules(Protocol):
+    """The policy as it was when the request came: one request is judged by one set of rules."""
+
+    def allow(self, caller: Caller, rule: str, project: str) -> bool:
+        """Whether ``rule`` lets ``caller`` act on what ``project`` owns."""
+        ...
+
+
+class _NoRules:
+    def allow(self, caller: Caller, rule: str, project: str) -> bool:
+        return False
+
+
+@dataclass(frozen=True)
+class Identity:
+    """An authenticated caller. ``is_admin``: sees all projects and passes locks (rule ``context_is_admin``)."""
+
+    caller: Caller
+    is_admin: bool
+    rules: Rules = field(repr=False, compare=False)
 
     @classmethod
     def nobody(cls) -> Self:
         """The caller of what may be asked without authentication."""
-        return cls("", "", frozenset())
+        return cls(Caller("", "", frozenset()), False, _NoRules())
 
     @property
-    def is_admin(self) -> bool:
-        return "admin" in self.roles
+    def user(self) -> str:
+        return self.caller.user
+
+    @property
+    def project(self) -> str:
+        return self.caller.project
+
+    @property
+    def roles(self) -> frozenset[str]:
+        return self.caller.roles

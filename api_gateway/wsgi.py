@@ -23,7 +23,9 @@ from oslo_config import cfg
 from oslo_log import log
 
 from api_gateway import faults
-from api_gateway.auth import Authentication, LoopbackGuard, create_strategy, is_loopback_name
+from api_gateway.auth.authentication import Authentication
+from api_gateway.auth.guards import LoopbackGuard, WebPageGuard, is_loopback_name
+from api_gateway.auth.strategy import StrategyUnusable, create_strategy
 from api_gateway.compute.routes import ROUTES as COMPUTE_ROUTES
 from api_gateway.config import load_config
 from api_gateway.context import Request
@@ -33,6 +35,8 @@ from api_gateway.microversion import Microversions
 from api_gateway.native.routes import ROUTES as NATIVE_ROUTES
 from api_gateway.native.waiting import LongPolls, Stopping
 from api_gateway.openapi.routes import ROUTES as OPENAPI_ROUTES
+from api_gateway.policy.rule_set import Policy
+from api_gateway.reloading import Unreadable
 from api_gateway.request_ids import RequestIds
 from api_gateway.routing import add_routes
 from api_gateway.store import Store, StoreError
@@ -64,14 +68,17 @@ def create_app(
     :param wake: called after each commit of a new action; must neither block nor raise
     :param new_id: makes a UUID for each request
     :param stopping: ends all long polls when the process stops; None: nothing does
+    :raises StrategyUnusable: the configured strategy lacks something.
+    :raises Unreadable: a file of users or of the policy cannot be used.
     """
     clock = clock or SystemClock()
-    strategy = create_strategy(conf)
+    strategy = create_strategy(conf, clock)
     middleware: list[Any] = [
         RequestIds(new_id),  # first, so that every refusal below carries the id
         *([LoopbackGuard()] if strategy.loopback_only else []),
+        *([WebPageGuard()] if strategy.browsers_log_in else []),
         Limits(),
-        Authentication(strategy),
+        Authentication(strategy, Policy(conf, clock)),
         Microversions(),
     ]
     app: falcon.App[Any, Any] = falcon.App(request_type=Request, middleware=middleware)
@@ -95,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         conf = load_config(arguments, prog=_PROGRAM)
         log.setup(conf, "crashcart")
         address = check_startable(conf)
-    except (cfg.Error, StoreError, OSError, NotAllowed) as error:
+    except (cfg.Error, StoreError, OSError, NotAllowed, StrategyUnusable, Unreadable) as error:
         sys.stderr.write(f"{_PROGRAM}: {error}\n")
         return 1
     multiprocessing.set_start_method("spawn", force=True)  # a worker inherits no thread, lock or connection of this process
@@ -121,11 +128,15 @@ def check_startable(conf: cfg.ConfigOpts) -> str:
 
     :returns: the address to listen on.
     :raises NotAllowed: this configuration would let strangers in.
+    :raises StrategyUnusable: its strategy lacks something.
+    :raises Unreadable: a file of users or of the policy cannot be used.
     :raises StoreError: the store cannot be used; the text says what to do.
     :raises OSError: the address cannot be listened on, because somebody else does, say.
     """
     host, port = conf.api.listen_host, conf.api.listen_port
-    if create_strategy(conf).loopback_only and not is_loopback_name(host):
+    clock = SystemClock()
+    Policy(conf, clock)
+    if create_strategy(conf, clock).loopback_only and not is_loopback_name(host):
         raise NotAllowed(f"[api] auth_strategy {conf.api.auth_strategy} lets everybody in: listen_host {host} must be a loopback address")
     address = _check_address(host, port)
     store = _open_store(conf)
