@@ -1,12 +1,15 @@
 """The routes of our own API."""
 
-from api_gateway.native import actions, agents, healthcheck
+from api_gateway.native import actions, agents, healthcheck, servers
 from api_gateway.routing import Route
 
 ROUTES: tuple[Route, ...] = (
     Route("GET", "/healthcheck", healthcheck.check_health),
     Route("HEAD", "/healthcheck", healthcheck.check_health),
     Route("GET", "/v1/actions/{action_id}", actions.show_action),
+    Route("GET", "/v1/servers/{server_id}", servers.show_server),
+    Route("PATCH", "/v1/servers/{server_id}", servers.update_server),
+    Route("DELETE", "/v1/servers/{server_id}", servers.forget_server),
     Route("GET", "/v1/servers/{server_id}/actions", actions.list_actions),
     Route("POST", "/v1/servers/{server_id}/actions", actions.create_action),
     Route("GET", "/v1/agents", agents.list_agents),

@@ -3,6 +3,7 @@
 from api_gateway.openapi.operation import Schema, describe_list, describe_object, or_null, refer
 from api_gateway.openapi.words import BOOLEAN, COUNT, NEXT_LINKS, NUMBER, REQUEST_ID, SERVER_ID, STRING
 from api_gateway.store.actions import ActionState
+from api_gateway.store.servers import OVERLAY_FIELDS
 from compute_agent.contract.errors import Ending
 
 _TIME: Schema = {"type": "string", "format": "date-time", "pattern": r"^[0-9-]{10}T[0-9:]{8}\.[0-9]{6}Z$"}
@@ -38,6 +39,55 @@ _ACTION = describe_object(
     }
 )
 
+_OWN_FLAVOR = describe_object(
+    {
+        "name": STRING,
+        **dict.fromkeys(("vcpus", "ram", "disk", "ephemeral", "swap"), COUNT),
+        "extra_specs": {"type": "object", "additionalProperties": STRING},
+    }
+)
+_FACTS_OF_HOST = {
+    "name": STRING,
+    "project": STRING,
+    "user": or_null(STRING),
+    "description": or_null(STRING),
+    "vm_state": STRING,
+    "flavor": or_null(_OWN_FLAVOR),
+    "tags": describe_list(STRING),
+}
+_ONLY_FOR_ADMINS = {
+    "host": STRING,
+    "instance_name": STRING,
+    "conflict_host": or_null(STRING),
+    "overlay": describe_object({**_FACTS_OF_HOST, "task_state": STRING}, optional=OVERLAY_FIELDS),
+    "host_says": describe_object(_FACTS_OF_HOST),
+}
+_KNOWN_SERVER = describe_object(
+    {
+        "id": SERVER_ID,
+        **_FACTS_OF_HOST,
+        "status": STRING,
+        "task_state": or_null(STRING),
+        "power_state": STRING,
+        "state_reason": STRING,
+        "state_at": _TIME,
+        "vcpus": or_null(COUNT),
+        "memory_mib": or_null(COUNT),
+        "locked": BOOLEAN,
+        "locked_by": {"enum": [None, "owner", "admin"]},
+        "locked_reason": or_null(STRING),
+        "foreign_owner": or_null(STRING),
+        "generation": COUNT,
+        "conflict": BOOLEAN,
+        "missing_since": _TIME_OR_NULL,
+        "created_at": _TIME,
+        "started_at": _TIME_OR_NULL,
+        "updated_at": _TIME,
+        **_ONLY_FOR_ADMINS,
+    },
+    optional=tuple(_ONLY_FOR_ADMINS),
+)
+
 _AGENT = describe_object(
     {
         "host": STRING,
@@ -59,6 +109,7 @@ NATIVE_SCHEMAS: dict[str, Schema] = {
     "Health": describe_object({"status": {"const": "ok"}, "release": STRING}),
     "Action": _ACTION,
     "Actions": describe_object({"actions": describe_list(refer("Action")), "links": NEXT_LINKS}),
+    "KnownServer": _KNOWN_SERVER,
     "Agents": describe_object({"agents": describe_list(_AGENT)}),
     "OpenApi": {
         "type": "object",
