@@ -8,20 +8,18 @@ import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from api_gateway.server_checks import Refused, check_server
 from api_gateway.store import Connection, actions, agents
 from api_gateway.store.actions import ActionRow, ActionState
 from api_gateway.store.servers import ServerRow
-from api_gateway.vm_state import get_vm_state
 from compute_agent.contract import versions
 from compute_agent.contract.models import ActionKind
 
 LOG = logging.getLogger(__name__)
 
-CRASH_DUMP_VM_STATES = frozenset({"active", "paused", "rescued", "resized", "error"})
 
-
-class Refused(Exception):
-    """The server's present state forbids the action; the text says which and may be shown to the caller."""
+class TooManyOpen(Exception):
+    """The server's host has as many open actions as it may; some of them have to end first."""
 
 
 class AgentTooOld(Exception):
@@ -34,13 +32,14 @@ class IdempotencyKeyReused(Exception):
 
 @dataclass(frozen=True)
 class CrashDump:
-    """A crash dump as it was asked for. ``id`` is the request's id and becomes the action's."""
+    """A crash dump as it was asked for. ``id`` is the request's id and becomes the action's. ``passes_locks``: an admin asks."""
 
     id: str
     project: str
     user: str
     deadline: timedelta
     force: bool = False
+    passes_locks: bool = False
     idempotency_key: str | None = None
     global_request_id: str | None = None
 
@@ -53,21 +52,27 @@ class Accepted:
     new: bool
 
 
-def accept_crash_dump(c: Connection, server: ServerRow, asked: CrashDump, *, now: datetime, holdoff: timedelta) -> Accepted:
+def accept_crash_dump(
+    c: Connection, server: ServerRow, asked: CrashDump, *, now: datetime, holdoff: timedelta, max_open: int | None = None
+) -> Accepted:
     """Insert the action; the caller commits before it answers.
 
+    :param max_open: how many open actions the server's host may have with this one; None: as many as come
     :raises Refused: the server's state forbids it, or an earlier crash dump may still be running.
     :raises AgentTooOld: the agent of its host cannot take it.
+    :raises TooManyOpen: its host has enough to do.
     :raises IdempotencyKeyReused: see there.
     """
     if asked.idempotency_key is not None:
         earlier = actions.find_by_idempotency_key(c, server.id, asked.project, asked.user, asked.idempotency_key)
         if earlier is not None:
             return _repeat(earlier, asked)
-    _check_state(server)
+    check_server(server, passes_locks=asked.passes_locks)
     _check_agent(c, server.host)
     if not asked.force:
         _check_holdoff(c, server, now, holdoff)
+    if max_open is not None and actions.count_open_of_host(c, server.host) >= max_open:
+        raise TooManyOpen(f"The host of instance {server.id} has {max_open} open actions already, as many as it may; try again later.")
     row = ActionRow(
         id=asked.id,
         kind=ActionKind.TRIGGER_CRASH_DUMP,
@@ -108,19 +113,6 @@ def _repeat(earlier: ActionRow, asked: CrashDump) -> Accepted:
     if not same or earlier.kind != ActionKind.TRIGGER_CRASH_DUMP:
         raise IdempotencyKeyReused(f"This idempotency key was used for action {earlier.id}, which asked for something else.")
     return Accepted(earlier, new=False)
-
-
-def _check_state(server: ServerRow) -> None:
-    if server.missing_since is not None:
-        raise Refused(f"Instance {server.id} is not ready")
-    if server.conflict_host is not None:
-        raise Refused(
-            f"Instance {server.id} is claimed by two hosts, {server.host} and {server.conflict_host}; "
-            "nothing is sent to either until one of them lets go"
-        )
-    vm_state = get_vm_state(server)
-    if vm_state not in CRASH_DUMP_VM_STATES:
-        raise Refused(f"Cannot 'trigger_crash_dump' instance {server.id} while it is in vm_state {vm_state}")
 
 
 def _check_agent(c: Connection, host: str) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 
 import falcon
 
-from api_gateway.acceptance import AgentTooOld, IdempotencyKeyReused, Refused
+from api_gateway.acceptance import AgentTooOld, IdempotencyKeyReused, TooManyOpen
 from api_gateway.context import Request
+from api_gateway.server_checks import Refused
 from api_gateway.store import StoreBusy, StoreUnavailable
 
 LOG = logging.getLogger(__name__)
@@ -34,16 +35,24 @@ FAULT_NAMES: dict[int, str] = {
 
 NOT_FOUND = "The resource could not be found."
 RETRY_AFTER_SECONDS = 1
+_STATUSES_THAT_PASS = frozenset({429, 503})
+"""The same request may be answered otherwise a little later."""
 
 
 class Fault(Exception):
-    """Refuse the request with ``status`` and a sentence that says what would help."""
+    """Refuse the request with ``status`` and a sentence that says what would help.
 
-    def __init__(self, status: int, message: str, *, headers: Mapping[str, str] | None = None) -> None:
+    :param retry_after: seconds after which to try again, for those statuses that say so (429, 503)
+    """
+
+    def __init__(
+        self, status: int, message: str, *, headers: Mapping[str, str] | None = None, retry_after: int = RETRY_AFTER_SECONDS
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.headers = dict(headers or {})
+        self.retry_after = retry_after
 
 
 def bad_request(message: str) -> Fault:
@@ -60,6 +69,7 @@ def not_found(message: str = NOT_FOUND) -> Fault:
 
 STATUS_OF_ERROR: dict[type[Exception], int] = {
     Refused: 409,
+    TooManyOpen: 429,
     IdempotencyKeyReused: 409,
     AgentTooOld: 400,
     StoreBusy: 503,
@@ -79,12 +89,12 @@ def install(app: "falcon.App[Any, Any]") -> None:
     app.add_error_handler(Fault, _answer_fault)
 
 
-def _write(response: falcon.Response, status: int, message: str) -> None:
+def _write(response: falcon.Response, status: int, message: str, *, retry_after: int = RETRY_AFTER_SECONDS) -> None:
     body: dict[str, Any] = {"code": status, "message": message}
-    if status == 503:
-        response.set_header("Retry-After", str(RETRY_AFTER_SECONDS))
-    elif FAULT_NAMES.get(status) == "overLimit":
-        body["retryAfter"] = "0" if status == 413 else str(RETRY_AFTER_SECONDS)
+    if status in _STATUSES_THAT_PASS:
+        response.set_header("Retry-After", str(retry_after))
+    if FAULT_NAMES.get(status) == "overLimit":
+        body["retryAfter"] = str(retry_after) if status in _STATUSES_THAT_PASS else "0"
     response.status = status
     response.content_type = falcon.MEDIA_JSON
     # ASCII only: what a client sent may hold lone surrogates, which no UTF-8 body can carry.
@@ -94,7 +104,7 @@ def _write(response: falcon.Response, status: int, message: str) -> None:
 def _answer_fault(request: Request, response: falcon.Response, fault: Fault, _params: Any) -> None:
     for name, value in fault.headers.items():
         response.set_header(name, value)
-    _write(response, fault.status, fault.message)
+    _write(response, fault.status, fault.message, retry_after=fault.retry_after)
 
 
 def _answer_domain_error(request: Request, response: falcon.Response, error: Exception, _params: Any) -> None:

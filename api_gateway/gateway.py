@@ -18,6 +18,8 @@ class Settings:
     max_deadline: timedelta
     crash_dump_holdoff: timedelta
     """How long after a crash dump's signal another one of the same server is refused; zero: never."""
+    max_open_actions_per_host: int
+    """A host with so many open actions takes no further one."""
     max_wait: float
     """The longest long poll, in seconds."""
     max_page: int

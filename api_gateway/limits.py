@@ -3,6 +3,7 @@
 import json
 from collections.abc import Collection
 from typing import Any, NoReturn
+from urllib.parse import unquote_to_bytes
 
 import falcon
 
@@ -19,14 +20,22 @@ NATIVE_MEDIA_TYPES = frozenset({"application/json", ""})
 
 
 class Limits:
-    """Refuses what is too large by its own word, and NUL bytes in the URL, which no database takes."""
+    """Refuses what is too large by its own word, and in the URL NUL bytes, which no database takes, and queries that are no text.
+
+    A path that is no text is not refused: nothing has such a name, so it is not found.
+    """
 
     def process_request(self, request: Request, _response: falcon.Response) -> None:
         length = request.content_length
         if length is not None and length > MAX_BODY_BYTES:
             raise _too_large()
-        if "\0" in request.path or "%00" in request.query_string:
+        query = unquote_to_bytes(request.query_string)
+        if "\0" in request.path or b"\0" in query:
             raise bad_request("The URL must not contain NUL bytes.")
+        try:
+            query.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise bad_request("The URL's query must be UTF-8.") from error
 
 
 def read_json(request: Request, media_types: Collection[str]) -> Any:
@@ -44,27 +53,43 @@ def read_json(request: Request, media_types: Collection[str]) -> Any:
     else:
         raw = request.bounded_stream.read()
     try:
-        body = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
+        body = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_make_object)
     except (ValueError, RecursionError) as error:
         raise bad_request(MALFORMED_BODY) from error
-    if not _is_shallow(body):
-        raise bad_request(MALFORMED_BODY)
+    _check_shape(body)
     return body
 
 
-def _is_shallow(body: Any) -> bool:
+def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """:raises ValueError: a key comes twice; two readers of such a text need not agree on what it asks for."""
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a key comes twice")
+    return made
+
+
+def _check_shape(body: Any) -> None:
+    """:raises Fault: 400 when the body nests too deeply, or holds text that no database takes."""
     level = [body]
     for _ in range(MAX_DEPTH):
         inner: list[Any] = []
         for value in level:
-            if isinstance(value, dict):
+            if isinstance(value, str):
+                _check_text(value)
+            elif isinstance(value, dict):
+                inner += value.keys()
                 inner += value.values()
             elif isinstance(value, list):
                 inner += value
         if not inner:
-            return True
+            return
         level = inner
-    return False
+    raise bad_request(MALFORMED_BODY)
+
+
+def _check_text(text: str) -> None:
+    if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise bad_request("Texts in the request body must be Unicode without NUL.")
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -1,7 +1,7 @@
 """Query strings: which parameters there are, how often each may come, and what their values may be."""
 
 from collections.abc import Collection, Mapping
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from api_gateway.context import Request
 from api_gateway.faults import bad_request
@@ -49,17 +49,21 @@ def parse_limit(query: Mapping[str, list[str]], max_page: int) -> int:
     return max_page if len(digits) > len(str(max_page)) else min(int(digits or "0"), max_page)
 
 
-def parse_boolean(name: str, text: str) -> bool:
+def parse_boolean(text: str) -> bool:
     """:raises Fault: 400 when the text is neither a yes nor a no."""
     word = text.strip().lower()
-    if word in _TRUE:
-        return True
-    if word in _FALSE:
-        return False
-    raise bad_request(f"Invalid input received: parameter {name} is neither true nor false: '{text}'")
+    if word in _TRUE or word in _FALSE:
+        return word in _TRUE
+    acceptable = ", ".join(f"'{known}'" for known in sorted(_TRUE | _FALSE))
+    raise bad_request(f"Invalid input received: Unrecognized value '{text}', acceptable values are: {acceptable}")
+
+
+def parse_lenient_boolean(text: str) -> bool:
+    """Whether the text is a yes; everything else is a no."""
+    return text.strip().lower() in _TRUE
 
 
 def link_next(request: Request, query: Mapping[str, list[str]], last: str) -> list[dict[str, str]]:
     """The same request behind the item with the id ``last``."""
     following = {**query, "marker": [last]}
-    return [{"rel": "next", "href": f"{request.prefix}{request.path}?{urlencode(following, doseq=True, errors='replace')}"}]
+    return [{"rel": "next", "href": f"{request.prefix}{quote(request.path)}?{urlencode(following, doseq=True, errors='replace')}"}]

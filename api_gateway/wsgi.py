@@ -182,6 +182,7 @@ def _read_settings(conf: cfg.ConfigOpts) -> Settings:
         crash_dump_deadline=timedelta(seconds=conf.api.crash_dump_deadline),
         max_deadline=timedelta(seconds=conf.api.max_deadline),
         crash_dump_holdoff=timedelta(seconds=conf.api.crash_dump_holdoff),
+        max_open_actions_per_host=conf.api.max_open_actions_per_host,
         max_wait=conf.api.long_poll_limit,
         max_page=conf.api.max_limit,
     )

@@ -8,15 +8,17 @@ from typing import Any
 import falcon
 
 from api_gateway.answers import answer_json
+from api_gateway.compute.schemas import ACTION_LIST_QUERY
 from api_gateway.compute.server_query import parse_range
 from api_gateway.compute.server_view import hash_host
 from api_gateway.compute.times import format_microseconds
+from api_gateway.compute.validation import check_query
 from api_gateway.context import Request
 from api_gateway.faults import bad_request, not_found
 from api_gateway.gateway import Gateway
 from api_gateway.microversion import Since
 from api_gateway.policy import is_permitted, permit
-from api_gateway.query import check_known, find_single, link_next, parse_limit, read_query
+from api_gateway.query import find_single, link_next, parse_limit, read_query
 from api_gateway.request_ids import is_request_id
 from api_gateway.store import Connection, actions
 from api_gateway.store.actions import ActionRow
@@ -27,13 +29,14 @@ from compute_agent.contract.models import Observation
 
 OBSERVATION_EVENT = "guest_observation"
 _NOTHING_HAPPENED = frozenset({Observation.NOTHING_SEEN, Observation.NOT_OBSERVED})
-_PARAMETERS = frozenset({"limit", "marker", "changes-since"})
+_API_KINDS = frozenset({"lock", "unlock"})
+"""Done by the gateway itself; whatever else there is, a host does."""
 
 
 def list_instance_actions(gateway: Gateway, request: Request, response: falcon.Response, server_id: str) -> None:
     version = request.context.version
     query = read_query(request) if version >= Since.ACTION_PAGES else {}
-    check_known(query, _PARAMETERS | ({"changes-before"} if version >= Since.CHANGES_BEFORE else set()))
+    check_query(ACTION_LIST_QUERY, version, query)
     limit, marker = parse_limit(query, gateway.settings.max_page), find_single(query, "marker")
     since, before = parse_range(find_single(query, "changes-since"), find_single(query, "changes-before"))
     with gateway.store.read() as c:
@@ -93,7 +96,7 @@ def _list_events(row: ActionRow) -> list[dict[str, Any]]:
     if begun is not None:
         result = None if row.ending is None else "Success" if row.ending == Ending.SUCCEEDED else "Error"
         details = None if row.ending is None else f"{row.code}: {row.reason}"
-        events.append(_make_event(f"compute_{row.kind}", begun, row.ended_at, result, details))
+        events.append(_make_event(f"{'api' if row.kind in _API_KINDS else 'compute'}_{row.kind}", begun, row.ended_at, result, details))
     if row.observation is not None and begun is not None:
         result = None
         if row.observation_final:

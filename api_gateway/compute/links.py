@@ -1,5 +1,7 @@
 """Links to what an answer talks about."""
 
+from urllib.parse import quote
+
 from api_gateway.context import Request
 
 
@@ -13,4 +15,4 @@ def link_server(request: Request, server: str) -> list[dict[str, str]]:
 
 
 def link_flavor(request: Request, flavor: str) -> list[dict[str, str]]:
-    return [{"rel": "bookmark", "href": f"{request.prefix}/flavors/{flavor}"}]
+    return [{"rel": "bookmark", "href": f"{request.prefix}/flavors/{quote(flavor, safe='')}"}]

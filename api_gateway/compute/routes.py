@@ -4,7 +4,7 @@ from typing import Any
 
 import falcon
 
-from api_gateway.compute import instance_actions, server_actions, servers, versions
+from api_gateway.compute import diagnostics, instance_actions, server_actions, servers, versions
 from api_gateway.compute.urls import check_project, read_project
 from api_gateway.context import Request
 from api_gateway.gateway import Gateway
@@ -22,6 +22,7 @@ _RESOURCES = (
     Route("GET", "/servers", servers.list_servers),
     Route("GET", "/servers/detail", servers.list_servers_in_detail),
     Route("GET", "/servers/{server_id}", servers.show_server),
+    Route("GET", "/servers/{server_id}/diagnostics", diagnostics.show_diagnostics),
     Route("POST", "/servers/{server_id}/action", server_actions.run_server_action),
     Route("GET", "/servers/{server_id}/os-instance-actions", instance_actions.list_instance_actions),
     Route("GET", "/servers/{server_id}/os-instance-actions/{request_id}", instance_actions.show_instance_action),

@@ -11,23 +11,23 @@ from typing import Any
 import falcon
 
 from api_gateway.acceptance import CrashDump, accept_crash_dump, log_accepted
-from api_gateway.compute.schemas import check_null
+from api_gateway.compute import locks
+from api_gateway.compute.schemas import ACTION_BODIES, Versions, find_schema
 from api_gateway.compute.urls import check_project
+from api_gateway.compute.validation import check_body
 from api_gateway.context import Request
 from api_gateway.faults import bad_request, not_found
 from api_gateway.gateway import Gateway
 from api_gateway.limits import COMPUTE_MEDIA_TYPES, MALFORMED_BODY, read_json
-from api_gateway.microversion import Since
 from api_gateway.policy import permit
 from api_gateway.visibility import get_visible_server
 
 
 @dataclass(frozen=True)
 class ServerAction:
-    """One row of the table: since when there is the action, what its value must be, and what does it."""
+    """One row of the table: since when there is the action and what its body must be, and what does it."""
 
-    since: Since
-    check: Callable[[str, Any], None]
+    bodies: Versions
     act: Callable[[Gateway, Request, str, Any], None]
 
 
@@ -40,9 +40,10 @@ def run_server_action(gateway: Gateway, request: Request, response: falcon.Respo
     if action is None:
         raise bad_request(f"There is no such action: {name}")
     check_project(request)
-    if request.context.version < action.since:
+    version = request.context.version
+    if find_schema(action.bodies, version) is None:
         raise not_found()
-    action.check(name, argument)
+    check_body(action.bodies, version, body)
     action.act(gateway, request, server_id, argument)
     response.status = 202
     response.content_type = falcon.MEDIA_JSON
@@ -55,16 +56,26 @@ def _trigger_crash_dump(gateway: Gateway, request: Request, server_id: str, _arg
         project=context.identity.project,
         user=context.identity.user,
         deadline=settings.crash_dump_deadline,
+        passes_locks=context.identity.is_admin,
         global_request_id=context.global_request_id,
     )
     with gateway.store.write() as c:
         server = get_visible_server(c, context.identity, server_id)
         permit(context.identity, "os_compute_api:servers:trigger_crash_dump", server.project)
-        accepted = accept_crash_dump(c, server, asked, now=gateway.clock.now(), holdoff=settings.crash_dump_holdoff)
+        accepted = accept_crash_dump(
+            c,
+            server,
+            asked,
+            now=gateway.clock.now(),
+            holdoff=settings.crash_dump_holdoff,
+            max_open=settings.max_open_actions_per_host,
+        )
     gateway.wake()
     log_accepted(accepted.action)
 
 
 SERVER_ACTIONS: Mapping[str, ServerAction] = {
-    "trigger_crash_dump": ServerAction(Since.TRIGGER_CRASH_DUMP, check_null, _trigger_crash_dump),
+    "trigger_crash_dump": ServerAction(ACTION_BODIES["trigger_crash_dump"], _trigger_crash_dump),
+    "lock": ServerAction(ACTION_BODIES["lock"], locks.lock_server),
+    "unlock": ServerAction(ACTION_BODIES["unlock"], locks.unlock_server),
 }

@@ -1,6 +1,7 @@
 """A server as the Compute API shows it: each field from its version on, for those who may see it, and none of our own.
 
-Facts that no hypervisor knows (metadata, addresses, image, key) have the value that a server without them has.
+Facts that nobody tells us (metadata, addresses, image, key) have the value that a server without them has. ``security_groups`` is left out,
+which clients allow for. ``host_status`` is never ``MAINTENANCE``: nothing here takes a host out of service.
 """
 
 import hashlib
@@ -13,12 +14,12 @@ from api_gateway.compute.times import format_microseconds, format_seconds
 from api_gateway.context import Request
 from api_gateway.microversion import Since
 from api_gateway.policy import is_permitted
-from api_gateway.store.agents import AgentRow
+from api_gateway.store.agents import UP, AgentRow
 from api_gateway.store.servers import ServerRow
 from api_gateway.vm_state import get_power_number, get_status, get_vm_state
 
 _STATUSES_WITH_PROGRESS = frozenset({"ACTIVE", "BUILD", "REBUILD", "RESIZE", "VERIFY_RESIZE", "MIGRATING"})
-_HOST_STATUSES = {"up": "UP", "down": "DOWN"}
+_STATUSES_WITH_FAULT = frozenset({"ERROR", "DELETED"})
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def view_server(viewer: Viewer, server: ServerRow, agent: AgentRow | None, *, al
         "key_name": None,
         "OS-DCF:diskConfig": "MANUAL",
         "OS-EXT-AZ:availability_zone": "",
-        "OS-EXT-STS:task_state": None,
+        "OS-EXT-STS:task_state": server.task_state,
         "OS-EXT-STS:vm_state": get_vm_state(server),
         "OS-EXT-STS:power_state": get_power_number(server),
         "OS-SRV-USG:launched_at": format_microseconds(server.created_at),
@@ -78,10 +79,12 @@ def view_server(viewer: Viewer, server: ServerRow, agent: AgentRow | None, *, al
     }
     if status in _STATUSES_WITH_PROGRESS:
         view["progress"] = 0
+    if status in _STATUSES_WITH_FAULT and server.vm_state == "error":
+        view["fault"] = _view_fault(server)
     if viewer.sees_attributes:
         view |= _view_attributes(version, server, host)
     if viewer.sees_host_status:
-        view["host_status"] = "" if host is None else "UNKNOWN" if agent is None else _HOST_STATUSES.get(agent.state, "UNKNOWN")
+        view["host_status"] = "" if host is None else _get_host_status(agent)
     return view | _view_additions(version, server, alone=alone)
 
 
@@ -89,6 +92,19 @@ def view_server(viewer: Viewer, server: ServerRow, agent: AgentRow | None, *, al
 def hash_host(project: str, host: str | None) -> str:
     """Where a server is, for those who must not know the name: equal for servers of one project on one host."""
     return "" if host is None else hashlib.sha224((project + host).encode()).hexdigest()
+
+
+def _get_host_status(agent: AgentRow | None) -> str:
+    """An agent that is up and cannot read its hypervisor knows as little of its servers as one that was never heard of."""
+    if agent is None or (agent.state == UP and not agent.inventory_readable):
+        return "UNKNOWN"
+    return "UP" if agent.state == UP else "DOWN"
+
+
+def _view_fault(server: ServerRow) -> dict[str, Any]:
+    """Only an admin's word puts a server into error; what its host said of its state is all the reason there is."""
+    said = f" Its host says: {server.state_reason}" if server.state_reason else ""
+    return {"code": 500, "created": format_seconds(server.updated_at), "message": f"An administrator set this server to error.{said}"}
 
 
 def _view_attributes(version: int, server: ServerRow, host: str | None) -> dict[str, Any]:
@@ -114,17 +130,17 @@ def _view_additions(version: int, server: ServerRow, *, alone: bool) -> dict[str
     """What later versions added for everybody."""
     added: dict[str, Any] = {}
     if version >= Since.LOCKED:
-        added["locked"] = False
+        added["locked"] = server.locked_by is not None
     if version >= Since.DESCRIPTION:
-        added["description"] = None
+        added["description"] = server.description
     if version >= Since.TAGS:
-        added["tags"] = []
+        added["tags"] = list(server.tags)
     if version >= Since.TRUSTED_CERTIFICATES:
         added["trusted_image_certificates"] = None
     if version >= Since.SERVER_GROUPS and alone:
         added["server_groups"] = []
     if version >= Since.LOCKED_REASON:
-        added["locked_reason"] = None
+        added["locked_reason"] = server.locked_reason
     if version >= Since.HOSTNAME_FOR_ALL:
         added["OS-EXT-SRV-ATTR:hostname"] = server.name
     if version >= Since.PINNED_ZONE:
@@ -135,8 +151,17 @@ def _view_additions(version: int, server: ServerRow, *, alone: bool) -> dict[str
 
 
 def _view_flavor(viewer: Viewer, server: ServerRow) -> dict[str, Any]:
-    vcpus, memory = server.vcpus or 0, server.memory_mib or 0
-    name = f"vcpus-{vcpus}-ram-{memory}"
+    flavor = _find_flavor(server)
+    name = flavor["name"]
     if viewer.version < Since.EMBEDDED_FLAVOR:
         return {"id": name, "links": link_flavor(viewer.request, name)}
-    return {"vcpus": vcpus, "ram": memory, "disk": 0, "ephemeral": 0, "swap": 0, "original_name": name, "extra_specs": {}}
+    amounts = {amount: flavor.get(amount, 0) for amount in ("vcpus", "ram", "disk", "ephemeral", "swap")}
+    return {**amounts, "original_name": name, "extra_specs": flavor.get("extra_specs", {})}
+
+
+def _find_flavor(server: ServerRow) -> dict[str, Any]:
+    """What the server was ordered as; where nobody says so, a flavor made of what its host gives it."""
+    if server.flavor is not None:
+        return server.flavor
+    vcpus, memory = server.vcpus or 0, server.memory_mib or 0
+    return {"name": f"vcpus-{vcpus}-ram-{memory}", "vcpus": vcpus, "ram": memory}

@@ -1,8 +1,6 @@
-"""The Compute API's three ways to write a time, all UTC, and its one way to read one."""
+"""The Compute API's two ways to write a time, all UTC, and its one way to read one."""
 
 from datetime import UTC, datetime
-
-from api_gateway.faults import bad_request
 
 
 def format_seconds(moment: datetime) -> str:
@@ -15,13 +13,19 @@ def format_microseconds(moment: datetime | None) -> str | None:
     return None if moment is None else moment.strftime("%Y-%m-%dT%H:%M:%S.%f")
 
 
-def parse_query_time(name: str, text: str) -> datetime:
+def is_query_time(text: str) -> bool:
+    """Whether :func:`read_query_time` can read it."""
+    try:
+        read_query_time(text)
+    except (ValueError, OverflowError):
+        return False
+    return True
+
+
+def read_query_time(text: str) -> datetime:
     """A time in a query parameter; without a zone it is UTC.
 
-    :raises Fault: 400 when it is no ISO 8601 time.
+    :raises ValueError, OverflowError: it is no ISO 8601 time, or one before the first year.
     """
-    try:
-        moment = datetime.fromisoformat(text)
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except (ValueError, OverflowError) as error:
-        raise bad_request(f"Invalid input for query parameters {name}. Value: {text}. '{text}' is not a 'date-time'") from error
+    moment = datetime.fromisoformat(text)
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

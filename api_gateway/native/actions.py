@@ -57,6 +57,7 @@ def create_action(gateway: Gateway, request: Request, response: falcon.Response,
         user=context.identity.user,
         deadline=body.deadline or gateway.settings.crash_dump_deadline,
         force=body.force,
+        passes_locks=context.identity.is_admin,
         idempotency_key=body.idempotency_key,
         global_request_id=context.global_request_id,
     )
@@ -74,13 +75,20 @@ def create_action(gateway: Gateway, request: Request, response: falcon.Response,
 
 
 def _accept(gateway: Gateway, request: Request, server_id: str, asked: CrashDump) -> tuple[ActionRow, bool]:
-    identity = request.context.identity
+    identity, settings = request.context.identity, gateway.settings
     with gateway.store.write() as c:
         server = get_visible_server(c, identity, server_id)
         permit(identity, "os_compute_api:servers:trigger_crash_dump", server.project)
         if asked.force:
             permit(identity, "crashcart:actions:force")
-        accepted = accept_crash_dump(c, server, asked, now=gateway.clock.now(), holdoff=gateway.settings.crash_dump_holdoff)
+        accepted = accept_crash_dump(
+            c,
+            server,
+            asked,
+            now=gateway.clock.now(),
+            holdoff=settings.crash_dump_holdoff,
+            max_open=settings.max_open_actions_per_host,
+        )
     return accepted.action, accepted.new
 
 

@@ -1,9 +1,11 @@
 """The operations of the Compute API slice, under their canonical prefix ``/v2.1``."""
 
 from api_gateway.compute import server_filters
-from api_gateway.openapi.operation import Answer, Operation, Operations, Schema, describe_object, refer
+from api_gateway.compute.schemas import ACTION_BODIES, find_schema
+from api_gateway.microversion import Since
+from api_gateway.openapi.operation import Answer, Operation, Operations, Schema, refer
 from api_gateway.openapi.parameters import CHANGES_BEFORE, CHANGES_SINCE, LIMIT, describe_filters, describe_query
-from api_gateway.openapi.words import BOOLEAN, COUNT, NULL, REQUEST_ID, SERVER_ID
+from api_gateway.openapi.words import BOOLEAN, COUNT, REQUEST_ID, SERVER_ID
 
 _TAG = "compute"
 
@@ -25,7 +27,7 @@ _SERVER_QUERY: dict[str, tuple[Schema, str]] = {
 
 SERVER_PARAMETERS = tuple(describe_filters(sorted(server_filters.KNOWN - server_filters.CANNOT), _SERVER_QUERY))
 
-_ACTION_BODY: Schema = {"oneOf": [describe_object({"trigger_crash_dump": NULL})]}
+_ACTION_BODY: Schema = {"oneOf": [find_schema(versions, max(Since)) for versions in ACTION_BODIES.values()]}
 
 COMPUTE_OPERATIONS: Operations = {
     ("GET", "/"): Operation(
@@ -72,6 +74,13 @@ COMPUTE_OPERATIONS: Operations = {
         summary="Show a server",
         answers={200: Answer("The server.", refer("ShownServer"))},
         faults=(404,),
+    ),
+    ("GET", "/v2.1/servers/{server_id}/diagnostics"): Operation(
+        id="show_server_diagnostics",
+        tag=_TAG,
+        summary="Show what is known of a server's hardware",
+        answers={200: Answer("The diagnostics.", refer("Diagnostics"))},
+        faults=(404, 409, 501),
     ),
     ("POST", "/v2.1/servers/{server_id}/action"): Operation(
         id="run_server_action",
