@@ -37,6 +37,10 @@ class Code(StrEnum):
     CALL_OVERDUE = "call_overdue"
     JOURNAL_LOST = "journal_lost"
     NOT_REPORTED = "not_reported"
+    DIAGNOSTICS_COLLECTED = "diagnostics_collected"
+    HOST_DUMP_TAKEN = "host_dump_taken"
+    HOST_DUMP_FAILED = "host_dump_failed"
+    NO_SPACE = "no_space"
 
 
 @dataclass(frozen=True)
@@ -70,4 +74,8 @@ CODES: dict[Code, Meaning] = {
     Code.CALL_OVERDUE: Meaning(Ending.UNKNOWN, "The driver's call has not returned within its bound; the NMI was perhaps sent."),
     Code.JOURNAL_LOST: Meaning(Ending.UNKNOWN, "The agent's journal was lost since the request was sent; the NMI was perhaps sent before."),
     Code.NOT_REPORTED: Meaning(Ending.UNKNOWN, "The agent has not reported by the deadline and its grace; the NMI was perhaps sent."),
+    Code.DIAGNOSTICS_COLLECTED: Meaning(Ending.SUCCEEDED, "The diagnostics were collected; they are in the event server.diagnostics."),
+    Code.HOST_DUMP_TAKEN: Meaning(Ending.SUCCEEDED, "The hypervisor wrote the server's memory to a file on its host."),
+    Code.HOST_DUMP_FAILED: Meaning(Ending.FAILED, "The hypervisor could not write the server's memory; no file was left."),
+    Code.NO_SPACE: Meaning(Ending.FAILED, "The host's dump directory has no room for the server's memory; nothing was written."),
 }

@@ -47,6 +47,8 @@ class ActionKind(StrEnum):
     """What an operator may ask for."""
 
     TRIGGER_CRASH_DUMP = "trigger_crash_dump"
+    COLLECT_DIAGNOSTICS = "collect_diagnostics"
+    TAKE_HOST_DUMP = "take_host_dump"
 
 
 class PowerState(StrEnum):
@@ -125,6 +127,7 @@ class Capabilities(WireModel):
     diagnostics: bool
     watchdog: bool
     events: bool
+    host_dump: bool = False
 
 
 class Flavor(WireModel):
@@ -242,3 +245,10 @@ class EventRange(WireModel):
     epoch: str
     first: int = Field(ge=1)
     last: int = Field(ge=1)
+
+
+class BlackBoxChunk(WireModel):
+    """A piece of one part of a black box, base64. ``total`` is the part's size in bytes; None: there is no such part (any more)."""
+
+    total: int | None
+    content: str = ""

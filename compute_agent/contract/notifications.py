@@ -16,6 +16,7 @@ from typing import Any
 from kombu import Exchange, Queue
 from pydantic import AwareDatetime
 
+from compute_agent.contract.diagnostics import DiagnosticsReport
 from compute_agent.contract.errors import Code, Ending
 from compute_agent.contract.models import (
     ActionId,
@@ -183,6 +184,46 @@ class ServerClaimedTwice(EventPayload):
     hosts: tuple[HostName, HostName]
 
 
+class ServerDiagnostics(EventPayload):
+    """What a ``collect_diagnostics`` action collected."""
+
+    action_id: ActionId
+    report: DiagnosticsReport
+
+
+class HostDumpTaken(EventPayload):
+    """The hypervisor wrote a server's memory to ``path`` on its host, in ``duration`` seconds. No ``action_id``: after a panic, unasked."""
+
+    action_id: ActionId | None = None
+    path: str
+    bytes: int
+    duration: float
+
+
+class HostDumpFailed(EventPayload):
+    """A memory dump that the agent began by itself failed; one that was asked for says so in its ending."""
+
+    code: Code
+    reason: str
+
+
+class BlackBoxPart(WireModel):
+    """One file of a black box: its size in bytes and the digest that its fetched contents must have."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+class ServerBlackBox(EventPayload):
+    """What the agent kept on its host of a server that was crashed or crashed itself. ``cause`` is the event or action kind behind it."""
+
+    black_box_id: str
+    cause: str
+    action_id: ActionId | None = None
+    parts: tuple[BlackBoxPart, ...]
+
+
 class AgentState(EventPayload):
     """An agent came up or is considered down."""
 
@@ -225,6 +266,10 @@ EVENT_TYPES: dict[str, EventType] = {
     "server.panicked": EventType(ServerState, Severity.ERROR),
     "server.crash_kernel_started": EventType(ServerState, Severity.ERROR),
     "server.claimed_twice": EventType(ServerClaimedTwice, Severity.ERROR),
+    "server.diagnostics": EventType(ServerDiagnostics, Severity.INFO),
+    "server.host_dump": EventType(HostDumpTaken, Severity.WARN),
+    "server.host_dump_failed": EventType(HostDumpFailed, Severity.ERROR),
+    "server.black_box": EventType(ServerBlackBox, Severity.INFO),
     "agent.up": EventType(AgentState, Severity.INFO),
     "agent.down": EventType(AgentState, Severity.WARN),
     "events.lost": EventType(EventsLost, Severity.ERROR),

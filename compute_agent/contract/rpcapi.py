@@ -8,10 +8,11 @@ said that the host has no queue, and nothing was delivered.
 from typing import Any, Protocol
 
 from compute_agent.contract import versions
-from compute_agent.contract.models import ActionKind, ActionRequest, EventRange, PingReply
+from compute_agent.contract.diagnostics import DiagnosticsReply
+from compute_agent.contract.models import ActionKind, ActionRequest, BlackBoxChunk, EventRange, PingReply
 from compute_agent.contract.transport import RPC_TOPIC, oslo_messaging
 
-METHOD_OF_KIND: dict[ActionKind, str] = {ActionKind.TRIGGER_CRASH_DUMP: "trigger_crash_dump"}
+METHOD_OF_KIND: dict[ActionKind, str] = {kind: kind.value for kind in ActionKind}
 """The RPC method that casts an action of each kind."""
 
 
@@ -62,9 +63,27 @@ class ComputeAgentAPI:
 
         :raises oslo_messaging.MessagingTimeout: no answer in time.
         """
-        version = versions.get_version_of_method("ping")
-        context = self._client.prepare(server=host, version=version, timeout=timeout, retry=0)
-        return PingReply.from_wire(context.call({}, "ping"))
+        return PingReply.from_wire(self._call(host, "ping", timeout))
+
+    def get_diagnostics(self, host: str, server: str, *, timeout: float, history: bool = False) -> DiagnosticsReply:
+        """Call the agent. ``timeout`` as for :meth:`ping`.
+
+        :raises oslo_messaging.MessagingTimeout: no answer in time.
+        :raises oslo_messaging.RPCVersionCapError: the pin forbids it.
+        """
+        return DiagnosticsReply.from_wire(self._call(host, "get_diagnostics", timeout, server=server, history=history))
+
+    def get_black_box(self, host: str, black_box_id: str, part: str, *, offset: int, timeout: float) -> BlackBoxChunk:
+        """Call the agent for a piece of one part of a black box, from byte ``offset`` on. ``timeout`` as for :meth:`ping`.
+
+        :raises oslo_messaging.MessagingTimeout: no answer in time.
+        :raises oslo_messaging.RPCVersionCapError: the pin forbids it.
+        """
+        return BlackBoxChunk.from_wire(self._call(host, "get_black_box", timeout, black_box_id=black_box_id, part=part, offset=offset))
+
+    def _call(self, host: str, method: str, timeout: float, **arguments: Any) -> Any:
+        context = self._client.prepare(server=host, version=versions.get_version_of_method(method), timeout=timeout, retry=0)
+        return context.call({}, method, **arguments)
 
     def _cast(self, host: str, method: str, arguments: dict[str, Any]) -> None:
         context = self._client.prepare(

@@ -30,15 +30,21 @@ RPC_HISTORY: tuple[RpcVersion, ...] = (
         ("trigger_crash_dump", "resend_events", "report_inventory", "ping"),
         "the first contract: crash dumps end to end",
     ),
+    RpcVersion(
+        "1.1",
+        ("get_diagnostics", "collect_diagnostics", "take_host_dump", "get_black_box"),
+        "diagnostics at once or as an event, memory dumps by the hypervisor, and the black box",
+    ),
 )
 
 EVENT_HISTORY: tuple[tuple[str, str], ...] = (
     ("1.0", "the first contract: actions, server states, agents, gaps"),
     ("1.1", "a heartbeat's servers tell description, flavor, tags and a foreign owner"),
+    ("1.2", "diagnostics, host dumps and black boxes are events"),
 )
 
 RELEASES: dict[str, ReleaseVersions] = {
-    "0.1": ReleaseVersions(rpc="1.0", event="1.1"),
+    "0.1": ReleaseVersions(rpc="1.1", event="1.2"),
 }
 """Release name -> versions, oldest first; the last row is this release."""
 

@@ -9,7 +9,7 @@ nothing is ever sent again for that action. Raise nothing else on purpose: any o
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -107,6 +107,61 @@ class DriverServer:
     foreign_owner: str | None = None
 
 
+@dataclass(frozen=True)
+class NicCounters:
+    """A network card's counters since the start; None where the platform has none. ``mac`` in lower case with colons."""
+
+    device: str | None = None
+    mac: str | None = None
+    rx_octets: int | None = None
+    rx_packets: int | None = None
+    rx_errors: int | None = None
+    rx_drop: int | None = None
+    tx_octets: int | None = None
+    tx_packets: int | None = None
+    tx_errors: int | None = None
+    tx_drop: int | None = None
+
+
+@dataclass(frozen=True)
+class DiskCounters:
+    """A disk's counters since the start; None where the platform has none."""
+
+    device: str | None = None
+    read_bytes: int | None = None
+    read_requests: int | None = None
+    write_bytes: int | None = None
+    write_requests: int | None = None
+    errors: int | None = None
+
+
+@dataclass(frozen=True)
+class CollectedDiagnostics:
+    """One reading of one server. Counters count since its start; what the platform does not say is None.
+
+    ``monotonic`` is the agent's monotonic clock in seconds right after the counters were read: rates are worked out between two readings
+    of the same run. ``cpu_times`` in ns by processor number. ``memory_*`` in KiB: the platform's own unit, so that nothing is lost.
+    ``free_form`` holds further whole numbers for the older diagnostics format. ``errors``: each part that could not be read, and why.
+    """
+
+    server: str
+    power_state: PowerState
+    collected_at: datetime
+    monotonic: float
+    driver_word: str
+    hypervisor: str | None = None
+    hypervisor_os: str | None = None
+    started_at: datetime | None = None
+    config_drive: bool = False
+    cpu_times: Mapping[int, int | None] = field(default_factory=dict)
+    memory_maximum_kib: int | None = None
+    memory_used_kib: int | None = None
+    nics: Sequence[NicCounters] = ()
+    disks: Sequence[DiskCounters] = ()
+    free_form: Mapping[str, int] = field(default_factory=dict)
+    errors: Mapping[str, str] = field(default_factory=dict)
+
+
 class DriverEventKind(StrEnum):
     """What a driver may report on its own."""
 
@@ -173,6 +228,45 @@ class Nmi(ABC):
         """
 
 
+class DiagnosticsSource(ABC):
+    """Reads what the platform knows of servers: counters, sizes, states."""
+
+    @abstractmethod
+    def collect_diagnostics(self, server: str) -> CollectedDiagnostics:
+        """Everything about one server, read now.
+
+        Called from a worker thread, several servers at a time; may be repeated at will and changes nothing. May block as long as the
+        platform does: the caller gives up waiting by itself. A part that cannot be read is left null and named in ``errors``; odd devices
+        never spoil the rest. Servers that are off, paused or have crashed are answered too, with what is known of them.
+
+        :raises CapabilityUnsupported, ServerNotFound, BackendUnavailable: nothing was read.
+        """
+
+    @abstractmethod
+    def sample_servers(self) -> Sequence[CollectedDiagnostics]:
+        """All running servers at once, as cheaply as the platform can, without waiting for a busy one (that one is left out).
+
+        Called every ``sample_interval`` seconds from the sampler's thread. Rates and utilisation are worked out from two of these.
+
+        :raises BackendUnavailable: nothing was read.
+        """
+
+
+class HostDump(ABC):
+    """Writes a server's memory to a file on this host, without the guest's help."""
+
+    @abstractmethod
+    def take_host_dump(self, server: str, path: str, on_progress: Callable[[int, int], None]) -> None:
+        """Write a compressed dump of the memory only, fit for ``makedumpfile`` and ``crash``, to ``path`` (a file that is not there yet).
+
+        Called from a worker thread, one per server at a time. Blocks until the dump is written; a server that runs stands still meanwhile.
+
+        :param on_progress: told (bytes done, bytes in all) now and then
+        :raises CapabilityUnsupported, ServerUnsupported, ServerNotFound, ServerNotRunning, BackendUnavailable: there is no complete file.
+        :raises OutcomeUnknown: nobody knows whether the file is complete.
+        """
+
+
 class Events(ABC):
     """Tells what happens to servers as it happens."""
 
@@ -202,15 +296,16 @@ class Lifecycle(ABC):
 class Driver:
     """A driver: its name and what it can do.
 
-    ``call_bound`` is the longest in seconds that a begun call may take before the agent calls its outcome unknown. ``diagnostics`` and
-    ``watchdog`` have no interface yet and are therefore None in every driver.
+    ``call_bound`` is the longest in seconds that a begun call may take before the agent calls its outcome unknown. ``watchdog``
+    has no interface yet and is therefore None in every driver.
     """
 
     name: str
     servers: Servers
     call_bound: float
     nmi: Nmi | None = None
-    diagnostics: None = None
+    diagnostics: DiagnosticsSource | None = None
+    host_dump: HostDump | None = None
     watchdog: None = None
     events: Events | None = None
     lifecycle: Lifecycle | None = field(default=None, repr=False)
@@ -223,4 +318,5 @@ class Driver:
             diagnostics=self.diagnostics is not None,
             watchdog=self.watchdog is not None,
             events=self.events is not None,
+            host_dump=self.host_dump is not None,
         )

@@ -13,10 +13,20 @@ from unittest import mock
 from oslo_config import cfg
 
 from compute_agent.contract import notifications, versions
+from compute_agent.contract.diagnostics import (
+    CpuDetails,
+    Diagnostics,
+    DiagnosticsReply,
+    DiagnosticsReport,
+    DiskDetails,
+    MemoryDetails,
+    NicDetails,
+)
 from compute_agent.contract.errors import CODES, Code, Ending
 from compute_agent.contract.models import (
     ActionKind,
     ActionRequest,
+    BlackBoxChunk,
     Capabilities,
     DecidedBy,
     Departure,
@@ -40,6 +50,7 @@ ACTION_ID = "req-0b8f1e3a-5a6d-4c1e-9d2b-3f4a5b6c7d8e"
 SERVER_ID = "7f1c2d3e-4b5a-4697-8876-655443322110"
 LEFT_SERVER_ID = "9a8b7c6d-5e4f-4a3b-8c2d-1e0f9a8b7c6d"
 JOURNAL_ID = "6e2f0c1d4b3a49588776655443322110"
+BLACK_BOX_ID = "5c0ffee1a2b3c4d5e6f708192a3b4c5d"
 HOST = "host-1.example"
 MOMENT = datetime(2026, 3, 1, 12, 30, 0, 250000, tzinfo=UTC)
 LATER = datetime(2026, 3, 1, 12, 30, 30, 250000, tzinfo=UTC)
@@ -91,7 +102,7 @@ HEARTBEAT = Heartbeat(
     interval=30.0,
     stopping=False,
     driver_bound=20.0,
-    capabilities=Capabilities(driver="libvirt", inject_nmi=True, diagnostics=False, watchdog=False, events=True),
+    capabilities=Capabilities(driver="libvirt", inject_nmi=True, diagnostics=True, watchdog=False, events=True, host_dump=True),
     inventory=InventoryReport(
         readable=True,
         full=False,
@@ -102,6 +113,47 @@ HEARTBEAT = Heartbeat(
         removed=(RemovedServer(id=LEFT_SERVER_ID, departure=Departure.MIGRATED),),
     ),
 )
+DIAGNOSTICS = Diagnostics(
+    state=PowerState.RUNNING,
+    driver="libvirt",
+    hypervisor="kvm",
+    hypervisor_os="Debian GNU/Linux 12 (bookworm)",
+    uptime=86_400,
+    config_drive=True,
+    num_cpus=1,
+    num_nics=1,
+    num_disks=1,
+    cpu_details=(CpuDetails(id=0, time=17_300_000_000, utilisation=15),),
+    nic_details=(
+        NicDetails(
+            mac_address="01:23:45:67:89:ab",
+            rx_octets=2_070_139,
+            rx_errors=100,
+            rx_drop=500,
+            rx_packets=26_701,
+            rx_rate=300,
+            tx_octets=140_208,
+            tx_errors=400,
+            tx_drop=200,
+            tx_packets=662,
+            tx_rate=600,
+        ),
+    ),
+    disk_details=(DiskDetails(read_bytes=262_144, read_requests=112, write_bytes=5_778_432, write_requests=488, errors_count=1),),
+    memory_details=MemoryDetails(maximum=512, used=256),
+)
+REPORT = DiagnosticsReport(
+    server=SERVER_ID,
+    diagnostics=DIAGNOSTICS,
+    collected_at=MOMENT,
+    age=1.5,
+    stale=True,
+    errors={"disk vdb": "no counters"},
+    free_form={"cpu0_time": 17_300_000_000, "memory": 524_288},
+)
+DIAGNOSTICS_REPLY = DiagnosticsReply(report=REPORT, history=(REPORT,))
+BLACK_BOX_CHUNK = BlackBoxChunk(total=5, content="aGVsbG8=")
+_REPLIES = {"ping": PING_REPLY, "get_diagnostics": DIAGNOSTICS_REPLY, "get_black_box": BLACK_BOX_CHUNK}
 
 _ACTION = {"action_id": ACTION_ID, "kind": ActionKind.TRIGGER_CRASH_DUMP}
 _STATE = {"power_state": PowerState.RUNNING, "reason": "booted", "observed_late": True, "action_id": ACTION_ID}
@@ -141,6 +193,19 @@ EVENT_BODIES: dict[str, dict[str, Any]] = {
     "server.panicked": {**_STATE, "power_state": PowerState.CRASHED, "reason": "pvpanic"},
     "server.crash_kernel_started": {**_STATE, "reason": "pvpanic: crash loaded"},
     "server.claimed_twice": {"hosts": (HOST, "host-2.example")},
+    "server.diagnostics": {"action_id": ACTION_ID, "report": REPORT},
+    "server.host_dump": {"action_id": ACTION_ID, "path": "/var/lib/crashcart/dumps/web-1.kdump", "bytes": 18_874_368, "duration": 0.9},
+    "server.host_dump_failed": {"code": Code.NO_SPACE, "reason": CODES[Code.NO_SPACE].sentence},
+    "server.black_box": {
+        "black_box_id": BLACK_BOX_ID,
+        "cause": "server.panicked",
+        "action_id": ACTION_ID,
+        "parts": (
+            notifications.BlackBoxPart(
+                name="console.log", bytes=5, sha256="2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+            ),
+        ),
+    },
     "agent.up": {"release": versions.RELEASE, "journal_id": JOURNAL_ID, "incarnation": 3, "reason": "started"},
     "agent.down": {"release": versions.RELEASE, "journal_id": JOURNAL_ID, "incarnation": 3, "reason": "no heartbeat for 90 s"},
     "events.lost": {"lost_epoch": JOURNAL_ID, "first": 17, "last": 23, "reason": "pruned by age"},
@@ -173,16 +238,20 @@ def make_rpc_samples() -> dict[str, Any]:
                 "waits_for_reply": bool(options.get("wait_for_reply")),
             }
         )
-        return PING_REPLY.to_wire()
+        reply = _REPLIES.get(message["method"])
+        return None if reply is None else reply.to_wire()
 
     with mock.patch.object(transport._driver, "send", record):
-        api.cast_action(REQUEST)
+        for kind in ActionKind:
+            api.cast_action(REQUEST.model_copy(update={"kind": kind}))
         api.resend_events(HOST, EVENT_RANGE)
         api.report_inventory(HOST)
         api.ping(HOST, timeout=5)
+        api.get_diagnostics(HOST, SERVER_ID, timeout=5, history=True)
+        api.get_black_box(HOST, BLACK_BOX_ID, "console.log", offset=0, timeout=5)
     transport.cleanup()
     samples: dict[str, Any] = {sample["message"]["method"]: sample for sample in sent}
-    samples["ping.reply"] = PING_REPLY.to_wire()
+    samples |= {f"{method}.reply": reply.to_wire() for method, reply in _REPLIES.items()}
     return {f"rpc/{name}.json": sample for name, sample in samples.items()}
 
 

@@ -10,12 +10,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from compute_agent.contract import models, notifications, versions
-from compute_agent.contract.models import ActionRequest, EventRange, PingReply, WireModel
+from compute_agent.contract import diagnostics, models, notifications, versions
+from compute_agent.contract.diagnostics import DiagnosticsReply
+from compute_agent.contract.models import ActionRequest, BlackBoxChunk, EventRange, PingReply, WireModel
 
 SCHEMAS = Path(__file__).parent / "schemas.json"
 
-RPC_MODELS: frozenset[type[WireModel]] = frozenset({ActionRequest, EventRange, PingReply})
+RPC_MODELS: frozenset[type[WireModel]] = frozenset({ActionRequest, BlackBoxChunk, DiagnosticsReply, EventRange, PingReply})
 """Models that travel as RPC arguments and replies; every other model travels in notifications."""
 
 CURRENT_VERSIONS = {"rpc": versions.RPC_API_VERSION, "event": versions.EVENT_VERSION}
@@ -25,7 +26,7 @@ def list_models() -> list[type[WireModel]]:
     """Every model that the contract defines."""
     found = {
         model
-        for module in (models, notifications)
+        for module in (models, diagnostics, notifications)
         for _, model in inspect.getmembers(module, inspect.isclass)
         if issubclass(model, WireModel) and model is not WireModel
     }

@@ -1,0 +1,112 @@
+"""Diagnostics: what a server's platform can say of it now, in the standard format, and the envelope that says how far to trust it.
+
+The format is the Compute API's of microversion 2.48 (API reference, "Show Server Diagnostics"): every key is always there, and what the
+platform cannot say is null, never zero. It has no room for a time or an error, so those are in the envelope, :class:`DiagnosticsReport`.
+"""
+
+from typing import Annotated, Any, Self
+
+from pydantic import AwareDatetime, Field
+
+from compute_agent.contract.errors import Code
+from compute_agent.contract.models import PowerState, ServerId, WireModel
+
+Count = Annotated[int, Field(ge=0)]
+"""A counter since the machine was started, or a length."""
+
+
+class CpuDetails(WireModel):
+    """One virtual processor: its number, the ns it ran since the start, and ``utilisation`` in percent of one host CPU."""
+
+    id: int | None = None
+    time: Count | None = None
+    utilisation: Annotated[int, Field(ge=0, le=100)] | None = None
+
+
+class NicDetails(WireModel):
+    """One network card. ``mac_address`` in lower case with colons. Octets, packets, errors and drops since the start, rates in B/s."""
+
+    mac_address: str | None = None
+    rx_octets: Count | None = None
+    rx_errors: Count | None = None
+    rx_drop: Count | None = None
+    rx_packets: Count | None = None
+    rx_rate: Count | None = None
+    tx_octets: Count | None = None
+    tx_errors: Count | None = None
+    tx_drop: Count | None = None
+    tx_packets: Count | None = None
+    tx_rate: Count | None = None
+
+
+class DiskDetails(WireModel):
+    """One disk: bytes, requests and failed requests since the start."""
+
+    read_bytes: Count | None = None
+    read_requests: Count | None = None
+    write_bytes: Count | None = None
+    write_requests: Count | None = None
+    errors_count: Count | None = None
+
+
+class MemoryDetails(WireModel):
+    """In MiB. ``used`` is what the guest itself says it uses: null without a balloon driver in it."""
+
+    maximum: Count | None = None
+    used: Count | None = None
+
+
+class Diagnostics(WireModel):
+    """The standard format, exactly these keys.
+
+    ``driver`` is one of the format's closed list of words: ``libvirt`` for what runs virtual machines, ``ironic`` for bare metal.
+    ``uptime`` in seconds since the machine was started. A count may be larger than its list where only the number is known.
+    """
+
+    state: PowerState
+    driver: str
+    hypervisor: str | None = None
+    hypervisor_os: str | None = None
+    uptime: Count | None = None
+    config_drive: bool = False
+    num_cpus: Count = 0
+    num_nics: Count = 0
+    num_disks: Count = 0
+    cpu_details: tuple[CpuDetails, ...] = ()
+    nic_details: tuple[NicDetails, ...] = ()
+    disk_details: tuple[DiskDetails, ...] = ()
+    memory_details: MemoryDetails = MemoryDetails()
+
+
+class DiagnosticsReport(WireModel):
+    """Diagnostics with what their reader must know of them.
+
+    ``collected_at`` is by the host's clock; ``age`` in seconds is how old they were when the agent sent them. ``stale``: the platform did
+    not answer in time and this is the last sample. ``errors`` says for each part that could not be read why not. ``free_form`` is the older
+    format of microversions below 2.48: flat, device names in the keys, memory in KiB, missing keys for what is not known.
+    """
+
+    server: ServerId
+    diagnostics: Diagnostics
+    collected_at: AwareDatetime
+    age: Annotated[float, Field(ge=0)] = 0.0
+    stale: bool = False
+    errors: dict[str, str] = Field(default_factory=dict)
+    free_form: dict[str, int] = Field(default_factory=dict)
+
+
+class DiagnosticsReply(WireModel):
+    """The answer to ``get_diagnostics``: a report, or the code and sentence why there is none; ``history`` oldest first, when asked for."""
+
+    report: DiagnosticsReport | None = None
+    code: Code | None = None
+    reason: str | None = None
+    history: tuple[DiagnosticsReport, ...] = ()
+
+    @classmethod
+    def refuse(cls, code: Code, reason: str) -> Self:
+        return cls(code=code, reason=reason)
+
+    def model_post_init(self, _context: Any) -> None:
+        if (self.report is None) == (self.code is None):
+            raise ValueError("either a report or the code of a refusal")
