@@ -32,6 +32,7 @@ __all__ = [
     "forget_server",
     "get_server",
     "give_up",
+    "list_overdue",
     "list_servers",
     "lock_server",
     "set_overlay",
@@ -79,12 +80,16 @@ def apply_state(
     return changed
 
 
+def list_overdue(c: Connection, *, now: datetime, missing_grace: timedelta, limit: int = 1000) -> list[str]:
+    """Ids of servers that have been missing for the grace, the longest first."""
+    overdue = and_(servers.c.missing_since <= now - missing_grace, servers.c.deleted_at.is_(None))
+    return list(c.execute(select(servers.c.id).where(overdue).order_by(servers.c.missing_since).limit(limit)).scalars())
+
+
 def expire_missing(c: Connection, *, now: datetime, missing_grace: timedelta, limit: int = 1000) -> list[str]:
     """Mark servers deleted that have been missing for the grace; a shut-off copy elsewhere takes its place instead. Ids of the deleted."""
     counters.lock_counters(c)
-    overdue = and_(servers.c.missing_since <= now - missing_grace, servers.c.deleted_at.is_(None))
-    ids = list(c.execute(select(servers.c.id).where(overdue).order_by(servers.c.missing_since).limit(limit)).scalars())
-    return give_up(c, ids, now=now)
+    return give_up(c, list_overdue(c, now=now, missing_grace=missing_grace, limit=limit), now=now)
 
 
 def give_up(c: Connection, ids: Collection[str], *, now: datetime) -> list[str]:
