@@ -154,9 +154,13 @@ def test_a_checked_password_is_remembered_for_a_while_and_another_one_is_not_let
     assert len(checks.hashes) == 3
 
 
-def test_the_same_wrong_login_costs_one_check(application: Application, checks: CountedChecks) -> None:
-    assert {get(application, build_login("alice", "old")).status_code for _ in range(5)} == {401}
+def test_the_same_wrong_login_costs_one_check_and_one_line_without_the_password(
+    application: Application, checks: CountedChecks, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert {get(application, build_login("mallory\r\nalice", "old-one")).status_code for _ in range(5)} == {401}
     assert len(checks.hashes) == 1
+    assert [record.getMessage() for record in caplog.records] == [r"wrong user or password: login as 'mallory\r\nalice' from 127.0.0.1"]
+    assert "old-one" not in caplog.text
 
 
 def test_without_the_memory_each_request_is_checked(tmp_path: Path, checks: CountedChecks) -> None:
