@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 
+from api_gateway.cast_slots import ImmediateCasts
+from api_gateway.dispatcher import Dispatcher
 from api_gateway.store import actions
 from tests.http.application import Application, create_application
 from tests.http.fleet import CRASHED, DOWN_AGENTS, DUMPED, PAUSED, PENDING_ACTION, RUNNING, end_action
+from tests.unit.gateway.engine_parts import NotingCaster
 
 AT_17 = {"OpenStack-API-Version": "compute 2.17"}
 GLOBAL_ID = "req-99999999-9999-4999-8999-999999999999"
@@ -96,3 +99,16 @@ def test_the_log_names_both_ids(application: Application, caplog: pytest.LogCapt
         asked = trigger(application, RUNNING, **{"X-OpenStack-Request-ID": GLOBAL_ID}).headers["x-openstack-request-id"]
 
     assert any(asked in record.getMessage() and GLOBAL_ID in record.getMessage() for record in caplog.records)
+
+
+def test_the_callers_own_request_id_goes_down_to_the_agent(application: Application) -> None:
+    """What is cast names it, so that the agent's log and whoever reads it find the request that it came from."""
+    application.client.simulate_post(f"/v2.1/servers/{DUMPED}/action", json={"lock": None})  # nothing of which an agent hears
+    asked = trigger(application, DOWN_AGENTS, **{"X-OpenStack-Request-ID": GLOBAL_ID}).headers["x-openstack-request-id"]
+    caster = NotingCaster()
+
+    Dispatcher(application.store, caster, application.clock, owner="one", slots=ImmediateCasts()).step()
+
+    sent = {request.id: request.global_request_id for request in caster.requests}
+    assert sent[asked] == GLOBAL_ID
+    assert {request.kind for request in caster.requests} == {"trigger_crash_dump"}
