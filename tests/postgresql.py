@@ -31,17 +31,11 @@ class Postgresql:
     def build_url(self, database: str) -> str:
         return f"postgresql+psycopg://{self.user}@/{database}?host={self.directory}"
 
-    def create_database(self, name: str, *, like: str = "template1") -> str:
+    def create_database(self, name: str) -> str:
         """:returns: its URL."""
-        self._run("createdb", f"--template={like}", name)
-        return self.build_url(name)
-
-    def drop_database(self, name: str) -> None:
-        self._run("dropdb", "--force", name)
-
-    def _run(self, program: str, *arguments: str) -> None:
-        command = [self.programs / program, f"--host={self.directory}", f"--username={self.user}", *arguments]
+        command = [self.programs / "createdb", f"--host={self.directory}", f"--username={self.user}", name]
         subprocess.run(command, check=True, capture_output=True)
+        return self.build_url(name)
 
 
 @contextmanager

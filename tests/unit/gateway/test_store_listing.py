@@ -1,6 +1,5 @@
 """Lists of servers, on every database that the machine has: order, pages, filters, and how many statements they take."""
 
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -9,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import event
+from sqlalchemy import Connection, delete, event, text
 
-from api_gateway.store import Store, servers
+from api_gateway.store import Store, migrations, servers
 from api_gateway.store.server_rows import insert_servers
 from api_gateway.store.servers import SORT_KEYS, BadPattern, ServerRow
-from api_gateway.store.tables import metadata
-from api_gateway.vm_state import POWER_NUMBERS, STATUSES, UNKNOWN, get_status
+from api_gateway.store.tables import metadata, server_tags
+from api_gateway.store.tables import servers as servers_table
+from api_gateway.vm_state import POWER_NUMBERS, STATUSES, UNKNOWN, derive_vm_state, get_status
 from tests.fakes import FakeClock
 from tests.postgresql import NoPostgresql, Postgresql, run_postgresql
 
@@ -29,27 +30,31 @@ STATUS_WORDS = sorted({UNKNOWN, *(word for shown in STATUSES.values() for word i
 def postgresql() -> Iterator[Postgresql]:
     try:
         with run_postgresql() as server:
-            template = Store(server.create_database("empty"))
-            template.upgrade_schema()
-            template.dispose()
             yield server
     except NoPostgresql as error:
         pytest.skip(str(error))
 
 
+@pytest.fixture(scope="module")
+def postgresql_store(postgresql: Postgresql) -> Iterator[Store]:
+    store = Store(postgresql.create_database("gateway"))
+    store.upgrade_schema()
+    yield store
+    store.dispose()
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-def store(request: pytest.FixtureRequest, database: Path) -> Iterator[Store]:
+def store(request: pytest.FixtureRequest) -> Iterator[Store]:
     if request.param == "sqlite":
-        store = Store(f"sqlite:///{database}")
+        store = Store(f"sqlite:///{request.getfixturevalue('database')}")
         yield store
         store.dispose()
         return
-    server: Postgresql = request.getfixturevalue("postgresql")
-    name = f"test_{uuid.uuid4().hex}"
-    store = Store(server.create_database(name, like="empty"))
-    yield store
-    store.dispose()
-    server.drop_database(name)
+    shared: Store = request.getfixturevalue("postgresql_store")
+    yield shared
+    with shared.write() as c:
+        for table in (servers_table, server_tags):
+            c.execute(delete(table))
 
 
 def build_row(number: int, **changes: Any) -> ServerRow:
@@ -265,6 +270,35 @@ def test_a_longer_page_takes_no_more_statements(store: Store) -> None:
         ({"sort": [("description", "asc"), ("name", "desc")], "marker": build_row(119).id}, 2),
     ):
         assert [count_statements(store, read(limit, **asked)) for limit in (1, 100)] == [statements] * 2  # type: ignore[arg-type]
+
+
+def test_rows_of_the_release_before_are_servers_after_the_migration(request: pytest.FixtureRequest, store: Store, tmp_path: Path) -> None:
+    on_sqlite = "sqlite" in request.node.callspec.id
+    url = f"sqlite:///{tmp_path / 'old'}" if on_sqlite else request.getfixturevalue("postgresql").create_database("old")
+    old = Store(url)
+    row = {"host": "a", "name": "web", "project": "demo", "generation": 1, "state_reason": "", "state_at": 1, "instance_name": "i",
+           "created_at": 1, "updated_at": 1, "host_released": False}  # fmt: skip
+    states = ("running", "paused", "shutdown", "suspended", "crashed", "pending")
+
+    def insert(c: Connection, server: str, power_state: str) -> None:
+        values = {**row, "id": server, "power_state": power_state}
+        names = ", ".join(values)
+        c.execute(text(f"INSERT INTO servers ({names}) VALUES ({', '.join(f':{name}' for name in values)})"), values)
+
+    with old.write() as c:
+        command.upgrade(migrations.create_config(c), "0001")
+        for state in states:
+            insert(c, state, state)
+    old.upgrade_schema()
+    with old.write() as c:
+        insert(c, "later", "running")  # the release before goes on writing until it is replaced
+    with old.read() as c:
+        found = {row.id: row for row in servers.list_servers(c)}
+    old.dispose()
+    assert {state: found[state].vm_state for state in states} == {state: derive_vm_state(state) for state in states}
+    assert {(row.tags, row.flavor, row.task_state, row.locked_by) for row in found.values()} == {((), None, None, None)}
+    assert [row for row in found.values() if row.overlay or row.overlaid] == []
+    assert found["later"].vm_state == "active"
 
 
 def test_the_migrations_make_the_tables_of_the_code_here_too(store: Store) -> None:
