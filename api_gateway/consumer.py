@@ -6,6 +6,8 @@ A message that was recorded and not acknowledged comes twice, and the record kno
 """
 
 import logging
+import select
+import ssl
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -20,8 +22,10 @@ LOG = logging.getLogger(__name__)
 
 _IDLE_WAIT = 0.5
 """Seconds that a quiet queue is waited for before the stop signal and the connection's heartbeat are looked at."""
-_MORE_WAIT = 0.001
-"""Seconds that a begun batch waits for one more message. Not 0: py-amqp loses a half-read frame of a non-blocking socket."""
+_MORE_WAIT = 0.0003
+"""Seconds that a begun batch waits for one more message: what was published together comes within less."""
+_FRAME_WAIT = 0.001
+"""Seconds that the rest of a frame is waited for. Not 0: py-amqp loses a half-read frame of a non-blocking socket."""
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 2.0
 
@@ -124,13 +128,20 @@ class QueueConsumer:
         """Collect one batch, record it, acknowledge it."""
         if not self._arrived:
             _drain(link, _IDLE_WAIT)
-        while 0 < len(self._arrived) < self._batch_size and _drain(link, _MORE_WAIT):
+        while 0 < len(self._arrived) < self._batch_size and _has_more(link) and _drain(link, _FRAME_WAIT):
             pass
         link.heartbeat_tick()
         batch = [self._arrived.popleft() for _ in range(min(len(self._arrived), self._batch_size))]
         if batch:
             self._record([_get_body(message) for message in batch])
             channel.basic_ack(batch[-1].delivery_tag, multiple=True)
+
+
+def _has_more(link: Link) -> bool:
+    """Whether something can be read within a moment that is too short for the socket's own timeout."""
+    if isinstance(link.sock, ssl.SSLSocket) and link.sock.pending():
+        return True
+    return bool(select.select([link.sock], [], [], _MORE_WAIT)[0])
 
 
 def _drain(link: Link, timeout: float) -> bool:

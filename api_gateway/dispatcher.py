@@ -7,7 +7,7 @@ an answer. The other way round it could be called expired while its NMI is on th
 import logging
 import threading
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from api_gateway.cast_slots import CastSlots
 from api_gateway.store import Connection, Store, StoreError
@@ -78,24 +78,23 @@ class Dispatcher:
         :raises StoreError: nothing was claimed; try again later.
         """
         free = self._slots.count_free()
-        if free > 0 and self._is_anything_due():
-            casts, more = self._claim(free)
+        now, next_at = self._look()
+        if free == 0 or next_at is None or next_at > now:
+            return _seconds_between(now, next_at)
+        casts, more = self._claim(free)
+        try:
+            now, next_at = self._look()
+        finally:
+            # As the last thing: the threads of the casts should not have to wait until this one lets go of the interpreter.
             for cast in casts:
                 self._slots.start(lambda cast=cast: self._try_cast(cast))  # type: ignore[misc]
-            if more:
-                return 0.0
-        now = self._clock.now()
-        with self._store.read() as c:
-            next_at = stored_actions.find_next_cast_at(c, now=now, received_timeout=self._received_timeout)
-        # What is due now and was not begun waits for its host's cast in flight, for a slot, or for the agent's first heartbeat.
-        return None if next_at is None or next_at <= now else (next_at - now).total_seconds()
+        return 0.0 if more else _seconds_between(now, next_at)
 
-    def _is_anything_due(self) -> bool:
-        """A look without the writer's lock: most wake-ups of an idle gateway need no write."""
+    def _look(self) -> tuple[datetime, datetime | None]:
+        """Now, and when the next cast falls due. Without the writer's lock: most wake-ups of an idle gateway need no write."""
         now = self._clock.now()
         with self._store.read() as c:
-            next_at = stored_actions.find_next_cast_at(c, now=now, received_timeout=self._received_timeout)
-        return next_at is not None and next_at <= now
+            return now, stored_actions.find_next_cast_at(c, now=now, received_timeout=self._received_timeout)
 
     def _claim(self, free: int) -> tuple[list[_Cast], bool]:
         """Lease what is due and record its cast, in one transaction: when it is committed, the casts may be tried.
@@ -109,16 +108,16 @@ class Dispatcher:
             busy_hosts = frozenset(self._hosts_in_flight)
         with self._store.write() as c:
             while len(casts) < free and ended < _MOST_ENDED:
+                limit = free - len(casts)
                 claimed = stored_actions.claim_castable(
                     c,
                     owner=self._owner,
                     now=self._clock.now(),
                     lease=self._lease,
-                    limit=free - len(casts),
+                    limit=limit,
                     received_timeout=self._received_timeout,
                 )
-                if not claimed:
-                    break
+                ended_before = ended
                 for action in claimed:
                     # A cast that outlived its lease is still in flight: the host must not get a second one beside it.
                     outcome = None if action.host in busy_hosts else self._record_cast(c, action)
@@ -129,6 +128,8 @@ class Dispatcher:
                         stored_actions.release_lease(c, action.id, self._owner)  # its host's next action need not wait for it
                     else:
                         casts.append(outcome)
+                if len(claimed) < limit and ended == ended_before:
+                    break  # that was all
             # Released only now, so that the loop above does not meet them again and others behind them get their turn.
             for action in postponed:
                 stored_actions.release_lease(c, action.id, self._owner)
@@ -206,6 +207,11 @@ class Dispatcher:
         finally:
             with self._lock:
                 self._hosts_in_flight.discard(request.host)
+
+
+def _seconds_between(now: datetime, next_at: datetime | None) -> float | None:
+    """What is due and was not begun waits for its host's cast in flight, for a slot, or for the agent's first heartbeat: None."""
+    return None if next_at is None or next_at <= now else (next_at - now).total_seconds()
 
 
 def _say_not_supported(agent: AgentRow, capability: str) -> str:

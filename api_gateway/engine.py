@@ -32,6 +32,7 @@ from compute_agent.contract.clock import Clock, SystemClock
 from compute_agent.contract.notifications import DEAD_LETTER_QUEUE, HEARTBEAT_QUEUE, RECORDER_QUEUES
 from compute_agent.contract.publisher import OutboxPump, Publisher, PublishFailed
 from compute_agent.contract.rpcapi import ActionCaster, ComputeAgentAPI
+from compute_agent.contract.threads import take_short_turns
 from compute_agent.contract.transport import create_rpc_transport, register_messaging_options
 
 LOG = logging.getLogger(__name__)
@@ -260,6 +261,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (cfg.Error, StoreError, OSError, ValueError) as error:
         sys.stderr.write(f"crashcart-engine: {error}\n")
         return 1
+    take_short_turns()
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())

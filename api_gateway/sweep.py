@@ -136,7 +136,7 @@ class Sweep:
         """Delete servers that nobody has had for the grace; their history stays."""
         now = self._clock.now()
         with self._store.read() as c:
-            if not stored_servers.list_servers(c, missing=True, limit=1):
+            if not stored_servers.list_overdue(c, now=now, missing_grace=self._missing_grace, limit=1):
                 return
         with self._store.write() as c:
             for server in stored_servers.expire_missing(c, now=now, missing_grace=self._missing_grace):

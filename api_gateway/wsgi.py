@@ -43,6 +43,7 @@ from api_gateway.store import Store, StoreError
 from api_gateway.wake import WakeSender
 from api_gateway.worker_process import StopSignals, die_with
 from compute_agent.contract.clock import Clock, SystemClock
+from compute_agent.contract.threads import take_short_turns
 
 LOG = logging.getLogger(__name__)
 
@@ -162,6 +163,7 @@ def _check_address(host: str, port: int) -> str:
 def _create_worker(arguments: Sequence[str], parent: int) -> "falcon.App[Any, Any]":
     """Runs in each worker process: everything that holds a connection or a lock is made here."""
     die_with(parent)
+    take_short_turns()
     stopping = StopSignals()
     conf = load_config(arguments, prog=_PROGRAM)
     log.setup(conf, "crashcart")

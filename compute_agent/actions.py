@@ -17,6 +17,7 @@ from compute_agent.contract.errors import CODES, Code
 from compute_agent.contract.models import ActionResult, Observation, PowerState
 from compute_agent.drivers.base import Driver, DriverError, DriverServer, Nmi, NothingSent, ServerNotFound
 from compute_agent.journal import ActionState, Journal, JournalledAction, JournalTransaction, JournalUnusable
+from compute_agent.observations import STANDS_STILL
 
 __all__ = ["ActionQueue", "Actions", "make_result"]
 
@@ -52,7 +53,8 @@ class _Refused(Exception):
 class Actions:
     """Runs actions out of the journal. Every method may be called from any thread.
 
-    :param crash_dump_holdoff: seconds after a signal in which further crash dumps of that server are refused; 0 = off
+    :param crash_dump_holdoff: seconds after a signal in which further crash dumps of that server are refused, not counting those in
+        which it was paused; 0 = off
     :param max_clock_skew: seconds that a request's ``sent_at`` may lie in this host's future
     :param on_ended: told the id of each action whose ending was committed here
     """
@@ -206,10 +208,15 @@ class Actions:
         earlier = transaction.find_action(signal.action_id)
         # An NMI handed to a paused server has not even fired yet, however long ago that was.
         pending = earlier is not None and earlier.observation is Observation.PENDING_UNTIL_RESUME
-        if pending or self._clock.now() < signal.at + self._holdoff:
+        now = self._clock.now()
+        known = transaction.find_known_server(action.request.server)
+        if known is not None and known.server.power_state in STANDS_STILL:
+            now = known.server.state_at  # a dump that it was writing stands still with it, and goes on when it resumes
+        if pending or now < signal.at + self._holdoff:
+            sent_at = signal.at if earlier is None or earlier.signalled_at is None else earlier.signalled_at
             raise _Refused(
                 Code.CRASH_DUMP_IN_PROGRESS,
-                f"The crash dump of action {signal.action_id} may still be running (signal at {signal.at.isoformat()}); "
+                f"The crash dump of action {signal.action_id} may still be running (signal at {sent_at.isoformat()}); "
                 "a second NMI could ruin it. Nothing was sent.",
             )
 

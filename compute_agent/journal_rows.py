@@ -87,7 +87,8 @@ class JournalledAction:
 class Signal:
     """A crash dump signal that was, or perhaps was, sent to a server: what the hold-off counts from.
 
-    ``cleared_at`` is when the server was last seen to reboot or stop.
+    ``at`` is when it was sent, and later by as long as the server stood still since. ``cleared_at`` is when the server was last seen to
+    reboot or stop.
     """
 
     server: str

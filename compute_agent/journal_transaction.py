@@ -202,6 +202,15 @@ class JournalTransaction:
         """The server rebooted or stopped at ``at``: signals sent before that hold nothing off any more."""
         self.execute("UPDATE signals SET cleared_at = max(coalesce(cleared_at, 0), ?) WHERE server = ?", to_stored(at), server)
 
+    def discount_pause(self, server: str, since: datetime, until: datetime) -> None:
+        """The server stood still from ``since`` to ``until``, and so did any dump: its hold-off goes on from where it was then."""
+        self.execute(
+            "UPDATE signals SET at = at + max(0, ?3 - max(?2, at)) WHERE server = ?1 AND coalesce(cleared_at < at, 1)",
+            server,
+            to_stored(since),
+            to_stored(until),
+        )
+
     # Outbox
 
     def append_event(

@@ -33,6 +33,9 @@ _STATE_AFTER: dict[DriverEventKind, PowerState] = {
 ENDS_HOLDOFF = frozenset({DriverEventKind.STARTED, DriverEventKind.STOPPED, DriverEventKind.REBOOTED})
 """After these no earlier dump can still be running in the guest."""
 
+STANDS_STILL = frozenset({PowerState.PAUSED, PowerState.SUSPENDED})
+"""In these nothing goes on in the guest: neither a dump nor an NMI that waits."""
+
 EXPLAINED_BY_SIGNAL = frozenset(
     {DriverEventKind.PANICKED, DriverEventKind.CRASH_KERNEL_STARTED, DriverEventKind.REBOOTED, DriverEventKind.STOPPED}
 )

@@ -23,6 +23,7 @@ from compute_agent.observations import (
     LEFT,
     PANICKED_LATE,
     PENDING_TOO_LONG,
+    STANDS_STILL,
     STOPPED_LATE,
     Finding,
     describe_end_of_watch,
@@ -149,7 +150,7 @@ class Observer:
             if servers is not None:
                 survey = survey.only(servers)
             self._apply(transaction, survey, read_at)
-            resets = {change.after.id: reset_at for change in survey.changed if (reset_at := _find_reset(change, read_at)) is not None}
+            resets = {change.after.id: reset_at for change in survey.changed if (reset_at := change.find_reset(read_at)) is not None}
             known = {server: entry.server for server, entry in transaction.list_known_servers().items()}
             for action in transaction.list_awaiting_observation():
                 if servers is None or action.request.server in servers:
@@ -253,6 +254,7 @@ class Observer:
             update["started_at"] = None
         after = after.model_copy(update=update)
         if not is_old:
+            _discount_pause(transaction, before, event.occurred_at)
             transaction.put_known_server(after)
         self._append_state(transaction, event, after)
         if event.kind in ENDS_HOLDOFF:
@@ -281,7 +283,7 @@ class Observer:
         if event.occurred_at < _find_begin(action):
             return
         if event.kind is DriverEventKind.RESUMED and action.observation is Observation.PENDING_UNTIL_RESUME:
-            self._resumed_at[action.request.id] = event.occurred_at
+            self._note_resume(transaction, action, event.occurred_at)
         finding = find_finding(event.kind)
         if finding is not None and (left or event.kind is not DriverEventKind.UNDEFINED):
             self._record(transaction, action, finding, event.occurred_at)
@@ -296,7 +298,9 @@ class Observer:
         for change in survey.changed:
             self._append_late(transaction, change, at)
             transaction.put_known_server(change.after)
-            reset_at = _find_reset(change, at)
+            reset_at = change.find_reset(at)
+            if reset_at is None:
+                _discount_pause(transaction, change.before, at)
             if reset_at is not None:
                 transaction.clear_signal(change.after.id, reset_at)
         for server in survey.gone:
@@ -306,7 +310,7 @@ class Observer:
     def _append_late(self, transaction: JournalTransaction, change: StateChange, at: datetime) -> None:
         before, after = change.before.power_state, change.after.power_state
         event_type = find_event_type(before, after, change.restarted)
-        reset_at = _find_reset(change, at)
+        reset_at = change.find_reset(at)
         occurred_at = reset_at if reset_at is not None and after is PowerState.RUNNING else at
         action_id = None
         if after is PowerState.CRASHED or reset_at is not None:
@@ -336,9 +340,14 @@ class Observer:
         else:
             self._interrupted.add(action.request.id)
             if action.observation is Observation.PENDING_UNTIL_RESUME and server.power_state is PowerState.RUNNING:
-                self._resumed_at.setdefault(action.request.id, at)
+                self._note_resume(transaction, action, self._resumed_at.get(action.request.id, at))
 
     # Time
+
+    def _note_resume(self, transaction: JournalTransaction, action: JournalledAction, at: datetime) -> None:
+        """The NMI that waited fires now: from here on the guest is watched, and the hold-off counts."""
+        self._resumed_at[action.request.id] = at
+        transaction.record_signal_time(action.request.id, at)
 
     def _find_word_of_time(self, action: JournalledAction, now: datetime) -> Finding | None:
         since = action.signalled_at or _find_begin(action)
@@ -372,15 +381,9 @@ class Observer:
         )
 
 
-def _find_reset(change: StateChange, read_at: datetime) -> datetime | None:
-    """When a change that nobody saw ended the run of a machine, at the latest; None when it did not.
-
-    A new run tells its own beginning. That may lie before a signal which was sent before the states were compared: such a signal went
-    to the new run, and the dump that it started may well be running.
-    """
-    if change.after.power_state is PowerState.SHUTDOWN:
-        return read_at
-    return change.after.started_at if change.restarted else None
+def _discount_pause(transaction: JournalTransaction, before: Server, until: datetime) -> None:
+    if before.power_state in STANDS_STILL:
+        transaction.discount_pause(before.id, before.state_at, until)
 
 
 def _find_begin(action: JournalledAction) -> datetime:

@@ -28,6 +28,7 @@ from compute_agent.config import load_config
 from compute_agent.contract.broker import BrokerAddress, find_tls
 from compute_agent.contract.clock import Clock, SystemClock
 from compute_agent.contract.publisher import Publisher, PublishFailed
+from compute_agent.contract.threads import take_short_turns
 from compute_agent.contract.transport import RPC_TOPIC, create_rpc_transport, oslo_messaging
 from compute_agent.contract.versions import RELEASE
 from compute_agent.drivers.loader import DriverNotLoaded, load_driver
@@ -352,6 +353,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ) as error:
         LOG.error("crashcart-agent cannot start: %s", error)
         return 1
+    take_short_turns()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _frame: service.request_stop(signal.Signals(received).name))
     return service.run()

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from devstack.cache import get_cache_dir
+from devstack.cache import get_cache_dir, note_use, remove_unused
 from devstack.steps import StepFailed, Steps
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = ("crashcart-agent", "crashcart-api", "crashcart-engine", "crashcart-manage")
 _WHEEL_SOURCES = ("compute_agent", "api_gateway", "setup.cfg", "pyproject.toml", "MANIFEST.in", "README.rst", "LICENSE")
+_WHEEL_PREFIX = "wheel-"
 _BIN = Path(sys.executable).parent
 
 
@@ -40,6 +41,7 @@ def prepare_checks(steps: Steps) -> None:
     """Set-up outside of the time budget: an environment with nothing but what the wheel declares that it needs."""
     environment = _get_wheel_environment()
     if environment.is_dir():
+        note_use(environment)
         return
     log = get_cache_dir() / "wheel-environment.log"
     with steps.step("environment for the wheel, with its libraries and no extras"), TemporaryDirectory(dir=get_cache_dir()) as scratch:
@@ -49,6 +51,8 @@ def prepare_checks(steps: Steps) -> None:
         _run_logged([*_pip_for(fresh), "install", str(wheel)], log)
         _run_logged([*_pip_for(fresh), "uninstall", "--yes", "crashcart"], log)
         fresh.rename(environment)
+    note_use(environment)
+    remove_unused(get_cache_dir(), _WHEEL_PREFIX)
 
 
 def run_checks() -> list[CheckResult]:
@@ -123,4 +127,4 @@ def _pip_for(environment: Path) -> list[str]:
 
 def _get_wheel_environment() -> Path:
     key = hashlib.sha256((ROOT / "setup.cfg").read_bytes() + sys.version.encode()).hexdigest()[:12]
-    return get_cache_dir() / f"wheel-{key}"
+    return get_cache_dir() / f"{_WHEEL_PREFIX}{key}"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
-from devstack.cache import get_cache_dir
+from devstack.cache import get_cache_dir, note_use, remove_unused
 from devstack.initramfs import Initramfs
 from devstack.kvm import find_accelerator
 from devstack.steps import StepFailed
@@ -50,6 +50,7 @@ _MAIN_MODULES = [
     "evdev",
 ]
 _CRASH_MODULES = ["virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_blk"]
+_PREFIX = "guest-"
 _XZ_MAGIC = b"\xfd7zXZ\x00"
 
 
@@ -83,7 +84,7 @@ class GuestImages:
         digest = hashlib.sha256()
         for path in sorted([*GUEST_FILES.iterdir(), Path(__file__)]):
             digest.update(path.read_bytes())
-        return self.cache_dir / f"guest-{digest.hexdigest()[:12]}"
+        return self.cache_dir / f"{_PREFIX}{digest.hexdigest()[:12]}"
 
     @property
     def is_built(self) -> bool:
@@ -99,6 +100,8 @@ class GuestImages:
                     Path(partial).chmod(0o755)
                     Path(partial).rename(self.directory)
                     Path(partial).mkdir()  # what TemporaryDirectory expects to remove
+                remove_unused(self.cache_dir, _PREFIX)
+            note_use(self.directory)
             kernel = self.directory / "vmlinux"
             initramfs = self.directory / "initramfs"
             return GuestImage(

@@ -8,9 +8,10 @@ import os
 import subprocess
 import sys
 import uuid as uuids
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from devstack.api_client import ApiClient
@@ -41,6 +42,14 @@ class GuestSpec:
     on_crash: str = "preserve"
 
 
+@dataclass(frozen=True)
+class AgentProgram:
+    """What a stack runs as its agent instead of the installed command: one over a hypervisor of its own."""
+
+    argv: Sequence[str]
+    environment: Mapping[str, str]
+
+
 DEFAULT_GUESTS = (GuestSpec("web-1", GuestKind.KDUMP), GuestSpec("web-2", GuestKind.PANICKING, running=False))
 
 
@@ -56,8 +65,10 @@ class Stack:
         holdoff: float | None = None,
         agent_options: Options | None = None,
         gateway_options: Options | None = None,
+        agent_program: AgentProgram | None = None,
         steps: Steps | None = None,
     ) -> None:
+        """:param agent_program: runs instead of crashcart-agent; then the stack has neither libvirtd nor guests"""
         self.state_dir = state_dir.resolve()
         self.ports = Ports(port)
         self.steps = steps or Steps()
@@ -65,10 +76,11 @@ class Stack:
         self.libvirtd = PrivateLibvirtd(self.state_dir)
         self.guests: dict[str, Guest] = {}
         self._gateway_path = ShortPath(self.state_dir / "gateway")
-        self.agent = self._make_service("crashcart-agent", "agent.conf")
+        self._has_hypervisor = agent_program is None
+        self.agent = self._make_service("crashcart-agent", "agent.conf", agent_program)
         self.engine = self._make_service("crashcart-engine", "gateway.conf")
         self.api = self._make_service("crashcart-api", "gateway.conf")
-        self._specs = list(guests)
+        self._specs = list(guests) if self._has_hypervisor else []
         # The same span on both sides: the gateway refuses with 409 what the agent would refuse later.
         agent_holdoff: Options = {} if holdoff is None else {"agent": {"crash_dump_holdoff": f"{holdoff:g}"}}
         gateway_holdoff: Options = {} if holdoff is None else {"api": {"crash_dump_holdoff": math.ceil(holdoff)}}
@@ -102,7 +114,8 @@ class Stack:
         self.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         (self.state_dir / "port").write_text(f"{self.ports.base}\n")
         self.write_config()
-        _run_side_by_side(self.start_broker, self.start_hypervisor, self.upgrade_database)
+        hypervisor = [self.start_hypervisor] if self._has_hypervisor else []
+        _run_side_by_side(self.start_broker, *hypervisor, self.upgrade_database)
         self.start_services()
         self.wait_serving()
         self._write_client_files()
@@ -157,11 +170,13 @@ class Stack:
             self.libvirtd.start()
         if self._specs:
             self._define_guests(image)
-        for spec in self._specs:
-            if spec.running:
-                with self.steps.step(f"guest {spec.name} ({spec.kind}, {image.accelerator}) booted"):
-                    self.guests[spec.name].start()
-                    self.guests[spec.name].wait_ready()
+        boots = [partial(self._boot_guest, spec, image) for spec in self._specs if spec.running]
+        _run_side_by_side(*boots, at_once=(os.cpu_count() or 1) + 1)
+
+    def _boot_guest(self, spec: GuestSpec, image: GuestImage) -> None:
+        with self.steps.step(f"guest {spec.name} ({spec.kind}, {image.accelerator}) booted"):
+            self.guests[spec.name].start()
+            self.guests[spec.name].wait_ready()
 
     def upgrade_database(self) -> None:
         """Make or migrate the gateway's tables; raises StepFailed."""
@@ -228,10 +243,11 @@ class Stack:
         ]
         (self.state_dir / "servers.json").write_text(json.dumps(servers, indent=2) + "\n")
 
-    def _make_service(self, name: str, config: str) -> Service:
+    def _make_service(self, name: str, config: str, program: AgentProgram | None = None) -> Service:
         return Service(
             name,
-            [*_find_command(name), "--config-file", str(self.state_dir / config)],
+            [*(program.argv if program else _find_command(name)), "--config-file", str(self.state_dir / config)],
+            env={**os.environ, **(program.environment if program else {})},
             log=self.state_dir / f"{name}.log",
             record=self.state_dir / f"{name}.pid",
             cwd=self.state_dir,
@@ -280,8 +296,8 @@ def _find_command(name: str) -> list[str]:
     return [str(Path(sys.executable).parent / name)]
 
 
-def _run_side_by_side(*steps: Callable[[], None]) -> None:
-    """Run every step in a thread of its own; the first failure is raised when all have ended."""
-    with ThreadPoolExecutor(len(steps)) as pool:
+def _run_side_by_side(*steps: Callable[[], None], at_once: int | None = None) -> None:
+    """Run every step in a thread of its own, no more than ``at_once`` of them; the first failure is raised when all have ended."""
+    with ThreadPoolExecutor(at_once or len(steps)) as pool:
         for future in [pool.submit(step) for step in steps]:
             future.result()

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import logging
 from dataclasses import dataclass, field
 
 import bcrypt
@@ -16,6 +17,8 @@ from api_gateway.faults import forbidden
 from api_gateway.identity import Caller
 from api_gateway.reloading import Reloaded
 from compute_agent.contract.clock import Clock
+
+LOG = logging.getLogger(__name__)
 
 _CHALLENGE = 'Basic realm="crashcart", charset="UTF-8"'
 _LONGEST_PASSWORD_BYTES = 72
@@ -53,15 +56,19 @@ class HttpBasic:
             raise unauthorized(_CHALLENGE)
         checked = self._checked.get()
         user, password = login
-        if not self._is_right(checked, user, password):
+        if not self._is_right(checked, user, password, request.remote_addr):
             raise unauthorized(_CHALLENGE)
         caller = checked.accounts.callers.get(user)
         if caller is None:
             raise forbidden(f"The user {user} has neither a project nor roles here.")
         return caller
 
-    def _is_right(self, checked: _Checked, user: str, password: bytes) -> bool:
-        """:raises Fault: 503 while too many others are checked."""
+    def _is_right(self, checked: _Checked, user: str, password: bytes, address: str) -> bool:
+        """Whether that is the user's password.
+
+        :param address: where the login comes from, for the log
+        :raises Fault: 503 while too many others are checked.
+        """
         fingerprint = checked.good.compute_fingerprint(user, password)
         if checked.good.has(fingerprint):
             return True
@@ -72,6 +79,8 @@ class HttpBasic:
             equal = bcrypt.checkpw(password[:_LONGEST_PASSWORD_BYTES], digest or checked.accounts.decoy)
         right = equal and digest is not None and len(password) <= _LONGEST_PASSWORD_BYTES
         (checked.good if right else checked.bad).add(fingerprint)
+        if not right:  # bcrypt keeps these lines few
+            LOG.warning("wrong user or password: login as %.80r from %s", user, address)
         return right
 
 
@@ -80,7 +89,7 @@ def create_http_basic(conf: cfg.ConfigOpts, clock: Clock) -> HttpBasic:
     files = (conf.api.http_basic_auth_user_file, conf.api.http_basic_roles_file)
 
     def load() -> _Checked:
-        # Both with the key of the good ones: a fingerprint is computed once for a request.
+        # Two memories, so that a flood of wrong logins forgets no right one; both are asked for the good ones' fingerprints.
         good = Verdicts(clock, seconds=conf.api.http_basic_cache_seconds, size=_REMEMBERED_LOGINS)
         bad = Verdicts(clock, seconds=conf.api.http_basic_cache_seconds, size=_REMEMBERED_LOGINS)
         return _Checked(read_accounts(*files), good, bad)

@@ -87,6 +87,8 @@ def _parse_flavor(value: Any) -> dict[str, Any]:
 
 
 def _parse_amount(name: str, value: Any) -> int:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # 512.0 is the same number in JSON, and some writers have only those
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LARGEST_AMOUNT:
         raise bad_request(f"{name} must be a whole number from 0 to {LARGEST_AMOUNT}.")
     return value

@@ -1,7 +1,7 @@
 """Long polls: wait in the request's own thread until something is known, without keeping the others from being answered.
 
 Only so many requests wait at a time; one more is answered at once with what is known. While waiting a thread asks for the store's change
-hint (microseconds) every few milliseconds and reads again only when somebody committed.
+hint (microseconds) every millisecond at first, less often later, and reads again only when somebody committed.
 """
 
 import threading
@@ -13,10 +13,8 @@ from compute_agent.contract.clock import Clock
 
 T = TypeVar("T")
 
-_STEP_SECONDS = 0.003
-_PATIENT_STEP_SECONDS = 0.02
-_PATIENT_AFTER_SECONDS = 2.0
-"""Most actions end within milliseconds; who waits longer than this waits for a guest, not for us."""
+_STEPS = ((0.1, 0.001), (2.0, 0.003), (float("inf"), 0.02))
+"""(until, step) in seconds: most actions end within milliseconds; who waits longer than two seconds waits for a guest, not for us."""
 
 
 class Stopping(Protocol):
@@ -58,7 +56,7 @@ class LongPolls:
     def _wait(self, enough: Callable[[T], bool], read: Callable[[], T], deadline: float, seen: int, found: T) -> T:
         begun = self._clock.monotonic()
         while (now := self._clock.monotonic()) < deadline:
-            step = _STEP_SECONDS if now - begun < _PATIENT_AFTER_SECONDS else _PATIENT_STEP_SECONDS
+            step = next(step for until, step in _STEPS if now - begun < until)
             if self._stopping.wait(min(step, deadline - now)):
                 break
             version = self._store.data_version()

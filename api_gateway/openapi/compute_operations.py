@@ -1,33 +1,51 @@
 """The operations of the Compute API slice, under their canonical prefix ``/v2.1``."""
 
-from api_gateway.compute import server_filters
-from api_gateway.compute.schemas import ACTION_BODIES, find_schema
+from api_gateway.compute.schemas import ACTION_BODIES, ACTION_LIST_QUERY, SERVER_LIST_QUERY, Versions, find_schema
+from api_gateway.compute.server_filters import CANNOT
 from api_gateway.microversion import Since
 from api_gateway.openapi.operation import Answer, Operation, Operations, Schema, refer
-from api_gateway.openapi.parameters import CHANGES_BEFORE, CHANGES_SINCE, LIMIT, describe_filters, describe_query
-from api_gateway.openapi.words import BOOLEAN, COUNT, REQUEST_ID, SERVER_ID
+from api_gateway.openapi.parameters import describe_query
 
 _TAG = "compute"
 
-_WORD: Schema = {"type": "string"}
-_SERVER_QUERY: dict[str, tuple[Schema, str]] = {
-    "limit": (LIMIT["schema"], LIMIT["description"]),
-    "marker": (SERVER_ID, "The id of the last server of the page before."),
-    "sort_key": (_WORD, "The field to sort by; may be repeated."),
-    "sort_dir": ({"enum": ["asc", "desc"]}, "The direction of the sort_key at the same place."),
-    "changes-since": (CHANGES_SINCE["schema"], CHANGES_SINCE["description"]),
-    "changes-before": (CHANGES_BEFORE["schema"], CHANGES_BEFORE["description"]),
-    "name": ({"type": "string", "format": "regex"}, "A regular expression that the name must contain."),
-    "all_tenants": (BOOLEAN, "The servers of all projects; admins only."),
-    "deleted": (BOOLEAN, "Deleted servers instead; admins only."),
-    "locked": (BOOLEAN, "Only servers that are locked, or are not."),
-    "power_state": (COUNT, "Only servers with this power state."),
+_MEANINGS: dict[str, str] = {
+    "limit": "The most items that the page may have; the gateway's own limit holds all the same.",
+    "marker": "The id of the last item of the page before.",
+    "sort_key": "A field to sort by; may be repeated.",
+    "sort_dir": "The direction of the sort_key at the same place.",
+    "changes-since": "What changed then or later.",
+    "changes-before": "What changed then or earlier.",
+    "name": "A regular expression that the name must contain.",
+    "all_tenants": "The servers of all projects; admins only.",
+    "deleted": "Deleted servers instead.",
+    "locked": "Only servers that are locked, or are not.",
+    "tags": "Only servers that have all of these tags, separated by commas.",
+    "tags-any": "Only servers that have one of these tags, separated by commas.",
+    "not-tags": "Only servers that do not have all of these tags, separated by commas.",
+    "not-tags-any": "Only servers that have none of these tags, separated by commas.",
 }
-"""The parameters of server lists whose values are more than any text."""
+"""Query parameters that are more than a field that must be so."""
 
-SERVER_PARAMETERS = tuple(describe_filters(sorted(server_filters.KNOWN - server_filters.CANNOT), _SERVER_QUERY))
 
-_ACTION_BODY: Schema = {"oneOf": [find_schema(versions, max(Since)) for versions in ACTION_BODIES.values()]}
+def _get_schema(versions: Versions) -> Schema:
+    """The schema that requests of the maximum version are held against."""
+    schema = find_schema(versions, max(Since))
+    assert schema is not None, "a table ends with a schema"
+    return schema
+
+
+def _list_parameters(versions: Versions) -> tuple[Schema, ...]:
+    return tuple(
+        describe_query(
+            name, schema["items"] if schema.get("maxItems") == 1 else schema, _MEANINGS.get(name, f"Only those with this {name}.")
+        )
+        for name, schema in sorted(_get_schema(versions)["properties"].items())
+        if name not in CANNOT
+    )
+
+
+_SERVER_PARAMETERS = _list_parameters(SERVER_LIST_QUERY)
+_ACTION_BODY: Schema = {"oneOf": [_get_schema(versions) for versions in ACTION_BODIES.values()]}
 
 COMPUTE_OPERATIONS: Operations = {
     ("GET", "/"): Operation(
@@ -59,14 +77,14 @@ COMPUTE_OPERATIONS: Operations = {
         tag=_TAG,
         summary="List servers by id and name",
         answers={200: Answer("A page of servers; the next one is linked when this one is full.", refer("BriefServers"))},
-        parameters=SERVER_PARAMETERS,
+        parameters=_SERVER_PARAMETERS,
     ),
     ("GET", "/v2.1/servers/detail"): Operation(
         id="list_servers_in_detail",
         tag=_TAG,
         summary="List servers with all that is known of them",
         answers={200: Answer("A page of servers; the next one is linked when this one is full.", refer("Servers"))},
-        parameters=SERVER_PARAMETERS,
+        parameters=_SERVER_PARAMETERS,
     ),
     ("GET", "/v2.1/servers/{server_id}"): Operation(
         id="show_server",
@@ -96,12 +114,7 @@ COMPUTE_OPERATIONS: Operations = {
         summary="List what was done to a server, newest first, also after it was deleted",
         answers={200: Answer("A page of actions; the next one is linked when this one is full.", refer("InstanceActions"))},
         faults=(404,),
-        parameters=(
-            LIMIT,
-            describe_query("marker", REQUEST_ID, "The request id of the last action of the page before."),
-            CHANGES_SINCE,
-            CHANGES_BEFORE,
-        ),
+        parameters=_list_parameters(ACTION_LIST_QUERY),
     ),
     ("GET", "/v2.1/servers/{server_id}/os-instance-actions/{request_id}"): Operation(
         id="show_instance_action",

@@ -1,65 +1,13 @@
 """The operations of our own API, of the healthcheck, and of the document itself."""
 
-from api_gateway.native.overlay_body import LARGEST_AMOUNT, LINE_PATTERN, MOST_EXTRA_SPECS, TAG_PATTERN, TASK_STATE_PATTERN
-from api_gateway.openapi.operation import Answer, Operation, Operations, Schema, describe_object, or_null, refer
+from api_gateway.openapi.native_bodies import ACTION_BODY, OVERLAY_BODY
+from api_gateway.openapi.operation import Answer, Operation, Operations, Schema, refer
 from api_gateway.openapi.parameters import LIMIT, describe_query
-from api_gateway.openapi.words import BOOLEAN, NULL, REQUEST_ID, URI
-from api_gateway.store.servers import OVERLAY_FIELDS
-from api_gateway.vm_state import VM_STATES
-from compute_agent.contract.models import ActionKind
-from compute_agent.contract.text import LONGEST_LINE, LONGEST_TAG, MOST_TAGS
+from api_gateway.openapi.words import REQUEST_ID, URI
 
 _TAG = "crashcart"
 
 _ACTION_LOCATION: dict[str, Schema] = {"Location": URI}
-
-ACTION_BODY = describe_object(
-    {
-        "kind": {"enum": [kind.value for kind in ActionKind]},
-        "deadline_seconds": or_null({"type": "number", "minimum": 1}),
-        "force": BOOLEAN,
-        "idempotency_key": or_null({"type": "string", "pattern": "^[ -~]{1,255}$"}),
-    },
-    optional=("deadline_seconds", "force", "idempotency_key"),
-)
-
-_LINE: Schema = {"type": "string", "maxLength": LONGEST_LINE, "pattern": LINE_PATTERN}
-_AMOUNT: Schema = {"type": "integer", "minimum": 0, "maximum": LARGEST_AMOUNT}
-
-OVERLAY_BODY = describe_object(
-    {
-        "name": or_null(_LINE),
-        "project": or_null(_LINE),
-        "user": or_null(_LINE),
-        "description": {"anyOf": [{"const": ""}, _LINE, NULL]},
-        "vm_state": {"enum": [None, *sorted(VM_STATES)]},
-        "task_state": or_null({"type": "string", "pattern": TASK_STATE_PATTERN}),
-        "flavor": or_null(
-            describe_object(
-                {
-                    "name": _LINE,
-                    **dict.fromkeys(("vcpus", "ram", "disk", "ephemeral", "swap"), _AMOUNT),
-                    "extra_specs": {
-                        "type": "object",
-                        "maxProperties": MOST_EXTRA_SPECS,
-                        "propertyNames": _LINE,
-                        "additionalProperties": _LINE,
-                    },
-                },
-                optional=("disk", "ephemeral", "swap", "extra_specs"),
-            )
-        ),
-        "tags": or_null(
-            {
-                "type": "array",
-                "maxItems": MOST_TAGS,
-                "uniqueItems": True,
-                "items": {"type": "string", "maxLength": LONGEST_TAG, "pattern": TAG_PATTERN},
-            }
-        ),
-    },
-    optional=OVERLAY_FIELDS,
-)
 
 NATIVE_OPERATIONS: Operations = {
     ("GET", "/openapi.json"): Operation(

@@ -1,11 +1,10 @@
-"""The parameters of requests: those of paths, of pages, of time ranges, and the header that asks for a Compute API version."""
+"""The parameters of requests: those of paths, of pages, and the header that asks for a Compute API version."""
 
 import re
-from collections.abc import Iterable
 
 from api_gateway.microversion import HEADER, MAX_VERSION
 from api_gateway.openapi.operation import Schema
-from api_gateway.openapi.words import COUNT, REQUEST_ID, SERVER_ID, STRING
+from api_gateway.openapi.words import COUNT, REQUEST_ID, SERVER_ID
 
 _IN_PATHS: dict[str, tuple[Schema, str]] = {
     "server_id": (SERVER_ID, "The server's UUID."),
@@ -28,8 +27,6 @@ def describe_path_parameters(path: str) -> list[Schema]:
 
 
 LIMIT = describe_query("limit", COUNT, "The most items that the page may have; the gateway's own limit holds all the same.")
-CHANGES_SINCE = describe_query("changes-since", {"type": "string", "format": "date-time"}, "Changed then or later.")
-CHANGES_BEFORE = describe_query("changes-before", {"type": "string", "format": "date-time"}, "Changed then or earlier.")
 
 VERSION: Schema = {
     "name": HEADER,
@@ -38,8 +35,3 @@ VERSION: Schema = {
     "schema": {"type": "string", "enum": [f"compute {MAX_VERSION}", "compute latest"]},
     "description": "The version that this document describes. Without the header it is 2.1, whose answers have fewer fields.",
 }
-
-
-def describe_filters(names: Iterable[str], known: dict[str, tuple[Schema, str]]) -> list[Schema]:
-    """Parameters by name; one that has no row in ``known`` is any text."""
-    return [describe_query(name, *known.get(name, (STRING, f"Only servers with this {name}."))) for name in names]

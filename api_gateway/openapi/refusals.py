@@ -47,8 +47,8 @@ def list_refusals(operation: Operation, *, has_version: bool) -> list[int]:
     statuses = {400, 403, 413, *operation.faults}
     if not operation.is_open:
         statuses.add(401)
-    if operation.needs_store:
-        statuses.add(503)
+    if operation.needs_store or not operation.is_open:
+        statuses.add(503)  # the store or what tells who asks may be away
     if operation.body is not None:
         statuses.add(415)
     if has_version:

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from api_gateway.store import counters
-from api_gateway.store.server_rows import ServerRow, get_server, overwrite_server
+from api_gateway.store.server_rows import ServerRow, get_server_locked, overwrite_server
 from api_gateway.vm_state import derive_vm_state
 
 OVERLAY_FIELDS = ("name", "project", "user", "description", "vm_state", "task_state", "flavor", "tags")
@@ -34,7 +34,7 @@ def set_overlay(c: Connection, server: str, changes: Mapping[str, Any | None], *
     :raises LookupError: there is no such server.
     """
     counters.lock_counters(c)  # a heartbeat must not bring back what was read before this
-    before = get_server(c, server)
+    before = get_server_locked(c, server)
     kept = {name: value for name, value in before.overlay.items() if name not in changes}
     overlay = kept | {name: _to_json(value) for name, value in changes.items() if value is not None}
     facts = {name: getattr(before, name) for name in OVERLAY_FIELDS} | before.overlaid | {"power_state": before.power_state}
@@ -46,13 +46,13 @@ def lock_server(c: Connection, server: str, *, locked_by: str, reason: str | Non
     :raises LookupError: there is no such server.
     """
     counters.lock_counters(c)
-    return _store_change(c, get_server(c, server), {"locked_by": locked_by, "locked_reason": reason}, now)
+    return _store_change(c, get_server_locked(c, server), {"locked_by": locked_by, "locked_reason": reason}, now)
 
 
 def unlock_server(c: Connection, server: str, *, now: datetime) -> ServerRow:
     """:raises LookupError: there is no such server."""
     counters.lock_counters(c)
-    return _store_change(c, get_server(c, server), {"locked_by": None, "locked_reason": None}, now)
+    return _store_change(c, get_server_locked(c, server), {"locked_by": None, "locked_reason": None}, now)
 
 
 def _store_change(c: Connection, before: ServerRow, changes: Mapping[str, Any], now: datetime) -> ServerRow:

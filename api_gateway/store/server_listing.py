@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, Literal, TypedDict, Unpack
 
-from sqlalchemy import ColumnElement, Connection, and_, case, exc, exists, false, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, case, exc, false, func, or_, select
 
 from api_gateway.store.patterns import BadPattern, check_pattern
 from api_gateway.store.server_rows import COLUMNS, ServerRow
@@ -83,11 +83,14 @@ def list_servers(
     conditions = _build_conditions(filters)
     if marker is not None:
         conditions.append(_build_behind(c, order, marker))
-    by = [term for name, direction in order for term in _order_by(name, direction)]
+    by = [(term, direction) for name, direction in order for term in _list_terms(name)]
     if filters.get("deleted", False) is False:
         # Always NULL here, so it orders nothing; but with it the indexes of living servers have the order that is asked for.
-        by.insert(0, _directed(servers.c.deleted_at, order[0][1]))
-    query = select(*COLUMNS).where(*conditions).order_by(*by).limit(limit)
+        by.insert(0, (servers.c.deleted_at, order[0][1]))
+    if filters.get("changes_since") is not None:
+        by = [(_unindexed(term), direction) for term, direction in by]  # few changed lately: better found by that and then sorted
+    in_order = [term.asc() if direction == "asc" else term.desc() for term, direction in by]
+    query = select(*COLUMNS).where(*conditions).order_by(*in_order).limit(limit)
     try:
         return [ServerRow(*row) for row in c.execute(query)]
     except exc.DataError as error:
@@ -101,6 +104,8 @@ def list_servers(
 
 def _build_conditions(filters: ServerFilters) -> list[Condition]:
     s = servers.c
+    # A project or a host has few of all servers, a state may have nearly all; SQLite does not know.
+    vm_state = s.vm_state if filters.get("project") is None and filters.get("host") is None else _unindexed(s.vm_state)
     found: list[Condition | None] = [
         _equals(s.project, filters.get("project")),
         _equals(s.host, filters.get("host")),
@@ -108,7 +113,7 @@ def _build_conditions(filters: ServerFilters) -> list[Condition]:
         _is_one_of(s.user, filters.get("users")),
         _matches(s.name, filters.get("name_pattern")),
         _matches(s.description, filters.get("description_pattern")),
-        _is_one_of(s.vm_state, filters.get("vm_states")),
+        _is_one_of(vm_state, filters.get("vm_states")),
         _is_one_of(s.task_state, filters.get("task_states")),
         _is_one_of(s.power_state, filters.get("power_states")),
         _is_set(s.locked_by, filters.get("locked")),
@@ -118,7 +123,7 @@ def _build_conditions(filters: ServerFilters) -> list[Condition]:
     ]
     statuses, since, before = filters.get("statuses"), filters.get("changes_since"), filters.get("changes_before")
     if statuses is not None:
-        found.append(or_(false(), *(_is_shown_as(status) for status in set(statuses))))
+        found.append(or_(false(), *(_is_shown_as(status, vm_state) for status in set(statuses))))
     if since is not None:
         found.append(s.updated_at >= since)
     if before is not None:
@@ -150,7 +155,12 @@ def _matches(column: ColumnElement[Any], pattern: str | None) -> Condition | Non
     return column.regexp_match(pattern)
 
 
-def _is_shown_as(status: str) -> Condition:
+def _unindexed(expression: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The same value, by which no index is chosen."""
+    return func.coalesce(expression, expression)
+
+
+def _is_shown_as(status: str, vm_state: ColumnElement[str]) -> Condition:
     s = servers.c
     if status == "DELETED":
         return s.deleted_at.is_not(None)
@@ -158,7 +168,7 @@ def _is_shown_as(status: str) -> Condition:
         return and_(s.deleted_at.is_(None), s.missing_since.is_not(None))
     choices: list[Condition] = []
     for choice in find_vm_states_of_status(status):
-        terms: list[Condition] = [s.vm_state == choice.vm_state]
+        terms: list[Condition] = [vm_state == choice.vm_state]
         if choice.during is not None:
             terms.append(s.task_state.in_(choice.during))
         if choice.except_during:
@@ -181,11 +191,11 @@ def _build_tag_conditions(filters: ServerFilters) -> list[Condition]:
 
 
 def _has_tag(tag: str) -> Condition:
-    return exists().where(server_tags.c.server == servers.c.id, server_tags.c.tag == tag)
+    return servers.c.id.in_(select(server_tags.c.server).where(server_tags.c.tag == tag))
 
 
 def _has_any_tag(tags: Collection[str]) -> Condition:
-    return exists().where(server_tags.c.server == servers.c.id, server_tags.c.tag.in_(sorted(tags)))
+    return servers.c.id.in_(select(server_tags.c.server).where(server_tags.c.tag.in_(sorted(tags))))
 
 
 # --- order and pages --------------------------------------------------------------------------------------------------
@@ -200,15 +210,10 @@ def _complete(sort: Sequence[tuple[str, Direction]]) -> list[tuple[str, Directio
     return list(order.items())
 
 
-def _order_by(name: str, direction: Direction) -> list[ColumnElement[Any]]:
+def _list_terms(name: str) -> list[ColumnElement[Any]]:
+    """What to order by for a key: databases do not agree where NULLs belong."""
     expression = _SORTABLE[name]
-    if name not in _NULLABLE:
-        return [_directed(expression, direction)]
-    return [_directed(case((expression.is_(None), 0), else_=1), direction), _directed(expression, direction)]
-
-
-def _directed(expression: ColumnElement[Any], direction: Direction) -> ColumnElement[Any]:
-    return expression.asc() if direction == "asc" else expression.desc()
+    return [case((expression.is_(None), 0), else_=1), expression] if name in _NULLABLE else [expression]
 
 
 def _build_behind(c: Connection, order: Sequence[tuple[str, Direction]], marker: str) -> Condition:

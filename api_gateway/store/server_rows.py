@@ -60,6 +60,7 @@ class ServerRow:
 
 COLUMNS = columns_of(servers, ServerRow)
 _BY_ID = select(*COLUMNS).where(servers.c.id == bindparam("server_id"))
+_BY_ID_LOCKED = _BY_ID.where(servers.c.deleted_at.is_(None)).with_for_update()
 
 
 def find_server(c: Connection, server: str, *, include_deleted: bool = False) -> ServerRow | None:
@@ -68,12 +69,15 @@ def find_server(c: Connection, server: str, *, include_deleted: bool = False) ->
     return None if found is None or (found.deleted_at is not None and not include_deleted) else found
 
 
-def get_server(c: Connection, server: str) -> ServerRow:
-    """:raises LookupError: there is none, or it is deleted."""
-    row = find_server(c, server)
+def get_server_locked(c: Connection, server: str) -> ServerRow:
+    """The newest row, kept from other transactions until this one ends.
+
+    :raises LookupError: there is none, or it is deleted.
+    """
+    row = c.execute(_BY_ID_LOCKED, {"server_id": server}).one_or_none()
     if row is None:
         raise LookupError(f"there is no server {server}")
-    return row
+    return ServerRow(*row)
 
 
 def list_by_id(c: Connection, ids: Sequence[str]) -> list[ServerRow]:

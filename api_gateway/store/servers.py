@@ -13,7 +13,7 @@ from api_gateway.store.overlays import OVERLAY_FIELDS, cover, lock_server, set_o
 from api_gateway.store.ownership import Claim, Ownership, decide_owner
 from api_gateway.store.patterns import BadPattern, check_pattern
 from api_gateway.store.server_listing import SORT_KEYS, ServerFilters, list_servers
-from api_gateway.store.server_rows import ServerRow, find_server, get_server, insert_servers, list_by_id, overwrite_server
+from api_gateway.store.server_rows import ServerRow, find_server, get_server_locked, insert_servers, list_by_id, overwrite_server
 from api_gateway.store.sightings import Sighting, find_sighting, list_sightings_of_servers, overwrite_sighting, remove_sightings, split
 from api_gateway.store.tables import SERVER_FACTS, agents, servers
 from compute_agent.contract.models import Departure, PowerState
@@ -30,8 +30,8 @@ __all__ = [
     "expire_missing",
     "find_server",
     "forget_server",
-    "get_server",
     "give_up",
+    "list_overdue",
     "list_servers",
     "lock_server",
     "set_overlay",
@@ -79,12 +79,16 @@ def apply_state(
     return changed
 
 
+def list_overdue(c: Connection, *, now: datetime, missing_grace: timedelta, limit: int = 1000) -> list[str]:
+    """Ids of servers that have been missing for the grace, the longest first."""
+    overdue = and_(servers.c.missing_since <= now - missing_grace, servers.c.deleted_at.is_(None))
+    return list(c.execute(select(servers.c.id).where(overdue).order_by(servers.c.missing_since).limit(limit)).scalars())
+
+
 def expire_missing(c: Connection, *, now: datetime, missing_grace: timedelta, limit: int = 1000) -> list[str]:
     """Mark servers deleted that have been missing for the grace; a shut-off copy elsewhere takes its place instead. Ids of the deleted."""
     counters.lock_counters(c)
-    overdue = and_(servers.c.missing_since <= now - missing_grace, servers.c.deleted_at.is_(None))
-    ids = list(c.execute(select(servers.c.id).where(overdue).order_by(servers.c.missing_since).limit(limit)).scalars())
-    return give_up(c, ids, now=now)
+    return give_up(c, list_overdue(c, now=now, missing_grace=missing_grace, limit=limit), now=now)
 
 
 def give_up(c: Connection, ids: Collection[str], *, now: datetime) -> list[str]:
@@ -110,7 +114,7 @@ def forget_server(c: Connection, server: str, *, now: datetime) -> None:
     :raises HostIsUp: an agent that is up reports it.
     """
     counters.lock_counters(c)
-    get_server(c, server)
+    get_server_locked(c, server)
     hosts = sorted(sighting.host for sighting in list_sightings_of_servers(c, [server]))
     standing = _read_standing(c, hosts)
     for host in hosts:

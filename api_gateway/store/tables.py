@@ -139,8 +139,8 @@ servers = Table(
     Index("ix_servers_name", "deleted_at", "name", "created_at", "id"),
     # Living servers in an unusual state (in error, rescued, …), newest first.
     Index("ix_servers_vm_state", "vm_state", "deleted_at", "created_at", "id"),
-    # Servers of a host.
-    Index("ix_servers_host", "host", "deleted_at"),
+    # Living servers of a host, newest first.
+    Index("ix_servers_host_living", "host", "deleted_at", "created_at", "id"),
     # What changed since, of a project and of all.
     Index("ix_servers_project_updated", "project", "updated_at"),
     Index("ix_servers_updated", "updated_at"),

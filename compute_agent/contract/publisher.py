@@ -299,29 +299,40 @@ class ConfirmedPublisher(Protocol):
 
 
 class OutboxPump:
-    """Moves outbox rows to the broker, in order, and marks them only after their confirm."""
+    """Moves outbox rows to the broker, in order, and marks them only after their confirm.
+
+    Marking costs a commit, and the rows that came meanwhile (an action's ending, say) should not wait for it: so it is done when nothing is
+    left to send, or for a full batch. Rows that a crash finds unmarked are published again, as always under the same message ids.
+    """
 
     def __init__(self, source: OutboxSource, publisher: ConfirmedPublisher, *, batch: int = 100) -> None:
         self._source = source
         self._publisher = publisher
         self._batch = batch
+        self._unmarked: list[int] = []
 
     def step(self) -> int:
-        """Send one batch.
+        """Send one batch, or mark what was sent.
 
-        :returns: how many rows were sent; 0: the outbox has nothing to send
+        :returns: how many rows were sent; 0: the outbox has nothing to send, and all that was sent is marked
         :raises PublishFailed: after marking those that were confirmed. Call again later.
         """
-        entries = self._source.list_unsent(self._batch)
-        if not entries:
-            return 0
+        sent = set(self._unmarked)
+        entries = [entry for entry in self._source.list_unsent(self._batch + len(sent)) if entry.sequence not in sent][: self._batch]
         confirmed = 0
         try:
-            confirmed = self._publisher.publish([entry.notification for entry in entries])
+            if entries:
+                confirmed = self._publisher.publish([entry.notification for entry in entries])
         except PublishFailed as failure:
             confirmed = failure.confirmed
             raise
         finally:
-            if confirmed:
-                self._source.mark_sent([entry.sequence for entry in entries[:confirmed]])
+            self._unmarked += [entry.sequence for entry in entries[:confirmed]]
+            if confirmed < len(entries) or not entries or len(self._unmarked) >= self._batch:
+                self._mark()
         return confirmed
+
+    def _mark(self) -> None:
+        if self._unmarked:
+            self._source.mark_sent(self._unmarked)
+            self._unmarked = []

@@ -44,6 +44,12 @@ def read_version(headers: Mapping[str, str]) -> str | None:
     return find_requested(headers.get("openstack-api-version"), headers.get("x-openstack-nova-api-version"))
 
 
+def is_documented_body(method: str, template: str, body: Any) -> bool:
+    """Whether the operation takes such a body."""
+    content = _get_document()["paths"][template][method.lower()]["requestBody"]["content"]
+    return _make_validator(json.dumps(content["application/json"]["schema"])).is_valid(body)
+
+
 def find_template(path: str) -> str | None:
     """The documented path that this one is an instance of; one without parameters comes first."""
     paths = _get_document()["paths"]

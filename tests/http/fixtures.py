@@ -4,7 +4,6 @@ Whatever a case expects, an answer that is not as the OpenAPI document says fail
 """
 
 import os
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -22,15 +21,16 @@ class Fleet(GabbiFixture):
     current: Application | None = None
 
     def start_fixture(self) -> None:
-        self._directory = Path(tempfile.mkdtemp(prefix="crashcart-http-"))
-        Fleet.current = create_application(self._directory)
+        # It removes itself also when the run ends without stop_fixture, after a failed set-up say.
+        self._directory = tempfile.TemporaryDirectory(prefix="crashcart-http-")
+        Fleet.current = create_application(Path(self._directory.name))
         os.environ.update(IDS)
 
     def stop_fixture(self) -> None:
         if Fleet.current is not None:
             Fleet.current.close()
             Fleet.current = None
-        shutil.rmtree(self._directory)
+        self._directory.cleanup()
         for name in IDS:
             os.environ.pop(name, None)
 

@@ -40,6 +40,7 @@ DELETED = "00000000-0000-4000-8000-000000000009"
 OLD_AGENTS = "00000000-0000-4000-8000-00000000000a"
 DOWN_AGENTS = "00000000-0000-4000-8000-00000000000b"
 DUMPED = "00000000-0000-4000-8000-00000000000c"
+UNMEASURED = "00000000-0000-4000-8000-00000000000d"
 UNHEARD_OF = "00000000-0000-4000-8000-0000000000ff"
 
 PANICKED_ACTION = "req-00000000-0000-4000-8000-000000000001"
@@ -67,7 +68,9 @@ _STATES = {
     MISSING: PowerState.RUNNING,
     DELETED: PowerState.RUNNING,
     DUMPED: PowerState.RUNNING,
+    UNMEASURED: PowerState.RUNNING,
 }
+_OF_THE_OTHER_PROJECT = frozenset({OTHERS, UNMEASURED})
 
 
 @dataclass
@@ -133,7 +136,9 @@ def add_fleet(store: Store, clock: Clock) -> None:
     now = clock.now()
     first, second, old, down = Agent(HOST), Agent(SECOND_HOST), Agent(OLD_HOST, rpc_version="0.9"), Agent(DOWN_HOST)
     for server, power_state in _STATES.items():
-        first.servers[server] = build_server(server, power_state, now, project=OTHER_PROJECT if server == OTHERS else PROJECT)
+        project = OTHER_PROJECT if server in _OF_THE_OTHER_PROJECT else PROJECT
+        first.servers[server] = build_server(server, power_state, now, project=project)
+    first.servers[UNMEASURED] = first.servers[UNMEASURED].model_copy(update={"vcpus": None, "memory_mib": None})
     second.servers[CONFLICT] = build_server(CONFLICT, PowerState.RUNNING, now)
     old.servers[OLD_AGENTS] = build_server(OLD_AGENTS, PowerState.RUNNING, now)
     down.servers[DOWN_AGENTS] = build_server(DOWN_AGENTS, PowerState.RUNNING, now)

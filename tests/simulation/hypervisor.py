@@ -37,7 +37,8 @@ class DriverFaults:
 class Call:
     """One NMI call as the hypervisor saw it begin, in virtual seconds and (``began_clock``) by its host's clock.
 
-    ``sent_at`` is when the guest got its NMI, None: it never did. ``life`` names the life of the agent that called.
+    ``sent_at`` is when the guest got its NMI, None: it never did; ``fired_at`` when it took it: a paused one does when it resumes.
+    ``life`` names the life of the agent that called.
     """
 
     action: str
@@ -47,6 +48,7 @@ class Call:
     began_clock: float
     ended_at: float | None = None
     sent_at: float | None = None
+    fired_at: float | None = None
 
     @property
     def journal(self) -> str:
@@ -62,7 +64,7 @@ class Guest:
     takes: str
     state: PowerState = PowerState.RUNNING
     started_at: datetime = START
-    owed: int = 0
+    owed: list[Call] = field(default_factory=list)
     defined: bool = True
     resets: list[float] = field(default_factory=list)
 
@@ -99,11 +101,13 @@ class Hypervisor:
         guest.state = state
         if kind in (DriverEventKind.REBOOTED, DriverEventKind.STOPPED):
             guest.resets.append(self.kernel.time)
-            guest.owed = 0
+            guest.owed.clear()
         if was_off and state is PowerState.RUNNING:
             guest.started_at = self._now()  # as a file's time stamp: a clock that is set later does not change it
         if state is PowerState.RUNNING and guest.owed:
-            guest.owed = 0
+            for call in guest.owed:
+                call.fired_at = self.kernel.time
+            guest.owed.clear()
             self._answer(guest)
         self.kernel.note(self.host, f"guest {guest.name} {kind}: {reason}")
         self._tell(DriverEvent(kind, guest.id, self._now(), reason))
@@ -194,8 +198,9 @@ class Hypervisor:
         call.sent_at = self.kernel.time
         self.kernel.note(self.host, f"guest {guest.name} got an NMI ({call.action})")
         if guest.state is PowerState.PAUSED:
-            guest.owed += 1
+            guest.owed.append(call)
         else:
+            call.fired_at = self.kernel.time
             self._answer(guest)
 
     def _answer(self, guest: Guest) -> None:

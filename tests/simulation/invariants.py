@@ -136,6 +136,9 @@ def _check_holdoff(world: World, record: Record) -> Iterator[str]:
                         ended_at = to_seconds(record.actions[earlier.action]["ended_at"]) - agent.hypervisor.clock.offset
                         signalled_at = min(signalled_at, ended_at)
                     elapsed = call.began_at - signalled_at
+                    if signalled_at == earlier.sent_at and earlier.fired_at != earlier.sent_at:
+                        # It was handed to a paused guest: nothing runs before the guest resumes.
+                        elapsed = 0.0 if earlier.fired_at is None else max(0.0, call.began_at - earlier.fired_at)
                     reset = any(signalled_at - CLOCK_TOLERANCE <= at <= call.began_at for at in guest.resets)
                     if 0 <= elapsed < world.plan.holdoff - CLOCK_TOLERANCE and not reset:
                         yield f"{call.action}: signalled {elapsed:.1f} s after {earlier.action}, within the hold-off, server not reset"

@@ -9,12 +9,14 @@ import pytest
 
 from api_gateway.store.actions import ActionRow
 from api_gateway.sweep import Sweep
+from compute_agent import actions
 from compute_agent.action_queue import ActionQueue
 from compute_agent.actions import Actions
 from compute_agent.contract.models import ActionRequest
 from compute_agent.contract.publisher import OutboxPump
 from compute_agent.endpoint import Endpoint
 from compute_agent.journal import ActionState, Journal, JournalledAction, JournalTransaction
+from compute_agent.observer import Observer
 from tests.simulation.broker import Consumer, Faults
 from tests.simulation.hypervisor import DriverFaults
 from tests.simulation.plan import Plan
@@ -130,6 +132,13 @@ def forget_the_holdoff(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Actions, "_check_holdoff", lambda self, transaction, action: None)
 
 
+def count_the_holdoff_from_the_handing_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hold-off goes on while a server is paused: it is over when the NMI that waited fires at last."""
+    monkeypatch.setattr(JournalTransaction, "discount_pause", lambda self, *arguments: None)
+    monkeypatch.setattr(Observer, "_note_resume", lambda self, *arguments: None)
+    monkeypatch.setattr(actions, "STANDS_STILL", frozenset())
+
+
 def accept_any_journal(monkeypatch: pytest.MonkeyPatch) -> None:
     """An action that is bound to a lost journal is run by the next one."""
     monkeypatch.setattr(Endpoint, "_find_refusal", lambda self, request: None)
@@ -182,6 +191,7 @@ BUGS: list[tuple[Plant, dict[str, Any]]] = [
     (record_twice, {"broker": Faults(event_repeated=0.3)}),
     (call_it_expired_after_a_delivery, {"broker": Faults(publish_fails=0.9), "cuts": 8.0, "deadlines": (0.5, 3.0)}),
     (forget_the_holdoff, {"guest_moves": 0.0}),
+    (count_the_holdoff_from_the_handing_over, {"guest_moves": 40.0, "actions": 60, "driver": DriverFaults(answer_lost=0.5)}),
     (accept_any_journal, {"journal_losses": 8.0, "broker": Faults(publish_fails=0.9), "cuts": 6.0, "deadlines": (20.0, 40.0)}),
     (run_two_of_a_server_at_once, {"driver": DriverFaults(slow=0.5), "guest_moves": 0.0}),
     (observe_after_the_last_word, {}),

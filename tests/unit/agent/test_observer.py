@@ -291,6 +291,87 @@ def test_a_server_that_stays_paused_for_good_gets_a_last_word_too(bench: Bench) 
     assert bench.observe(action) == (Observation.NOT_OBSERVED, True)
 
 
+class TestHoldOffOfAPausedServer:
+    """Only the time in which the guest runs counts: a dump makes no progress while it does not, and an NMI that waits has not fired."""
+
+    def refuses(self, bench: Bench, server: str) -> bool:
+        action = bench.get(bench.signal(server))
+        bench.drain()
+        assert action.result is not None
+        return action.result.code == "crash_dump_in_progress"
+
+    def pause(self, bench: Bench, server: str, seconds: float) -> None:
+        bench.hypervisor.pause(server)
+        bench.drain()
+        bench.wait(seconds)
+
+    def resume(self, bench: Bench, server: str) -> None:
+        bench.hypervisor.resume(server)
+        bench.drain()
+
+    def make_signalled_in_pause(self, bench: Bench, effect: NmiEffect = NmiEffect.SURVIVE) -> str:
+        server = bench.make_server(effect=effect)
+        self.pause(bench, server, 5)
+        bench.signal(server)
+        return server
+
+    @pytest.mark.parametrize("effect", [NmiEffect.SURVIVE, NmiEffect.CRASH_KERNEL])
+    def test_it_begins_when_the_nmi_that_waited_fires(self, bench: Bench, effect: NmiEffect) -> None:
+        server = self.make_signalled_in_pause(bench, effect)
+        bench.wait(7200)
+        self.resume(bench, server)
+        bench.wait(598)
+        assert self.refuses(bench, server)
+        bench.wait(3)
+        assert not self.refuses(bench, server)
+
+    def test_it_lasts_for_as_long_as_the_nmi_waits_and_then_begins_though_nobody_watches_any_more(self, bench: Bench) -> None:
+        server = self.make_signalled_in_pause(bench)
+        bench.wait(2 * PENDING_LIMIT)
+        assert self.refuses(bench, server)
+        self.resume(bench, server)
+        bench.wait(598)
+        assert self.refuses(bench, server)
+
+    def test_a_dump_that_a_pause_interrupted_is_not_ruined_after_it(self, bench: Bench) -> None:
+        server = bench.make_server(effect=NmiEffect.SURVIVE)
+        bench.signal(server)
+        bench.wait(100)
+        self.pause(bench, server, 7200)
+        assert self.refuses(bench, server)
+        self.resume(bench, server)
+        bench.wait(498)
+        assert self.refuses(bench, server)
+        bench.wait(3)
+        assert not self.refuses(bench, server)
+
+    def test_a_pause_after_it_is_over_does_not_bring_it_back(self, bench: Bench) -> None:
+        server = bench.make_server(effect=NmiEffect.SURVIVE)
+        bench.signal(server)
+        bench.wait(601)
+        self.pause(bench, server, 10)
+        assert not self.refuses(bench, server)
+
+    def test_a_reset_in_the_pause_ends_it(self, bench: Bench) -> None:
+        server = self.make_signalled_in_pause(bench)
+        bench.emit(DriverEventKind.REBOOTED, server)
+        bench.wait(10)
+        self.resume(bench, server)
+        assert not self.refuses(bench, server)
+
+    def test_a_resume_that_nobody_saw_is_taken_for_as_late_as_it_can_have_been(self, bench: Bench) -> None:
+        server = self.make_signalled_in_pause(bench)
+        bench.kill()
+        bench.hypervisor.resume(server)
+        bench.clock.advance(7200)
+        bench.start()
+        bench.drain()
+        bench.wait(598)
+        assert self.refuses(bench, server)
+        bench.wait(3)
+        assert not self.refuses(bench, server)
+
+
 def test_nothing_follows_a_signal_that_was_never_sent(bench: Bench) -> None:
     server = bench.make_server(power_state=PowerState.SHUTDOWN)
     action = bench.signal(server)

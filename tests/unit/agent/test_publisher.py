@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -287,6 +288,45 @@ def test_the_pump_marks_rows_only_after_their_confirm() -> None:
     assert outbox.sent == [1]
     assert [pump.step(), pump.step(), pump.step()] == [3, 1, 0]
     assert outbox.sent == [1, 2, 3, 4, 5]
+
+
+class Taking:
+    """Takes all that it is given."""
+
+    def __init__(self) -> None:
+        self.taken: list[str] = []
+
+    def publish(self, rows: list[Notification]) -> int:
+        self.taken += [row.message_id for row in rows]
+        return len(rows)
+
+
+def test_what_came_meanwhile_is_sent_before_what_was_sent_is_marked() -> None:
+    """The commit that marks an action's start as sent must not delay its ending."""
+    outbox, broker = Outbox(3), Taking()
+    later = [outbox.entries.pop(), outbox.entries.pop()]
+    pump = OutboxPump(outbox, broker, batch=10)
+    assert pump.step() == 1
+    outbox.entries.append(later.pop())
+    assert pump.step() == 1
+    assert outbox.sent == []
+    outbox.entries.append(later.pop())
+    assert [pump.step(), pump.step()] == [1, 0]
+    assert outbox.sent == [1, 2, 3]
+    assert len(broker.taken) == len(set(broker.taken)) == 3
+
+
+def test_a_mark_that_fails_is_made_up_for_without_sending_again() -> None:
+    outbox, broker = Outbox(2), Taking()
+    pump = OutboxPump(outbox, broker, batch=10)
+    pump.step()
+    mark_sent, outbox.mark_sent = outbox.mark_sent, mock.Mock(side_effect=OSError("no space"))  # type: ignore[method-assign]
+    with pytest.raises(OSError, match="no space"):
+        pump.step()
+    outbox.mark_sent = mark_sent  # type: ignore[method-assign]
+    assert pump.step() == 0
+    assert outbox.sent == [1, 2]
+    assert len(broker.taken) == 2
 
 
 @pytest.mark.parametrize(

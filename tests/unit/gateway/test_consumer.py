@@ -1,5 +1,6 @@
 """The consuming loop against a scripted link: when it acknowledges, and when it lets everything go."""
 
+import socket
 import threading
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
@@ -21,6 +22,8 @@ class ScriptedLink:
         self._waiting = [SimpleNamespace(body=body, delivery_tag=tag) for tag, body in enumerate(bodies, start=1)]
         self._then = then
         self.log: list[Any] = []
+        self.sock, ours = socket.socketpair()
+        ours.close()  # so that there always seems to be something to read
 
     def channel(self) -> mock.Mock:
         self._channel = mock.Mock(name="channel")
@@ -42,6 +45,7 @@ class ScriptedLink:
         self.log.append("close")
 
     def collect(self) -> None:
+        self.sock.close()
         self.log.append("collect")
 
 

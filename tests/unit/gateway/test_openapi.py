@@ -9,7 +9,10 @@ import pytest
 from openapi_spec_validator import validate
 
 from api_gateway.compute.routes import ROUTES as COMPUTE_ROUTES
+from api_gateway.compute.schemas import ACTION_BODIES, ACTION_LIST_QUERY, SERVER_LIST_QUERY, Versions, find_schema
+from api_gateway.compute.server_filters import CANNOT
 from api_gateway.faults import FAULT_NAMES
+from api_gateway.microversion import Since
 from api_gateway.native.routes import ROUTES as NATIVE_ROUTES
 from api_gateway.openapi.document import OPERATIONS, build_document
 from api_gateway.openapi.refusals import MEANINGS
@@ -32,6 +35,30 @@ def test_every_route_is_documented_and_nothing_else() -> None:
     canonical = [(route.method, route.path) for route in routes if not _OTHER_SPELLING.match(route.path)]
 
     assert sorted(canonical) == sorted(OPERATIONS)
+
+
+@pytest.mark.parametrize(
+    ("path", "versions"),
+    [
+        ("/v2.1/servers", SERVER_LIST_QUERY),
+        ("/v2.1/servers/detail", SERVER_LIST_QUERY),
+        ("/v2.1/servers/{server_id}/os-instance-actions", ACTION_LIST_QUERY),
+    ],
+)
+def test_query_parameters_are_documented_by_what_they_are_checked_with(path: str, versions: Versions) -> None:
+    checked = find_schema(versions, max(Since))
+    documented = {parameter["name"]: parameter["schema"] for parameter in OPERATIONS[("GET", path)].parameters}
+
+    assert checked is not None
+    assert documented.keys() == checked["properties"].keys() - CANNOT
+    for name, schema in documented.items():
+        assert checked["properties"][name] in (schema, {"type": "array", "items": schema, "maxItems": 1})
+
+
+def test_bodies_are_documented_by_what_they_are_checked_with() -> None:
+    body = OPERATIONS[("POST", "/v2.1/servers/{server_id}/action")].body
+
+    assert body == {"oneOf": [find_schema(versions, max(Since)) for versions in ACTION_BODIES.values()]}
 
 
 def test_the_document_is_a_valid_one() -> None:

@@ -1,6 +1,6 @@
 """Facts that hosts do not know: overlays, locks, descriptions, flavors and tags; and the order of lists by name.
 
-Only adds. A release before this one goes on writing rows: what it leaves out is NULL or has a default.
+Only adds columns and tables. A release before this one goes on writing rows: what it leaves out is NULL or has a default.
 """
 
 import sqlalchemy as sa
@@ -42,4 +42,6 @@ def upgrade() -> None:
     op.create_index("ix_servers_project_name", "servers", ["project", "deleted_at", "name", "created_at", "id"], unique=False)
     op.create_index("ix_servers_name", "servers", ["deleted_at", "name", "created_at", "id"], unique=False)
     op.create_index("ix_servers_vm_state", "servers", ["vm_state", "deleted_at", "created_at", "id"], unique=False)
+    op.create_index("ix_servers_host_living", "servers", ["host", "deleted_at", "created_at", "id"], unique=False)
+    op.drop_index("ix_servers_host", "servers")  # the beginning of the one above
     op.create_index("ix_actions_host_state", "actions", ["host", "state"], unique=False)

@@ -1,0 +1,206 @@
+"""The journal as a file: whose it is, who may open it, what survives, and what a transaction of it is."""
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from itertools import repeat
+from pathlib import Path
+
+import pytest
+
+from compute_agent.journal import Journal, JournalInUse, JournalUnusable
+from tests.fakes import FakeClock
+from tests.unit.agent.action_parts import HOST, Agent, make_id
+from tests.unit.agent.journal_parts import SERVER, add, append_lost
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "journal.sqlite"
+
+
+@pytest.fixture
+def agent(path: Path) -> Agent:
+    return Agent(path)
+
+
+def open_journal(path: Path, host: str = HOST) -> Journal:
+    return Journal.open(path, host=host, clock=FakeClock())
+
+
+def run_python(code: str, path: Path) -> int:
+    """The exit code of another process that runs ``code`` with the journal's path as its argument."""
+    return subprocess.run([sys.executable, "-c", code, str(path)], check=False, cwd=Path(__file__).parents[3]).returncode
+
+
+class TestFile:
+    def test_a_journal_keeps_its_id_and_counts_its_openings(self, path: Path) -> None:
+        first = open_journal(path)
+        first.close()
+        second = open_journal(path)
+        assert second.journal_id == first.journal_id
+        assert (first.incarnation, second.incarnation) == (1, 2)
+
+    def test_only_its_owner_may_read_it(self, path: Path) -> None:
+        open_journal(path)
+        assert path.stat().st_mode & 0o077 == 0
+
+    def test_a_second_agent_is_refused_while_the_first_holds_it(self, path: Path) -> None:
+        first = open_journal(path)
+        with pytest.raises(JournalInUse):
+            open_journal(path)
+        first.close()
+        open_journal(path)
+
+    def test_another_process_is_refused_too(self, path: Path) -> None:
+        journal = open_journal(path)
+        code = (
+            "import sys\nfrom pathlib import Path\nfrom compute_agent.contract.clock import SystemClock\n"
+            "from compute_agent.journal import Journal, JournalInUse\n"
+            "try: Journal.open(Path(sys.argv[1]), host='host-1', clock=SystemClock())\n"
+            "except JournalInUse: sys.exit(7)"
+        )
+        assert run_python(code, path) == 7
+        journal.close()
+
+    @pytest.mark.parametrize("content", [b"not a database at all, but long enough to be looked at " * 40, b"\x00" * 8192])
+    def test_a_file_that_is_no_journal_is_refused_and_left_alone(self, path: Path, content: bytes) -> None:
+        path.parent.mkdir()
+        path.write_bytes(content)
+        with pytest.raises(JournalUnusable):
+            open_journal(path)
+        assert path.read_bytes() == content
+
+    def test_another_programs_database_is_refused(self, path: Path) -> None:
+        path.parent.mkdir()
+        with sqlite3.connect(path) as other:
+            other.execute("CREATE TABLE theirs (x)")
+        with pytest.raises(JournalUnusable, match="not a journal"):
+            open_journal(path)
+
+    def test_a_newer_releases_journal_is_refused(self, path: Path) -> None:
+        open_journal(path).close()
+        with sqlite3.connect(path) as newer:
+            newer.execute("PRAGMA user_version = 99")
+        with pytest.raises(JournalUnusable, match="newer release"):
+            open_journal(path)
+
+    def test_another_hosts_journal_is_refused(self, path: Path) -> None:
+        open_journal(path).close()
+        with pytest.raises(JournalUnusable, match="belongs to host host-1"):
+            open_journal(path, host="host-2")
+
+    def test_a_copy_is_refused_because_it_may_have_forgotten_signals(self, path: Path) -> None:
+        open_journal(path).close()
+        shutil.copy(path, path.with_suffix(".copy"))
+        with pytest.raises(JournalUnusable, match="copy"):
+            open_journal(path.with_suffix(".copy"))
+
+    def test_a_damaged_journal_is_refused(self, agent: Agent, path: Path) -> None:
+        for number in range(40):
+            add(agent, number)
+        agent.journal.close()
+        with path.open("r+b") as file:
+            file.seek(4096 * 3)
+            file.write(os.urandom(4096 * 6))
+        with pytest.raises(JournalUnusable):
+            open_journal(path)
+
+    def test_a_refused_journal_is_not_held(self, path: Path) -> None:
+        open_journal(path).close()
+        with pytest.raises(JournalUnusable):
+            open_journal(path, host="host-2")
+        open_journal(path)
+
+    def test_a_directory_that_cannot_be_made_is_said(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        with pytest.raises(JournalUnusable, match="file"):
+            open_journal(tmp_path / "file" / "journal.sqlite")
+
+    def test_deleted_under_a_running_agent_nothing_more_is_journalled(self, agent: Agent, path: Path) -> None:
+        path.unlink()
+        with pytest.raises(JournalUnusable, match="deleted or replaced"):
+            add(agent)
+
+    def test_replaced_under_a_running_agent_nothing_more_is_journalled(self, agent: Agent, path: Path) -> None:
+        shutil.copy(path, path.with_suffix(".copy"))
+        path.with_suffix(".copy").replace(path)
+        with pytest.raises(JournalUnusable, match="deleted or replaced"):
+            add(agent)
+
+    def test_a_deleted_journal_begins_anew_and_forgets_the_old_ones_log(self, agent: Agent, path: Path) -> None:
+        """SQLite would replay a write-ahead log that was left behind into the new file."""
+        add(agent)
+        wal = Path(f"{path}-wal").read_bytes()
+        old_id = agent.journal.journal_id
+        agent.journal.close()
+        path.unlink()
+        Path(f"{path}-wal").write_bytes(wal)
+        agent.start()
+        assert agent.journal.journal_id != old_id
+        assert agent.journal.incarnation == 1
+        assert agent.list_events() == []
+
+    def test_what_was_committed_survives_a_process_that_just_dies(self, path: Path) -> None:
+        code = (
+            "import os, sys\nfrom pathlib import Path\nfrom tests.unit.agent.action_parts import Agent\n"
+            "from tests.unit.agent.journal_parts import add\nagent = Agent(Path(sys.argv[1]))\nadd(agent, 1)\n"
+            "with agent.change() as transaction:\n"
+            "    transaction.add_action(agent.make_request('11111111-1111-4111-8111-111111111111', 2), agent.clock.now())\n"
+            "    os._exit(9)"
+        )
+        assert run_python(code, path) == 9
+        agent = Agent(path)
+        with agent.change() as transaction:
+            assert [action.request.id for action in transaction.list_actions()] == [make_id(1)]
+        assert agent.list_event_types() == ["action.received"]
+
+
+class TestTransaction:
+    def test_a_block_that_raises_leaves_nothing_behind(self, agent: Agent) -> None:
+        with contextlib.suppress(LookupError), agent.change() as transaction:
+            append_lost(transaction, agent)
+            raise LookupError
+        assert agent.list_events() == []
+        with agent.change() as transaction:
+            assert append_lost(transaction, agent) == 1
+
+    def test_transactions_do_not_nest(self, agent: Agent) -> None:
+        with pytest.raises(RuntimeError, match="inside another"), agent.change(), agent.change():
+            pass
+        add(agent)
+
+    def test_a_transaction_cannot_be_used_after_its_block(self, agent: Agent) -> None:
+        with agent.change() as transaction:
+            pass
+        with pytest.raises(RuntimeError, match="over"):
+            transaction.list_actions()
+
+    def test_a_closed_journal_says_so(self, agent: Agent) -> None:
+        agent.journal.close()
+        with pytest.raises(JournalUnusable, match="closed"):
+            add(agent)
+
+    def test_new_events_are_announced_after_their_commit_and_only_then(self, agent: Agent) -> None:
+        unsent: list[int] = []
+        agent.journal.on_new_events(lambda: unsent.append(len(agent.list_unsent())))
+        with agent.change() as transaction:
+            append_lost(transaction, agent)
+            assert unsent == []
+        assert unsent == [1]
+        with agent.change() as transaction:
+            transaction.list_actions()
+        assert unsent == [1]
+
+    def test_a_failing_disk_is_said_and_nothing_is_kept(self, agent: Agent) -> None:
+        with agent.change() as transaction:
+            pages = transaction.execute("PRAGMA page_count").fetchone()[0]
+            transaction.execute(f"PRAGMA max_page_count = {pages}")
+        requests = [agent.make_request(SERVER, number) for number in range(200)]
+        with pytest.raises(JournalUnusable, match="full"), agent.change() as transaction:
+            list(map(transaction.add_action, requests, repeat(agent.clock.now())))
+        with agent.change() as transaction:
+            assert transaction.list_actions() == []
