@@ -60,7 +60,7 @@ class ServerNotRunning(NothingSent):
 class BackendUnavailable(NothingSent):
     """Hypervisor or BMC could not be reached or was busy; nothing was sent and it is safe to try again.
 
-    ``code`` may be set to ``Code.FORBIDDEN`` by the raiser when the backend refused our credentials.
+    The raiser may set ``code`` where another one says more: ``Code.FORBIDDEN`` when the backend refused our credentials, say.
     """
 
     code = Code.BACKEND_UNAVAILABLE
@@ -259,11 +259,13 @@ class HostDump(ABC):
     def take_host_dump(self, server: str, path: str, on_progress: Callable[[int, int], None]) -> None:
         """Write a compressed dump of the memory only, fit for ``makedumpfile`` and ``crash``, to ``path`` (a file that is not there yet).
 
-        Called from a worker thread, one per server at a time. Blocks until the dump is written; a server that runs stands still meanwhile.
+        Called from a worker thread, one per server at a time. Blocks until the dump is written; a server that runs stands still meanwhile
+        and may report that it was paused and resumed. Only the owner may read the file, from the moment that it is there.
 
-        :param on_progress: told (bytes done, bytes in all) now and then
-        :raises CapabilityUnsupported, ServerUnsupported, ServerNotFound, ServerNotRunning, BackendUnavailable: there is no complete file.
-        :raises OutcomeUnknown: nobody knows whether the file is complete.
+        :param on_progress: told (bytes done, bytes in all) now and then, from any thread; neither blocks nor raises
+        :raises CapabilityUnsupported, ServerUnsupported, ServerNotFound, ServerNotRunning, BackendUnavailable: there is no file. The last
+            has ``Code.HOST_DUMP_FAILED`` when the platform began and could not finish, ``Code.NO_SPACE`` when the disk is full.
+        :raises OutcomeUnknown: nobody knows whether the file is complete, or whether it is still being written.
         """
 
 

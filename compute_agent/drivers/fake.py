@@ -5,25 +5,29 @@
 never sleeps. The driver over it passes the same conformance suite as every other one.
 """
 
+import os
 import threading
 import uuid
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
-from enum import StrEnum
+from typing import Any
 
 from oslo_config import cfg
 
 from compute_agent.contract.clock import Clock
+from compute_agent.contract.errors import Code
 from compute_agent.contract.models import Flavor, PowerState
 from compute_agent.drivers.base import (
     BackendUnavailable,
+    CollectedDiagnostics,
+    DiagnosticsSource,
     Driver,
     DriverEvent,
     DriverEventKind,
     DriverServer,
     Events,
+    HostDump,
     Lifecycle,
     Nmi,
     ServerNotFound,
@@ -31,6 +35,8 @@ from compute_agent.drivers.base import (
     Servers,
 )
 from compute_agent.drivers.fake_behaviours import Behaviour
+from compute_agent.drivers.fake_diagnostics import count_work
+from compute_agent.drivers.fake_server import DUMP, Call, FakeServer, NmiEffect
 
 GROUP = "fake"
 OPTIONS: list[cfg.Opt] = [
@@ -43,25 +49,6 @@ OPTIONS: list[cfg.Opt] = [
 _NAMESPACE = uuid.UUID("6f1d7c1e-6f0b-5e0e-9a55-0c0ffee0dead")
 
 
-class NmiEffect(StrEnum):
-    """How a server takes an NMI."""
-
-    PANIC = "panic"
-    CRASH_KERNEL = "crash_kernel"
-    SURVIVE = "survive"
-
-
-@dataclass
-class _FakeServer:
-    """One server of the hypervisor, changed under the hypervisor's lock."""
-
-    seen: DriverServer
-    effect: NmiEffect
-    signals: int = 0
-    pending_nmi: bool = False
-    behaviours: deque[Behaviour] = field(default_factory=deque)
-
-
 class FakeHypervisor:
     """The backend. Every method may be called from any thread; ids are those that the methods returned."""
 
@@ -69,7 +56,7 @@ class FakeHypervisor:
         self._clock = clock
         self._seed = seed
         self._lock = threading.RLock()
-        self._servers: dict[str, _FakeServer] = {}
+        self._servers: dict[str, FakeServer] = {}
         self._made = 0
         self._available = True
         self._open = False
@@ -79,6 +66,8 @@ class FakeHypervisor:
             servers=_FakeServers(self),
             call_bound=call_bound,
             nmi=_FakeNmi(self),
+            diagnostics=_FakeDiagnostics(self),
+            host_dump=_FakeHostDump(self),
             events=_FakeEvents(self),
             lifecycle=_FakeLifecycle(self),
         )
@@ -116,7 +105,8 @@ class FakeHypervisor:
                 flavor=flavor,
                 tags=tuple(tags),
             )
-            self._servers[seen.id] = _FakeServer(seen, effect)
+            running_since = None if power_state is PowerState.SHUTDOWN else self._clock.monotonic()
+            self._servers[seen.id] = FakeServer(seen, effect, running_since=running_since)
         self._emit(DriverEventKind.DEFINED, seen.id, "defined")
         return seen.id
 
@@ -126,8 +116,20 @@ class FakeHypervisor:
             fake = self._get(server)
             fake.seen = replace(fake.seen, **fields)  # type: ignore[arg-type]
 
+    def count(self, server: str, **fields: Any) -> None:
+        """From now on its readings have these fields of :class:`CollectedDiagnostics` as given, ``memory_used_kib=None`` say."""
+        with self._lock:
+            self._get(server).counters.update(fields)
+
+    def set_busy(self, server: str, busy: bool) -> None:
+        """A busy server is left out when all are sampled."""
+        with self._lock:
+            self._get(server).busy = busy
+
     def start(self, server: str) -> None:
-        self._move(server, PowerState.RUNNING, DriverEventKind.STARTED, "booted", started_at=self._clock.now())
+        with self._lock:
+            self._get(server).running_since = self._clock.monotonic()
+            self._move(server, PowerState.RUNNING, DriverEventKind.STARTED, "booted", started_at=self._clock.now())
 
     def stop(self, server: str) -> None:
         self._move(server, PowerState.SHUTDOWN, DriverEventKind.STOPPED, "destroyed", started_at=None)
@@ -158,10 +160,10 @@ class FakeHypervisor:
         kind = DriverEventKind.MIGRATED_AWAY if migrated else DriverEventKind.UNDEFINED
         self._emit(kind, server, "migrated" if migrated else "undefined")
 
-    def behave(self, server: str, *behaviours: Behaviour) -> None:
-        """Its next injections go like this, one each; those after them as always."""
+    def behave(self, server: str, *behaviours: Behaviour, call: Call = Call.INJECT_NMI) -> None:
+        """Its next calls of this kind go like this, one each; those after them as always."""
         with self._lock:
-            self._get(server).behaviours.extend(behaviours)
+            self._get(server).behaviours[call].extend(behaviours)
 
     def count_signals(self, server: str) -> int:
         """How many NMIs were delivered to it, pending ones too."""
@@ -212,12 +214,52 @@ class FakeHypervisor:
             fake = self._get(server)
             if fake.seen.power_state in (PowerState.SHUTDOWN, PowerState.CRASHED):
                 raise ServerNotRunning(server, f"the server is {fake.seen.power_state}")
-            behave = fake.behaviours.popleft() if fake.behaviours else None
-        # Outside the lock: a hanging injection must not stop the rest of the host.
+        self._behave(fake, Call.INJECT_NMI, lambda: self._deliver(server))
+
+    def collect_diagnostics(self, server: str) -> CollectedDiagnostics:
+        with self._lock:
+            self._check_available()
+            fake = self._get(server)
+        self._behave(fake, Call.COLLECT_DIAGNOSTICS, lambda: None)
+        with self._lock:
+            return self._count(self._get(server))
+
+    def sample_servers(self) -> list[CollectedDiagnostics]:
+        with self._lock:
+            self._check_available()
+            running = [fake for fake in self._servers.values() if fake.seen.power_state is not PowerState.SHUTDOWN]
+            return [self._count(fake) for fake in running if not fake.busy]
+
+    def take_host_dump(self, server: str, path: str, on_progress: Callable[[int, int], None]) -> None:
+        with self._lock:
+            self._check_available()
+            fake = self._get(server)
+            if fake.seen.power_state is PowerState.SHUTDOWN:
+                raise ServerNotRunning(server, "the server is shutdown")
+
+        def write() -> None:
+            on_progress(0, len(DUMP))
+            try:
+                with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as dump:
+                    dump.write(DUMP)
+            except OSError as error:
+                raise BackendUnavailable(server, f"cannot write {path}: {error.strerror}", Code.HOST_DUMP_FAILED) from error
+            on_progress(len(DUMP), len(DUMP))
+
+        self._behave(fake, Call.TAKE_HOST_DUMP, write)
+
+    def _count(self, fake: FakeServer) -> CollectedDiagnostics:
+        return count_work(fake.seen, fake.running_since, self._clock, **fake.counters)
+
+    def _behave(self, fake: FakeServer, call: Call, deliver: Callable[[], None]) -> None:
+        """Do it, or what is to be done instead. Outside the lock: a hanging call must not stop the rest of the host."""
+        with self._lock:
+            waiting = fake.behaviours[call]
+            behave = waiting.popleft() if waiting else None
         if behave is None:
-            self._deliver(server)
+            deliver()
         else:
-            behave(lambda: self._deliver(server))
+            behave(deliver)
 
     def _deliver(self, server: str) -> None:
         with self._lock:
@@ -249,7 +291,7 @@ class FakeHypervisor:
             if self._open and self._available and self._listener is not None:
                 self._listener(DriverEvent(kind, server, self._clock.now(), reason))
 
-    def _get(self, server: str) -> _FakeServer:
+    def _get(self, server: str) -> FakeServer:
         fake = self._servers.get(server)
         if fake is None:
             raise ServerNotFound(server, f"no server {server} on this host")
@@ -277,6 +319,25 @@ class _FakeNmi(Nmi):
 
     def inject_nmi(self, server: str) -> None:
         self._hypervisor.inject_nmi(server)
+
+
+class _FakeDiagnostics(DiagnosticsSource):
+    def __init__(self, hypervisor: FakeHypervisor) -> None:
+        self._hypervisor = hypervisor
+
+    def collect_diagnostics(self, server: str) -> CollectedDiagnostics:
+        return self._hypervisor.collect_diagnostics(server)
+
+    def sample_servers(self) -> Sequence[CollectedDiagnostics]:
+        return self._hypervisor.sample_servers()
+
+
+class _FakeHostDump(HostDump):
+    def __init__(self, hypervisor: FakeHypervisor) -> None:
+        self._hypervisor = hypervisor
+
+    def take_host_dump(self, server: str, path: str, on_progress: Callable[[int, int], None]) -> None:
+        self._hypervisor.take_host_dump(server, path, on_progress)
 
 
 class _FakeEvents(Events):

@@ -1,7 +1,8 @@
-"""How a fake server's next injections go wrong, or slow, or late: what a test or a load test asks of :class:`FakeHypervisor`.
+"""How a fake server's next calls go wrong, or slow, or late: what a test or a load test asks of :class:`FakeHypervisor`.
 
-A behaviour is called in place of one injection, with the function that delivers the NMI; whether and when it calls that, and
-what it raises, is the whole difference between the ways in which a real backend fails.
+A behaviour is called in place of one injection, collection or host dump, with the function that does it (delivers the NMI, writes the
+file; a collection reads after the behaviour returned); whether and when it calls that, and what it raises, is the whole difference
+between the ways in which a real backend fails.
 """
 
 import threading
@@ -42,7 +43,7 @@ def lose_request(reason: str = "no answer came") -> Behaviour:
 
 
 def break_down(error: Exception, *, delivered: bool = False) -> Behaviour:
-    """Fail with an exception that no driver declares."""
+    """Fail with any exception, one that no driver declares say."""
 
     def behave(deliver: Deliver) -> None:
         if delivered:
