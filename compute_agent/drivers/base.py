@@ -162,6 +162,30 @@ class CollectedDiagnostics:
     errors: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class VcpuState:
+    """A virtual processor as the platform sees it: ``state`` in the platform's own word (``running``, ``blocked``, ``offline``)."""
+
+    number: int
+    state: str
+    cpu_time: int | None = None
+    host_cpu: int | None = None
+
+
+@dataclass(frozen=True)
+class InspectedServer:
+    """What a black box keeps of a server beside its diagnostics. ``state_reason`` and the vCPUs' states are the platform's own words.
+
+    ``configuration`` is the platform's own text (a domain's XML) **without secrets**: passwords, keys and tokens are cut out of it by the
+    driver, who alone knows where they are.
+    """
+
+    power_state: PowerState
+    state_reason: str = ""
+    vcpus: Sequence[VcpuState] = ()
+    configuration: str | None = None
+
+
 class DriverEventKind(StrEnum):
     """What a driver may report on its own."""
 
@@ -269,6 +293,29 @@ class HostDump(ABC):
         """
 
 
+class Inspection(ABC):
+    """Reads what a server's black box keeps after a crash."""
+
+    @abstractmethod
+    def inspect_server(self, server: str) -> InspectedServer:
+        """States and configuration of one server, read now.
+
+        Called from a worker thread after a crash dump signal or a panic; may be repeated at will and changes nothing. The caller gives up
+        waiting by itself. A crashed, paused or stopped server is answered too; a part that cannot be read is left empty.
+
+        :raises ServerNotFound, BackendUnavailable: nothing was read.
+        """
+
+    @abstractmethod
+    def read_console_tail(self, server: str, limit: int) -> bytes | None:
+        """The last ``limit`` bytes at most of the server's serial console log; None: it has none, or none that can be read here.
+
+        Called only where an operator allowed it: what a console says belongs to the server's owner.
+
+        :raises ServerNotFound, BackendUnavailable: nothing was read.
+        """
+
+
 class Events(ABC):
     """Tells what happens to servers as it happens."""
 
@@ -308,6 +355,7 @@ class Driver:
     nmi: Nmi | None = None
     diagnostics: DiagnosticsSource | None = None
     host_dump: HostDump | None = None
+    inspection: Inspection | None = None
     watchdog: None = None
     events: Events | None = None
     lifecycle: Lifecycle | None = field(default=None, repr=False)
