@@ -1,7 +1,7 @@
 """Compute API microversions: every one that changes something here, with its reason, and how a request asks for one.
 
-A version that is not in the table changed parts of the Compute API that crashcart does not have. The last row is what we advertise: it
-promises every change up to it.
+A version that is not in the table changed parts of the Compute API that crashcart does not have (``microversion_others`` says which). The
+last row is what we advertise: it promises every change up to it.
 """
 
 import re

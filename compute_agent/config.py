@@ -44,7 +44,7 @@ AGENT_OPTIONS: list[cfg.Opt] = [
         default=600.0,
         min=0.0,
         help="Seconds after a crash dump signal in which further ones of that server are refused, unless it rebooted or stopped; a second "
-        "NMI can ruin the dump that is being written. 0 turns it off.",
+        "NMI can ruin the dump that is being written. Time in which it was paused does not count. 0 turns it off.",
     ),
     cfg.FloatOpt(
         "max_clock_skew",

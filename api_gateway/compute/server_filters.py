@@ -101,6 +101,11 @@ def _invalid(name: str) -> Apply:
 
 _ALL, _83 = Since.FIRST, Since.MORE_FILTERS
 
+_UNSEARCHABLE: dict[str, Since | None] = {"created_at": _83, "flavor": _ALL, "launched_at": _83, "locked_by": None, "terminated_at": _83}
+"""What the store cannot search, and since when everybody may try."""
+_NEVER = frozenset({"block_device_mapping", "info_cache", "metadata", "pci_devices", "security_groups", "services", "system_metadata"})
+"""What no Compute API searches, and says so."""
+
 FILTERS: dict[str, Filter] = {
     # What identifies a server.
     "name": Filter(_by("name_pattern"), _PATTERN, open_since=_ALL),
@@ -150,26 +155,12 @@ FILTERS: dict[str, Filter] = {
     "launch_index": Filter(_by_constant("0"), _PATTERN),
     "ramdisk_id": Filter(_by_constant(""), _PATTERN),
     "root_device_name": Filter(_by_constant(None), _PATTERN),
-    # What the store cannot search.
-    "created_at": Filter(_cannot("created_at"), _PATTERN, open_since=_83),
-    "flavor": Filter(_cannot("flavor"), _PATTERN, open_since=_ALL),
-    "launched_at": Filter(_cannot("launched_at"), _PATTERN, open_since=_83),
-    "locked_by": Filter(_cannot("locked_by"), _PATTERN),
-    "terminated_at": Filter(_cannot("terminated_at"), _PATTERN, open_since=_83),
-    # What no Compute API searches.
-    **{
-        name: Filter(_invalid(name))
-        for name in ("block_device_mapping", "info_cache", "metadata", "pci_devices", "security_groups", "services", "system_metadata")
-    },
+    **{name: Filter(_cannot(name), _PATTERN, open_since=open_since) for name, open_since in _UNSEARCHABLE.items()},
+    **{name: Filter(_invalid(name)) for name in _NEVER},
 }
 SINGLE = frozenset({"changes-since", "changes-before"})
 """Filters that may come once only."""
 
 KNOWN = frozenset({"limit", "marker", "sort_key", "sort_dir"}) | FILTERS.keys()
-CANNOT = frozenset(
-    {
-        "block_device_mapping", "created_at", "flavor", "info_cache", "launched_at", "locked_by", "metadata", "pci_devices",
-        "security_groups", "services", "system_metadata", "terminated_at",
-    }
-)  # fmt: skip
+CANNOT = _UNSEARCHABLE.keys() | _NEVER
 """Parameters that are known and refused: not worth documenting."""

@@ -9,7 +9,7 @@ from api_gateway.faults import bad_request
 from compute_agent.contract.models import ActionKind
 
 _FIELDS = frozenset({"kind", "deadline_seconds", "force", "idempotency_key"})
-_LONGEST_KEY = 255
+LONGEST_KEY = 255
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,6 @@ def _parse_force(value: Any) -> bool:
 def _parse_key(value: Any) -> str | None:
     if value is None:
         return None
-    if not isinstance(value, str) or not 1 <= len(value) <= _LONGEST_KEY or not (value.isascii() and value.isprintable()):
-        raise bad_request(f"idempotency_key must be 1 to {_LONGEST_KEY} printable ASCII characters.")
+    if not isinstance(value, str) or not 1 <= len(value) <= LONGEST_KEY or not (value.isascii() and value.isprintable()):
+        raise bad_request(f"idempotency_key must be 1 to {LONGEST_KEY} printable ASCII characters.")
     return value

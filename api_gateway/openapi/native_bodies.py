@@ -1,6 +1,7 @@
 """What the bodies of requests to our own API must be, made of the same limits that they are read with."""
 
 from api_gateway.native.overlay_body import LARGEST_AMOUNT, LINE_PATTERN, MOST_EXTRA_SPECS, TAG_PATTERN, TASK_STATE_PATTERN
+from api_gateway.native.schemas import LONGEST_KEY
 from api_gateway.openapi.operation import Schema, describe_object, or_null
 from api_gateway.openapi.words import BOOLEAN, NULL
 from api_gateway.store.servers import OVERLAY_FIELDS
@@ -13,7 +14,7 @@ ACTION_BODY = describe_object(
         "kind": {"enum": [kind.value for kind in ActionKind]},
         "deadline_seconds": or_null({"type": "number", "minimum": 1}),
         "force": BOOLEAN,
-        "idempotency_key": or_null({"type": "string", "pattern": "^[ -~]{1,255}$"}),
+        "idempotency_key": or_null({"type": "string", "minLength": 1, "maxLength": LONGEST_KEY, "pattern": "^[ -~]*$"}),
     },
     optional=("deadline_seconds", "force", "idempotency_key"),
 )

@@ -7,15 +7,18 @@ crashcart in turn, so that a machine that slows down slows all three.
 from __future__ import annotations
 
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 import libvirt
 
 from devstack.guests import Guest, GuestKind
+from devstack.ports import find_free_base
 from devstack.services import wait_until
 from devstack.stack import GuestSpec, Stack
 from tests.bench.figures import Figure
@@ -61,6 +64,29 @@ def watch_panics(uri: str, uuid: str) -> Iterator[PanicEvents]:
         yield PanicEvents(connection, uuid)
     finally:
         connection.close()
+
+
+def measure_on_own_stack(runs: int) -> list[Figure]:
+    """Bring a stack up, measure, take it down.
+
+    :raises StepFailed: the stack did not come up.
+    :raises TimeoutError: the guest or crashcart did not answer within 30 s.
+    """
+    libvirt.registerErrorHandler(lambda *_: None, None)
+    libvirt.virEventRegisterDefaultImpl()
+    threading.Thread(target=_run_libvirt_events, daemon=True).start()
+    with tempfile.TemporaryDirectory(prefix="crashcart-bench-") as directory:
+        stack = Stack(Path(directory), find_free_base(), guests=GUESTS, holdoff=0)
+        try:
+            stack.up()
+            return measure(stack, runs)
+        finally:
+            stack.down()
+
+
+def _run_libvirt_events() -> None:
+    while libvirt.virEventRunDefaultImpl() == 0:
+        pass
 
 
 def measure(stack: Stack, runs: int) -> list[Figure]:

@@ -7,8 +7,11 @@ import os
 import platform
 import statistics
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+_PACKAGES = ("falcon", "granian", "SQLAlchemy", "oslo.messaging", "kombu", "psycopg", "libvirt-python")
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,6 @@ class Figure:
 class Report:
     """All figures of a run and what they were measured on."""
 
-    versions: dict[str, str]
     figures: list[Figure] = field(default_factory=list)
 
     def to_markdown(self) -> str:
@@ -69,4 +71,13 @@ class Report:
         path.write_text(json.dumps(body, indent=2) + "\n")
 
     def _describe_machine(self) -> dict[str, str]:
-        return {"cores": str(os.cpu_count()), "kernel": platform.release(), "python": platform.python_version(), **self.versions}
+        packages = {name: metadata.version(name) for name in _PACKAGES if _is_installed(name)}
+        return {"cores": str(os.cpu_count()), "kernel": platform.release(), "python": platform.python_version(), **packages}
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True

@@ -17,6 +17,8 @@ FOREIGN_VERSIONS = (
     ("compute_agent/contract/notifications.py", r"2\.0", "oslo.messaging's notification envelope"),
     ("api_gateway/microversion.py", r"2\.\d+", "the Compute API's microversions"),
     ("api_gateway/compute/", r"v?2\.\d+", "the Compute API's microversions"),
+    ("api_gateway/openapi/", r"v?2\.\d+", "the Compute API's microversions"),
+    ("api_gateway/openapi/document.py", r"3\.1\.0", "the OpenAPI specification's"),
 )
 """Version numbers of other people's protocols: which file or folder may hold which, and what they are."""
 

@@ -17,6 +17,7 @@ from api_gateway import wsgi
 from api_gateway.config import load_config
 from api_gateway.faults import FAULT_NAMES
 from api_gateway.microversion import MAX_VERSION, Since
+from api_gateway.microversion_others import OTHERS
 from api_gateway.store import SchemaOutdated, StoreBusy, StoreUnavailable, actions
 from tests.fakes import FakeClock
 from tests.http.application import Application, create_application
@@ -260,6 +261,10 @@ def test_the_advertised_maximum_is_the_last_row_of_the_table() -> None:
     assert minors == sorted(set(minors))
     assert f"2.{minors[-1]}" == MAX_VERSION
     assert all(member.reason for member in Since)
+
+
+def test_every_microversion_up_to_the_maximum_was_looked_at() -> None:
+    assert sorted([*Since, *OTHERS]) == list(range(1, max(Since) + 1))
 
 
 def test_every_fault_name_is_one_that_clients_know() -> None:

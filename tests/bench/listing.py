@@ -1,0 +1,170 @@
+"""Pages of servers out of fifty thousand: CPU of one request, beside its floor, and the number of its queries.
+
+The floor is what no implementation can leave out: the page's rows out of the same database by their ids, and the same answer into JSON.
+Requests run in this process, without a server or a network, so the CPU is the application's own.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy
+from falcon import testing
+from sqlalchemy import Connection, event
+
+from api_gateway.config import load_config
+from api_gateway.store import Store
+from api_gateway.store.tables import servers
+from api_gateway.wsgi import create_app
+from compute_agent.contract.models import PowerState, Server
+from tests.bench.figures import Figure
+from tests.bench.postgresql import find_postgresql, running_postgresql
+from tests.http.fleet import Agent
+
+HOSTS = 100
+SERVERS_PER_HOST = 500
+PAGE = 1000
+_HEADERS = {"Host": "127.0.0.1:8780", "OpenStack-API-Version": "compute 2.96"}
+_DETAIL = "/v2.1/servers/detail?all_tenants=1"
+
+CASES = {
+    "detail of 50": f"{_DETAIL}&limit=50",
+    "detail of 1,000": f"{_DETAIL}&limit={PAGE}",
+    "detail of 1,000, the 25th page": f"{_DETAIL}&limit={PAGE}&marker={{marker}}",
+    "detail of 1,000, status and name": f"{_DETAIL}&limit={PAGE}&status=ACTIVE&name=web-1",
+    "detail of 1,000, by name": f"{_DETAIL}&limit={PAGE}&sort_key=display_name&sort_dir=asc",
+}
+
+
+def measure(runs: int) -> list[Figure]:
+    """SQLite, and PostgreSQL where it is installed.
+
+    :raises AssertionError: a longer page took more queries than a short one, or an answer was not what it should be.
+    """
+    with tempfile.TemporaryDirectory(prefix="crashcart-bench-") as directory:
+        figures = _measure_store("SQLite", f"sqlite:///{Path(directory) / 'gateway.sqlite'}", runs)
+    programs = find_postgresql()
+    if programs is None:
+        print("PostgreSQL is not installed: not measured")
+        return figures
+    with running_postgresql(programs) as url:
+        return figures + _measure_store("PostgreSQL", url, runs)
+
+
+def _measure_store(database: str, url: str, runs: int) -> list[Figure]:
+    store = Store(url)
+    try:
+        store.upgrade_schema()
+        fill(store)
+        client = testing.TestClient(create_app(load_config([], config_files=[]), store=store), headers=_HEADERS)
+        _check_queries(client)
+        marker = _get(client, f"/v2.1/servers?all_tenants=1&limit={PAGE}", pages=24)[-1]["id"]
+        figures = []
+        for name, path in CASES.items():
+            figures += _measure_case(store, client, f"{database}: {name}", path.format(marker=marker), runs)
+        return figures
+    finally:
+        store.dispose()
+
+
+def fill(store: Store) -> None:
+    """Fifty thousand servers, as the heartbeats of a hundred agents tell of them."""
+    now = datetime.now(UTC)
+    for host in range(HOSTS):
+        agent = Agent(f"compute-{host:03}")
+        for number in range(SERVERS_PER_HOST):
+            server = _build_server(host, number, now)
+            agent.servers[server.id] = server
+        agent.beat(store, now)
+
+
+def _build_server(host: int, number: int, now: datetime) -> Server:
+    return Server(
+        id=str(uuid.uuid5(uuid.NAMESPACE_URL, f"{host}/{number}")),
+        name=f"web-{number}",
+        project=f"project-{number % 10}",
+        user="owner",
+        power_state=PowerState.RUNNING if number % 4 else PowerState.SHUTDOWN,
+        state_at=now,
+        generation=1,
+        instance_name=f"instance-{number:08x}",
+        vcpus=2,
+        memory_mib=2048,
+        created_at=now - timedelta(seconds=SERVERS_PER_HOST * host + number),
+    )
+
+
+def _check_queries(client: testing.TestClient) -> None:
+    """No query per server: a page of a thousand takes as many as one of ten."""
+    for path in ("/v2.1/servers", "/v2.1/servers/detail", "/v1/servers"):
+        counts = []
+        for limit in (10, PAGE):
+            with counting_queries() as statements:
+                answer = client.simulate_get(f"{path}?limit={limit}" + ("&all_tenants=1" if path.startswith("/v2.1") else ""))
+            if answer.status_code == 404:
+                break  # not a route of this release
+            assert answer.status_code == 200, answer.text
+            assert len(answer.json["servers"]) == limit, path
+            counts.append(len(statements))
+        assert len(set(counts)) <= 1, f"{path}: {counts} queries for 10 and {PAGE} servers"
+
+
+@contextmanager
+def counting_queries() -> Iterator[list[str]]:
+    """The statements that this process sends to any database while the block lasts."""
+    statements: list[str] = []
+
+    def note(_c: Connection, _cursor: object, statement: str, *_: object) -> None:
+        statements.append(statement)
+
+    event.listen(sqlalchemy.Engine, "before_cursor_execute", note)
+    try:
+        yield statements
+    finally:
+        event.remove(sqlalchemy.Engine, "before_cursor_execute", note)
+
+
+def _measure_case(store: Store, client: testing.TestClient, name: str, path: str, runs: int) -> list[Figure]:
+    answer = client.simulate_get(path)
+    assert answer.status_code == 200, answer.text
+    body = answer.json
+    ids = [server["id"] for server in body["servers"]]
+    assert ids, "nothing matched"
+
+    def floor() -> None:
+        with store.read() as c:
+            c.execute(sqlalchemy.select(servers).where(servers.c.id.in_(ids))).all()
+        json.dumps(body)
+
+    floor_name = f"{name}, floor"
+    pairs = [(_measure_cpu(floor), _measure_cpu(lambda: client.simulate_get(path))) for _ in range(runs)]
+    return [
+        Figure(floor_name, [pair[0] for pair in pairs]),
+        Figure(name, [pair[1] for pair in pairs], floor=floor_name),
+    ]
+
+
+def _measure_cpu(work: Callable[[], object]) -> float:
+    """Milliseconds of this process's CPU."""
+    began = time.process_time()
+    work()
+    return (time.process_time() - began) * 1000
+
+
+def _get(client: testing.TestClient, path: str, *, pages: int) -> list[dict[str, Any]]:
+    """The page behind so many others, by following the links."""
+    body: dict[str, Any] = {}
+    for _ in range(pages):
+        body = client.simulate_get(path).json
+        link = next(link["href"] for link in body["servers_links"] if link["rel"] == "next")
+        path = link[link.index("/v2.1") :]
+    found: list[dict[str, Any]] = body["servers"]
+    return found
