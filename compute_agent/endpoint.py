@@ -13,7 +13,6 @@ import pydantic
 from pydantic import TypeAdapter
 
 from compute_agent.action_queue import ActionQueue
-from compute_agent.actions import make_result
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.errors import Code
 from compute_agent.contract.models import ActionId, ActionKind, ActionRequest, ActionResult, DecidedBy, EventRange, PingReply, ServerId
@@ -21,6 +20,7 @@ from compute_agent.contract.notifications import Severity
 from compute_agent.contract.transport import oslo_messaging
 from compute_agent.contract.versions import RELEASE, RPC_API_VERSION
 from compute_agent.journal import ActionState, Journal, JournalTransaction
+from compute_agent.kinds import SLOW_KINDS, make_result
 
 LOG = logging.getLogger(__name__)
 
@@ -65,14 +65,21 @@ class Endpoint:
 
         :raises JournalUnusable: nothing was taken up; the gateway casts again.
         """
-        if self._drops("trigger_crash_dump"):
-            return
-        try:
-            request = ActionRequest.from_wire(action)
-        except pydantic.ValidationError as error:
-            self._refuse_unreadable(action, ActionKind.TRIGGER_CRASH_DUMP, error)
-            return
-        self._take_up(request)
+        self._take_in(ActionKind.TRIGGER_CRASH_DUMP, action)
+
+    def collect_diagnostics(self, ctxt: Mapping[str, Any], action: Any) -> None:
+        """Cast. Takes up one collection, whose report comes as the event ``server.diagnostics``.
+
+        :raises JournalUnusable: as above.
+        """
+        self._take_in(ActionKind.COLLECT_DIAGNOSTICS, action)
+
+    def take_host_dump(self, ctxt: Mapping[str, Any], action: Any) -> None:
+        """Cast. Takes up one memory dump by the hypervisor.
+
+        :raises JournalUnusable: as above.
+        """
+        self._take_in(ActionKind.TAKE_HOST_DUMP, action)
 
     def resend_events(self, ctxt: Mapping[str, Any], events: Any) -> None:
         """Cast. Publish a range of the outbox again."""
@@ -108,6 +115,19 @@ class Endpoint:
         LOG.warning("host %s: %s came in without the lock of this host and is dropped; the gateway sends it again", self._host, method)
         return True
 
+    def _take_in(self, kind: ActionKind, action: Any) -> None:
+        if self._drops(kind):
+            return
+        try:
+            request = ActionRequest.from_wire(action)
+        except pydantic.ValidationError as error:
+            self._refuse_unreadable(action, kind, _describe(error))
+            return
+        if request.kind is not kind:
+            self._refuse_unreadable(action, kind, f"kind: {request.kind} came as {kind}")
+            return
+        self._take_up(request)
+
     def _take_up(self, request: ActionRequest) -> None:
         with self._journal.transaction("action.received") as transaction:
             known = transaction.find_action(request.id)
@@ -131,17 +151,16 @@ class Endpoint:
         if known is None:
             self._log(request, "received")
         # A duplicate as well: should the queue have lost it, the journal still lets it run only once.
-        self._queue.add(request.server, request.id)
+        self._queue.add(request.server, request.id, slow=request.kind in SLOW_KINDS)
 
     def _find_refusal(self, request: ActionRequest) -> ActionResult | None:
         if request.host != self._host:
             return make_result(Code.INVALID_REQUEST, f"The request names host {request.host} and came to {self._host}; nothing was sent.")
         if request.journal_id != self._journal.journal_id:
-            return make_result(Code.JOURNAL_LOST)
+            return make_result(Code.JOURNAL_LOST, kind=request.kind)
         return None
 
-    def _refuse_unreadable(self, action: Any, kind: ActionKind, error: pydantic.ValidationError) -> None:
-        problem = _describe(error)
+    def _refuse_unreadable(self, action: Any, kind: ActionKind, problem: str) -> None:
         body = action if isinstance(action, Mapping) else {}
         action_id = _find_valid(_ACTION_ID, body.get("id"))
         if action_id is None:

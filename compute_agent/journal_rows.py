@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from compute_agent.contract.errors import Code, Ending
-from compute_agent.contract.models import ActionRequest, ActionResult, Departure, Observation, Server
+from compute_agent.contract.models import ActionKind, ActionRequest, ActionResult, Departure, Observation, Server
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -56,7 +56,9 @@ class JournalledAction:
 
     @property
     def perhaps_sent(self) -> bool:
-        """Whether a signal was, or may have been, or may right now be sent for it."""
+        """Whether a signal was, or may have been, or may right now be sent for it; only a crash dump sends one."""
+        if self.request.kind is not ActionKind.TRIGGER_CRASH_DUMP:
+            return False
         if self.result is None:
             return self.state is ActionState.STARTED
         return self.result.ending in (Ending.SUCCEEDED, Ending.UNKNOWN)

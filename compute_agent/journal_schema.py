@@ -70,6 +70,12 @@ MIGRATIONS: tuple[str, ...] = (
         departure TEXT
     ) STRICT, WITHOUT ROWID;
     """,
+    # What was journalled before there were other kinds can only be a crash dump.
+    """
+    ALTER TABLE actions ADD COLUMN kind TEXT NOT NULL DEFAULT 'trigger_crash_dump';
+    CREATE INDEX actions_awaiting_observation ON actions (position) WHERE observation_final = 0 AND kind = 'trigger_crash_dump';
+    CREATE INDEX outbox_by_server ON outbox (server, sequence) WHERE server IS NOT NULL;
+    """,
 )
 """One script per schema version, oldest first; a file's ``user_version`` says how many of them it has had."""
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.errors import Ending
-from compute_agent.contract.models import ActionRequest, ActionResult, DecidedBy, Departure, Observation, Server
+from compute_agent.contract.models import ActionKind, ActionRequest, ActionResult, DecidedBy, Departure, Observation, Server
 from compute_agent.contract.notifications import EVENT_TYPES, Severity
 from compute_agent.contract.versions import EVENT_VERSION
 from compute_agent.journal_rows import ActionState, JournalledAction, KnownServer, OutboxRow, Signal, to_stored
@@ -65,9 +65,9 @@ class JournalTransaction:
         return [JournalledAction.read(row, self._origin.incarnation) for row in rows]
 
     def list_awaiting_observation(self, server: str | None = None) -> list[JournalledAction]:
-        """Actions whose signal was or perhaps was sent (those still ``started`` too) and that have no final observation yet."""
+        """Crash dumps whose signal was or perhaps was sent (those still ``started`` too) and that have no final observation yet."""
         rows = self.execute(
-            "SELECT * FROM actions WHERE observation_final = 0 AND (?1 IS NULL OR server = ?1) AND"
+            "SELECT * FROM actions WHERE observation_final = 0 AND kind = 'trigger_crash_dump' AND (?1 IS NULL OR server = ?1) AND"
             " (state = 'started' OR (state = 'ended' AND ending IN ('succeeded', 'unknown'))) ORDER BY position",
             server,
         )
@@ -79,10 +79,11 @@ class JournalTransaction:
         :raises sqlite3.IntegrityError: the id is known; look first.
         """
         self.execute(
-            "INSERT INTO actions (id, server, state, request, deadline, received_at, incarnation, monotonic_limit)"
-            " VALUES (?, ?, 'received', ?, ?, ?, ?, ?)",
+            "INSERT INTO actions (id, server, kind, state, request, deadline, received_at, incarnation, monotonic_limit)"
+            " VALUES (?, ?, ?, 'received', ?, ?, ?, ?, ?)",
             request.id,
             request.server,
+            request.kind,
             json.dumps(request.to_wire()),
             to_stored(request.deadline),
             to_stored(received_at),
@@ -105,7 +106,7 @@ class JournalTransaction:
         self.execute("UPDATE actions SET incarnation = ?, monotonic_limit = ? WHERE id = ?", self._origin.incarnation, limit, action_id)
 
     def start_action(self, action_id: str, at: datetime) -> bool:
-        """received -> started, with its event and the server's signal record; False when it was not ``received`` (any more).
+        """received -> started, with its event and a crash dump's signal record; False when it was not ``received`` (any more).
 
         Only after this transaction is committed may the driver be called, once, by whoever got True.
         """
@@ -119,6 +120,11 @@ class JournalTransaction:
         body = {"action_id": request.id, "kind": request.kind}
         self.append_event("action.started", server=request.server, occurred_at=at, body=body)
         return True
+
+    def return_action(self, action_id: str, at: datetime) -> None:
+        """started -> received, for a repeatable action of an earlier incarnation: it is begun anew, with a countdown of this one's."""
+        self.execute("UPDATE actions SET state = 'received', started_at = NULL WHERE id = ? AND state = 'started'", action_id)
+        self.restart_countdown(action_id, at)
 
     def end_action(self, action_id: str, result: ActionResult, at: datetime, signalled_at: datetime | None = None) -> bool:
         """received | started -> ended, with the ``action.ended`` event; False when it had ended already (nothing is changed then).
@@ -252,6 +258,14 @@ class JournalTransaction:
         row = self.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
         return 0 if row is None else int(row["seq"])
 
+    def find_last_event(self, server: str, event_types: Collection[str]) -> OutboxRow | None:
+        """The newest of these events of a server that is still kept."""
+        marks = ", ".join("?" * len(event_types))
+        row = self.execute(
+            f"SELECT * FROM outbox WHERE server = ? AND event_type IN ({marks}) ORDER BY sequence DESC LIMIT 1", server, *event_types
+        ).fetchone()
+        return None if row is None else OutboxRow.read(row)
+
     def list_unsent(self, limit: int) -> list[OutboxRow]:
         """The oldest events that are to be sent, in order."""
         return OutboxRow.read_all(self.execute("SELECT * FROM outbox WHERE sent_at IS NULL ORDER BY sequence LIMIT ?", limit).fetchall())
@@ -289,6 +303,10 @@ class JournalTransaction:
         """The servers that this host has, as last committed."""
         rows = self.execute("SELECT * FROM servers WHERE removed_at IS NULL ORDER BY id")
         return {row["id"]: KnownServer.read(row) for row in rows}
+
+    def list_known_ids(self) -> set[str]:
+        """Only the ids of :meth:`list_known_servers`."""
+        return {row["id"] for row in self.execute("SELECT id FROM servers WHERE removed_at IS NULL")}
 
     def find_known_server(self, server: str) -> KnownServer | None:
         """One server, also one that has left (``removed_at``)."""
@@ -372,6 +390,8 @@ class JournalTransaction:
         return self._origin.clock.monotonic() + (request.deadline - at).total_seconds()
 
     def _add_signal(self, request: ActionRequest, at: datetime) -> None:
+        if request.kind is not ActionKind.TRIGGER_CRASH_DUMP:
+            return
         self.execute("INSERT INTO signals (server, action_id, at) VALUES (?, ?, ?)", request.server, request.id, to_stored(at))
 
     def _append_observed(self, action: JournalledAction) -> None:

@@ -31,12 +31,14 @@ from compute_agent.contract.publisher import Publisher, PublishFailed
 from compute_agent.contract.threads import take_short_turns
 from compute_agent.contract.transport import RPC_TOPIC, create_rpc_transport, oslo_messaging
 from compute_agent.contract.versions import RELEASE
+from compute_agent.crash_dump import CrashDump, HoldOff
 from compute_agent.drivers.loader import DriverNotLoaded, load_driver
 from compute_agent.endpoint import Endpoint
 from compute_agent.host_lock import HostLock
 from compute_agent.intake import Intake
 from compute_agent.inventory import Inventory
 from compute_agent.journal import Journal, JournalInUse, JournalUnusable
+from compute_agent.kinds import SLOW_KINDS, Kind
 from compute_agent.loops import Backoff, Loop, Outage, run_bounded
 from compute_agent.observer import Observer
 from compute_agent.reporter import Heartbeats, Reporter, make_publisher_id
@@ -101,9 +103,8 @@ class AgentService:
         )
         self._actions = Actions(
             self._journal,
-            self._driver,
+            self._make_kinds(),
             clock,
-            crash_dump_holdoff=agent.crash_dump_holdoff,
             max_clock_skew=agent.max_clock_skew,
             on_ended=self._observer.action_ended,
         )
@@ -154,6 +155,10 @@ class AgentService:
     def _make_publisher(self, role: str) -> Publisher:
         return Publisher(self._make_address(role))
 
+    def _make_kinds(self) -> list[Kind]:
+        holdoff = HoldOff(self._clock, self._conf.agent.crash_dump_holdoff)
+        return [CrashDump(self._journal, self._driver, self._clock, holdoff)]
+
     def _make_loop(self, name: str, body: Callable[[], None], wake: Callable[[], None] = lambda: None) -> Loop:
         return Loop(name, body, on_fatal=self._fail, wake=wake)
 
@@ -185,8 +190,8 @@ class AgentService:
     def _start(self) -> None:
         for action_id in self._actions.recover():
             with self._journal.transaction("read") as transaction:
-                server = transaction.get_action(action_id).request.server
-            self._queue.add(server, action_id)
+                request = transaction.get_action(action_id).request
+            self._queue.add(request.server, action_id, slow=request.kind in SLOW_KINDS)
         if self._driver.events is not None:
             self._driver.events.subscribe(self._observer.enqueue)
         if self._driver.lifecycle is not None:

@@ -9,6 +9,7 @@ from compute_agent.actions import ActionQueue, Actions
 from compute_agent.contract.publisher import PublishFailed
 from compute_agent.contract.transport import oslo_messaging
 from compute_agent.contract.versions import RELEASE
+from compute_agent.crash_dump import CrashDump, HoldOff
 from compute_agent.drivers.base import DriverEvent
 from compute_agent.endpoint import Endpoint
 from compute_agent.inventory import Inventory
@@ -116,9 +117,8 @@ class Agent:
         observer = Observer(journal, driver, clock, first_look=FIRST_LOOK, limit=OBSERVATION_LIMIT, on_state_change=wake["heartbeat"].set)
         actions = Actions(
             journal,
-            driver,
+            [CrashDump(journal, driver, clock, HoldOff(clock, self._holdoff))],
             clock,
-            crash_dump_holdoff=self._holdoff,
             max_clock_skew=MAX_CLOCK_SKEW,
             on_ended=observer.action_ended,
         )
@@ -234,8 +234,8 @@ class _WakingQueue(ActionQueue):
         super().__init__()
         self._wake = wake
 
-    def add(self, server: str, action_id: str) -> None:
-        super().add(server, action_id)
+    def add(self, server: str, action_id: str, *, slow: bool = False) -> None:
+        super().add(server, action_id, slow=slow)
         self._wake()
 
     def done(self, action_id: str) -> None:

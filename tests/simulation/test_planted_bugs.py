@@ -9,11 +9,12 @@ import pytest
 
 from api_gateway.store.actions import ActionRow
 from api_gateway.sweep import Sweep
-from compute_agent import actions
+from compute_agent import crash_dump
 from compute_agent.action_queue import ActionQueue
 from compute_agent.actions import Actions
 from compute_agent.contract.models import ActionRequest
 from compute_agent.contract.publisher import OutboxPump
+from compute_agent.crash_dump import HoldOff
 from compute_agent.endpoint import Endpoint
 from compute_agent.journal import ActionState, Journal, JournalledAction, JournalTransaction
 from compute_agent.observer import Observer
@@ -70,17 +71,17 @@ def ignore_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def check_deadline_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
     """The deadline is checked before the server is looked up and ``started`` is committed, and not after."""
-    signal, is_past_deadline = Actions._signal, Actions._is_past_deadline
+    carry_out, is_past_deadline = Actions._carry_out, Actions._is_past_deadline
     checked: set[str] = set()
 
-    def signal_unchecked(self: Actions, action: JournalledAction, *arguments: Any, **options: Any) -> Any:
+    def carry_out_unchecked(self: Actions, action: JournalledAction, *arguments: Any, **options: Any) -> Any:
         checked.add(action.request.id)
-        return signal(self, action, *arguments, **options)
+        return carry_out(self, action, *arguments, **options)
 
     def is_past_deadline_at_first(self: Actions, action: JournalledAction) -> bool:
         return action.request.id not in checked and is_past_deadline(self, action)
 
-    monkeypatch.setattr(Actions, "_signal", signal_unchecked)
+    monkeypatch.setattr(Actions, "_carry_out", carry_out_unchecked)
     monkeypatch.setattr(Actions, "_is_past_deadline", is_past_deadline_at_first)
 
 
@@ -129,14 +130,14 @@ def call_it_expired_after_a_delivery(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def forget_the_holdoff(monkeypatch: pytest.MonkeyPatch) -> None:
     """The agent signals again while a dump may still be running."""
-    monkeypatch.setattr(Actions, "_check_holdoff", lambda self, transaction, action: None)
+    monkeypatch.setattr(HoldOff, "check", lambda self, transaction, server, advice: None)
 
 
 def count_the_holdoff_from_the_handing_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """The hold-off goes on while a server is paused: it is over when the NMI that waited fires at last."""
     monkeypatch.setattr(JournalTransaction, "discount_pause", lambda self, *arguments: None)
     monkeypatch.setattr(Observer, "_note_resume", lambda self, *arguments: None)
-    monkeypatch.setattr(actions, "STANDS_STILL", frozenset())
+    monkeypatch.setattr(crash_dump, "STANDS_STILL", frozenset())
 
 
 def accept_any_journal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from compute_agent.actions import ActionQueue, Actions
 from compute_agent.contract.models import ActionKind, ActionRequest, EventRange, Observation, PowerState, Server
+from compute_agent.crash_dump import CrashDump, HoldOff
 from compute_agent.drivers.base import Driver
 from compute_agent.drivers.fake import FakeHypervisor, NmiEffect
 from compute_agent.endpoint import Endpoint
@@ -68,9 +69,8 @@ class Agent:
         self.queue = ActionQueue()
         self.actions = Actions(
             self.journal,
-            driver,
+            [CrashDump(self.journal, driver, self.clock, HoldOff(self.clock, self.holdoff))],
             self.clock,
-            crash_dump_holdoff=self.holdoff,
             max_clock_skew=MAX_CLOCK_SKEW,
             on_ended=self.ended.append,
         )

@@ -64,3 +64,23 @@ def test_idle_means_that_nothing_taken_is_running(queue: ActionQueue) -> None:
     assert not queue.wait_idle(0)
     queue.done("1")
     assert queue.wait_idle(0)
+
+
+def test_few_slow_ones_run_at_a_time_and_quick_ones_of_other_servers_pass_them(queue: ActionQueue) -> None:
+    queue.add("s", "slow-1", slow=True)
+    queue.add("t", "slow-2", slow=True)
+    queue.add("u", "quick")
+    assert [queue.take(0), queue.take(0), queue.take(0)] == ["slow-1", "quick", None]
+    queue.done("slow-1")
+    assert queue.take(0) == "slow-2"
+
+
+def test_a_quick_one_overtakes_the_slow_ones_of_its_server_that_wait(queue: ActionQueue) -> None:
+    queue.add("s", "slow-1", slow=True)
+    assert queue.take(0) == "slow-1"
+    queue.add("t", "slow-2", slow=True)
+    queue.add("t", "quick-1")
+    queue.add("t", "quick-2")
+    assert [queue.take(0), queue.take(0)] == ["quick-1", None]
+    queue.done("quick-1")
+    assert queue.take(0) == "quick-2"

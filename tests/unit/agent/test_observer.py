@@ -10,6 +10,7 @@ import pytest
 
 from compute_agent.actions import Actions
 from compute_agent.contract.models import ActionKind, ActionRequest, Departure, Observation, PowerState
+from compute_agent.crash_dump import CrashDump, HoldOff
 from compute_agent.drivers.base import DriverEvent, DriverEventKind
 from compute_agent.drivers.fake import FakeHypervisor, NmiEffect
 from compute_agent.journal import Journal, JournalledAction
@@ -37,9 +38,8 @@ class Bench:
         )
         self.actions = Actions(
             self.journal,
-            self.hypervisor.driver,
+            [CrashDump(self.journal, self.hypervisor.driver, self.clock, HoldOff(self.clock, 600))],
             self.clock,
-            crash_dump_holdoff=600,
             max_clock_skew=2,
             on_ended=self.observer.action_ended,
         )

@@ -1,0 +1,148 @@
+"""What the kinds of actions have in common, and the words for each: a kind refuses, carries out, and says what came of it.
+
+:mod:`compute_agent.actions` brings an action of any kind to its ending; what differs is in one small object per kind. A kind calls the
+driver in :meth:`Kind.carry_out` only, and ``check_deadline`` there as the last statement before the call.
+"""
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, ClassVar
+
+from compute_agent.contract.clock import Clock
+from compute_agent.contract.errors import CODES, Code
+from compute_agent.contract.models import ActionKind, ActionResult
+from compute_agent.drivers.base import Driver, DriverError, DriverServer, NothingSent, ServerNotFound
+from compute_agent.journal import Journal, JournalledAction, JournalTransaction
+
+LOG = logging.getLogger(__name__)
+
+SLOW_KINDS = frozenset({ActionKind.TAKE_HOST_DUMP})
+"""Kinds that may take many minutes: only few of them run at a time, so that they never keep all workers from the others."""
+
+_COLLECT_SENTENCES = {
+    Code.NOT_SUPPORTED: "This driver cannot tell diagnostics.",
+    Code.DRIVER_FAULT: "The driver failed in a way it does not declare; there are no diagnostics.",
+    Code.CALL_OVERDUE: "The diagnostics were not collected within the driver's bound.",
+    Code.JOURNAL_LOST: "The agent's journal was lost since the request was sent; the diagnostics were perhaps collected before.",
+}
+_DUMP_SENTENCES = {
+    Code.NOT_SUPPORTED: "This driver or server cannot have its memory written by the hypervisor; nothing was written.",
+    Code.DRIVER_FAULT: "The driver failed in a way it does not declare; what it had written of the memory was removed.",
+    Code.AGENT_RESTARTED: "The agent stopped while the memory was being written; the unfinished file is removed.",
+    Code.ANSWER_LOST: "The hypervisor gave no answer; nobody knows whether the file was complete, and it was removed.",
+    Code.CALL_OVERDUE: "The hypervisor has not finished the file within its bound; should it do so later, server.host_dump tells.",
+    Code.JOURNAL_LOST: "The agent's journal was lost since the request was sent; the memory was perhaps written before.",
+}
+_SENTENCES: dict[ActionKind, dict[Code, str]] = {
+    ActionKind.COLLECT_DIAGNOSTICS: _COLLECT_SENTENCES,
+    ActionKind.TAKE_HOST_DUMP: _DUMP_SENTENCES,
+}
+"""Where the codes' own sentences, which speak of an NMI, would be wrong."""
+
+
+def make_result(code: Code, reason: str | None = None, kind: ActionKind = ActionKind.TRIGGER_CRASH_DUMP) -> ActionResult:
+    """The ending that ``code`` belongs to, with the table's own sentence unless a better one is known."""
+    sentence = _SENTENCES.get(kind, {}).get(code, CODES[code].sentence)
+    return ActionResult(ending=CODES[code].ending, code=code, reason=reason or sentence)
+
+
+@dataclass(frozen=True)
+class ServerEvent:
+    """A ``server.*`` event to be committed together with an ending."""
+
+    event_type: str
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of an action, to be committed.
+
+    ``returned_at`` is when a call that may have done something came back or was given up; ``pending`` says that the signal waits in a
+    paused server; ``events`` tell what there is now, also when the ending was written without it (given up as overdue).
+    """
+
+    result: ActionResult
+    at: datetime
+    returned_at: datetime | None = None
+    pending: bool = False
+    events: tuple[ServerEvent, ...] = ()
+
+
+class Refused(Exception):
+    """The action ends here, with nothing done; without a reason the kind's own sentence is said."""
+
+    def __init__(self, code: Code, reason: str | None = None) -> None:
+        self.code = code
+        self.reason = reason
+        super().__init__(reason or CODES[code].sentence)
+
+
+class Kind(ABC):
+    """One kind of action. Every method may be called from any worker's thread, never for two actions of one server at a time."""
+
+    kind: ClassVar[ActionKind]
+    is_repeatable: ClassVar[bool] = False
+    """Whether an action that a dead agent had begun is begun again; otherwise it ends as unknown."""
+
+    def __init__(self, journal: Journal, driver: Driver, clock: Clock) -> None:
+        self._journal = journal
+        self._driver = driver
+        self._clock = clock
+
+    @property
+    def call_bound(self) -> float:
+        """Seconds past the deadline after which a begun call is given up as overdue."""
+        return self._driver.call_bound
+
+    @abstractmethod
+    def check(self, action: JournalledAction) -> DriverServer | None:
+        """Refuse what can be refused before ``started``; what was read of the server is given to the steps after.
+
+        :raises Refused: with nothing done.
+        """
+
+    def check_at_start(self, transaction: JournalTransaction, action: JournalledAction, seen: DriverServer | None) -> None:  # noqa: B027
+        """The last refusals, in the transaction that commits ``started``; most kinds have none.
+
+        :raises Refused: with nothing done.
+        """
+
+    @abstractmethod
+    def carry_out(self, action: JournalledAction, seen: DriverServer | None, check_deadline: Callable[[], None]) -> Outcome:
+        """Do it. Only ever called by the one whose ``started`` was committed.
+
+        :param check_deadline: raises :class:`Refused` when it is over; to be called last before the driver is
+        :raises Refused, DriverError: it ends with that.
+        """
+
+    def recover(self, action: JournalledAction) -> None:  # noqa: B027 -- most kinds leave nothing
+        """At start, before it is ended or begun anew: clear away what a dead agent's attempt has left."""
+
+    def result(self, code: Code, reason: str | None = None) -> ActionResult:
+        return make_result(code, reason, self.kind)
+
+    def get_server(self, action: JournalledAction) -> DriverServer:
+        """The server of an action, read now, if it is this host's.
+
+        :raises Refused: it is not here, or could not be read.
+        """
+        try:
+            seen = self._driver.servers.get_server(action.request.server)
+        except ServerNotFound as error:
+            with self._journal.transaction("read") as transaction:
+                known = transaction.find_known_server(action.request.server)
+            # A server that this host once had has left; one that it never had was never here.
+            raise Refused(Code.SERVER_NOT_FOUND if known is None else Code.SERVER_MOVED) from error
+        except DriverError as error:
+            # Only read from so far: whatever the driver says of the reading, nothing was sent.
+            raise Refused(error.code if isinstance(error, NothingSent) else Code.BACKEND_UNAVAILABLE, error.reason) from error
+        except Exception as error:
+            LOG.exception("action %s: reading server %s failed in a way no driver declares", action.request.id, action.request.server)
+            raise Refused(Code.BACKEND_UNAVAILABLE, f"The server could not be read: {error!r}. Nothing was sent.") from error
+        if seen.arriving:
+            raise Refused(Code.SERVER_MOVED, "The server is being migrated to this host and is not its own yet; nothing was sent.")
+        return seen
