@@ -1,6 +1,7 @@
 """Puts the libvirt driver together."""
 
 import os
+import platform
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -19,7 +20,9 @@ except ImportError as error:
 
 from compute_agent.drivers.libvirt.calls import CallConnections
 from compute_agent.drivers.libvirt.connection import Connection
+from compute_agent.drivers.libvirt.diagnostics import Host, LibvirtDiagnostics
 from compute_agent.drivers.libvirt.events import LibvirtEvents
+from compute_agent.drivers.libvirt.host_dump import LibvirtHostDump
 from compute_agent.drivers.libvirt.link import Address, KeepAlive
 from compute_agent.drivers.libvirt.nmi import LibvirtNmi
 from compute_agent.drivers.libvirt.servers import LibvirtServers
@@ -40,15 +43,22 @@ def create_driver(conf: cfg.ConfigOpts, clock: Clock) -> Driver:
             f"[{GROUP}] a frozen libvirtd is noticed after keepalive_interval * (keepalive_count + 1) = {keepalive.bound:.0f} s, "
             f"which must be less than call_bound = {group.call_bound:.0f} s"
         )
+    directory = find_pid_file_directory(group.uri)
+    is_here = directory is not None
     events = LibvirtEvents(clock)
     address = Address(group.uri, keepalive)
     main = Connection(address, clock, register=events.register, on_lost=events.report_lost, on_back=events.report_back)
     calls = CallConnections(address, main)
     return Driver(
         name=NAME,
-        servers=LibvirtServers(main, find_pid_file_directory(group.uri)),
+        servers=LibvirtServers(main, directory),
         call_bound=group.call_bound,
         nmi=LibvirtNmi(calls),
+        diagnostics=LibvirtDiagnostics(
+            calls, clock, Host(directory, find_os_name() if is_here else None), counts_disk_errors=group.count_disk_errors
+        ),
+        # Elsewhere libvirt would write the file there, where nobody of ours can look at it.
+        host_dump=LibvirtHostDump(calls) if is_here else None,
         events=events,
         lifecycle=_LibvirtLifecycle(main, calls, events),
     )
@@ -71,6 +81,14 @@ class _LibvirtLifecycle(Lifecycle):
         # In this order a frozen libvirtd costs its time once: when the main connection has given up, the others have too.
         self._main.close()
         self._calls.close()
+
+
+def find_os_name() -> str | None:
+    """The operating system that the agent runs on, as it calls itself (``Debian GNU/Linux 12 (bookworm)``)."""
+    try:
+        return platform.freedesktop_os_release().get("PRETTY_NAME")
+    except OSError:
+        return None
 
 
 def find_pid_file_directory(uri: str) -> Path | None:

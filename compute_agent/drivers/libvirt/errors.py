@@ -1,6 +1,6 @@
 """libvirt's errors in the words of the driver contract.
 
-The one question that matters is whether an NMI was perhaps sent. While the driver only reads, nothing was. Once ``injectNMI`` has
+The one question that matters is whether something was perhaps done. While the driver only reads, nothing was. Once ``injectNMI`` has
 begun, an error is a "no" only if libvirt raises it before it talks to QEMU; every other one is a "perhaps".
 """
 
@@ -33,6 +33,7 @@ _ON_THE_WAY = frozenset({libvirt.VIR_FROM_RPC, libvirt.VIR_FROM_REMOTE})
 # QEMU's own sentences for a machine type without any NMI (the second until QEMU 8.1). libvirt has no code for them.
 _INJECT_COMMAND = "'inject-nmi'"
 _NO_SUCH_MACHINE_FEATURE = ("machine does not provide NMIs", "this feature or command is not currently supported")
+_NO_SPACE = "No space left on device"
 
 
 def translate_read_error(error: libvirt.libvirtError, server: str | None) -> NothingSent:
@@ -57,6 +58,21 @@ def translate_injection_error(error: libvirt.libvirtError, server: str) -> Drive
         if _says_machine_has_no_nmi(error):
             return ServerUnsupported(server, f"this machine type has no NMI: {error}")
     return OutcomeUnknown(server, f"libvirt failed after the NMI was handed to it: {error}")
+
+
+def translate_dump_error(error: libvirt.libvirtError, server: str) -> DriverError:
+    """What an error of a host dump means: unless it was lost on the way, libvirt has ended the dump and there is no whole file."""
+    if error.get_error_domain() in _ON_THE_WAY:
+        return OutcomeUnknown(server, f"libvirt was lost during the dump: {error}")
+    if error.get_error_code() == libvirt.VIR_ERR_INVALID_ARG:
+        return CapabilityUnsupported(server, f"this QEMU cannot write such a dump: {error}")
+    if error.get_error_code() == libvirt.VIR_ERR_OPERATION_TIMEOUT:
+        return BackendUnavailable(server, f"the server is busy with another job of libvirt: {error}")
+    refusal = _find_refusal(error, server)
+    if refusal is not None:
+        return refusal
+    code = Code.NO_SPACE if _NO_SPACE in str(error) else Code.HOST_DUMP_FAILED
+    return BackendUnavailable(server, f"libvirt could not write the dump: {error}", code)
 
 
 def _find_refusal(error: libvirt.libvirtError, server: str) -> NothingSent | None:

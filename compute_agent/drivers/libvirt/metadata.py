@@ -1,43 +1,21 @@
 """What a domain's XML says of its server: sizes, whose it is, what it was ordered as.
 
-The XML comes from libvirt, but its metadata was written by whoever defined the domain. It is read without document types and
-entities, and its texts become single lines of bounded length, fit for a log line and a table.
+The XML comes from libvirt, but its metadata was written by whoever defined the domain. Its texts become single lines of bounded
+length, fit for a log line and a table.
 """
 
 from dataclasses import dataclass
-from xml.etree.ElementTree import Element, ParseError
-
-import defusedxml
-import defusedxml.ElementTree
+from xml.etree.ElementTree import Element
 
 from compute_agent.contract.models import Flavor
 from compute_agent.contract.text import clean_line, clean_tags
+from compute_agent.drivers.libvirt.domain_xml import read_count, read_memory_kib, read_root, read_vcpus
 
 OWN_NAMESPACE = "https://crashcart.dev/xmlns/server/1.0"
 # Nova changed the version at its end once (1.0, 1.1) and kept the elements.
 NOVA_NAMESPACE_PREFIX = "http://openstack.org/xmlns/libvirt/nova/"
 NOVA = "nova"
 _MOST = 2**31 - 1
-_BYTES_OF_UNIT = {
-    "b": 1,
-    "bytes": 1,
-    "KB": 1000,
-    "k": 1 << 10,
-    "KiB": 1 << 10,
-    "MB": 1000**2,
-    "M": 1 << 20,
-    "MiB": 1 << 20,
-    "GB": 1000**3,
-    "G": 1 << 30,
-    "GiB": 1 << 30,
-    "TB": 1000**4,
-    "T": 1 << 40,
-    "TiB": 1 << 40,
-}
-
-
-class MalformedDomain(ValueError):
-    """The text is not the XML of a domain."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +38,12 @@ def parse_domain(xml: str) -> DomainDescription:
 
     :raises MalformedDomain: when it is not well-formed, has a document type, or is not a domain.
     """
-    try:
-        domain = defusedxml.ElementTree.fromstring(xml, forbid_dtd=True)
-    except (ParseError, defusedxml.DefusedXmlException, ValueError) as error:
-        raise MalformedDomain(f"unreadable domain XML: {error}") from error
-    if domain.tag != "domain":
-        raise MalformedDomain(f"not a domain but {_clean(domain.tag)!r}")
+    domain = read_root(xml)
     nova = _find_nova_instance(domain)
     own = domain.find(f"metadata/{{{OWN_NAMESPACE}}}server")
     name, project, user = _read_own_owner(own) if nova is None else _read_nova_owner(nova)
-    vcpus, memory_mib = _read_vcpus(domain), _read_memory_mib(domain)
+    vcpus, memory_kib = read_vcpus(domain), read_memory_kib(domain)
+    memory_mib = None if memory_kib is None else memory_kib >> 10
     return DomainDescription(
         name=name,
         project=project,
@@ -124,7 +98,7 @@ def _find_flavor(owner: Element | None, vcpus: int | None, memory_mib: int | Non
     name = None if flavor is None else _clean(flavor.get("name"))
     if flavor is None or name is None:
         return None
-    said = {word: _read_count(_find_text(flavor, word)) for word in ("vcpus", "memory", "disk", "ephemeral", "swap")}
+    said = {word: read_count(_find_text(flavor, word)) for word in ("vcpus", "memory", "disk", "ephemeral", "swap")}
     vcpus, memory_mib = said["vcpus"] or vcpus, said["memory"] or memory_mib
     if vcpus is None or memory_mib is None or max(vcpus, memory_mib, *(count or 0 for count in said.values())) > _MOST:
         return None
@@ -143,30 +117,6 @@ def _read_tags(own: Element | None) -> tuple[str, ...]:
         return ()
     namespace = _get_namespace(own)
     return clean_tags(tag.text or "" for tag in own.iterfind(f"{namespace}tags/{namespace}tag"))
-
-
-def _read_vcpus(domain: Element) -> int | None:
-    """What is plugged in now, where it differs from the most that could be."""
-    vcpu = domain.find("vcpu")
-    if vcpu is None:
-        return None
-    return _read_count(vcpu.get("current")) or _read_count(vcpu.text)
-
-
-def _read_memory_mib(domain: Element) -> int | None:
-    memory = domain.find("memory")
-    if memory is None:
-        return None
-    amount, unit = _read_count(memory.text), _BYTES_OF_UNIT.get(memory.get("unit", "KiB"))
-    return None if amount is None or unit is None else amount * unit >> 20
-
-
-def _read_count(text: str | None) -> int | None:
-    digits = (text or "").strip()
-    # isdecimal alone would let other scripts' digits pass; more digits than 18 are no count of anything.
-    if not (digits.isascii() and digits.isdecimal() and len(digits) <= 18):
-        return None
-    return int(digits) or None
 
 
 def _clean(text: str | None) -> str | None:

@@ -3,15 +3,15 @@
 import libvirt
 
 from compute_agent.contract.models import PowerState
-from compute_agent.drivers.base import BackendUnavailable, Nmi, ServerNotRunning
+from compute_agent.drivers.base import Nmi, ServerNotRunning
 from compute_agent.drivers.libvirt.calls import CallConnections
 from compute_agent.drivers.libvirt.errors import translate_injection_error, translate_read_error
+from compute_agent.drivers.libvirt.monitor import check_monitor
 from compute_agent.drivers.libvirt.servers import get_domain
 from compute_agent.drivers.libvirt.states import describe_state, translate_power_state
 
 # A guest that is asleep would lose the NMI: waking up resets its processors.
 _NOBODY_THERE = (PowerState.SHUTDOWN, PowerState.CRASHED, PowerState.SUSPENDED)
-_LONGEST_SILENCE_MS = 5000
 
 
 class LibvirtNmi(Nmi):
@@ -29,7 +29,7 @@ class LibvirtNmi(Nmi):
             domain = get_domain(connection, server)
             try:
                 _check_state(domain, server)
-                _check_monitor(domain, server)
+                check_monitor(domain, server)
             except libvirt.libvirtError as error:
                 raise translate_read_error(error, server) from error
             # From here on the NMI is perhaps sent. Nothing may come between this line and the call.
@@ -47,20 +47,3 @@ def _check_state(domain: libvirt.virDomain, server: str) -> None:
     state, reason = domain.state()
     if translate_power_state(state, reason) in _NOBODY_THERE:
         raise ServerNotRunning(server, f"the server is {describe_state(state, reason)}")
-
-
-def _check_monitor(domain: libvirt.virDomain, server: str) -> None:
-    """Do not queue behind a QEMU that answers nobody: each such call occupies one of the few workers of libvirtd.
-
-    :raises BackendUnavailable: QEMU is stuck.
-    """
-    try:
-        control, _details, since_ms = domain.controlInfo()
-    except libvirt.libvirtError as error:
-        if error.get_error_code() in (libvirt.VIR_ERR_NO_SUPPORT, libvirt.VIR_ERR_OPERATION_INVALID):
-            return  # no QEMU, or off meanwhile: injectNMI says so itself
-        raise
-    if control == libvirt.VIR_DOMAIN_CONTROL_ERROR:
-        raise BackendUnavailable(server, "libvirt has lost QEMU's monitor")
-    if control == libvirt.VIR_DOMAIN_CONTROL_OCCUPIED and since_ms > _LONGEST_SILENCE_MS:
-        raise BackendUnavailable(server, f"QEMU has not answered libvirt for {since_ms / 1000:.0f} s")

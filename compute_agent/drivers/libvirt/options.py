@@ -31,6 +31,13 @@ OPTIONS: list[cfg.Opt] = [
         "Above 30, because libvirt waits 30 s for a server that is busy with something else (a migration, say) and then "
         "says for certain that nothing was sent.",
     ),
+    cfg.BoolOpt(
+        "count_disk_errors",
+        default=True,
+        help="Ask QEMU itself how many requests of each disk have failed when diagnostics are collected (not when servers are sampled). "
+        "libvirt does not count them, and marks a domain whose QEMU was asked past it as tainted (custom-monitor) until its next start; "
+        "that changes nothing else. When false, errors_count is null.",
+    ),
 ]
 
 

@@ -11,13 +11,14 @@ import libvirt
 from compute_agent.contract.models import PowerState
 from compute_agent.drivers.base import BackendUnavailable, DriverServer, ServerNotFound, Servers
 from compute_agent.drivers.libvirt.connection import Connection
+from compute_agent.drivers.libvirt.domain_xml import MalformedDomain
 from compute_agent.drivers.libvirt.errors import translate_read_error
-from compute_agent.drivers.libvirt.metadata import NOVA, MalformedDomain, parse_domain
+from compute_agent.drivers.libvirt.metadata import NOVA, parse_domain
 from compute_agent.drivers.libvirt.states import describe_state, translate_power_state
 
 LOG = logging.getLogger(__name__)
 
-_HAS_NO_RUN = (PowerState.SHUTDOWN, PowerState.PENDING)
+HAS_NO_RUN = (PowerState.SHUTDOWN, PowerState.PENDING)
 
 
 def get_domain(connection: libvirt.virConnect, server: str) -> libvirt.virDomain:
@@ -34,6 +35,17 @@ def get_domain(connection: libvirt.virConnect, server: str) -> libvirt.virDomain
         return connection.lookupByUUIDString(server)
     except libvirt.libvirtError as error:
         raise translate_read_error(error, server) from error
+
+
+def find_run_start(pid_file_directory: Path | None, name: str) -> datetime | None:
+    """When QEMU was started: libvirtd writes its pid file once in its life. libvirt has no call that says it."""
+    if pid_file_directory is None:
+        return None
+    try:
+        written = (pid_file_directory / f"{name}.pid").stat().st_mtime
+    except OSError:  # another way of running libvirtd, or not allowed to look: then it is not known
+        return None
+    return datetime.fromtimestamp(written, UTC)
 
 
 class LibvirtServers(Servers):
@@ -95,7 +107,7 @@ class LibvirtServers(Servers):
             state_reason=describe_state(state, reason),
             vcpus=description.vcpus,
             memory_mib=description.memory_mib,
-            started_at=None if power_state in _HAS_NO_RUN else self._find_start(domain.name()),
+            started_at=None if power_state in HAS_NO_RUN else find_run_start(self._pid_file_directory, domain.name()),
             persistent=is_persistent,
             arriving=is_arriving,
             description=description.description,
@@ -103,16 +115,6 @@ class LibvirtServers(Servers):
             tags=description.tags,
             foreign_owner=description.foreign_owner,
         )
-
-    def _find_start(self, name: str) -> datetime | None:
-        """When QEMU was started: libvirtd writes its pid file once in its life. libvirt has no call that says it."""
-        if self._pid_file_directory is None:
-            return None
-        try:
-            written = (self._pid_file_directory / f"{name}.pid").stat().st_mtime
-        except OSError:  # another way of running libvirtd, or not allowed to look: then it is not known
-            return None
-        return datetime.fromtimestamp(written, UTC)
 
     def _tell_of_nova(self) -> None:
         if not self._has_told_of_nova:

@@ -28,10 +28,17 @@ def test_its_capabilities_are_what_it_holds() -> None:
     assert driver.capabilities().model_dump() == {
         "driver": "libvirt",
         "inject_nmi": True,
-        "diagnostics": False,
+        "diagnostics": True,
         "watchdog": False,
         "events": True,
+        "host_dump": True,
     }
+
+
+def test_a_hypervisor_elsewhere_writes_no_dumps_here_and_its_operating_system_is_not_ours() -> None:
+    driver = create_driver(make_conf(uri="qemu+ssh://elsewhere/system"), SystemClock())
+    assert driver.diagnostics is not None
+    assert driver.host_dump is None
 
 
 def test_by_default_a_frozen_libvirtd_is_noticed_well_within_the_call_bound() -> None:
@@ -51,6 +58,7 @@ def test_options_can_be_documented() -> None:
         "keepalive_interval",
         "keepalive_count",
         "call_bound",
+        "count_disk_errors",
     }
 
 

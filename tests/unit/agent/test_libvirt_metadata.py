@@ -7,7 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from compute_agent.contract.models import Flavor
-from compute_agent.drivers.libvirt.metadata import DomainDescription, MalformedDomain, parse_domain
+from compute_agent.drivers.libvirt.domain_xml import MalformedDomain
+from compute_agent.drivers.libvirt.metadata import DomainDescription, parse_domain
 
 OWN = "https://crashcart.dev/xmlns/server/1.0"
 OWN_METADATA = (
