@@ -149,6 +149,8 @@ class DriverConformance:
         assert capabilities.driver == driver.name
         assert capabilities.inject_nmi == (driver.nmi is not None)
         assert capabilities.events == (driver.events is not None)
+        assert capabilities.diagnostics == (driver.diagnostics is not None)
+        assert capabilities.host_dump == (driver.host_dump is not None)
         assert driver.call_bound > 0
 
     def test_every_server_is_listed_running_or_not(self, laboratory: Laboratory) -> None:
@@ -287,6 +289,11 @@ class DriverConformance:
                 laboratory.driver.servers.get_server(server)
             with pytest.raises(BackendUnavailable):
                 self._inject(laboratory, server)
+            if laboratory.driver.diagnostics is not None:
+                with pytest.raises(BackendUnavailable):
+                    laboratory.driver.diagnostics.collect_diagnostics(server)
+                with pytest.raises(BackendUnavailable):
+                    laboratory.driver.diagnostics.sample_servers()
         finally:
             laboratory.restore_backend()
         self._expect_event(laboratory, DriverEventKind.BACKEND_BACK, None, since)

@@ -7,6 +7,7 @@ import pytest
 from compute_agent.contract.clock import SystemClock
 from compute_agent.contract.models import PowerState
 from compute_agent.drivers.fake import FakeHypervisor, NmiEffect
+from tests.conformance.diagnostics_suite import DiagnosticsConformance, HostDumpConformance
 from tests.conformance.suite import DriverConformance, EventLog, Laboratory
 
 
@@ -77,4 +78,12 @@ def laboratory() -> Iterator[FakeLaboratory]:
 
 
 class TestFakeDriver(DriverConformance):
+    """Nothing of its own."""
+
+
+class TestFakeDiagnostics(DiagnosticsConformance):
+    """Nothing of its own."""
+
+
+class TestFakeHostDump(HostDumpConformance):
     """Nothing of its own."""

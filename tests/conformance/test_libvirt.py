@@ -7,6 +7,7 @@ import pytest
 
 from devstack.guests import Guest
 from devstack.services import wait_until
+from tests.conformance.diagnostics_suite import DiagnosticsConformance, HostDumpConformance
 from tests.conformance.libvirt_host import LibvirtEventLog, LibvirtHost, started_libvirt_host
 from tests.conformance.suite import Driver, DriverConformance, Laboratory
 
@@ -137,4 +138,12 @@ def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LibvirtLabo
 
 
 class TestLibvirt(DriverConformance):
+    """Everything that the suite demands."""
+
+
+class TestLibvirtDiagnostics(DiagnosticsConformance):
+    """Everything that the suite demands."""
+
+
+class TestLibvirtHostDump(HostDumpConformance):
     """Everything that the suite demands."""

@@ -16,7 +16,7 @@ from compute_agent.drivers.libvirt.monitor import check_monitor
 from compute_agent.drivers.libvirt.servers import get_domain
 from compute_agent.drivers.libvirt.states import describe_state, translate_power_state
 
-_PROGRESS_INTERVAL = 1.0
+_PROGRESS_INTERVAL = 0.5
 
 OnProgress = Callable[[int, int], None]
 
