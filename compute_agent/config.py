@@ -57,6 +57,25 @@ AGENT_OPTIONS: list[cfg.Opt] = [
     cfg.FloatOpt("outbox_keep", default=86_400.0, min=0.0, help="Seconds that sent events are kept, to be sent again when asked for."),
     cfg.IntOpt("outbox_max_rows", default=100_000, min=1, help="Sent events kept at most."),
     cfg.FloatOpt("action_keep", default=604_800.0, min=0.0, help="Seconds that ended actions are kept after their deadline."),
+    cfg.FloatOpt(
+        "sample_interval",
+        default=30.0,
+        min=0.0,
+        help="Seconds between two samples of all running servers' diagnostics: utilisation and rates are worked out from them, the last "
+        "one is the answer while the hypervisor hangs, and 20 of each server are kept as its history. 0 turns sampling off.",
+    ),
+    cfg.FloatOpt(
+        "diagnostics_limit",
+        default=2.0,
+        min=0.01,
+        help="Seconds that a fresh collection of diagnostics may take; after that the last sample is the answer, with its age.",
+    ),
+    cfg.IntOpt(
+        "diagnostics_threads",
+        default=4,
+        min=1,
+        help="Collections of diagnostics at the same time at most; those that a hypervisor which hangs keeps count as well.",
+    ),
     cfg.IntOpt("workers", default=8, min=1, help="Actions that run at the same time, each on another server."),
 ]
 

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from compute_agent.action_queue import ActionQueue
 from compute_agent.contract.clock import Clock
+from compute_agent.contract.diagnostics import DiagnosticsReply
 from compute_agent.contract.errors import Code
 from compute_agent.contract.models import ActionId, ActionKind, ActionRequest, ActionResult, DecidedBy, EventRange, PingReply, ServerId
 from compute_agent.contract.notifications import Severity
@@ -31,6 +32,7 @@ _SERVER_ID: TypeAdapter[str] = TypeAdapter(ServerId)
 class Endpoint:
     """One method per RPC verb; called from the RPC server's threads, several at once.
 
+    :param get_diagnostics: answers for a server, with its history if True, within a limit of its own
     :param on_resend: told which range of events the gateway misses
     :param on_report_inventory: told that the gateway wants a full inventory
     :param on_ended: told the id of an action whose ending was committed here (a refusal)
@@ -46,6 +48,7 @@ class Endpoint:
         clock: Clock,
         host: str,
         *,
+        get_diagnostics: Callable[[str, bool], DiagnosticsReply],
         on_resend: Callable[[EventRange], None],
         on_report_inventory: Callable[[], None],
         on_ended: Callable[[str], None] = lambda action_id: None,
@@ -55,6 +58,7 @@ class Endpoint:
         self._queue = queue
         self._clock = clock
         self._host = host
+        self._get_diagnostics = get_diagnostics
         self._on_resend = on_resend
         self._on_report_inventory = on_report_inventory
         self._on_ended = on_ended
@@ -96,6 +100,17 @@ class Endpoint:
         """Cast. Send a heartbeat with the full inventory now."""
         if not self._drops("report_inventory"):
             self._on_report_inventory()
+
+    def get_diagnostics(self, ctxt: Mapping[str, Any], server: Any, history: Any = False) -> dict[str, Any]:
+        """Call. The diagnostics of a server, or why there are none; answered within the limit even when the hypervisor hangs."""
+        server_id = _find_valid(_SERVER_ID, server)
+        if self._drops("get_diagnostics"):
+            reply = DiagnosticsReply.refuse(Code.BACKEND_UNAVAILABLE, f"This agent does not hold the lock of host {self._host} now.")
+        elif server_id is None:
+            reply = DiagnosticsReply.refuse(Code.INVALID_REQUEST, "The agent could not read the request: no server id.")
+        else:
+            reply = self._get_diagnostics(server_id, history is True)
+        return reply.to_wire()
 
     def ping(self, ctxt: Mapping[str, Any]) -> dict[str, Any]:
         """Call. Who answers here."""

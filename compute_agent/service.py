@@ -24,6 +24,7 @@ from oslo_log import log
 
 from compute_agent.action_queue import ActionQueue
 from compute_agent.actions import Actions
+from compute_agent.collector import Collector
 from compute_agent.config import load_config
 from compute_agent.contract.broker import BrokerAddress, find_tls
 from compute_agent.contract.clock import Clock, SystemClock
@@ -32,6 +33,7 @@ from compute_agent.contract.threads import take_short_turns
 from compute_agent.contract.transport import RPC_TOPIC, create_rpc_transport, oslo_messaging
 from compute_agent.contract.versions import RELEASE
 from compute_agent.crash_dump import CrashDump, HoldOff
+from compute_agent.diagnostics_action import CollectDiagnostics
 from compute_agent.drivers.loader import DriverNotLoaded, load_driver
 from compute_agent.endpoint import Endpoint
 from compute_agent.host_lock import HostLock
@@ -42,6 +44,7 @@ from compute_agent.kinds import SLOW_KINDS, Kind
 from compute_agent.loops import Backoff, Loop, Outage, run_bounded
 from compute_agent.observer import Observer
 from compute_agent.reporter import Heartbeats, Reporter, make_publisher_id
+from compute_agent.sampler import Sampler
 
 LOG = logging.getLogger(__name__)
 
@@ -91,6 +94,8 @@ class AgentService:
         self._journal = self._open_journal()
         self._journal.on_new_events(self._report_wanted.set)
 
+        self._sampler = Sampler(self._driver.diagnostics, clock, list_servers=self._list_servers)
+        self._collector = Collector(self._driver, self._sampler, clock, limit=agent.diagnostics_limit, threads=agent.diagnostics_threads)
         self._queue = ActionQueue()
         self._observer = Observer(
             self._journal,
@@ -126,6 +131,7 @@ class AgentService:
         )
         self._observer_loop = self._make_loop("observer", self._observe)
         self._sweep_loop = self._make_loop("sweep", self._sweep)
+        self._sampler_loop = self._make_loop("sampler", self._sample)
         self._report_loop = self._make_loop("reporter", self._report, wake=self._report_wanted.set)
         self._heartbeat_loop = self._make_loop("heartbeats", self._beat, wake=self._heartbeat_wanted.set)
         self._workers = [self._make_loop(f"worker-{number}", self._work) for number in range(1, agent.workers + 1)]
@@ -157,7 +163,12 @@ class AgentService:
 
     def _make_kinds(self) -> list[Kind]:
         holdoff = HoldOff(self._clock, self._conf.agent.crash_dump_holdoff)
-        return [CrashDump(self._journal, self._driver, self._clock, holdoff)]
+        parts = (self._journal, self._driver, self._clock)
+        return [CrashDump(*parts, holdoff), CollectDiagnostics(*parts, self._collector.get_report)]
+
+    def _list_servers(self) -> set[str]:
+        with self._journal.transaction("read") as transaction:
+            return transaction.list_known_ids()
 
     def _make_loop(self, name: str, body: Callable[[], None], wake: Callable[[], None] = lambda: None) -> Loop:
         return Loop(name, body, on_fatal=self._fail, wake=wake)
@@ -176,6 +187,7 @@ class AgentService:
             self._queue,
             self._clock,
             self._conf.host,
+            get_diagnostics=lambda server, history: self._collector.get_reply(server, history=history),
             on_resend=self._reporter.resend,
             on_report_inventory=self._send_inventory,
             on_ended=self._observer.action_ended,
@@ -198,6 +210,8 @@ class AgentService:
             self._driver.lifecycle.open()
         self._observer_loop.start()
         self._sweep_loop.start()
+        if self._driver.diagnostics is not None and self._conf.agent.sample_interval > 0:
+            self._sampler_loop.start()
         self._intake.start()
 
     def _open_for_business(self) -> None:
@@ -220,6 +234,7 @@ class AgentService:
             LOG.warning("driver calls are still running after %.0f s; the next start ends them as unknown", self._driver.call_bound)
         for worker in self._workers:
             worker.stopping.set()
+        self._sampler_loop.stop(_STEP_BOUND)
         self._sweep_loop.stop(_STEP_BOUND)
         if self._driver.lifecycle is not None:
             run_bounded("driver's close", self._driver.lifecycle.close, self._driver.call_bound + _STEP_BOUND)
@@ -272,6 +287,11 @@ class AgentService:
             self._next_prune = time.monotonic() + _PRUNE_INTERVAL
             self._prune()
         self._sweep_loop.stopping.wait(_SWEEP_INTERVAL)
+
+    def _sample(self) -> None:
+        began_at = time.monotonic()
+        self._sampler.step()
+        self._sampler_loop.stopping.wait(max(0.0, began_at + self._conf.agent.sample_interval - time.monotonic()))
 
     def _prune(self) -> None:
         agent = self._conf.agent

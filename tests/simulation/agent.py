@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from compute_agent.actions import ActionQueue, Actions
+from compute_agent.contract.diagnostics import DiagnosticsReply, DiagnosticsReport
 from compute_agent.contract.publisher import PublishFailed
 from compute_agent.contract.transport import oslo_messaging
 from compute_agent.contract.versions import RELEASE
 from compute_agent.crash_dump import CrashDump, HoldOff
+from compute_agent.diagnostics import make_report
+from compute_agent.diagnostics_action import CollectDiagnostics
 from compute_agent.drivers.base import DriverEvent
 from compute_agent.endpoint import Endpoint
 from compute_agent.inventory import Inventory
@@ -115,9 +118,14 @@ class Agent:
         wake = {name: Event(kernel) for name in ("queue", "observer", "reporter", "heartbeat")}
         queue = _WakingQueue(wake["queue"].set)
         observer = Observer(journal, driver, clock, first_look=FIRST_LOOK, limit=OBSERVATION_LIMIT, on_state_change=wake["heartbeat"].set)
+
+        def get_report(server: str) -> DiagnosticsReport:
+            assert driver.diagnostics is not None
+            return make_report(driver.diagnostics.collect_diagnostics(server))
+
         actions = Actions(
             journal,
-            [CrashDump(journal, driver, clock, HoldOff(clock, self._holdoff))],
+            [CrashDump(journal, driver, clock, HoldOff(clock, self._holdoff)), CollectDiagnostics(journal, driver, clock, get_report)],
             clock,
             max_clock_skew=MAX_CLOCK_SKEW,
             on_ended=observer.action_ended,
@@ -141,6 +149,7 @@ class Agent:
             queue,
             clock,
             self.host,
+            get_diagnostics=lambda server, history: DiagnosticsReply(report=get_report(server)),
             on_resend=reporter.resend,
             on_report_inventory=ask_inventory,
             on_ended=observer.action_ended,

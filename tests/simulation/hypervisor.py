@@ -238,6 +238,7 @@ class Hypervisor:
             servers=_Servers(self, process),
             call_bound=CALL_BOUND,
             nmi=_Nmi(self, process, find_action, life),
+            diagnostics=_Diagnostics(self, process),
             events=_Events(self, process),
         )
 
@@ -294,6 +295,29 @@ class _Servers(base.Servers):
             self._hypervisor.kernel.sleep(self._hypervisor.draw_reading_time())
         if not self._hypervisor.up:
             raise base.BackendUnavailable(server, "the daemon is away")
+
+
+class _Diagnostics(base.DiagnosticsSource):
+    def __init__(self, hypervisor: Hypervisor, process: Process) -> None:
+        self._hypervisor = hypervisor
+        self._servers = _Servers(hypervisor, process)
+
+    def collect_diagnostics(self, server: str) -> base.CollectedDiagnostics:
+        return self._read(self._servers.get_server(server))
+
+    def sample_servers(self) -> Sequence[base.CollectedDiagnostics]:
+        return [self._read(seen) for seen in self._servers.list_servers() if seen.power_state is PowerState.RUNNING]
+
+    def _read(self, seen: DriverServer) -> base.CollectedDiagnostics:
+        clock = self._hypervisor.clock
+        return base.CollectedDiagnostics(
+            server=seen.id,
+            power_state=seen.power_state,
+            collected_at=clock.now(),
+            monotonic=clock.monotonic(),
+            driver_word="libvirt",
+            started_at=seen.started_at,
+        )
 
 
 class _Nmi(base.Nmi):

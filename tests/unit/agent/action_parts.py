@@ -7,17 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from compute_agent.actions import ActionQueue, Actions
+from compute_agent.collector import Collector
 from compute_agent.contract.models import ActionKind, ActionRequest, EventRange, Observation, PowerState, Server
 from compute_agent.crash_dump import CrashDump, HoldOff
+from compute_agent.diagnostics_action import CollectDiagnostics
 from compute_agent.drivers.base import Driver
 from compute_agent.drivers.fake import FakeHypervisor, NmiEffect
 from compute_agent.endpoint import Endpoint
 from compute_agent.journal import Journal, JournalledAction, JournalTransaction, OutboxRow
+from compute_agent.kinds import Kind
+from compute_agent.sampler import Sampler
 from tests.fakes import Counter, FakeClock
 
 HOST = "host-1"
 HOLDOFF = 600.0
 MAX_CLOCK_SKEW = 2.0
+COLLECTION_LIMIT = 0.25
 
 
 class Crash(BaseException):
@@ -67,9 +72,11 @@ class Agent:
     def use_driver(self, driver: Driver) -> None:
         self.driver = driver
         self.queue = ActionQueue()
+        self.sampler = Sampler(driver.diagnostics, self.clock, list_servers=self.list_known)
+        self.collector = Collector(driver, self.sampler, self.clock, limit=COLLECTION_LIMIT, threads=2)
         self.actions = Actions(
             self.journal,
-            [CrashDump(self.journal, driver, self.clock, HoldOff(self.clock, self.holdoff))],
+            self._make_kinds(driver),
             self.clock,
             max_clock_skew=MAX_CLOCK_SKEW,
             on_ended=self.ended.append,
@@ -79,10 +86,15 @@ class Agent:
             self.queue,
             self.clock,
             HOST,
+            get_diagnostics=lambda server, history: self.collector.get_reply(server, history=history),
             on_resend=self.resend.append,
             on_report_inventory=self._count_report,
             on_ended=self.ended.append,
         )
+
+    def _make_kinds(self, driver: Driver) -> list[Kind]:
+        parts = (self.journal, driver, self.clock)
+        return [CrashDump(*parts, HoldOff(self.clock, self.holdoff)), CollectDiagnostics(*parts, self.collector.get_report)]
 
     def restart(self) -> list[str]:
         """What :meth:`Actions.recover` says must be queued."""
@@ -130,7 +142,7 @@ class Agent:
 
     def cast(self, request: ActionRequest) -> None:
         """What the broker delivers."""
-        self.endpoint.trigger_crash_dump({}, request.to_wire())
+        getattr(self.endpoint, request.kind)({}, request.to_wire())
 
     def work(self) -> None:
         """What the workers do until nothing is left to do."""
@@ -143,6 +155,10 @@ class Agent:
         self.cast(request)
         self.work()
         return self.get(request.id)
+
+    def list_known(self) -> set[str]:
+        with self.change() as transaction:
+            return transaction.list_known_ids()
 
     @contextmanager
     def change(self) -> Iterator[JournalTransaction]:

@@ -66,6 +66,7 @@ def test_without_the_lock_of_its_host_it_answers_nothing(agent: Agent, method: s
         agent.queue,
         agent.clock,
         HOST,
+        get_diagnostics=lambda server, history: told.append(server),
         on_resend=told.append,
         on_report_inventory=lambda: told.append(None),
         is_host_ours=lambda: False,
