@@ -2,14 +2,18 @@
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from oslo_config import cfg
 
+from compute_agent.contract.errors import Code
 from compute_agent.contract.models import PowerState
 from compute_agent.drivers.base import BackendUnavailable, Driver, DriverEvent, DriverEventKind, OutcomeUnknown, ServerNotFound
 from compute_agent.drivers.fake import GROUP, FakeHypervisor, NmiEffect, create_driver, list_opts, register_options
 from compute_agent.drivers.fake_behaviours import Hang, answer_late, break_down, lose_answer, lose_request, refuse
+from compute_agent.drivers.fake_diagnostics import OCTETS_PER_SECOND, UTILISATION
+from compute_agent.drivers.fake_server import DUMP, Call
 from tests.fakes import FakeClock
 
 
@@ -175,3 +179,64 @@ class TestReporting:
         hypervisor.restore_backend()
         assert [event.kind for event in events[-2:]] == [DriverEventKind.BACKEND_LOST, DriverEventKind.BACKEND_BACK]
         assert hypervisor.get_server(server).power_state is PowerState.CRASHED
+
+
+class TestDiagnostics:
+    def test_work_goes_on_at_a_known_pace(self, clock: FakeClock, hypervisor: FakeHypervisor) -> None:
+        server = hypervisor.make_server()
+        earlier = hypervisor.collect_diagnostics(server)
+        clock.advance(10)
+        later = hypervisor.collect_diagnostics(server)
+        assert earlier.cpu_times == {0: 0}
+        assert later.cpu_times == {0: 10 * 10**9 * UTILISATION // 100}
+        assert later.nics[0].rx_octets == 10 * OCTETS_PER_SECOND
+        assert later.monotonic - earlier.monotonic == 10
+
+    def test_a_new_run_counts_from_zero(self, clock: FakeClock, hypervisor: FakeHypervisor) -> None:
+        server = hypervisor.make_server()
+        clock.advance(10)
+        hypervisor.stop(server)
+        assert hypervisor.collect_diagnostics(server).cpu_times == {0: None}
+        hypervisor.start(server)
+        assert hypervisor.collect_diagnostics(server).cpu_times == {0: 0}
+
+    def test_counters_are_what_a_test_says(self, hypervisor: FakeHypervisor) -> None:
+        server = hypervisor.make_server()
+        hypervisor.count(server, memory_used_kib=None, errors={"memory": "no driver"})
+        reading = hypervisor.collect_diagnostics(server)
+        assert (reading.memory_used_kib, reading.errors) == (None, {"memory": "no driver"})
+
+    def test_a_busy_server_is_left_out_of_samples(self, hypervisor: FakeHypervisor) -> None:
+        server, other = hypervisor.make_server(), hypervisor.make_server()
+        hypervisor.set_busy(server, True)
+        assert [sample.server for sample in hypervisor.sample_servers()] == [other]
+        hypervisor.set_busy(server, False)
+        assert len(hypervisor.sample_servers()) == 2
+
+    def test_a_collection_hangs_until_released_and_stops_nobody_else(self, hypervisor: FakeHypervisor) -> None:
+        server, hang = hypervisor.make_server(), Hang()
+        hypervisor.behave(server, hang, call=Call.COLLECT_DIAGNOSTICS)
+        thread = threading.Thread(target=hypervisor.collect_diagnostics, args=(server,))
+        thread.start()
+        assert hang.entered.wait(5)
+        assert len(hypervisor.sample_servers()) == 1
+        hang.release()
+        thread.join(5)
+        assert not thread.is_alive()
+
+
+class TestHostDump:
+    def test_a_refused_dump_leaves_no_file(self, hypervisor: FakeHypervisor, tmp_path: Path) -> None:
+        server = hypervisor.make_server()
+        hypervisor.behave(server, refuse(BackendUnavailable(server, "full", Code.NO_SPACE)), call=Call.TAKE_HOST_DUMP)
+        with pytest.raises(BackendUnavailable) as failure:
+            hypervisor.take_host_dump(server, str(tmp_path / "dump"), lambda done, total: None)
+        assert failure.value.code is Code.NO_SPACE
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_dump_whose_answer_is_lost_is_there(self, hypervisor: FakeHypervisor, tmp_path: Path) -> None:
+        server = hypervisor.make_server()
+        hypervisor.behave(server, lose_answer(), call=Call.TAKE_HOST_DUMP)
+        with pytest.raises(OutcomeUnknown):
+            hypervisor.take_host_dump(server, str(tmp_path / "dump"), lambda done, total: None)
+        assert (tmp_path / "dump").read_bytes() == DUMP
