@@ -4,6 +4,7 @@ Pure tables and functions: ``observer`` applies them.
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from compute_agent.contract.models import Observation, PowerState
 from compute_agent.drivers.base import DriverEventKind
@@ -58,6 +59,20 @@ def find_event_type(before: PowerState, after: PowerState, restarted: bool) -> s
         PowerState.SUSPENDED: "server.suspended",
         PowerState.CRASHED: "server.panicked",
     }.get(after, "server.stopped")
+
+
+CRASHES = frozenset({"server.panicked", "server.crash_kernel_started"})
+"""The events that tell of a guest's crash."""
+
+
+@dataclass(frozen=True)
+class Crash:
+    """A guest's crash whose event is in the journal. ``action_id`` is the crash dump that may have led to it."""
+
+    server: str
+    event_type: str
+    occurred_at: datetime
+    action_id: str | None = None
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from compute_agent.contract.models import Departure, Observation, PowerState, Se
 from compute_agent.drivers.base import BackendUnavailable, Driver, DriverEvent, DriverEventKind, DriverServer, ServerNotFound
 from compute_agent.journal import ActionState, Journal, JournalledAction, JournalTransaction
 from compute_agent.observations import (
+    CRASHES,
     ENDS_HOLDOFF,
     EVENT_TYPE_OF_KIND,
     EXPLAINED_BY_SIGNAL,
@@ -25,6 +26,7 @@ from compute_agent.observations import (
     PENDING_TOO_LONG,
     STANDS_STILL,
     STOPPED_LATE,
+    Crash,
     Finding,
     describe_end_of_watch,
     describe_silence,
@@ -59,6 +61,7 @@ class Observer:
 
     :param first_look: seconds of silence after a signal until ``nothing_seen_yet`` is said
     :param limit: seconds after a signal until the observation gets its last word
+    :param on_crash: told of each guest's crash after its event was committed; it must only enqueue
     :param on_state_change: called after a commit that changed a server, to send a heartbeat early; it must only wake
     """
 
@@ -71,6 +74,7 @@ class Observer:
         default_project: str = "demo",
         first_look: float = 60.0,
         limit: float = 1800.0,
+        on_crash: Callable[[Crash], None] = lambda crash: None,
         on_state_change: Callable[[], None] = lambda: None,
     ) -> None:
         self._journal = journal
@@ -79,7 +83,9 @@ class Observer:
         self._default_project = default_project
         self._first_look = first_look
         self._limit = limit
+        self._on_crash = on_crash
         self._on_state_change = on_state_change
+        self._crashes: list[Crash] = []
         self._events: queue.SimpleQueue[DriverEvent | frozenset[str]] = queue.SimpleQueue()
         self._last_reboot: dict[str, datetime] = {}
         self._interrupted: set[str] = set()
@@ -145,6 +151,7 @@ class Observer:
             self._retry_at = self._clock.monotonic() + _RETRY_INTERVAL
             LOG.warning("host %s: servers cannot be read: %s", self._journal.host, error)
             return False
+        self._crashes.clear()
         with self._journal.transaction("server.state") as transaction:
             survey = compare(transaction, listed, read_at=read_at, default_project=self._default_project)
             if servers is not None:
@@ -158,7 +165,7 @@ class Observer:
         if servers is None:
             self._is_blind = False
             self._retry_at = None
-        self._on_state_change()
+        self._tell_changes()
         return True
 
     # One event
@@ -185,6 +192,7 @@ class Observer:
         with self._journal.transaction("server.lookup") as transaction:
             is_known = server in transaction.list_known_servers()
         look = self._look_up(server) if event.kind in _LOOKED_UP or not is_known else _Look()
+        self._crashes.clear()
         with self._journal.transaction("server.state") as transaction:
             entry = transaction.list_known_servers().get(server)
             before = None if entry is None else entry.server
@@ -196,7 +204,17 @@ class Observer:
                 self._change(transaction, event, before, look.seen)
             for action in transaction.list_awaiting_observation(server):
                 self._observe_event(transaction, action, event, left=server not in transaction.list_known_servers())
+        self._tell_changes()
+
+    def _tell_changes(self) -> None:
+        """What was committed is told to those who act on it."""
+        for crash in self._crashes:
+            self._on_crash(crash)
         self._on_state_change()
+
+    def _note_crash(self, event_type: str, server: str, at: datetime, action_id: str | None) -> None:
+        if event_type in CRASHES:
+            self._crashes.append(Crash(server, event_type, at, action_id))
 
     def _look_up(self, server: str) -> _Look:
         try:
@@ -264,6 +282,7 @@ class Observer:
         action_id = self._find_cause(transaction, after.id, event.occurred_at) if event.kind in EXPLAINED_BY_SIGNAL else None
         body = {"power_state": after.power_state, "reason": event.reason, "action_id": action_id}
         transaction.append_event(EVENT_TYPE_OF_KIND[event.kind], server=after.id, occurred_at=event.occurred_at, body=body)
+        self._note_crash(EVENT_TYPE_OF_KIND[event.kind], after.id, event.occurred_at, action_id)
         LOG.info(
             "server %s on host %s: %s (%s), now %s, action %s",
             *(after.id, self._journal.host, event.kind, event.reason, after.power_state, action_id or "none"),
@@ -318,6 +337,7 @@ class Observer:
         reason = change.after.state_reason or f"found {after}"
         body = {"power_state": after, "reason": reason, "observed_late": True, "action_id": action_id}
         transaction.append_event(event_type, server=change.after.id, occurred_at=occurred_at, body=body)
+        self._note_crash(event_type, change.after.id, occurred_at, action_id)
         LOG.info(
             "server %s on host %s: found %s, was %s, nobody saw it change, action %s",
             *(change.after.id, self._journal.host, after, before, action_id or "none"),

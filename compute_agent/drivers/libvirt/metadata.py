@@ -15,6 +15,7 @@ OWN_NAMESPACE = "https://crashcart.dev/xmlns/server/1.0"
 # Nova changed the version at its end once (1.0, 1.1) and kept the elements.
 NOVA_NAMESPACE_PREFIX = "http://openstack.org/xmlns/libvirt/nova/"
 NOVA = "nova"
+_YES_OR_NO = {"yes": True, "no": False}
 _MOST = 2**31 - 1
 
 
@@ -31,6 +32,7 @@ class DomainDescription:
     flavor: Flavor | None = None
     tags: tuple[str, ...] = ()
     foreign_owner: str | None = None
+    host_dump_after_panic: bool | None = None
 
 
 def parse_domain(xml: str) -> DomainDescription:
@@ -54,6 +56,7 @@ def parse_domain(xml: str) -> DomainDescription:
         flavor=_find_flavor(own if nova is None else nova, vcpus, memory_mib),
         tags=_read_tags(own),
         foreign_owner=None if nova is None else NOVA,
+        host_dump_after_panic=_YES_OR_NO.get(_find_text(own, "host_dump_after_panic") or ""),
     )
 
 

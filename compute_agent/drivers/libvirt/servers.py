@@ -114,6 +114,7 @@ class LibvirtServers(Servers):
             flavor=description.flavor,
             tags=description.tags,
             foreign_owner=description.foreign_owner,
+            host_dump_after_panic=description.host_dump_after_panic,
         )
 
     def _tell_of_nova(self) -> None:

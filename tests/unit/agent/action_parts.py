@@ -14,6 +14,8 @@ from compute_agent.diagnostics_action import CollectDiagnostics
 from compute_agent.drivers.base import Driver
 from compute_agent.drivers.fake import FakeHypervisor, NmiEffect
 from compute_agent.endpoint import Endpoint
+from compute_agent.host_dump_action import TakeHostDump
+from compute_agent.host_dumps import DumpPlace, HostDumps
 from compute_agent.journal import Journal, JournalledAction, JournalTransaction, OutboxRow
 from compute_agent.kinds import Kind
 from compute_agent.sampler import Sampler
@@ -59,6 +61,8 @@ class Agent:
         self.hypervisor = FakeHypervisor(self.clock, seed="test")
         self.driver = self.hypervisor.driver
         self.holdoff = HOLDOFF
+        self.place = DumpPlace()
+        self.dump_limit = 3600.0
         self.ended: list[str] = []
         self.resend: list[EventRange] = []
         self.inventory_reports = 0
@@ -94,7 +98,18 @@ class Agent:
 
     def _make_kinds(self, driver: Driver) -> list[Kind]:
         parts = (self.journal, driver, self.clock)
-        return [CrashDump(*parts, HoldOff(self.clock, self.holdoff)), CollectDiagnostics(*parts, self.collector.get_report)]
+        holdoff = HoldOff(self.clock, self.holdoff)
+        self.dumps = HostDumps(driver, self.clock, self.place)
+        return [
+            CrashDump(*parts, holdoff),
+            CollectDiagnostics(*parts, self.collector.get_report),
+            TakeHostDump(*parts, self.dumps, holdoff, limit=self.dump_limit),
+        ]
+
+    def use_place(self, place: DumpPlace) -> None:
+        """Where host dumps go from now on."""
+        self.place = place
+        self.use_driver(self.driver)
 
     def restart(self) -> list[str]:
         """What :meth:`Actions.recover` says must be queued."""

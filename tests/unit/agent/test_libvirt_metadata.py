@@ -40,6 +40,12 @@ def test_own_metadata_says_whose_server_it_is() -> None:
     assert parse_domain(make_domain(OWN_METADATA)) == DomainDescription("db-1", "blue", "ann", 2, 128)
 
 
+@pytest.mark.parametrize(("text", "wanted"), [("yes", True), ("no", False), ("perhaps", None), ("", None)])
+def test_an_operators_word_on_host_dumps_after_a_panic_is_read_from_our_own_element(text: str, wanted: bool | None) -> None:
+    own = make_own_metadata(f"<host_dump_after_panic>{text}</host_dump_after_panic>")
+    assert parse_domain(make_domain(own)).host_dump_after_panic is wanted
+
+
 @pytest.mark.parametrize("version", ["1.0", "1.1", "2.0"])
 def test_nova_metadata_of_any_version_names_project_and_user_by_id(version: str) -> None:
     seen = parse_domain(make_domain(make_nova_metadata(version)))
