@@ -5,7 +5,6 @@
 never sleeps. The driver over it passes the same conformance suite as every other one.
 """
 
-import os
 import threading
 import uuid
 from collections.abc import Callable, Sequence
@@ -16,7 +15,6 @@ from typing import Any
 from oslo_config import cfg
 
 from compute_agent.contract.clock import Clock
-from compute_agent.contract.errors import Code
 from compute_agent.contract.models import Flavor, PowerState
 from compute_agent.drivers.base import (
     BackendUnavailable,
@@ -28,6 +26,8 @@ from compute_agent.drivers.base import (
     DriverServer,
     Events,
     HostDump,
+    InspectedServer,
+    Inspection,
     Lifecycle,
     Nmi,
     ServerNotFound,
@@ -36,7 +36,7 @@ from compute_agent.drivers.base import (
 )
 from compute_agent.drivers.fake_behaviours import Behaviour
 from compute_agent.drivers.fake_diagnostics import count_work
-from compute_agent.drivers.fake_server import DUMP, Call, FakeServer, NmiEffect
+from compute_agent.drivers.fake_server import Call, FakeServer, NmiEffect, inspect_fake, write_dump
 
 GROUP = "fake"
 OPTIONS: list[cfg.Opt] = [
@@ -68,6 +68,7 @@ class FakeHypervisor:
             nmi=_FakeNmi(self),
             diagnostics=_FakeDiagnostics(self),
             host_dump=_FakeHostDump(self),
+            inspection=_FakeInspection(self),
             events=_FakeEvents(self),
             lifecycle=_FakeLifecycle(self),
         )
@@ -120,6 +121,11 @@ class FakeHypervisor:
         """From now on its readings have these fields of :class:`CollectedDiagnostics` as given, ``memory_used_kib=None`` say."""
         with self._lock:
             self._get(server).counters.update(fields)
+
+    def write_console(self, server: str, text: bytes) -> None:
+        """From now on this is the log of its console."""
+        with self._lock:
+            self._get(server).console = text
 
     def set_busy(self, server: str, busy: bool) -> None:
         """A busy server is left out when all are sampled."""
@@ -236,17 +242,18 @@ class FakeHypervisor:
             fake = self._get(server)
             if fake.seen.power_state is PowerState.SHUTDOWN:
                 raise ServerNotRunning(server, "the server is shutdown")
+        self._behave(fake, Call.TAKE_HOST_DUMP, lambda: write_dump(server, path, on_progress))
 
-        def write() -> None:
-            on_progress(0, len(DUMP))
-            try:
-                with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as dump:
-                    dump.write(DUMP)
-            except OSError as error:
-                raise BackendUnavailable(server, f"cannot write {path}: {error.strerror}", Code.HOST_DUMP_FAILED) from error
-            on_progress(len(DUMP), len(DUMP))
+    def inspect_server(self, server: str) -> InspectedServer:
+        with self._lock:
+            self._check_available()
+            return inspect_fake(self._get(server))
 
-        self._behave(fake, Call.TAKE_HOST_DUMP, write)
+    def read_console_tail(self, server: str, limit: int) -> bytes | None:
+        with self._lock:
+            self._check_available()
+            console = self._get(server).console
+            return None if console is None else console[max(0, len(console) - limit) :]
 
     def _count(self, fake: FakeServer) -> CollectedDiagnostics:
         return count_work(fake.seen, fake.running_since, self._clock, **fake.counters)
@@ -338,6 +345,17 @@ class _FakeHostDump(HostDump):
 
     def take_host_dump(self, server: str, path: str, on_progress: Callable[[int, int], None]) -> None:
         self._hypervisor.take_host_dump(server, path, on_progress)
+
+
+class _FakeInspection(Inspection):
+    def __init__(self, hypervisor: FakeHypervisor) -> None:
+        self._hypervisor = hypervisor
+
+    def inspect_server(self, server: str) -> InspectedServer:
+        return self._hypervisor.inspect_server(server)
+
+    def read_console_tail(self, server: str, limit: int) -> bytes | None:
+        return self._hypervisor.read_console_tail(server, limit)
 
 
 class _FakeEvents(Events):

@@ -1,11 +1,15 @@
 """One server of the fake hypervisor, and the words for how it takes what is done to it."""
 
+import os
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from compute_agent.drivers.base import DriverServer
+from compute_agent.contract.errors import Code
+from compute_agent.contract.models import PowerState
+from compute_agent.drivers.base import BackendUnavailable, DriverServer, InspectedServer, VcpuState
 from compute_agent.drivers.fake_behaviours import Behaviour
 
 DUMP = b"KDUMP   fake" * 1024
@@ -38,5 +42,32 @@ class FakeServer:
     pending_nmi: bool = False
     running_since: float | None = None
     busy: bool = False
+    console: bytes | None = None
     counters: dict[str, Any] = field(default_factory=dict)
     behaviours: dict[Call, deque[Behaviour]] = field(default_factory=lambda: {call: deque() for call in Call})
+
+
+def inspect_fake(fake: FakeServer) -> InspectedServer:
+    """What a black box keeps of it."""
+    seen = fake.seen
+    word = "running" if seen.power_state is PowerState.RUNNING else "offline"
+    return InspectedServer(
+        power_state=seen.power_state,
+        state_reason=seen.state_reason,
+        vcpus=tuple(VcpuState(number, word) for number in range(seen.vcpus or 0)),
+        configuration=f"<server id='{seen.id}'/>",
+    )
+
+
+def write_dump(server: str, path: str, on_progress: Callable[[int, int], None]) -> None:
+    """A small file in place of its memory.
+
+    :raises BackendUnavailable: it cannot be written.
+    """
+    on_progress(0, len(DUMP))
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as dump:
+            dump.write(DUMP)
+    except OSError as error:
+        raise BackendUnavailable(server, f"cannot write {path}: {error.strerror}", Code.HOST_DUMP_FAILED) from error
+    on_progress(len(DUMP), len(DUMP))

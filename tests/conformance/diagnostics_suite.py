@@ -16,6 +16,7 @@ from compute_agent.drivers.base import (
     DiagnosticsSource,
     DiskCounters,
     HostDump,
+    Inspection,
     NicCounters,
     ServerNotFound,
     ServerNotRunning,
@@ -158,3 +159,38 @@ class HostDumpConformance:
 
     def _ignore(self, done: int, total: int) -> None:
         pass
+
+
+class InspectionConformance:
+    """Subclass it as the suite's docstring says."""
+
+    @pytest.mark.parametrize(
+        ("make", "power_state"),
+        [
+            ("make_surviving", PowerState.RUNNING),
+            ("make_paused", PowerState.PAUSED),
+            ("make_crashed", PowerState.CRASHED),
+            ("make_stopped", PowerState.SHUTDOWN),
+        ],
+    )
+    def test_a_server_in_any_state_is_inspected(self, laboratory: Laboratory, make: str, power_state: PowerState) -> None:
+        server = getattr(laboratory, make)()
+        seen, inspected = laboratory.driver.servers.get_server(server), self._get(laboratory).inspect_server(server)
+        assert (inspected.power_state, inspected.state_reason) == (power_state, seen.state_reason)
+        assert len(inspected.vcpus) == (seen.vcpus or 0) or power_state is PowerState.SHUTDOWN
+        assert inspected.configuration
+        assert server in inspected.configuration
+
+    def test_the_end_of_a_console_is_bounded(self, laboratory: Laboratory) -> None:
+        tail = self._get(laboratory).read_console_tail(laboratory.make_surviving(), 20)
+        assert tail is None or len(tail) <= 20
+
+    def test_an_unknown_server_is_not_inspected(self, laboratory: Laboratory) -> None:
+        with pytest.raises(ServerNotFound):
+            self._get(laboratory).inspect_server(laboratory.unknown_server)
+        with pytest.raises(ServerNotFound):
+            self._get(laboratory).read_console_tail(laboratory.unknown_server, 20)
+
+    def _get(self, laboratory: Laboratory) -> Inspection:
+        assert laboratory.driver.inspection is not None
+        return laboratory.driver.inspection

@@ -7,7 +7,7 @@ import pytest
 from compute_agent.contract.clock import SystemClock
 from compute_agent.contract.models import PowerState
 from compute_agent.drivers.fake import FakeHypervisor, NmiEffect
-from tests.conformance.diagnostics_suite import DiagnosticsConformance, HostDumpConformance
+from tests.conformance.diagnostics_suite import DiagnosticsConformance, HostDumpConformance, InspectionConformance
 from tests.conformance.suite import DriverConformance, EventLog, Laboratory
 
 
@@ -86,4 +86,8 @@ class TestFakeDiagnostics(DiagnosticsConformance):
 
 
 class TestFakeHostDump(HostDumpConformance):
+    """Nothing of its own."""
+
+
+class TestFakeInspection(InspectionConformance):
     """Nothing of its own."""

@@ -7,7 +7,7 @@ import pytest
 
 from devstack.guests import Guest
 from devstack.services import wait_until
-from tests.conformance.diagnostics_suite import DiagnosticsConformance, HostDumpConformance
+from tests.conformance.diagnostics_suite import DiagnosticsConformance, HostDumpConformance, InspectionConformance
 from tests.conformance.libvirt_host import LibvirtEventLog, LibvirtHost, started_libvirt_host
 from tests.conformance.suite import Driver, DriverConformance, Laboratory
 
@@ -146,4 +146,8 @@ class TestLibvirtDiagnostics(DiagnosticsConformance):
 
 
 class TestLibvirtHostDump(HostDumpConformance):
+    """Everything that the suite demands."""
+
+
+class TestLibvirtInspection(InspectionConformance):
     """Everything that the suite demands."""

@@ -207,6 +207,13 @@ def test_a_server_whose_qemu_froze_is_left_out_and_the_others_are_read(host: Lib
     other.destroy()
 
 
+def test_the_console_of_a_guest_is_read_to_its_end(driver: Driver, odd: Guest) -> None:
+    assert driver.inspection is not None
+    tail = driver.inspection.read_console_tail(odd.uuid, 64)
+    assert tail == odd.serial_log.read_bytes()[-64:]
+    assert tail
+
+
 def test_a_dump_of_a_panicked_guest_has_the_panic_in_it(host: LibvirtHost, driver: Driver, tmp_path: Path) -> None:
     guest = host.boot("panicking")
     guest.inject_nmi()

@@ -23,6 +23,7 @@ from compute_agent.drivers.libvirt.connection import Connection
 from compute_agent.drivers.libvirt.diagnostics import Host, LibvirtDiagnostics
 from compute_agent.drivers.libvirt.events import LibvirtEvents
 from compute_agent.drivers.libvirt.host_dump import LibvirtHostDump
+from compute_agent.drivers.libvirt.inspection import LibvirtInspection
 from compute_agent.drivers.libvirt.link import Address, KeepAlive
 from compute_agent.drivers.libvirt.nmi import LibvirtNmi
 from compute_agent.drivers.libvirt.servers import LibvirtServers
@@ -59,6 +60,7 @@ def create_driver(conf: cfg.ConfigOpts, clock: Clock) -> Driver:
         ),
         # Elsewhere libvirt would write the file there, where nobody of ours can look at it.
         host_dump=LibvirtHostDump(calls) if is_here else None,
+        inspection=LibvirtInspection(calls, is_here=is_here),
         events=events,
         lifecycle=_LibvirtLifecycle(main, calls, events),
     )

@@ -32,9 +32,7 @@ class BoundedReads(Generic[T]):
         for _ in range(2):
             self._stuck = [read for read in self._stuck if read.is_alive()]
             if len(self._stuck) >= _MOST_STUCK:
-                raise BackendUnavailable(
-                    None, f"{len(self._stuck)} earlier readings still wait for a QEMU that does not answer"
-                )
+                raise BackendUnavailable(None, f"{len(self._stuck)} earlier readings still wait for a QEMU that does not answer")
             current = _Read(self._read)
             current.start()
             current.join(_LONGEST_READ)
