@@ -1,19 +1,20 @@
-"""Take a crash dump on, or say why not.
+"""Take an action on, or say why not.
 
 The checks and the new row share one transaction, so that of two requests at a time the second sees the first. What only the host can know
 (is the guest running, can its driver inject an NMI) is not asked here: the action is accepted and ends with the answer.
 """
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from api_gateway.server_checks import Refused, check_server
+from api_gateway.rpc_versions import Speech
+from api_gateway.server_checks import CRASH_DUMP, DIAGNOSTICS, HOST_DUMP, Refused, ServerChecks
 from api_gateway.store import Connection, actions, agents
 from api_gateway.store.actions import ActionRow, ActionState
 from api_gateway.store.servers import ServerRow
-from compute_agent.contract import versions
-from compute_agent.contract.models import ActionKind
+from compute_agent.contract.models import ActionKind, Observation, PowerState
 
 LOG = logging.getLogger(__name__)
 
@@ -31,10 +32,12 @@ class IdempotencyKeyReused(Exception):
 
 
 @dataclass(frozen=True)
-class CrashDump:
-    """A crash dump as it was asked for. ``id`` is the request's id and becomes the action's. ``passes_locks``: an admin asks."""
+class Asked:
+    """An action as it was asked for. ``id`` becomes the action's. ``passes_locks``: an admin asks. ``force``: also while an earlier crash
+    dump may still be running."""
 
     id: str
+    kind: ActionKind
     project: str
     user: str
     deadline: timedelta
@@ -45,6 +48,19 @@ class CrashDump:
 
 
 @dataclass(frozen=True)
+class Terms:
+    """What the gateway lets be taken on.
+
+    :param holdoff: how long after a crash dump's signal the dump may still be running
+    :param max_open: how many open actions a host may have with the new one; None: as many as come
+    """
+
+    holdoff: timedelta
+    max_open: int | None = None
+    speech: Speech = field(default_factory=Speech)
+
+
+@dataclass(frozen=True)
 class Accepted:
     """The action, and whether this request made it (False: an earlier one with the same idempotency key did)."""
 
@@ -52,12 +68,19 @@ class Accepted:
     new: bool
 
 
-def accept_crash_dump(
-    c: Connection, server: ServerRow, asked: CrashDump, *, now: datetime, holdoff: timedelta, max_open: int | None = None
-) -> Accepted:
+@dataclass(frozen=True)
+class _Kind:
+    """What differs by kind: what the server's own state says to it, what an earlier crash dump says to it, and which part of a host's room
+    for open actions it may take."""
+
+    server_checks: ServerChecks
+    check_dumping: Callable[[Connection, ServerRow, datetime, timedelta], None]
+    share: float = 1.0
+
+
+def accept_action(c: Connection, server: ServerRow, asked: Asked, *, now: datetime, terms: Terms) -> Accepted:
     """Insert the action; the caller commits before it answers.
 
-    :param max_open: how many open actions the server's host may have with this one; None: as many as come
     :raises Refused: the server's state forbids it, or an earlier crash dump may still be running.
     :raises AgentTooOld: the agent of its host cannot take it.
     :raises TooManyOpen: its host has enough to do.
@@ -67,15 +90,15 @@ def accept_crash_dump(
         earlier = actions.find_by_idempotency_key(c, server.id, asked.project, asked.user, asked.idempotency_key)
         if earlier is not None:
             return _repeat(earlier, asked)
-    check_server(server, passes_locks=asked.passes_locks)
-    _check_agent(c, server.host)
+    kind = _KINDS[asked.kind]
+    kind.server_checks.check(server, passes_locks=asked.passes_locks)
+    _check_agent(c, server.host, asked.kind, terms.speech)
     if not asked.force:
-        _check_holdoff(c, server, now, holdoff)
-    if max_open is not None and actions.count_open_of_host(c, server.host) >= max_open:
-        raise TooManyOpen(f"The host of instance {server.id} has {max_open} open actions already, as many as it may; try again later.")
+        kind.check_dumping(c, server, now, terms.holdoff)
+    _check_room(c, server, kind, terms.max_open)
     row = ActionRow(
         id=asked.id,
-        kind=ActionKind.TRIGGER_CRASH_DUMP,
+        kind=asked.kind,
         server=server.id,
         server_generation=server.generation,
         host=server.host,
@@ -108,40 +131,56 @@ def log_accepted(action: ActionRow) -> None:
     )
 
 
-def _repeat(earlier: ActionRow, asked: CrashDump) -> Accepted:
+def _repeat(earlier: ActionRow, asked: Asked) -> Accepted:
     same = earlier.deadline - earlier.accepted_at == asked.deadline and earlier.force == asked.force
-    if not same or earlier.kind != ActionKind.TRIGGER_CRASH_DUMP:
+    if not same or earlier.kind != asked.kind:
         raise IdempotencyKeyReused(f"This idempotency key was used for action {earlier.id}, which asked for something else.")
     return Accepted(earlier, new=False)
 
 
-def _check_agent(c: Connection, host: str) -> None:
+def _check_agent(c: Connection, host: str, kind: ActionKind, speech: Speech) -> None:
     agent = agents.find_agent(c, host)
     if agent is None:
         return  # it has not been heard of since its host was forgotten; the action waits for it until its deadline
-    needed = versions.get_version_of_method(ActionKind.TRIGGER_CRASH_DUMP)
-    if not _understands(agent.rpc_version, needed):
-        raise AgentTooOld(
-            f"The agent of host {host} (release {agent.release}) speaks RPC version {agent.rpc_version}; "
-            f"trigger_crash_dump needs {needed}. Upgrade that agent."
-        )
+    obstacle = speech.find_obstacle(kind, host=host, release=agent.release, rpc_version=agent.rpc_version)
+    if obstacle is not None:
+        raise AgentTooOld(obstacle)
 
 
-def _understands(spoken: str, needed: str) -> bool:
-    """The same major number and at least the same minor one."""
-    (spoken_major, spoken_minor), (needed_major, needed_minor) = (_split(version) for version in (spoken, needed))
-    return spoken_major == needed_major and spoken_minor >= needed_minor
+def _check_room(c: Connection, server: ServerRow, kind: _Kind, max_open: int | None) -> None:
+    if max_open is None:
+        return
+    most = max(int(max_open * kind.share), 1)
+    if actions.count_open_of_host(c, server.host) >= most:
+        raise TooManyOpen(f"The host of instance {server.id} has {most} open actions already, as many as it may; try again later.")
 
 
-def _split(version: str) -> tuple[int, int]:
-    major, _, minor = version.partition(".")
-    return (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else (0, 0)
-
-
-def _check_holdoff(c: Connection, server: ServerRow, now: datetime, holdoff: timedelta) -> None:
+def _refuse_while_dumping(c: Connection, server: ServerRow, now: datetime, holdoff: timedelta) -> None:
     blocking = actions.find_blocking_crash_dump(c, server.id, now=now, holdoff=holdoff)
     if blocking is not None:
-        raise Refused(
-            f"Cannot 'trigger_crash_dump' instance {server.id}: crash_dump_in_progress, an earlier crash dump, action {blocking.id}, "
-            "may still be running. A guest that is writing its dump looks as if nothing happened; do not trigger again."
-        )
+        raise _still_dumping(ActionKind.TRIGGER_CRASH_DUMP, blocking)
+
+
+def _refuse_unless_dead(c: Connection, server: ServerRow, now: datetime, holdoff: timedelta) -> None:
+    """A guest that panicked, and whose processors the hypervisor stopped for it, writes no dump of its own: its memory may be read."""
+    blocking = actions.find_blocking_crash_dump(c, server.id, now=now, holdoff=holdoff)
+    if blocking is None:
+        return
+    is_dead = server.power_state == PowerState.CRASHED or blocking.observation == Observation.GUEST_PANICKED
+    if blocking.state != ActionState.ENDED or not is_dead:
+        raise _still_dumping(ActionKind.TAKE_HOST_DUMP, blocking)
+
+
+def _still_dumping(kind: ActionKind, blocking: ActionRow) -> Refused:
+    return Refused(
+        f"Cannot '{kind}' instance {blocking.server}: crash_dump_in_progress, an earlier crash dump, action {blocking.id}, "
+        "may still be running. A guest that is writing its dump looks as if nothing happened; do not trigger again."
+    )
+
+
+_KINDS: dict[ActionKind, _Kind] = {
+    ActionKind.TRIGGER_CRASH_DUMP: _Kind(CRASH_DUMP, _refuse_while_dumping),
+    ActionKind.TAKE_HOST_DUMP: _Kind(HOST_DUMP, _refuse_unless_dead),
+    # Readings of a whole fleet must leave room for a crash dump.
+    ActionKind.COLLECT_DIAGNOSTICS: _Kind(DIAGNOSTICS, lambda *_: None, share=0.5),
+}

@@ -9,13 +9,17 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic import ValidationError
+
 from api_gateway.store import Connection
+from api_gateway.store import diagnostics as stored_diagnostics
 from api_gateway.store import events as stored_events
 from api_gateway.store import gaps as stored_gaps
 from api_gateway.store import reports as stored_reports
 from api_gateway.store import servers as stored_servers
 from api_gateway.store.events import EventRow
 from api_gateway.store.reports import Applied
+from compute_agent.contract.diagnostics import DiagnosticsReport
 from compute_agent.contract.errors import Ending
 
 LOG = logging.getLogger(__name__)
@@ -60,6 +64,12 @@ class _Fields:
         value = self._payload.get(key)
         if not isinstance(value, bool):
             raise Unreadable(f"{key} is {value!r}, neither true nor false")
+        return value
+
+    def object(self, key: str) -> dict[str, Any]:
+        value = self._payload.get(key)
+        if not isinstance(value, dict):
+            raise Unreadable(f"{key} is {value!r}, not an object")
         return value
 
     def number(self, key: str) -> int:
@@ -173,6 +183,17 @@ def _apply_server_state(c: Connection, event: EventRow, fields: _Fields, now: da
     )
 
 
+def _apply_diagnostics(c: Connection, event: EventRow, fields: _Fields, now: datetime) -> None:
+    assert event.host is not None
+    try:
+        report = DiagnosticsReport.from_wire(fields.object("report"))
+    except ValidationError as error:
+        raise Unreadable(f"report cannot be read: {error}") from error
+    if report.server != fields.text("server"):
+        raise Unreadable(f"report is about server {report.server}")
+    stored_diagnostics.keep_report(c, report, host=event.host, now=now)
+
+
 def _apply_lost(c: Connection, event: EventRow, fields: _Fields, _now: datetime) -> None:
     assert event.host is not None
     epoch, first, last = fields.text("lost_epoch"), fields.number("first"), fields.number("last")
@@ -193,6 +214,7 @@ _APPLY: dict[str, Callable[[Connection, EventRow, _Fields, datetime], Applied | 
     "server.rebooted": _apply_server_state,
     "server.panicked": _apply_server_state,
     "server.crash_kernel_started": _apply_server_state,
+    "server.diagnostics": _apply_diagnostics,
     "events.lost": _apply_lost,
 }
 """Types that change rows; all others are recorded only."""

@@ -1,6 +1,6 @@
 """The gateway's options (oslo.config), for all of its processes; registered on a ``ConfigOpts`` that is handed in.
 
-``transport_url`` and ``[oslo_messaging_rabbit]`` are oslo.messaging's own: processes that speak to the broker register them with
+``transport_url`` and ``[oslo_messaging_rabbit]`` are oslo.messaging's own: whatever speaks to the broker registers them with
 ``compute_agent.contract.transport.register_messaging_options``. ``[oslo_policy]`` is oslo.policy's; ``[keystone_authtoken]`` is
 keystonemiddleware's and registered when ``auth_strategy`` is ``keystone``.
 """
@@ -91,6 +91,26 @@ API_OPTIONS: list[cfg.Opt] = [
         help="Requests of each worker that may wait at the same time; further ones are answered at once with what is known.",
     ),
     cfg.IntOpt("max_limit", default=1000, min=1, help="Items at most on one page of a list."),
+    cfg.FloatOpt(
+        "diagnostics_timeout",
+        default=3.0,
+        min=0.1,
+        help="Longest time in seconds that a request waits for what it asks an agent (diagnostics, a piece of a black box), whatever the "
+        "message broker does. More than the agents' diagnostics_limit.",
+    ),
+    cfg.IntOpt(
+        "agent_call_threads",
+        default=4,
+        min=1,
+        help="Questions to agents that each worker has under way at most; one more is answered at once with what was last known, or 503. "
+        "Keep it below threads.",
+    ),
+    cfg.IntOpt(
+        "diagnostics_max_age",
+        default=3600,
+        min=0,
+        help="Seconds after which the last known diagnostics are not told any more while a server's host does not answer.",
+    ),
 ]
 
 DISPATCHER_OPTIONS: list[cfg.Opt] = [
@@ -124,6 +144,12 @@ SWEEP_OPTIONS: list[cfg.Opt] = [
         default=2.0,
         min=0.0,
         help="Seconds that clocks of gateway and agents may disagree; part of the grace after a deadline. Set it as on the agents.",
+    ),
+    cfg.FloatOpt(
+        "host_dump_bound",
+        default=3600.0,
+        min=0.0,
+        help="Seconds that a memory dump which its agent has begun may take beyond its deadline before it counts as unknown.",
     ),
     cfg.FloatOpt("missing_grace", default=600.0, min=0.0, help="Seconds that a server that is gone shows UNKNOWN before it is deleted."),
     cfg.IntOpt("gap_tries", default=5, min=1, help="How often missing events are asked for before they are recorded as lost."),

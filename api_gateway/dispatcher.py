@@ -22,7 +22,11 @@ from compute_agent.contract.rpcapi import ActionCaster, Unroutable
 
 LOG = logging.getLogger(__name__)
 
-CAPABILITY_OF_KIND: dict[ActionKind, str] = {ActionKind.TRIGGER_CRASH_DUMP: "inject_nmi"}
+CAPABILITY_OF_KIND: dict[ActionKind, str] = {
+    ActionKind.TRIGGER_CRASH_DUMP: "inject_nmi",
+    ActionKind.COLLECT_DIAGNOSTICS: "diagnostics",
+    ActionKind.TAKE_HOST_DUMP: "host_dump",
+}
 """What the agent's driver must be capable of for an action of each kind."""
 _MOST_ENDED = 100
 """Actions that end without a cast in one transaction: others want to write too."""

@@ -159,6 +159,7 @@ class Engine:
             self._clock,
             slots=self._get_ask_slots(),
             max_clock_skew=options.max_clock_skew,
+            host_dump_bound=options.host_dump_bound,
             missing_grace=options.missing_grace,
             gap_tries=options.gap_tries,
             gap_retry=options.gap_retry,

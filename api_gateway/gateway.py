@@ -4,7 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
+from api_gateway.acceptance import Terms
+from api_gateway.agent_calls import AgentCalls
+from api_gateway.last_reports import LastReports
 from api_gateway.native.waiting import LongPolls
+from api_gateway.rpc_versions import Speech
 from api_gateway.store import Store
 from compute_agent.contract.clock import Clock
 
@@ -24,14 +28,26 @@ class Settings:
     """The longest long poll, in seconds."""
     max_page: int
     """The most items that one page holds, whatever ``limit`` says."""
+    diagnostics_max_age: timedelta
+    """How old the last known diagnostics may be that are told while a host does not answer."""
 
 
 @dataclass(frozen=True)
 class Gateway:
-    """One worker process's means. ``wake`` tells the dispatcher that there is something to cast; it never blocks and may fail to."""
+    """One worker process's means. ``wake`` tells the dispatcher that there is something to cast; it never blocks and may fail to.
+    ``new_id`` makes a UUID. ``speech`` knows what agents can be told, ``agent_calls`` asks them."""
 
     store: Store
     clock: Clock
     wake: Callable[[], object]
+    new_id: Callable[[], str]
     settings: Settings
     long_polls: LongPolls
+    speech: Speech
+    agent_calls: AgentCalls
+    last_reports: LastReports
+
+    @property
+    def terms(self) -> Terms:
+        """On which actions are taken on."""
+        return Terms(self.settings.crash_dump_holdoff, self.settings.max_open_actions_per_host, self.speech)

@@ -1,12 +1,13 @@
-"""What a server's own state says to a crash dump, in the order in which a Compute API answers.
+"""What a server's own state says to an action, in the order in which a Compute API answers.
 
 A server that was never launched, which Nova refuses too, there is not here: a host has it in its inventory only after it was.
 """
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 from api_gateway.store.servers import ServerRow
 from api_gateway.vm_state import get_vm_state
+from compute_agent.contract.models import ActionKind
 
 CRASH_DUMP_VM_STATES = frozenset({"active", "paused", "rescued", "resized", "error"})
 
@@ -15,12 +16,36 @@ class Refused(Exception):
     """The server's present state forbids the action; the text says which and may be shown to the caller."""
 
 
-def check_server(server: ServerRow, *, passes_locks: bool) -> None:
-    """:raises Refused: its state forbids a crash dump."""
-    if not passes_locks:
-        _check_lock(server)
-    for check in _CHECKS:
-        check(server)
+@dataclass(frozen=True)
+class ServerChecks:
+    """What is looked at for one kind of action. ``is_reading``: it changes nothing, so any state will do and a lock keeps nobody off."""
+
+    kind: ActionKind
+    is_reading: bool = False
+
+    def check(self, server: ServerRow, *, passes_locks: bool) -> None:
+        """:raises Refused: the server's state forbids the action."""
+        if not (self.is_reading or passes_locks):
+            _check_lock(server)
+        _check_ready(server)
+        _check_conflict(server)
+        if not self.is_reading:
+            self._check_vm_state(server)
+            self._check_task_state(server)
+
+    def _check_vm_state(self, server: ServerRow) -> None:
+        vm_state = get_vm_state(server)
+        if vm_state not in CRASH_DUMP_VM_STATES:
+            raise Refused(f"Cannot '{self.kind}' instance {server.id} while it is in vm_state {vm_state}")
+
+    def _check_task_state(self, server: ServerRow) -> None:
+        if server.task_state is not None:
+            raise Refused(f"Cannot '{self.kind}' instance {server.id} while it is in task_state {server.task_state}")
+
+
+CRASH_DUMP = ServerChecks(ActionKind.TRIGGER_CRASH_DUMP)
+HOST_DUMP = ServerChecks(ActionKind.TAKE_HOST_DUMP)
+DIAGNOSTICS = ServerChecks(ActionKind.COLLECT_DIAGNOSTICS, is_reading=True)
 
 
 def _check_lock(server: ServerRow) -> None:
@@ -39,17 +64,3 @@ def _check_conflict(server: ServerRow) -> None:
             f"Instance {server.id} is claimed by two hosts, {server.host} and {server.conflict_host}; "
             "nothing is sent to either until one of them lets go"
         )
-
-
-def _check_vm_state(server: ServerRow) -> None:
-    vm_state = get_vm_state(server)
-    if vm_state not in CRASH_DUMP_VM_STATES:
-        raise Refused(f"Cannot 'trigger_crash_dump' instance {server.id} while it is in vm_state {vm_state}")
-
-
-def _check_task_state(server: ServerRow) -> None:
-    if server.task_state is not None:
-        raise Refused(f"Cannot 'trigger_crash_dump' instance {server.id} while it is in task_state {server.task_state}")
-
-
-_CHECKS: tuple[Callable[[ServerRow], None], ...] = (_check_ready, _check_conflict, _check_vm_state, _check_task_state)

@@ -11,6 +11,7 @@ from api_gateway.cast_slots import CastSlots
 from api_gateway.store import Connection, Store
 from api_gateway.store import actions as stored_actions
 from api_gateway.store import agents as stored_agents
+from api_gateway.store import diagnostics as stored_diagnostics
 from api_gateway.store import events as stored_events
 from api_gateway.store import gaps as stored_gaps
 from api_gateway.store import hearing as stored_hearing
@@ -21,7 +22,7 @@ from api_gateway.store.agents import AgentRow
 from api_gateway.store.gaps import GapRow
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.errors import CODES, Code
-from compute_agent.contract.models import EventRange
+from compute_agent.contract.models import ActionKind, EventRange
 from compute_agent.contract.notifications import HEARTBEAT_TTL_MS
 from compute_agent.contract.rpcapi import ActionCaster
 
@@ -30,6 +31,11 @@ LOG = logging.getLogger(__name__)
 _BATCH = 1000
 _UNKNOWN_DRIVER_BOUND = timedelta(seconds=60)
 """Grace for an agent whose host was forgotten while it had an action."""
+_NOT_REPORTED_SENTENCES: dict[str, str] = {
+    ActionKind.COLLECT_DIAGNOSTICS: "The agent has not reported by the deadline and its grace; the diagnostics were perhaps collected.",
+    ActionKind.TAKE_HOST_DUMP: "The agent has not reported by the deadline and its grace; the memory was perhaps written to its host.",
+}
+"""Where the code's own sentence, which speaks of an NMI, would be wrong."""
 _GAP_PATIENCE = timedelta(seconds=2)
 """A gap this young is perhaps only a message that was redelivered behind others."""
 _LONGEST_GAP_PAUSE = timedelta(seconds=300)
@@ -41,6 +47,7 @@ class Sweep:
 
     :param slots: where ``resend_events`` is cast from; what finds no free slot is asked for at the next step
     :param max_clock_skew: seconds by which clocks may differ; part of the grace behind a deadline
+    :param host_dump_bound: seconds that a begun memory dump may take beyond its deadline
     :param missing_grace: seconds after which a server that nobody has is deleted
     :param gap_tries: how often missing events are asked for before they are given up
     :param gap_retry: seconds between the first two of those tries; doubled from try to try
@@ -56,6 +63,7 @@ class Sweep:
         *,
         slots: CastSlots,
         max_clock_skew: float = 2.0,
+        host_dump_bound: float = 3600.0,
         missing_grace: float = 600.0,
         gap_tries: int = 5,
         gap_retry: float = 10.0,
@@ -67,6 +75,7 @@ class Sweep:
         self._clock = clock
         self._slots = slots
         self._max_clock_skew = timedelta(seconds=max_clock_skew)
+        self._host_dump_bound = timedelta(seconds=host_dump_bound)
         self._missing_grace = timedelta(seconds=missing_grace)
         self._gap_tries = gap_tries
         self._gap_retry = timedelta(seconds=gap_retry)
@@ -103,17 +112,20 @@ class Sweep:
             for action in stored_actions.list_past_deadline(c, now=now, limit=_BATCH):
                 if action.state == stored_actions.ActionState.ACCEPTED and not action.perhaps_delivered:
                     self._end(c, action, Code.DEADLINE_PASSED, now)
-                elif now >= action.deadline + self._find_grace(c, action.host):
+                elif now >= action.deadline + self._find_grace(c, action):
                     self._end(c, action, Code.NOT_REPORTED, now)
 
-    def _find_grace(self, c: Connection, host: str) -> timedelta:
-        agent = stored_agents.find_agent(c, host)
+    def _find_grace(self, c: Connection, action: ActionRow) -> timedelta:
+        agent = stored_agents.find_agent(c, action.host)
         bound = _UNKNOWN_DRIVER_BOUND if agent is None else timedelta(seconds=agent.driver_bound)
+        if action.kind == ActionKind.TAKE_HOST_DUMP and action.state == stored_actions.ActionState.STARTED:
+            bound = max(bound, self._host_dump_bound)  # it writes all of a server's memory, which takes what it takes
         return self._max_clock_skew + bound
 
     def _end(self, c: Connection, action: ActionRow, code: Code, now: datetime) -> None:
         meaning = CODES[code]
-        if stored_actions.end_by_gateway(c, action.id, ending=meaning.ending, code=code, reason=meaning.sentence, at=now):
+        reason = _NOT_REPORTED_SENTENCES.get(action.kind, meaning.sentence) if code is Code.NOT_REPORTED else meaning.sentence
+        if stored_actions.end_by_gateway(c, action.id, ending=meaning.ending, code=code, reason=reason, at=now):
             LOG.info("action %s server %s host %s ended %s: %s", action.id, action.server, action.host, meaning.ending, code)
 
     def mark_silent_agents(self) -> None:
@@ -194,6 +206,7 @@ class Sweep:
         if self._events_keep:
             with self._store.write() as c:
                 counts.append(stored_events.prune(c, recorded_before=now - self._events_keep, limit=_BATCH))
+                counts.append(stored_diagnostics.prune(c, recorded_before=now - self._events_keep, limit=_BATCH))
         if max(counts) < _BATCH:
             self._prune_at = now + _PRUNE_INTERVAL
 

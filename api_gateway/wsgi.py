@@ -1,7 +1,7 @@
 """The HTTP API: the application factory, the order of its middleware, and ``crashcart-api``, which serves it.
 
-No request ever waits for the broker: what is accepted is committed to the store and cast by ``crashcart-engine``. The application starts no
-threads of its own.
+What is accepted is committed to the store and cast by ``crashcart-engine``: no such request waits for the broker. What agents are asked
+while a request waits goes through ``agent_calls``, with a limit; its few threads are the only ones that the application starts.
 """
 
 import logging
@@ -23,13 +23,15 @@ from oslo_config import cfg
 from oslo_log import log
 
 from api_gateway import faults
+from api_gateway.agent_calls import AgentCalls, create_agent_calls
 from api_gateway.auth.authentication import Authentication
 from api_gateway.auth.guards import LoopbackGuard, WebPageGuard, is_loopback_name
 from api_gateway.auth.strategy import StrategyUnusable, create_strategy
 from api_gateway.compute.routes import ROUTES as COMPUTE_ROUTES
-from api_gateway.config import load_config
+from api_gateway.config import find_rpc_pin, load_config
 from api_gateway.context import Request
 from api_gateway.gateway import Gateway, Settings
+from api_gateway.last_reports import LastReports
 from api_gateway.limits import Limits
 from api_gateway.microversion import Microversions
 from api_gateway.native.routes import ROUTES as NATIVE_ROUTES
@@ -39,6 +41,7 @@ from api_gateway.policy.rule_set import Policy
 from api_gateway.reloading import Unreadable
 from api_gateway.request_ids import RequestIds
 from api_gateway.routing import add_routes
+from api_gateway.rpc_versions import Speech
 from api_gateway.store import Store, StoreError
 from api_gateway.wake import WakeSender
 from api_gateway.worker_process import StopSignals, die_with
@@ -63,16 +66,20 @@ def create_app(
     wake: Callable[[], object] = lambda: None,
     new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
     stopping: Stopping | None = None,
+    agent_calls: AgentCalls | None = None,
 ) -> "falcon.App[Any, Any]":
     """The application over an open store.
 
     :param wake: called after each commit of a new action; must neither block nor raise
     :param new_id: makes a UUID for each request
     :param stopping: ends all long polls when the process stops; None: nothing does
+    :param agent_calls: to ask agents with; None: over the RPC transport of ``conf``, made when it is first needed
+    :raises ValueError: the pin of ``[upgrade_levels]`` is neither a version nor a release.
     :raises StrategyUnusable: the configured strategy lacks something.
     :raises Unreadable: a file of users or of the policy cannot be used.
     """
     clock = clock or SystemClock()
+    pin = find_rpc_pin(conf)
     strategy = create_strategy(conf, clock)
     middleware: list[Any] = [
         RequestIds(new_id),  # first, so that every refusal below carries the id
@@ -89,8 +96,12 @@ def create_app(
         store=store,
         clock=clock,
         wake=wake,
+        new_id=new_id,
         settings=_read_settings(conf),
         long_polls=LongPolls(store, clock, conf.api.long_poll_waiters, stopping or threading.Event()),
+        speech=Speech(pin),
+        agent_calls=agent_calls or create_agent_calls(conf, pin),
+        last_reports=LastReports(),
     )
     add_routes(app, gateway, (*COMPUTE_ROUTES, *NATIVE_ROUTES, *OPENAPI_ROUTES))
     return app
@@ -103,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         conf = load_config(arguments, prog=_PROGRAM)
         log.setup(conf, "crashcart")
         address = check_startable(conf)
-    except (cfg.Error, StoreError, OSError, NotAllowed, StrategyUnusable, Unreadable) as error:
+    except (cfg.Error, StoreError, OSError, NotAllowed, StrategyUnusable, Unreadable, ValueError) as error:
         sys.stderr.write(f"{_PROGRAM}: {error}\n")
         return 1
     multiprocessing.set_start_method("spawn", force=True)  # a worker inherits no thread, lock or connection of this process
@@ -133,7 +144,9 @@ def check_startable(conf: cfg.ConfigOpts) -> str:
     :raises Unreadable: a file of users or of the policy cannot be used.
     :raises StoreError: the store cannot be used; the text says what to do.
     :raises OSError: the address cannot be listened on, because somebody else does, say.
+    :raises ValueError: the pin of ``[upgrade_levels]`` is neither a version nor a release.
     """
+    find_rpc_pin(conf)
     host, port = conf.api.listen_host, conf.api.listen_port
     clock = SystemClock()
     Policy(conf, clock)
@@ -187,4 +200,5 @@ def _read_settings(conf: cfg.ConfigOpts) -> Settings:
         max_open_actions_per_host=conf.api.max_open_actions_per_host,
         max_wait=conf.api.long_poll_limit,
         max_page=conf.api.max_limit,
+        diagnostics_max_age=timedelta(seconds=conf.api.diagnostics_max_age),
     )

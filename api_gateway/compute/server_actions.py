@@ -10,7 +10,7 @@ from typing import Any
 
 import falcon
 
-from api_gateway.acceptance import CrashDump, accept_crash_dump, log_accepted
+from api_gateway.acceptance import Asked, accept_action, log_accepted
 from api_gateway.compute import locks
 from api_gateway.compute.schemas import ACTION_BODIES, Versions, find_schema
 from api_gateway.compute.urls import check_project
@@ -21,6 +21,7 @@ from api_gateway.gateway import Gateway
 from api_gateway.limits import COMPUTE_MEDIA_TYPES, MALFORMED_BODY, read_json
 from api_gateway.policy import permit
 from api_gateway.visibility import get_visible_server
+from compute_agent.contract.models import ActionKind
 
 
 @dataclass(frozen=True)
@@ -50,26 +51,20 @@ def run_server_action(gateway: Gateway, request: Request, response: falcon.Respo
 
 
 def _trigger_crash_dump(gateway: Gateway, request: Request, server_id: str, _argument: None) -> None:
-    context, settings = request.context, gateway.settings
-    asked = CrashDump(
+    context = request.context
+    asked = Asked(
         id=context.request_id,
+        kind=ActionKind.TRIGGER_CRASH_DUMP,
         project=context.identity.project,
         user=context.identity.user,
-        deadline=settings.crash_dump_deadline,
+        deadline=gateway.settings.crash_dump_deadline,
         passes_locks=context.identity.is_admin,
         global_request_id=context.global_request_id,
     )
     with gateway.store.write() as c:
         server = get_visible_server(c, context.identity, server_id)
         permit(context.identity, "os_compute_api:servers:trigger_crash_dump", server.project)
-        accepted = accept_crash_dump(
-            c,
-            server,
-            asked,
-            now=gateway.clock.now(),
-            holdoff=settings.crash_dump_holdoff,
-            max_open=settings.max_open_actions_per_host,
-        )
+        accepted = accept_action(c, server, asked, now=gateway.clock.now(), terms=gateway.terms)
     gateway.wake()
     log_accepted(accepted.action)
 

@@ -1,12 +1,16 @@
 """An action as ``/v1`` shows it: its ending, what was seen of the guest, and the timeline that led there."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from api_gateway.native.times import format_time
 from api_gateway.store.actions import ActionRow
+from api_gateway.store.events import EventRow
 from compute_agent.contract.errors import Ending
+from compute_agent.contract.models import ActionKind
 
+_KEYS_OF_RESULT: dict[str, tuple[str, ...]] = {"server.diagnostics": ("report",), "server.host_dump": ("path", "bytes", "duration")}
 _ENDINGS_WITH_OBSERVATION = frozenset({Ending.SUCCEEDED, Ending.UNKNOWN})
 
 
@@ -37,10 +41,24 @@ def view_action(row: ActionRow) -> dict[str, Any]:
     }
 
 
+def view_results(events: Sequence[EventRow], prefix: str) -> dict[str, Any]:
+    """What came of an action beside its ending: out of those of its events that the caller may see."""
+    result: dict[str, Any] | None = None
+    black_box: str | None = None
+    for event in events:
+        if event.event_type == "server.black_box":
+            black_box = f"{prefix}/v1/events/{event.position}/black-box"
+        elif all(key in event.payload for key in _KEYS_OF_RESULT[event.event_type]):
+            result = {key: event.payload[key] for key in _KEYS_OF_RESULT[event.event_type]}
+    return {"result": result, "black_box": black_box}
+
+
 def is_settled(row: ActionRow) -> bool:
     """Whether a waiting caller has what it waits for: the ending, and where a signal was perhaps sent a first observation."""
     if row.ending is None:
         return False
+    if row.kind != ActionKind.TRIGGER_CRASH_DUMP:
+        return True
     return row.ending not in _ENDINGS_WITH_OBSERVATION or row.observation is not None
 
 

@@ -2,20 +2,35 @@
 
 import falcon
 
-from api_gateway.acceptance import CrashDump, accept_crash_dump, log_accepted
+from api_gateway.acceptance import Asked, accept_action, log_accepted
 from api_gateway.answers import answer_json
 from api_gateway.context import Request
 from api_gateway.faults import Fault, bad_request, not_found
 from api_gateway.gateway import Gateway
 from api_gateway.limits import NATIVE_MEDIA_TYPES, read_json
-from api_gateway.native.action_view import is_settled, view_action
+from api_gateway.native.action_view import is_settled, view_action, view_results
 from api_gateway.native.schemas import parse_action_body, parse_wait
-from api_gateway.policy import permit
+from api_gateway.policy import is_permitted, permit
 from api_gateway.query import check_known, find_single, link_next, parse_limit, read_query
 from api_gateway.request_ids import is_request_id
-from api_gateway.store import Connection, StoreRejected, actions, servers
+from api_gateway.store import Connection, StoreRejected, actions, events, servers
 from api_gateway.store.actions import ActionRow, ActionState
 from api_gateway.visibility import get_visible_server
+from compute_agent.contract.models import ActionKind
+
+RULE_OF_KIND: dict[ActionKind, str] = {
+    ActionKind.TRIGGER_CRASH_DUMP: "os_compute_api:servers:trigger_crash_dump",
+    ActionKind.COLLECT_DIAGNOSTICS: "crashcart:diagnostics:collect",
+    ActionKind.TAKE_HOST_DUMP: "crashcart:actions:take_host_dump",
+}
+"""What lets one ask for an action of each kind."""
+
+_RULE_OF_RESULT = {
+    "server.diagnostics": "crashcart:diagnostics:show",
+    "server.host_dump": "crashcart:actions:take_host_dump",
+    "server.black_box": "crashcart:black_box:show",
+}
+"""What lets one see what came of an action, by the type of the event that says it."""
 
 
 def show_action(gateway: Gateway, request: Request, response: falcon.Response, action_id: str) -> None:
@@ -29,7 +44,12 @@ def show_action(gateway: Gateway, request: Request, response: falcon.Response, a
             return _get_visible_action(c, request, action_id)
 
     row = gateway.long_polls.wait_until(is_settled, read, wait)
-    answer_json(response, view_action(row))
+    identity = request.context.identity
+    with gateway.store.read() as c:
+        owner = _find_owner(c, row)
+        seen = [event_type for event_type, rule in _RULE_OF_RESULT.items() if is_permitted(identity, rule, owner)]
+        results = events.list_events_of_action(c, row.id, event_types=seen)
+    answer_json(response, {**view_action(row), **view_results(results, request.prefix)})
 
 
 def list_actions(gateway: Gateway, request: Request, response: falcon.Response, server_id: str) -> None:
@@ -51,8 +71,9 @@ def create_action(gateway: Gateway, request: Request, response: falcon.Response,
     """202 with the new action; 200 when an earlier one with the same idempotency key has ended already."""
     body = parse_action_body(read_json(request, NATIVE_MEDIA_TYPES), max_deadline=gateway.settings.max_deadline)
     context = request.context
-    asked = CrashDump(
+    asked = Asked(
         id=context.request_id,
+        kind=body.kind,
         project=context.identity.project,
         user=context.identity.user,
         deadline=body.deadline or gateway.settings.crash_dump_deadline,
@@ -74,21 +95,14 @@ def create_action(gateway: Gateway, request: Request, response: falcon.Response,
     answer_json(response, view_action(row), 200 if row.state == ActionState.ENDED else 202)
 
 
-def _accept(gateway: Gateway, request: Request, server_id: str, asked: CrashDump) -> tuple[ActionRow, bool]:
-    identity, settings = request.context.identity, gateway.settings
+def _accept(gateway: Gateway, request: Request, server_id: str, asked: Asked) -> tuple[ActionRow, bool]:
+    identity = request.context.identity
     with gateway.store.write() as c:
         server = get_visible_server(c, identity, server_id)
-        permit(identity, "os_compute_api:servers:trigger_crash_dump", server.project)
+        permit(identity, RULE_OF_KIND[asked.kind], server.project)
         if asked.force:
             permit(identity, "crashcart:actions:force")
-        accepted = accept_crash_dump(
-            c,
-            server,
-            asked,
-            now=gateway.clock.now(),
-            holdoff=settings.crash_dump_holdoff,
-            max_open=settings.max_open_actions_per_host,
-        )
+        accepted = accept_action(c, server, asked, now=gateway.clock.now(), terms=gateway.terms)
     return accepted.action, accepted.new
 
 
@@ -101,12 +115,16 @@ def _get_visible_action(c: Connection, request: Request, action_id: str) -> Acti
     if row is None:
         raise _no_such_action(action_id)
     identity = request.context.identity
-    server = servers.find_server(c, row.server, include_deleted=True)
-    owner = row.project if server is None else server.project
+    owner = _find_owner(c, row)
     if not identity.is_admin and owner != identity.project:
         raise _no_such_action(action_id)
     permit(identity, "crashcart:actions:show", owner)
     return row
+
+
+def _find_owner(c: Connection, row: ActionRow) -> str | None:
+    server = servers.find_server(c, row.server, include_deleted=True)
+    return row.project if server is None else server.project
 
 
 def _no_such_action(action_id: str) -> Fault:

@@ -40,7 +40,8 @@ def _check_names(found: dict[str, Any], known: Any, prefix: str) -> None:
             raise bad_request(f"Unknown field '{prefix}{name}'; known are {', '.join(sorted(known))}.")
 
 
-def _is_line(value: Any, pattern: str = LINE_PATTERN, longest: int = LONGEST_LINE) -> bool:
+def is_line(value: Any, pattern: str = LINE_PATTERN, longest: int = LONGEST_LINE) -> bool:
+    """Whether it is a text of one line, and perhaps of a narrower form."""
     return isinstance(value, str) and len(value) <= longest and not _SURROGATE.search(value) and _fits(pattern, value)
 
 
@@ -51,7 +52,7 @@ def _fits(pattern: str, text: str) -> bool:
 
 def _parse_line(name: str) -> Callable[[Any], str]:
     def parse(value: Any) -> str:
-        if not _is_line(value):
+        if not is_line(value):
             raise bad_request(f"{name} must be {_LINE}, or null.")
         return str(value)
 
@@ -59,7 +60,7 @@ def _parse_line(name: str) -> Callable[[Any], str]:
 
 
 def _parse_description(value: Any) -> str:
-    if value != "" and not _is_line(value):
+    if value != "" and not is_line(value):
         raise bad_request(f"description must be empty, {_LINE}, or null.")
     return str(value)
 
@@ -71,7 +72,7 @@ def _parse_vm_state(value: Any) -> str:
 
 
 def _parse_task_state(value: Any) -> str:
-    if not _is_line(value, TASK_STATE_PATTERN):
+    if not is_line(value, TASK_STATE_PATTERN):
         raise bad_request("task_state must be null or a word like rebooting: a letter, then at most 63 of a-z, 0-9, _ and -.")
     return str(value)
 
@@ -80,7 +81,7 @@ def _parse_flavor(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise bad_request(f"flavor must be null or an object with name, vcpus and ram, perhaps more of: {', '.join(_FLAVOR_FIELDS)}.")
     _check_names(value, _FLAVOR_FIELDS, "flavor.")
-    if not _is_line(value.get("name")):
+    if not is_line(value.get("name")):
         raise bad_request(f"flavor.name must be {_LINE}.")
     amounts = {name: _parse_amount(f"flavor.{name}", value.get(name, default)) for name, default in _FLAVOR_AMOUNTS.items()}
     return {"name": value["name"], **amounts, "extra_specs": _parse_extra_specs(value.get("extra_specs", {}))}
@@ -96,13 +97,13 @@ def _parse_amount(name: str, value: Any) -> int:
 
 def _parse_extra_specs(value: Any) -> dict[str, str]:
     fits = isinstance(value, dict) and len(value) <= MOST_EXTRA_SPECS
-    if not fits or not all(_is_line(name) and _is_line(word) for name, word in value.items()):
+    if not fits or not all(is_line(name) and is_line(word) for name, word in value.items()):
         raise bad_request(f"flavor.extra_specs must be an object of at most {MOST_EXTRA_SPECS} texts by name, each of them {_LINE}.")
     return dict(value)
 
 
 def _parse_tags(value: Any) -> list[str]:
-    fits = isinstance(value, list) and len(value) <= MOST_TAGS and all(_is_line(tag, TAG_PATTERN, LONGEST_TAG) for tag in value)
+    fits = isinstance(value, list) and len(value) <= MOST_TAGS and all(is_line(tag, TAG_PATTERN, LONGEST_TAG) for tag in value)
     if not fits or len(set(value)) < len(value):
         raise bad_request(
             f"tags must be null or a list of at most {MOST_TAGS} different texts, each one line of 1 to {LONGEST_TAG} characters "

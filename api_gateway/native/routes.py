@@ -1,6 +1,6 @@
 """The routes of our own API."""
 
-from api_gateway.native import actions, agents, healthcheck, servers
+from api_gateway.native import actions, agents, black_box, diagnostics, healthcheck, servers
 from api_gateway.routing import Route
 
 ROUTES: tuple[Route, ...] = (
@@ -12,5 +12,9 @@ ROUTES: tuple[Route, ...] = (
     Route("DELETE", "/v1/servers/{server_id}", servers.forget_server),
     Route("GET", "/v1/servers/{server_id}/actions", actions.list_actions),
     Route("POST", "/v1/servers/{server_id}/actions", actions.create_action),
+    Route("GET", "/v1/servers/{server_id}/diagnostics", diagnostics.show_diagnostics),
+    Route("POST", "/v1/diagnostics", diagnostics.collect_diagnostics),
+    Route("GET", "/v1/events/{event_id}/black-box", black_box.show_black_box),
+    Route("GET", "/v1/events/{event_id}/black-box/{part}", black_box.fetch_part),
     Route("GET", "/v1/agents", agents.list_agents),
 )

@@ -6,10 +6,17 @@ from datetime import timedelta
 from typing import Any
 
 from api_gateway.faults import bad_request
+from api_gateway.native.overlay_body import is_line
+from api_gateway.visibility import is_server_id
 from compute_agent.contract.models import ActionKind
+from compute_agent.contract.text import LONGEST_LINE
 
 _FIELDS = frozenset({"kind", "deadline_seconds", "force", "idempotency_key"})
 LONGEST_KEY = 255
+MOST_COLLECTED = 200
+"""Servers of one request to collect diagnostics of: they are taken on in one transaction, which keeps others from writing."""
+_SELECTORS = ("servers", "host", "project")
+_COLLECT_FIELDS = frozenset({*_SELECTORS, "marker", "deadline_seconds"})
 
 
 @dataclass(frozen=True)
@@ -24,17 +31,55 @@ class ActionBody:
 
 def parse_action_body(body: Any, *, max_deadline: timedelta) -> ActionBody:
     """:raises Fault: 400 naming the field that does not fit."""
-    if not isinstance(body, dict):
-        raise bad_request("The body must be a JSON object.")
-    for name in body:
-        if name not in _FIELDS:
-            raise bad_request(f"Unknown field '{name}'; known are {', '.join(sorted(_FIELDS))}.")
+    _check_fields(body, _FIELDS)
     return ActionBody(
         _parse_kind(body.get("kind")),
         _parse_deadline(body.get("deadline_seconds"), max_deadline),
         _parse_force(body.get("force", False)),
         _parse_key(body.get("idempotency_key")),
     )
+
+
+@dataclass(frozen=True)
+class CollectBody:
+    """The body of ``POST /v1/diagnostics``: the servers themselves, or (``servers`` None) those of a host or project behind ``marker``."""
+
+    servers: tuple[str, ...] | None
+    host: str | None
+    project: str | None
+    marker: str | None
+    deadline: timedelta | None
+
+
+def parse_collect_body(body: Any, *, max_deadline: timedelta) -> CollectBody:
+    """:raises Fault: 400 naming the field that does not fit."""
+    _check_fields(body, _COLLECT_FIELDS)
+    if sum(name in body for name in _SELECTORS) != 1:
+        raise bad_request(f"The body must have exactly one of: {', '.join(_SELECTORS)}.")
+    if "marker" in body and "servers" in body:
+        raise bad_request("marker goes with host or project: a list of servers has no further page.")
+    marker = body.get("marker")
+    if marker is not None and not (isinstance(marker, str) and is_server_id(marker)):
+        raise bad_request("marker must be the id of a server, or null.")
+    return CollectBody(
+        servers=_parse_servers(body["servers"]) if "servers" in body else None,
+        host=_parse_name("host", body["host"]) if "host" in body else None,
+        project=_parse_name("project", body["project"]) if "project" in body else None,
+        marker=marker,
+        deadline=_parse_deadline(body.get("deadline_seconds"), max_deadline),
+    )
+
+
+def parse_history(text: str | None) -> int:
+    """How many samples of the past to show.
+
+    :raises Fault: 400 unless it is a whole number.
+    """
+    if text is None:
+        return 0
+    if not (text.isascii() and text.isdecimal()):
+        raise bad_request("history must be a whole number, not negative.")
+    return int(text[-9:]) if not text[:-9].strip("0") else 10**9
 
 
 def parse_wait(text: str | None, max_wait: float) -> float:
@@ -51,6 +96,27 @@ def parse_wait(text: str | None, max_wait: float) -> float:
     if not math.isfinite(seconds) or seconds < 0:
         raise bad_request(f"wait must be a number of seconds from 0 to {max_wait:g}.")
     return min(seconds, max_wait)
+
+
+def _check_fields(body: Any, known: frozenset[str]) -> None:
+    if not isinstance(body, dict):
+        raise bad_request("The body must be a JSON object.")
+    for name in body:
+        if name not in known:
+            raise bad_request(f"Unknown field '{name}'; known are {', '.join(sorted(known))}.")
+
+
+def _parse_servers(value: Any) -> tuple[str, ...]:
+    fits = isinstance(value, list) and 1 <= len(value) <= MOST_COLLECTED
+    if not fits or not all(isinstance(server, str) and is_server_id(server) for server in value) or len(set(value)) < len(value):
+        raise bad_request(f"servers must be a list of 1 to {MOST_COLLECTED} different ids of servers.")
+    return tuple(value)
+
+
+def _parse_name(name: str, value: Any) -> str:
+    if not is_line(value):
+        raise bad_request(f"{name} must be one line of 1 to {LONGEST_LINE} characters.")
+    return str(value)
 
 
 def _parse_kind(value: Any) -> ActionKind:

@@ -96,7 +96,7 @@ COMPUTE_OPERATIONS: Operations = {
     ("GET", "/v2.1/servers/{server_id}/diagnostics"): Operation(
         id="show_server_diagnostics",
         tag=_TAG,
-        summary="Show what is known of a server's hardware",
+        summary="Show what a server's host says of it now, or the last that is known",
         answers={200: Answer("The diagnostics.", refer("Diagnostics"))},
         faults=(404, 409, 501),
     ),

@@ -116,7 +116,7 @@ _INSTANCE_ACTION: dict[str, Schema] = {
 
 _KNOWN_NUMBER = or_null(NUMBER)
 
-_DIAGNOSTICS = describe_object(
+DIAGNOSTICS = describe_object(
     {
         "state": {"enum": ["pending", "running", "paused", "shutdown", "crashed", "suspended"]},
         "driver": {"enum": ["libvirt", "vmwareapi", "ironic", "xenapi"]},
@@ -163,6 +163,6 @@ COMPUTE_SCHEMAS: dict[str, Schema] = {
         {"instanceActions": describe_list(describe_object(_INSTANCE_ACTION)), "links": NEXT_LINKS}, optional=("links",)
     ),
     "InstanceAction": describe_object({"instanceAction": describe_object({**_INSTANCE_ACTION, "events": describe_list(_EVENT)})}),
-    "Diagnostics": _DIAGNOSTICS,
+    "Diagnostics": DIAGNOSTICS,
 }
 """By the name that the document gives them."""

@@ -7,7 +7,7 @@ from api_gateway.openapi.compute_operations import COMPUTE_OPERATIONS
 from api_gateway.openapi.compute_schemas import COMPUTE_SCHEMAS
 from api_gateway.openapi.native_operations import NATIVE_OPERATIONS
 from api_gateway.openapi.native_schemas import NATIVE_SCHEMAS
-from api_gateway.openapi.operation import Operation, Operations, Schema
+from api_gateway.openapi.operation import JSON, Operation, Operations, Schema
 from api_gateway.openapi.parameters import VERSION, describe_path_parameters
 from api_gateway.openapi.refusals import MEANINGS, describe_refusal, list_refusals
 from api_gateway.openapi.words import REQUEST_ID
@@ -104,7 +104,9 @@ def _describe_answer(operation: Operation, status: int, *, has_version: bool) ->
     headers |= _describe_headers(answer.headers)
     described: Schema = {"description": answer.description, "headers": headers}
     if answer.schema is not None:
-        described["content"] = {"application/json": {"schema": answer.schema}}
+        described["content"] = {answer.media_type: {"schema": answer.schema}}
+    elif answer.media_type != JSON:
+        described["content"] = {answer.media_type: {}}
     return described
 
 

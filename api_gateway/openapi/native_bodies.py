@@ -1,9 +1,9 @@
 """What the bodies of requests to our own API must be, made of the same limits that they are read with."""
 
 from api_gateway.native.overlay_body import LARGEST_AMOUNT, LINE_PATTERN, MOST_EXTRA_SPECS, TAG_PATTERN, TASK_STATE_PATTERN
-from api_gateway.native.schemas import LONGEST_KEY
+from api_gateway.native.schemas import LONGEST_KEY, MOST_COLLECTED
 from api_gateway.openapi.operation import Schema, describe_object, or_null
-from api_gateway.openapi.words import BOOLEAN, NULL
+from api_gateway.openapi.words import BOOLEAN, NULL, SERVER_ID
 from api_gateway.store.servers import OVERLAY_FIELDS
 from api_gateway.vm_state import VM_STATES
 from compute_agent.contract.models import ActionKind
@@ -20,6 +20,23 @@ ACTION_BODY = describe_object(
 )
 
 _LINE: Schema = {"type": "string", "maxLength": LONGEST_LINE, "pattern": LINE_PATTERN}
+_DEADLINE: Schema = or_null({"type": "number", "minimum": 1})
+_PAGED: dict[str, Schema] = {"marker": or_null(SERVER_ID), "deadline_seconds": _DEADLINE}
+
+COLLECT_BODY: Schema = {
+    "oneOf": [
+        describe_object(
+            {
+                "servers": {"type": "array", "minItems": 1, "maxItems": MOST_COLLECTED, "uniqueItems": True, "items": SERVER_ID},
+                "deadline_seconds": _DEADLINE,
+            },
+            optional=("deadline_seconds",),
+        ),
+        describe_object({"host": _LINE, **_PAGED}, optional=tuple(_PAGED)),
+        describe_object({"project": _LINE, **_PAGED}, optional=tuple(_PAGED)),
+    ]
+}
+
 _AMOUNT: Schema = {"type": "integer", "minimum": 0, "maximum": LARGEST_AMOUNT}
 
 OVERLAY_BODY = describe_object(

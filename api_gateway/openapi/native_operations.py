@@ -1,9 +1,9 @@
 """The operations of our own API, of the healthcheck, and of the document itself."""
 
-from api_gateway.openapi.native_bodies import ACTION_BODY, OVERLAY_BODY
+from api_gateway.openapi.native_bodies import ACTION_BODY, COLLECT_BODY, OVERLAY_BODY
 from api_gateway.openapi.operation import Answer, Operation, Operations, Schema, refer
 from api_gateway.openapi.parameters import LIMIT, describe_query
-from api_gateway.openapi.words import REQUEST_ID, URI
+from api_gateway.openapi.words import COUNT, REQUEST_ID, URI
 
 _TAG = "crashcart"
 
@@ -35,7 +35,7 @@ NATIVE_OPERATIONS: Operations = {
         id="show_action",
         tag=_TAG,
         summary="Show an action: its ending, what was seen of the guest, and the timeline",
-        answers={200: Answer("The action.", refer("Action"))},
+        answers={200: Answer("The action, with what came of it as far as the caller may see that.", refer("ShownAction"))},
         faults=(404,),
         parameters=(
             describe_query(
@@ -85,6 +85,35 @@ NATIVE_OPERATIONS: Operations = {
         },
         faults=(404, 409, 429),
         body=ACTION_BODY,
+    ),
+    ("GET", "/v1/servers/{server_id}/diagnostics"): Operation(
+        id="show_diagnostics",
+        tag=_TAG,
+        summary="Show a server's diagnostics, how old they are, and whatever could not be read",
+        answers={200: Answer("The diagnostics.", refer("ToldDiagnostics"))},
+        faults=(404, 409, 501),
+        parameters=(describe_query("history", COUNT, "With so many of the samples that the agent has kept, oldest first."),),
+    ),
+    ("POST", "/v1/diagnostics"): Operation(
+        id="collect_diagnostics",
+        tag=_TAG,
+        summary="Have the diagnostics of many servers collected and published as events",
+        answers={202: Answer("An action for each server that can have one, and why the others cannot.", refer("CollectingDiagnostics"))},
+        body=COLLECT_BODY,
+    ),
+    ("GET", "/v1/events/{event_id}/black-box"): Operation(
+        id="show_black_box",
+        tag=_TAG,
+        summary="Show what a host kept of a server that crashed",
+        answers={200: Answer("Its parts with their sizes and digests.", refer("BlackBox"))},
+        faults=(404,),
+    ),
+    ("GET", "/v1/events/{event_id}/black-box/{part}"): Operation(
+        id="fetch_black_box_part",
+        tag=_TAG,
+        summary="Fetch one part of a black box from its host",
+        answers={200: Answer("The part: of the size and digest that the event said.", media_type="application/octet-stream")},
+        faults=(404, 409),
     ),
     ("GET", "/v1/agents"): Operation(
         id="list_agents",

@@ -1,5 +1,6 @@
 """What the answers of our own API are."""
 
+from api_gateway.diagnostics import Source
 from api_gateway.openapi.operation import Schema, describe_list, describe_object, or_null, refer
 from api_gateway.openapi.words import BOOLEAN, COUNT, NEXT_LINKS, NUMBER, REQUEST_ID, SERVER_ID, STRING
 from api_gateway.store.actions import ActionState
@@ -7,35 +8,75 @@ from api_gateway.store.servers import OVERLAY_FIELDS
 from compute_agent.contract.errors import Ending
 
 _TIME: Schema = {"type": "string", "format": "date-time", "pattern": r"^[0-9-]{10}T[0-9:]{8}\.[0-9]{6}Z$"}
+_SECONDS: Schema = {"type": "number", "minimum": 0}
 _TIME_OR_NULL = or_null(_TIME)
 
 _OBSERVATION = describe_object({"observation": STRING, "final": BOOLEAN, "observed_at": _TIME_OR_NULL, "text": or_null(STRING)})
 _MOMENT = describe_object({"at": _TIME, "event": STRING, "text": STRING})
 
-_ACTION = describe_object(
+_ACTION_FIELDS: dict[str, Schema] = {
+    "id": REQUEST_ID,
+    "kind": STRING,
+    "server": SERVER_ID,
+    "host": STRING,
+    "project": STRING,
+    "user": STRING,
+    "state": {"enum": [state.value for state in ActionState]},
+    "ending": {"enum": [None, *(ending.value for ending in Ending)]},
+    "code": or_null(STRING),
+    "reason": or_null(STRING),
+    "decided_by": {"enum": [None, "agent", "gateway"]},
+    "force": BOOLEAN,
+    "accepted_at": _TIME,
+    "deadline": _TIME,
+    "received_at": _TIME_OR_NULL,
+    "started_at": _TIME_OR_NULL,
+    "signalled_at": _TIME_OR_NULL,
+    "ended_at": _TIME_OR_NULL,
+    "recorded_at": _TIME_OR_NULL,
+    "revised_at": _TIME_OR_NULL,
+    "observation": or_null(_OBSERVATION),
+    "timeline": describe_list(_MOMENT),
+}
+_ACTION = describe_object(_ACTION_FIELDS)
+
+_SAMPLE: dict[str, Schema] = {
+    "collected_at": _TIME,
+    "diagnostics": refer("Diagnostics"),
+    "errors": {"type": "object", "additionalProperties": STRING},
+}
+_TOLD = describe_object(
     {
-        "id": REQUEST_ID,
-        "kind": STRING,
+        "server": SERVER_ID,
+        "source": {"enum": [source.value for source in Source]},
+        **_SAMPLE,
+        "age": _SECONDS,
+        "stale": BOOLEAN,
+        "history": describe_list(describe_object(_SAMPLE)),
+    }
+)
+_RESULT: Schema = {
+    "anyOf": [
+        describe_object({"report": {"type": "object"}}),
+        describe_object({"path": STRING, "bytes": COUNT, "duration": NUMBER}),
+        {"type": "null"},
+    ]
+}
+_COLLECTING = describe_object(
+    {
+        "actions": describe_list(describe_object({"id": REQUEST_ID, "server": SERVER_ID})),
+        "refused": describe_list(describe_object({"server": SERVER_ID, "code": COUNT, "fault": STRING, "message": STRING})),
+        "next_marker": or_null(SERVER_ID),
+    }
+)
+_BLACK_BOX = describe_object(
+    {
         "server": SERVER_ID,
         "host": STRING,
-        "project": STRING,
-        "user": STRING,
-        "state": {"enum": [state.value for state in ActionState]},
-        "ending": {"enum": [None, *(ending.value for ending in Ending)]},
-        "code": or_null(STRING),
-        "reason": or_null(STRING),
-        "decided_by": {"enum": [None, "agent", "gateway"]},
-        "force": BOOLEAN,
-        "accepted_at": _TIME,
-        "deadline": _TIME,
-        "received_at": _TIME_OR_NULL,
-        "started_at": _TIME_OR_NULL,
-        "signalled_at": _TIME_OR_NULL,
-        "ended_at": _TIME_OR_NULL,
-        "recorded_at": _TIME_OR_NULL,
-        "revised_at": _TIME_OR_NULL,
-        "observation": or_null(_OBSERVATION),
-        "timeline": describe_list(_MOMENT),
+        "cause": STRING,
+        "action": or_null(REQUEST_ID),
+        "occurred_at": _TIME,
+        "parts": describe_list(describe_object({"name": STRING, "bytes": COUNT, "sha256": STRING, "href": STRING})),
     }
 )
 
@@ -108,6 +149,10 @@ _AGENT = describe_object(
 NATIVE_SCHEMAS: dict[str, Schema] = {
     "Health": describe_object({"status": {"const": "ok"}, "release": STRING}),
     "Action": _ACTION,
+    "ShownAction": describe_object({**_ACTION_FIELDS, "result": _RESULT, "black_box": or_null(STRING)}),
+    "ToldDiagnostics": _TOLD,
+    "CollectingDiagnostics": _COLLECTING,
+    "BlackBox": _BLACK_BOX,
     "Actions": describe_object({"actions": describe_list(refer("Action")), "links": NEXT_LINKS}),
     "KnownServer": _KNOWN_SERVER,
     "Agents": describe_object({"agents": describe_list(_AGENT)}),

@@ -8,13 +8,18 @@ Schema = dict[str, Any]
 """A JSON Schema (2020-12, as OpenAPI 3.1 has it), or another object of an OpenAPI document."""
 
 
+JSON = "application/json"
+
+
 @dataclass(frozen=True)
 class Answer:
-    """A success. ``schema`` None: the body is empty. ``headers``: further ones, by name, each a schema of its value."""
+    """A success. ``schema`` None: the body is empty, or any bytes where ``media_type`` is not JSON. ``headers``: further ones, by name,
+    each a schema of its value."""
 
     description: str
     schema: Schema | None = None
     headers: Mapping[str, Schema] = field(default_factory=dict)
+    media_type: str = JSON
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,30 @@ _RULES: tuple[tuple[str, str, str, str], ...] = (
         "Send an NMI although an earlier crash dump may still be running.",
         "POST /v1/servers/{server_id}/actions",
     ),
+    (
+        "crashcart:actions:take_host_dump",
+        _ADMIN,
+        "Have the hypervisor write a server's memory to a file on its host, and see where.",
+        "POST /v1/servers/{server_id}/actions, GET /v1/actions/{action_id}",
+    ),
+    (
+        "crashcart:diagnostics:show",
+        _ADMIN,
+        "See a server's diagnostics with their age and history, and those that an action collected.",
+        "GET /v1/servers/{server_id}/diagnostics, GET /v1/actions/{action_id}",
+    ),
+    (
+        "crashcart:diagnostics:collect",
+        _ADMIN,
+        "Have the diagnostics of servers collected and published as events.",
+        "POST /v1/diagnostics, POST /v1/servers/{server_id}/actions",
+    ),
+    (
+        "crashcart:black_box:show",
+        _ADMIN,
+        "See and fetch what a host kept of a server that crashed.",
+        "GET /v1/events/{event_id}/black-box, GET /v1/events/{event_id}/black-box/{part}",
+    ),
     ("crashcart:agents:list", _ADMIN, "List the agents.", "GET /v1/agents"),
 )
 """Name, default, what it lets one do, and where it is asked."""

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, case, func, insert, or_, select, update
 
 from api_gateway.store import counters, outbox
 from api_gateway.store.columns import Moment, columns_of, values_of
@@ -201,12 +201,14 @@ _IS_DUE = and_(
 """Of actions joined with their host's agent: those to be cast now, were their host free."""
 
 _WAITING_SINCE = func.coalesce(actions.c.last_cast_at, actions.c.accepted_at)
-_TURN = func.row_number().over(partition_by=actions.c.host, order_by=(_WAITING_SINCE, actions.c.accepted_at, actions.c.id))
+_IS_READING = case((actions.c.kind == ActionKind.COLLECT_DIAGNOSTICS, 1), else_=0)
+"""Nobody's crash dump waits behind the diagnostics of a whole fleet."""
+_TURN = func.row_number().over(partition_by=actions.c.host, order_by=(_IS_READING, _WAITING_SINCE, actions.c.accepted_at, actions.c.id))
 _DUE = select(actions.c.id, _TURN.label("turn")).select_from(_WITH_AGENTS).where(_IS_DUE).subquery()
 _CASTABLE = (
     select(*_COLUMNS)
     .where(actions.c.id.in_(select(_DUE.c.id).where(_DUE.c.turn == 1)))
-    .order_by(_WAITING_SINCE, actions.c.id)
+    .order_by(_IS_READING, _WAITING_SINCE, actions.c.id)
     .limit(bindparam("row_limit"))
 )
 

@@ -116,10 +116,20 @@ def list_events(c: Connection, *, after: int = 0, limit: int = 100, server: str 
     return [EventRow(*row) for row in c.execute(query.order_by(events.c.position).limit(limit))]
 
 
-def list_events_of_action(c: Connection, action_id: str) -> list[EventRow]:
-    """In order of ``position``."""
+def list_events_of_action(c: Connection, action_id: str, *, event_types: Sequence[str] | None = None) -> list[EventRow]:
+    """In order of ``position``; only of those types, unless it is None."""
     query = select(*_COLUMNS).where(events.c.action_id == action_id).order_by(events.c.position)
+    if event_types is not None:
+        query = query.where(events.c.event_type.in_(event_types))
     return [EventRow(*row) for row in c.execute(query)]
+
+
+def find_event(c: Connection, event_id: str) -> EventRow | None:
+    """By its position or its ``message_id``; an id in digits that no position can be is looked up as the latter."""
+    is_position = event_id.isascii() and event_id.isdecimal() and len(event_id) < 20 and int(event_id) <= _LARGEST
+    found = events.c.position == int(event_id) if is_position else events.c.message_id == event_id
+    row = c.execute(select(*_COLUMNS).where(found)).one_or_none()
+    return None if row is None else EventRow(*row)
 
 
 def prune(c: Connection, *, recorded_before: datetime, limit: int = 1000) -> int:

@@ -4,7 +4,7 @@ from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, Larg
 
 from api_gateway.store.columns import JsonMap, JsonText, Moment, Words
 
-SCHEMA_REVISION = "0002"
+SCHEMA_REVISION = "0003"
 """The migration that this release needs; revisions are numbers, so that an older and a newer schema can be told apart."""
 
 metadata = MetaData(
@@ -215,6 +215,19 @@ events = Table(
     Index("ix_events_host", "host", "position"),
     Index("ix_events_action", "action_id", "position"),
 )
+
+diagnostics = Table(
+    "diagnostics",
+    metadata,
+    Column("server", _ID, primary_key=True),
+    Column("host", _HOST, nullable=False),
+    Column("collected_at", Moment, nullable=False),
+    Column("recorded_at", Moment, nullable=False),
+    Column("report", JsonText, nullable=False),
+    # What was kept long ago.
+    Index("ix_diagnostics_recorded", "recorded_at"),
+)
+"""The last report of each server that came as an event."""
 
 epochs = Table(
     "epochs",

@@ -14,6 +14,7 @@ from api_gateway.store import Store
 from api_gateway.wsgi import create_app
 from compute_agent.contract.clock import SystemClock
 from tests.http import fleet
+from tests.http.answering_agents import AnsweringAgents
 from tests.http.application import AUTHORITY, Application, create_application
 from tests.unit.gateway.auth_parts import create_basic_application
 
@@ -69,4 +70,4 @@ def _create_without_keystone(directory: Path, *, fleet: bool, long_poll_limit: i
     )
     store, clock = Store(f"sqlite:///{directory / 'gateway.sqlite'}"), SystemClock()
     app = create_app(load_config([], config_files=[str(directory / "api.conf")]), store=store, clock=clock)
-    return Application(app, store, clock, testing.TestClient(app, headers={"Host": AUTHORITY}))
+    return Application(app, store, clock, testing.TestClient(app, headers={"Host": AUTHORITY}), AnsweringAgents(clock))

@@ -7,10 +7,12 @@ from typing import Any
 import falcon
 from falcon import testing
 
+from api_gateway.agent_calls import AgentCalls
 from api_gateway.config import load_config
 from api_gateway.store import Store
 from api_gateway.wsgi import create_app
 from compute_agent.contract.clock import Clock, SystemClock
+from tests.http.answering_agents import AnsweringAgents
 from tests.http.fleet import add_fleet
 
 AUTHORITY = "127.0.0.1:8780"
@@ -18,12 +20,13 @@ AUTHORITY = "127.0.0.1:8780"
 
 @dataclass
 class Application:
-    """One application over a store of its own; ``wakes`` counts how often the dispatcher was woken."""
+    """One application over a store of its own; ``wakes`` counts how often the dispatcher was woken, ``agents`` answer its questions."""
 
     app: "falcon.App[Any, Any]"
     store: Store
     clock: Clock
     client: testing.TestClient
+    agents: AnsweringAgents
     wakes: list[bool] = field(default_factory=list)
 
     def close(self) -> None:
@@ -41,5 +44,7 @@ def create_application(directory: Path, *, clock: Clock | None = None, fleet: bo
     if fleet:
         add_fleet(store, clock)
     wakes: list[bool] = []
-    app = create_app(conf, store=store, clock=clock, wake=lambda: wakes.append(True))
-    return Application(app, store, clock, testing.TestClient(app, headers={"Host": AUTHORITY}), wakes)
+    agents = AnsweringAgents(clock)
+    calls = AgentCalls(lambda: agents, threads=2, limit=5.0)
+    app = create_app(conf, store=store, clock=clock, wake=lambda: wakes.append(True), agent_calls=calls)
+    return Application(app, store, clock, testing.TestClient(app, headers={"Host": AUTHORITY}), agents, wakes)

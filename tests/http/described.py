@@ -79,6 +79,8 @@ def _check_body(content: Schema | None, content_type: str, body: bytes) -> list[
     media_type = content_type.partition(";")[0].strip()
     if media_type not in content:
         return [f"content type {content_type!r}"]
+    if "schema" not in content[media_type]:
+        return []
     validator = _make_validator(json.dumps(content[media_type]["schema"]))
     return [f"{error.json_path}: {error.message[:300]}" for error in validator.iter_errors(json.loads(body))]
 

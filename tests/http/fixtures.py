@@ -12,7 +12,7 @@ from gabbi.fixture import GabbiFixture
 
 from tests.http.application import Application, create_application
 from tests.http.described import list_deviations, read_version
-from tests.http.fleet import IDS
+from tests.http.fleet import EVENTS, IDS
 
 
 class Fleet(GabbiFixture):
@@ -24,14 +24,14 @@ class Fleet(GabbiFixture):
         # It removes itself also when the run ends without stop_fixture, after a failed set-up say.
         self._directory = tempfile.TemporaryDirectory(prefix="crashcart-http-")
         Fleet.current = create_application(Path(self._directory.name))
-        os.environ.update(IDS)
+        os.environ.update(IDS | EVENTS)
 
     def stop_fixture(self) -> None:
         if Fleet.current is not None:
             Fleet.current.close()
             Fleet.current = None
         self._directory.cleanup()
-        for name in IDS:
+        for name in IDS | EVENTS:
             os.environ.pop(name, None)
 
 

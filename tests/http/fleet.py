@@ -5,8 +5,9 @@ The ids are readable: a case that names ``PAUSED`` means the paused server.
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from hashlib import sha256
 
-from api_gateway.store import Store, actions, agents, reports, servers
+from api_gateway.store import Store, actions, agents, events, reports, servers
 from api_gateway.store.actions import ActionRow, ActionState
 from compute_agent.contract import versions
 from compute_agent.contract.clock import Clock
@@ -20,6 +21,7 @@ from compute_agent.contract.models import (
     Server,
     hash_inventory,
 )
+from compute_agent.contract.notifications import Notification
 
 PROJECT = "demo"
 OTHER_PROJECT = "other"
@@ -50,12 +52,18 @@ PENDING_ACTION = "req-00000000-0000-4000-8000-000000000004"
 DELETED_ACTION = "req-00000000-0000-4000-8000-000000000005"
 NO_ACTION = "req-00000000-0000-4000-8000-0000000000ff"
 
+BLACK_BOX_EVENT = "3d5f7a9b1c2e4f608172a3b4c5d6e7f8"
+"""The message_id of an event that tells of a black box of DUMPED."""
+BLACK_BOX_PARTS = {"diagnostics.json": b'{"state": "crashed"}', "console.log": b"Kernel panic - not syncing\n"}
+
 IDS = {
     name: value
     for name, value in globals().items()
     if name.isupper() and isinstance(value, str) and (value.startswith(("req-", "00000000")))
 }
 """Every id above by its name."""
+
+EVENTS = {"BLACK_BOX_EVENT": BLACK_BOX_EVENT}
 
 _STATES = {
     RUNNING: PowerState.RUNNING,
@@ -79,6 +87,7 @@ class Agent:
 
     host: str
     rpc_version: str = versions.RPC_API_VERSION
+    diagnostics: bool = True
     number: int = 0
     servers: dict[str, Server] = field(default_factory=dict)
 
@@ -99,7 +108,7 @@ class Agent:
             interval=30.0,
             stopping=stopping,
             driver_bound=20.0,
-            capabilities=Capabilities(driver="fake", inject_nmi=True, diagnostics=False, watchdog=False, events=True),
+            capabilities=Capabilities(driver="fake", inject_nmi=True, diagnostics=self.diagnostics, watchdog=False, events=True),
             inventory=InventoryReport(
                 readable=True,
                 full=not removed,
@@ -145,12 +154,41 @@ def add_fleet(store: Store, clock: Clock) -> None:
     for agent in (first, second, old, down):
         agent.beat(store, now)
     _add_actions(store, now)
+    add_black_box(store, now)
     down.beat(store, now, stopping=True)
     long_ago = now - timedelta(hours=1)
     first.beat(store, long_ago, removed=(RemovedServer(id=DELETED, departure=Departure.UNDEFINED),))
     with store.write() as c:
         servers.expire_missing(c, now=now, missing_grace=timedelta(minutes=10))
     first.beat(store, now, removed=(RemovedServer(id=MISSING, departure=Departure.GONE),))
+
+
+def get_power_state(server: str) -> PowerState:
+    """As the fleet begins with it; RUNNING for those on the other hosts."""
+    return _STATES.get(server, PowerState.RUNNING)
+
+
+def add_black_box(
+    store: Store, now: datetime, *, message_id: str = BLACK_BOX_EVENT, server: str = DUMPED, host: str = HOST, **payload: object
+) -> None:
+    """Record that a host kept BLACK_BOX_PARTS of a server."""
+    parts = [{"name": name, "bytes": len(text), "sha256": sha256(text).hexdigest()} for name, text in BLACK_BOX_PARTS.items()]
+    body = {
+        "version": versions.EVENT_VERSION,
+        "server": server,
+        "host": host,
+        "epoch": f"journal-of-{host}",
+        "sequence": 1,
+        "occurred_at": now.isoformat(),
+        "black_box_id": "5c0ffee1a2b3c4d5e6f708192a3b4c5d",
+        "cause": "trigger_crash_dump",
+        "action_id": PANICKED_ACTION,
+        "parts": parts,
+        **payload,
+    }
+    notification = Notification(message_id, "server.black_box", f"compute_agent.{host}", "info", "2026-01-01 00:00:00.000000", body)
+    with store.write() as c:
+        events.record_events(c, [notification], now=now)
 
 
 def add_action(store: Store, action_id: str, server: str, accepted_at: datetime, *, project: str = PROJECT) -> ActionRow:

@@ -15,7 +15,7 @@ from unittest import mock
 from api_gateway import acceptance
 from api_gateway.store import actions as stored_actions
 from api_gateway.store import servers as stored_servers
-from compute_agent.contract.models import PowerState
+from compute_agent.contract.models import ActionKind, PowerState
 from tests.simulation.agent import Agent
 from tests.simulation.broker import Broker
 from tests.simulation.gateway import MAX_CLOCK_SKEW, SWEEP_INTERVAL, Gateway
@@ -195,12 +195,16 @@ class World:
                     if row is None:
                         self.refuse(action_id, server, "no such server")
                         return
-                    asked = acceptance.CrashDump(
-                        id=action_id, project="demo", user="operator", deadline=timedelta(seconds=deadline), force=force
+                    asked = acceptance.Asked(
+                        id=action_id,
+                        kind=ActionKind.TRIGGER_CRASH_DUMP,
+                        project="demo",
+                        user="operator",
+                        deadline=timedelta(seconds=deadline),
+                        force=force,
                     )
-                    acceptance.accept_crash_dump(
-                        c, row, asked, now=self.gateway.clock.now(), holdoff=timedelta(seconds=self.plan.gateway_holdoff)
-                    )
+                    terms = acceptance.Terms(holdoff=timedelta(seconds=self.plan.gateway_holdoff))
+                    acceptance.accept_action(c, row, asked, now=self.gateway.clock.now(), terms=terms)
             except acceptance.Refused as error:
                 self.refuse(action_id, server, str(error))
             else:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from api_gateway.server_checks import Refused, check_server
+from api_gateway.server_checks import CRASH_DUMP, Refused
 from api_gateway.store import servers
 from api_gateway.store.server_rows import ServerRow
 from api_gateway.vm_state import VM_STATES
@@ -77,7 +77,7 @@ def test_a_state_is_shown_found_and_checked_alike(application: Application, vm_s
 
 def why_not_dumped(row: ServerRow) -> str | None:
     try:
-        check_server(row, passes_locks=True)
+        CRASH_DUMP.check(row, passes_locks=True)
     except Refused as error:
         return str(error)
     return None

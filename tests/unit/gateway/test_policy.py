@@ -45,6 +45,10 @@ ADMIN_RULES = {
     "crashcart:servers:update",
     "crashcart:servers:forget",
     "crashcart:actions:force",
+    "crashcart:actions:take_host_dump",
+    "crashcart:diagnostics:show",
+    "crashcart:diagnostics:collect",
+    "crashcart:black_box:show",
     "crashcart:agents:list",
 }
 RULES = READER_RULES | MEMBER_RULES | ADMIN_RULES

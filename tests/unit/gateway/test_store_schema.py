@@ -11,7 +11,7 @@ from sqlalchemy import Connection, event
 from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from api_gateway.store import Store, actions, agents, events, gaps, migrations, outbox, servers, sightings
+from api_gateway.store import Store, actions, agents, diagnostics, events, gaps, migrations, outbox, servers, sightings
 from api_gateway.store.tables import SCHEMA_REVISION, metadata
 from tests.fakes import FakeClock
 from tests.unit.gateway.store_parts import SERVER
@@ -52,6 +52,11 @@ LISTINGS: dict[str, Callable[[Connection], object]] = {
     "events of a server": lambda c: events.list_events(c, server=SERVER),
     "events of a host": lambda c: events.list_events(c, host="a"),
     "events of an action": lambda c: events.list_events_of_action(c, "req-1"),
+    "some events of an action": lambda c: events.list_events_of_action(c, "req-1", event_types=["server.diagnostics"]),
+    "an event by its position": lambda c: events.find_event(c, "5"),
+    "an event by its id": lambda c: events.find_event(c, "3d5f7a9b1c2e4f60"),
+    "a server's last diagnostics": lambda c: diagnostics.find_report(c, SERVER),
+    "diagnostics that are old": lambda c: diagnostics.prune(c, recorded_before=NOW),
     "gaps to ask for": lambda c: gaps.list_gaps(c, now=NOW),
     "the gaps that an event fills": lambda c: gaps.close_gap(c, host="a", epoch="e", first=1, last=2),
     "what to publish": lambda c: outbox.list_unsent(c),

@@ -1,0 +1,37 @@
+"""Diagnostics out of the inventory, for servers whose agent is of a release that cannot be asked for any.
+
+What only the host could say (times, counters, memory in use) is null, or left out where the format has no null.
+"""
+
+from datetime import datetime
+
+from api_gateway.store.agents import AgentRow
+from api_gateway.store.servers import ServerRow
+from compute_agent.contract.diagnostics import CpuDetails, Diagnostics, DiagnosticsReport, MemoryDetails
+from compute_agent.contract.models import PowerState
+
+_KIB_PER_MIB = 1024
+_DRIVER_WORDS = {"ipmi": "ironic", "redfish": "ironic"}
+_DRIVER_WORD = "libvirt"
+"""The format has a closed list of words: everything that runs virtual machines, the fake driver too, says this one."""
+
+
+def find_inventory_report(server: ServerRow, agent: AgentRow, now: datetime) -> DiagnosticsReport | None:
+    """As of the agent's last heartbeat; None: it tells neither processors nor memory."""
+    if server.vcpus is None and server.memory_mib is None:
+        return None
+    return DiagnosticsReport(
+        server=server.id,
+        diagnostics=Diagnostics(
+            state=PowerState(server.power_state) if server.power_state in tuple(PowerState) else PowerState.PENDING,
+            driver=_DRIVER_WORDS.get(str(agent.capabilities.get("driver")), _DRIVER_WORD),
+            uptime=None if server.started_at is None else max(0, int((now - server.started_at).total_seconds())),
+            num_cpus=server.vcpus or 0,
+            cpu_details=tuple(CpuDetails(id=number) for number in range(server.vcpus or 0)),
+            memory_details=MemoryDetails(maximum=server.memory_mib),
+        ),
+        collected_at=agent.received_at,
+        age=max((now - agent.received_at).total_seconds(), 0.0),
+        errors={"all": f"The agent of release {agent.release} tells no diagnostics: this is what its inventory says."},
+        free_form={} if server.memory_mib is None else {"memory": server.memory_mib * _KIB_PER_MIB},
+    )
