@@ -19,7 +19,7 @@ from devstack.real_parts import may_skip_real_tests
 from devstack.services import wait_until
 from tests.conformance.libvirt_host import LibvirtHost, started_libvirt_host, within
 
-USER_MAC, TAP_MAC, TAP = "52:54:00:aa:bb:01", "52:54:00:aa:bb:02", "cctap0"
+USER_MAC, TAP_MAC = "52:54:00:aa:bb:01", "52:54:00:aa:bb:02"
 
 
 class OddGuest(Guest):
@@ -27,6 +27,11 @@ class OddGuest(Guest):
 
     nbd_socket: Path | None = None
     may_have_tap = False
+
+    @property
+    def tap(self) -> str:
+        """The host's name of it, which two test runs at the same time must not share."""
+        return f"cc{self.uuid[:8]}"
 
     def domain_xml(self) -> str:
         config_drive = self.directory / "disk.config"
@@ -37,7 +42,7 @@ class OddGuest(Guest):
       <target dev='hdb' bus='ide'/><readonly/></disk>
     <interface type='user'><mac address='{USER_MAC.upper()}'/><model type='virtio'/></interface>"""
         if self.may_have_tap:
-            devices += f"<interface type='ethernet'><mac address='{TAP_MAC}'/><target dev='{TAP}'/><model type='virtio'/></interface>"
+            devices += f"<interface type='ethernet'><mac address='{TAP_MAC}'/><target dev='{self.tap}'/><model type='virtio'/></interface>"
         if self.nbd_socket is not None:
             devices += f"""<disk type='network' device='disk'><driver name='qemu' type='raw' rerror_policy='report'/>
       <source protocol='nbd'><host transport='unix' socket='{self.nbd_socket}'/></source><target dev='vdb' bus='virtio'/></disk>"""
@@ -79,7 +84,7 @@ def failing_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path | No
 
 
 @pytest.fixture(scope="module")
-def odd(host: LibvirtHost, failing_disk: Path | None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
+def odd(host: LibvirtHost, failing_disk: Path | None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OddGuest]:
     guest = OddGuest(kind="kdump", directory=tmp_path_factory.mktemp("odd"))
     guest.nbd_socket, guest.may_have_tap = failing_disk, host.libvirtd.is_system
     guest.define(host.libvirtd.uri)
@@ -140,12 +145,12 @@ def test_what_the_guest_is_is_what_virsh_shows(host: LibvirtHost, driver: Driver
     assert (reading.hypervisor_os, reading.config_drive) == (find_os_name(), True)
 
 
-def test_a_taps_counters_are_the_guests_view_of_the_kernels(host: LibvirtHost, driver: Driver, odd: Guest) -> None:
+def test_a_taps_counters_are_the_guests_view_of_the_kernels(host: LibvirtHost, driver: Driver, odd: OddGuest) -> None:
     if not host.libvirtd.is_system:
         pytest.skip("a tap needs the privilege to make one")
     nic = next(nic for nic in get_source(driver).collect_diagnostics(odd.uuid).nics if nic.mac == TAP_MAC)
-    statistics = Path("/sys/class/net", TAP, "statistics")
-    assert nic.device == TAP
+    statistics = Path("/sys/class/net", odd.tap, "statistics")
+    assert nic.device == odd.tap
     # What the host sends into the tap the guest receives. The host's own multicasts may come between the two readings.
     assert 0 <= int((statistics / "tx_packets").read_text()) - (nic.rx_packets or 0) <= 5
     assert nic.tx_octets == int((statistics / "rx_bytes").read_text())
