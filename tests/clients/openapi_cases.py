@@ -12,7 +12,6 @@ from api_gateway.microversion import HEADER, MAX_VERSION
 from api_gateway.openapi.document import OPERATIONS
 from api_gateway.openapi.operation import Operation
 from api_gateway.store import StoreUnavailable, actions
-from compute_agent.contract.models import PowerState
 from tests.http import fleet
 from tests.http.application import Application
 
@@ -21,12 +20,25 @@ Key = tuple[str, str]
 
 AT_MAXIMUM = {HEADER: f"compute {MAX_VERSION}"}
 
-_PATH = {"server_id": fleet.DUMPED, "request_id": fleet.PANICKED_ACTION, "action_id": fleet.PANICKED_ACTION}
-_UNHEARD_OF = {"server_id": fleet.UNHEARD_OF, "request_id": fleet.NO_ACTION, "action_id": fleet.NO_ACTION}
+_PATH = {
+    "server_id": fleet.DUMPED,
+    "request_id": fleet.PANICKED_ACTION,
+    "action_id": fleet.PANICKED_ACTION,
+    "event_id": fleet.BLACK_BOX_EVENT,
+    "part": next(iter(fleet.BLACK_BOX_PARTS)),
+}
+_UNHEARD_OF = {
+    "server_id": fleet.UNHEARD_OF,
+    "request_id": fleet.NO_ACTION,
+    "action_id": fleet.NO_ACTION,
+    "event_id": "77",
+    "part": "nothing",
+}
 _BODIES: dict[Key, Any] = {
     ("POST", "/v2.1/servers/{server_id}/action"): {"trigger_crash_dump": None},
     ("POST", "/v1/servers/{server_id}/actions"): {"kind": "trigger_crash_dump"},
     ("PATCH", "/v1/servers/{server_id}"): {"description": "under repair"},
+    ("POST", "/v1/diagnostics"): {"servers": [fleet.RUNNING, fleet.UNHEARD_OF]},
 }
 """A body that fits, for the operations that take one."""
 
@@ -107,12 +119,8 @@ def _lose_store(application: Application) -> None:
     application.store.write = refuse  # type: ignore[method-assign]
 
 
-def _add_bare_server(application: Application) -> None:
-    """Its agent tells neither processors nor memory."""
-    now = application.clock.now()
-    server = fleet.build_server(fleet.UNHEARD_OF, PowerState.RUNNING, now, name="bare")
-    agent = fleet.Agent("compute-bare", servers={server.id: server.model_copy(update={"vcpus": None, "memory_mib": None})})
-    agent.beat(application.store, now)
+def _change_parts(application: Application) -> None:
+    application.agents.parts = dict.fromkeys(fleet.BLACK_BOX_PARTS, b"something else")
 
 
 def _end_one_with_key(application: Application) -> None:
@@ -126,12 +134,16 @@ def _end_one_with_key(application: Application) -> None:
 _WITH_KEY = {"kind": "trigger_crash_dump", "idempotency_key": "once"}
 _RUNNING = {"server_id": fleet.RUNNING}
 _SHUTOFF = {"server_id": fleet.SHUTOFF}
+_UNMEASURED = {"server_id": fleet.UNMEASURED}
+_MISSING = {"server_id": fleet.MISSING}
 _OF_DOWN_HOST = {"server_id": fleet.DOWN_AGENTS}
 _ONE_OPEN = {"max_open_actions_per_host": 1}
 """The fleet's first host has one."""
 _COMPUTE_ACTION = ("POST", "/v2.1/servers/{server_id}/action")
 _NATIVE_ACTION = ("POST", "/v1/servers/{server_id}/actions")
 _DIAGNOSTICS = ("GET", "/v2.1/servers/{server_id}/diagnostics")
+_OWN_DIAGNOSTICS = ("GET", "/v1/servers/{server_id}/diagnostics")
+_PART = ("GET", "/v1/events/{event_id}/black-box/{part}")
 _SERVER = ("DELETE", "/v1/servers/{server_id}")
 _PARTICULAR_SUCCESSES = frozenset({_NATIVE_ACTION})
 """These succeed with 200 in a particular case only."""
@@ -141,7 +153,11 @@ _PARTICULAR = [
     Directed(_COMPUTE_ACTION, 409, "a crash dump of a server that is shut off", path=_SHUTOFF),
     Directed(_COMPUTE_ACTION, 429, "a host that has as many open actions as it may", path=_RUNNING, options=_ONE_OPEN),
     Directed(_DIAGNOSTICS, 409, "a server that is shut off", path=_SHUTOFF),
-    Directed(_DIAGNOSTICS, 501, "a server whose agent tells nothing of it", path={"server_id": fleet.UNHEARD_OF}, before=_add_bare_server),
+    Directed(_DIAGNOSTICS, 501, "a server of which its driver tells nothing", path=_UNMEASURED),
+    Directed(_OWN_DIAGNOSTICS, 409, "a server that is gone from its host", path=_MISSING),
+    Directed(_OWN_DIAGNOSTICS, 501, "a server of which its driver tells nothing", path=_UNMEASURED),
+    Directed(("POST", "/v1/diagnostics"), 202, "of one server that there is and one that there is not"),
+    Directed(_PART, 409, "contents that are not those which the event told of", before=_change_parts),
     Directed(_NATIVE_ACTION, 202, "a crash dump of a running server", path=_RUNNING),
     Directed(_NATIVE_ACTION, 200, "again with the key of one that has ended", path=_RUNNING, body=_WITH_KEY, before=_end_one_with_key),
     Directed(_NATIVE_ACTION, 409, "a crash dump of a server that is shut off", path=_SHUTOFF),

@@ -86,6 +86,8 @@ class AgentVoice:
         self.number = 0
         self.sequence = 0
         self.inject_nmi = True
+        self.diagnostics = False
+        self.host_dump = False
 
     def tell(self, event_type: str, *, server: str | None = SERVER, sequence: int | None = None, **body: Any) -> bytes:
         """One event; without ``sequence`` the next one of the journal."""
@@ -150,7 +152,14 @@ class AgentVoice:
             interval=30.0,
             stopping=stopping,
             driver_bound=20.0,
-            capabilities=Capabilities(driver="fake", inject_nmi=self.inject_nmi, diagnostics=False, watchdog=False, events=True),
+            capabilities=Capabilities(
+                driver="fake",
+                inject_nmi=self.inject_nmi,
+                diagnostics=self.diagnostics,
+                watchdog=False,
+                events=True,
+                host_dump=self.host_dump,
+            ),
             inventory=InventoryReport(
                 readable=True,
                 full=full,
@@ -193,11 +202,13 @@ def add_agent(store: Store, voice: AgentVoice, clock: FakeClock) -> None:
         agents.apply_heartbeat(c, voice.build_heartbeat(), clock.now())
 
 
-def add_action(store: Store, clock: FakeClock, *, host: str = HOST, server: str = SERVER, deadline: float = 30.0) -> ActionRow:
-    """An accepted crash dump with its deadline so many seconds from now."""
+def add_action(
+    store: Store, clock: FakeClock, *, host: str = HOST, server: str = SERVER, deadline: float = 30.0, kind: str = KIND
+) -> ActionRow:
+    """An accepted action, a crash dump unless told otherwise, with its deadline so many seconds from now."""
     row = ActionRow(
         id=f"req-{uuid.uuid4()}",
-        kind=KIND,
+        kind=kind,
         server=server,
         server_generation=1,
         host=host,
