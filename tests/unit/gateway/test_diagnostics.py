@@ -18,7 +18,7 @@ from compute_agent.contract.models import PowerState
 from tests.fakes import FakeClock
 from tests.http.answering_agents import build_report
 from tests.http.application import Application, create_application
-from tests.http.fleet import DOWN_AGENTS, DOWN_HOST, HOST, OTHERS, RUNNING, SECOND_HOST
+from tests.http.fleet import DOWN_AGENTS, DOWN_HOST, HOST, OLD_AGENTS, OTHERS, RUNNING, SECOND_HOST
 
 NEW = {"OpenStack-API-Version": "compute 2.48"}
 
@@ -201,6 +201,16 @@ def test_a_gateway_that_is_pinned_to_an_older_release_tells_the_inventory(applic
     refused = client.simulate_post("/v1/diagnostics", json={"servers": [RUNNING]}).json["refused"][0]
     assert refused["code"] == 400
     assert "This gateway is pinned to RPC version 1.0" in refused["message"]
+
+
+@pytest.mark.parametrize(("vcpus", "told"), [(-3, 0), (2**31 - 1, 8192)])
+def test_an_inventory_that_says_odd_things_is_bounded(application: Application, vcpus: int, told: int) -> None:
+    with application.store.write() as c:
+        c.exec_driver_sql("UPDATE servers SET vcpus = ?, memory_mib = -1 WHERE id = ?", (vcpus, OLD_AGENTS))
+
+    diagnosed = show_compute(application, OLD_AGENTS).json
+
+    assert (diagnosed["num_cpus"], len(diagnosed["cpu_details"]), diagnosed["memory_details"]["maximum"]) == (told, told, 0)
 
 
 def test_reading_writes_nothing(application: Application) -> None:
