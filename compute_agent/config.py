@@ -79,17 +79,66 @@ AGENT_OPTIONS: list[cfg.Opt] = [
     cfg.IntOpt("workers", default=8, min=1, help="Actions that run at the same time, each on another server."),
 ]
 
+HOST_DUMP_OPTIONS: list[cfg.Opt] = [
+    cfg.StrOpt(
+        "directory",
+        default="",
+        help="Directory for files with servers' memory that the hypervisor writes (take_host_dump), of this agent's own and on a disk with "
+        "room for them. What is in them belongs to the servers' owners. Empty: host dumps are off.",
+    ),
+    cfg.IntOpt(
+        "quota_mib",
+        default=51_200,
+        min=0,
+        help="MiB of dumps at most; one that may not fit, counted as large as the server's memory, fails. Nothing is removed to make room. "
+        "0: as many as the disk takes.",
+    ),
+    cfg.IntOpt("min_free_mib", default=2048, min=0, help="MiB of the disk that stay free, with the server's whole memory written."),
+    cfg.BoolOpt(
+        "after_panic",
+        default=False,
+        help="Take one without being asked of each server that reports a panic (pvpanic) without a crash kernel and is preserved as it "
+        "crashed (on_crash=preserve). A server's metadata may say otherwise (host_dump_after_panic: yes or no).",
+    ),
+    cfg.FloatOpt(
+        "limit",
+        default=3600.0,
+        min=0.0,
+        help="Seconds past its deadline after which an action whose dump is still being written ends as unknown.",
+    ),
+]
+
+BLACK_BOX_OPTIONS: list[cfg.Opt] = [
+    cfg.IntOpt(
+        "quota_mib",
+        default=256,
+        min=0,
+        help="MiB that black boxes of crashed servers take at most under state_path; the oldest make room for new ones. 0: none are kept.",
+    ),
+    cfg.IntOpt(
+        "console_tail_kib",
+        default=0,
+        min=0,
+        max=1024,
+        help="KiB of the end of a crashed server's serial console log that are kept with its black box. It is the owner's: 0, none, "
+        "unless you may.",
+    ),
+]
+
+_GROUPS: dict[str, list[cfg.Opt]] = {"agent": AGENT_OPTIONS, "host_dump": HOST_DUMP_OPTIONS, "black_box": BLACK_BOX_OPTIONS}
+
 
 def list_opts() -> list[tuple[str | None, list[cfg.Opt]]]:
     """For oslo.config's generators: the configuration reference is made from this. The drivers' own groups come last, by name."""
     drivers = sorted(entry_points(group=DRIVER_OPTIONS), key=lambda entry: entry.name)
-    return [(None, DEFAULT_OPTIONS), ("agent", AGENT_OPTIONS), *(group for entry in drivers for group in entry.load()())]
+    return [(None, DEFAULT_OPTIONS), *_GROUPS.items(), *(group for entry in drivers for group in entry.load()())]
 
 
 def register_options(conf: cfg.ConfigOpts) -> None:
     """Register the agent's and oslo.messaging's options on ``conf``; may be called more than once."""
     conf.register_opts(DEFAULT_OPTIONS)
-    conf.register_opts(AGENT_OPTIONS, group="agent")
+    for group, options in _GROUPS.items():
+        conf.register_opts(options, group=group)
     register_messaging_options(conf)
 
 

@@ -16,7 +16,17 @@ from compute_agent.action_queue import ActionQueue
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.diagnostics import DiagnosticsReply
 from compute_agent.contract.errors import Code
-from compute_agent.contract.models import ActionId, ActionKind, ActionRequest, ActionResult, DecidedBy, EventRange, PingReply, ServerId
+from compute_agent.contract.models import (
+    ActionId,
+    ActionKind,
+    ActionRequest,
+    ActionResult,
+    BlackBoxChunk,
+    DecidedBy,
+    EventRange,
+    PingReply,
+    ServerId,
+)
 from compute_agent.contract.notifications import Severity
 from compute_agent.contract.transport import oslo_messaging
 from compute_agent.contract.versions import RELEASE, RPC_API_VERSION
@@ -33,6 +43,7 @@ class Endpoint:
     """One method per RPC verb; called from the RPC server's threads, several at once.
 
     :param get_diagnostics: answers for a server, with its history if True, within a limit of its own
+    :param get_black_box: reads a piece of a part of a box, given what a stranger may have written
     :param on_resend: told which range of events the gateway misses
     :param on_report_inventory: told that the gateway wants a full inventory
     :param on_ended: told the id of an action whose ending was committed here (a refusal)
@@ -49,6 +60,7 @@ class Endpoint:
         host: str,
         *,
         get_diagnostics: Callable[[str, bool], DiagnosticsReply],
+        get_black_box: Callable[[str, str, int], BlackBoxChunk],
         on_resend: Callable[[EventRange], None],
         on_report_inventory: Callable[[], None],
         on_ended: Callable[[str], None] = lambda action_id: None,
@@ -59,6 +71,7 @@ class Endpoint:
         self._clock = clock
         self._host = host
         self._get_diagnostics = get_diagnostics
+        self._get_black_box = get_black_box
         self._on_resend = on_resend
         self._on_report_inventory = on_report_inventory
         self._on_ended = on_ended
@@ -111,6 +124,12 @@ class Endpoint:
         else:
             reply = self._get_diagnostics(server_id, history is True)
         return reply.to_wire()
+
+    def get_black_box(self, ctxt: Mapping[str, Any], black_box_id: Any, part: Any, offset: Any = 0) -> dict[str, Any]:
+        """Call. A piece of one part of a black box, from byte ``offset`` on; it is a file of this host, whoever serves it now."""
+        if isinstance(black_box_id, str) and isinstance(part, str) and type(offset) is int:
+            return self._get_black_box(black_box_id, part, offset).to_wire()
+        return BlackBoxChunk(total=None).to_wire()
 
     def ping(self, ctxt: Mapping[str, Any]) -> dict[str, Any]:
         """Call. Who answers here."""

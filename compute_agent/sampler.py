@@ -6,7 +6,6 @@ Memory is bounded: a fixed number of samples per server, and none of servers tha
 import threading
 from collections import deque
 from collections.abc import Callable, Collection
-from datetime import datetime
 
 from compute_agent.contract.clock import Clock
 from compute_agent.drivers.base import BackendUnavailable, CollectedDiagnostics, DiagnosticsSource
@@ -80,7 +79,3 @@ class Sampler:
             if server in self._fresh:
                 readings.append(self._fresh[server])
         return sorted(readings, key=lambda reading: reading.monotonic)
-
-    def find_last_before(self, server: str, moment: datetime) -> CollectedDiagnostics | None:
-        """The newest reading of a server that was made before ``moment``."""
-        return next((reading for reading in reversed(self.list_readings(server)) if reading.collected_at < moment), None)

@@ -24,6 +24,8 @@ from oslo_log import log
 
 from compute_agent.action_queue import ActionQueue
 from compute_agent.actions import Actions
+from compute_agent.aftermath import Aftermath
+from compute_agent.agent_kinds import create_kinds
 from compute_agent.collector import Collector
 from compute_agent.config import load_config
 from compute_agent.contract.broker import BrokerAddress, find_tls
@@ -32,15 +34,13 @@ from compute_agent.contract.publisher import Publisher, PublishFailed
 from compute_agent.contract.threads import take_short_turns
 from compute_agent.contract.transport import RPC_TOPIC, create_rpc_transport, oslo_messaging
 from compute_agent.contract.versions import RELEASE
-from compute_agent.crash_dump import CrashDump, HoldOff
-from compute_agent.diagnostics_action import CollectDiagnostics
 from compute_agent.drivers.loader import DriverNotLoaded, load_driver
 from compute_agent.endpoint import Endpoint
 from compute_agent.host_lock import HostLock
 from compute_agent.intake import Intake
 from compute_agent.inventory import Inventory
 from compute_agent.journal import Journal, JournalInUse, JournalUnusable
-from compute_agent.kinds import SLOW_KINDS, Kind
+from compute_agent.kinds import SLOW_KINDS
 from compute_agent.loops import Backoff, Loop, Outage, run_bounded
 from compute_agent.observer import Observer
 from compute_agent.reporter import Heartbeats, Reporter, make_publisher_id
@@ -96,6 +96,7 @@ class AgentService:
 
         self._sampler = Sampler(self._driver.diagnostics, clock, list_servers=self._list_servers)
         self._collector = Collector(self._driver, self._sampler, clock, limit=agent.diagnostics_limit, threads=agent.diagnostics_threads)
+        self._aftermath = Aftermath(conf, self._journal, self._driver, clock, self._sampler, self._collector)
         self._queue = ActionQueue()
         self._observer = Observer(
             self._journal,
@@ -104,14 +105,15 @@ class AgentService:
             default_project=agent.default_project,
             first_look=agent.first_look,
             limit=agent.observation_limit,
+            on_crash=self._aftermath.crashed,
             on_state_change=self._heartbeat_wanted.set,
         )
         self._actions = Actions(
             self._journal,
-            self._make_kinds(),
+            create_kinds(conf, self._journal, self._driver, clock, self._collector, self._aftermath.host_dumps),
             clock,
             max_clock_skew=agent.max_clock_skew,
-            on_ended=self._observer.action_ended,
+            on_ended=self._note_ending,
         )
         self._inventory = Inventory(
             self._journal,
@@ -132,6 +134,8 @@ class AgentService:
         self._observer_loop = self._make_loop("observer", self._observe)
         self._sweep_loop = self._make_loop("sweep", self._sweep)
         self._sampler_loop = self._make_loop("sampler", self._sample)
+        self._box_loop = self._make_loop("black-boxes", self._fill_box)
+        self._dump_loop = self._make_loop("dumps-after-panic", self._take_dump)
         self._report_loop = self._make_loop("reporter", self._report, wake=self._report_wanted.set)
         self._heartbeat_loop = self._make_loop("heartbeats", self._beat, wake=self._heartbeat_wanted.set)
         self._workers = [self._make_loop(f"worker-{number}", self._work) for number in range(1, agent.workers + 1)]
@@ -161,10 +165,9 @@ class AgentService:
     def _make_publisher(self, role: str) -> Publisher:
         return Publisher(self._make_address(role))
 
-    def _make_kinds(self) -> list[Kind]:
-        holdoff = HoldOff(self._clock, self._conf.agent.crash_dump_holdoff)
-        parts = (self._journal, self._driver, self._clock)
-        return [CrashDump(*parts, holdoff), CollectDiagnostics(*parts, self._collector.get_report)]
+    def _note_ending(self, action_id: str) -> None:
+        self._observer.action_ended(action_id)
+        self._aftermath.action_ended(action_id)
 
     def _list_servers(self) -> set[str]:
         with self._journal.transaction("read") as transaction:
@@ -188,9 +191,10 @@ class AgentService:
             self._clock,
             self._conf.host,
             get_diagnostics=lambda server, history: self._collector.get_reply(server, history=history),
+            get_black_box=self._aftermath.read_box,
             on_resend=self._reporter.resend,
             on_report_inventory=self._send_inventory,
-            on_ended=self._observer.action_ended,
+            on_ended=self._note_ending,
             is_host_ours=lambda: self._intake.is_held,
         )
         target = oslo_messaging.Target(topic=RPC_TOPIC, server=self._conf.host)
@@ -200,6 +204,7 @@ class AgentService:
     # Start and stop
 
     def _start(self) -> None:
+        self._aftermath.clear_up()
         for action_id in self._actions.recover():
             with self._journal.transaction("read") as transaction:
                 request = transaction.get_action(action_id).request
@@ -210,6 +215,9 @@ class AgentService:
             self._driver.lifecycle.open()
         self._observer_loop.start()
         self._sweep_loop.start()
+        self._dump_loop.start()
+        if self._conf.black_box.quota_mib:
+            self._box_loop.start()
         if self._driver.diagnostics is not None and self._conf.agent.sample_interval > 0:
             self._sampler_loop.start()
         self._intake.start()
@@ -234,7 +242,11 @@ class AgentService:
             LOG.warning("driver calls are still running after %.0f s; the next start ends them as unknown", self._driver.call_bound)
         for worker in self._workers:
             worker.stopping.set()
-        self._sampler_loop.stop(_STEP_BOUND)
+        readers = (self._sampler_loop, self._box_loop, self._dump_loop)
+        for loop in readers:
+            loop.stopping.set()
+        for loop in readers:
+            loop.stop(_STEP_BOUND)
         self._sweep_loop.stop(_STEP_BOUND)
         if self._driver.lifecycle is not None:
             run_bounded("driver's close", self._driver.lifecycle.close, self._driver.call_bound + _STEP_BOUND)
@@ -292,6 +304,12 @@ class AgentService:
         began_at = time.monotonic()
         self._sampler.step()
         self._sampler_loop.stopping.wait(max(0.0, began_at + self._conf.agent.sample_interval - time.monotonic()))
+
+    def _fill_box(self) -> None:
+        self._aftermath.fill_box(_SWEEP_INTERVAL)
+
+    def _take_dump(self) -> None:
+        self._aftermath.take_dump(_SWEEP_INTERVAL)
 
     def _prune(self) -> None:
         agent = self._conf.agent

@@ -7,6 +7,7 @@ from typing import Any
 
 from compute_agent.actions import ActionQueue, Actions
 from compute_agent.contract.diagnostics import DiagnosticsReply, DiagnosticsReport
+from compute_agent.contract.models import BlackBoxChunk
 from compute_agent.contract.publisher import PublishFailed
 from compute_agent.contract.transport import oslo_messaging
 from compute_agent.contract.versions import RELEASE
@@ -150,6 +151,7 @@ class Agent:
             clock,
             self.host,
             get_diagnostics=lambda server, history: DiagnosticsReply(report=get_report(server)),
+            get_black_box=lambda black_box_id, part, offset: BlackBoxChunk(total=None),
             on_resend=reporter.resend,
             on_report_inventory=ask_inventory,
             on_ended=observer.action_ended,

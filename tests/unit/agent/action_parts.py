@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from compute_agent.actions import ActionQueue, Actions
+from compute_agent.black_box_files import BlackBoxFiles
 from compute_agent.collector import Collector
 from compute_agent.contract.models import ActionKind, ActionRequest, EventRange, Observation, PowerState, Server
 from compute_agent.crash_dump import CrashDump, HoldOff
@@ -25,6 +26,7 @@ HOST = "host-1"
 HOLDOFF = 600.0
 MAX_CLOCK_SKEW = 2.0
 COLLECTION_LIMIT = 0.25
+BOXES_QUOTA = 1 << 20
 
 
 class Crash(BaseException):
@@ -76,6 +78,7 @@ class Agent:
     def use_driver(self, driver: Driver) -> None:
         self.driver = driver
         self.queue = ActionQueue()
+        self.files = BlackBoxFiles(self.path.parent / "black_boxes", BOXES_QUOTA)
         self.sampler = Sampler(driver.diagnostics, self.clock, list_servers=self.list_known)
         self.collector = Collector(driver, self.sampler, self.clock, limit=COLLECTION_LIMIT, threads=2)
         self.actions = Actions(
@@ -91,6 +94,7 @@ class Agent:
             self.clock,
             HOST,
             get_diagnostics=lambda server, history: self.collector.get_reply(server, history=history),
+            get_black_box=self.files.read,
             on_resend=self.resend.append,
             on_report_inventory=self._count_report,
             on_ended=self.ended.append,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from compute_agent.contract.errors import Code
-from compute_agent.contract.models import Observation, PingReply
+from compute_agent.contract.models import BlackBoxChunk, Observation, PingReply
 from compute_agent.contract.versions import RPC_API_VERSION, RPC_HISTORY
 from compute_agent.endpoint import Endpoint
 from compute_agent.journal import ActionState, JournalUnusable
@@ -67,6 +67,7 @@ def test_without_the_lock_of_its_host_it_answers_nothing(agent: Agent, method: s
         agent.clock,
         HOST,
         get_diagnostics=lambda server, history: told.append(server),
+        get_black_box=lambda black_box_id, part, offset: BlackBoxChunk(total=None),
         on_resend=told.append,
         on_report_inventory=lambda: told.append(None),
         is_host_ours=lambda: False,

@@ -1,0 +1,25 @@
+"""Which kinds of actions an agent runs, composed from its configuration."""
+
+from oslo_config import cfg
+
+from compute_agent.collector import Collector
+from compute_agent.contract.clock import Clock
+from compute_agent.crash_dump import CrashDump, HoldOff
+from compute_agent.diagnostics_action import CollectDiagnostics
+from compute_agent.drivers.base import Driver
+from compute_agent.host_dump_action import TakeHostDump
+from compute_agent.host_dumps import HostDumps
+from compute_agent.journal import Journal
+from compute_agent.kinds import Kind
+
+
+def create_kinds(
+    conf: cfg.ConfigOpts, journal: Journal, driver: Driver, clock: Clock, collector: Collector, host_dumps: HostDumps
+) -> list[Kind]:
+    """One for each ``ActionKind``."""
+    holdoff = HoldOff(clock, conf.agent.crash_dump_holdoff)
+    return [
+        CrashDump(journal, driver, clock, holdoff),
+        CollectDiagnostics(journal, driver, clock, collector.get_report),
+        TakeHostDump(journal, driver, clock, host_dumps, holdoff, limit=conf.host_dump.limit),
+    ]
