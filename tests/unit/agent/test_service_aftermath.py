@@ -1,7 +1,7 @@
 """The whole agent, without a broker: what is kept of a crash does not wait for anybody to hear of it."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +9,7 @@ import pytest
 from compute_agent import service
 from compute_agent.config import load_config
 from compute_agent.contract.clock import SystemClock
+from compute_agent.drivers.base import DriverEvent, DriverEventKind
 from compute_agent.drivers.fake import FakeHypervisor
 from compute_agent.service import AgentService
 
@@ -23,7 +24,7 @@ def hypervisor(monkeypatch: pytest.MonkeyPatch) -> FakeHypervisor:
 
 
 @pytest.fixture
-def agent(tmp_path: Path, hypervisor: FakeHypervisor) -> Iterator[AgentService]:
+def agent(tmp_path: Path, hypervisor: FakeHypervisor, monkeypatch: pytest.MonkeyPatch) -> Iterator[AgentService]:
     path = tmp_path / "agent.conf"
     path.write_text(
         f"[DEFAULT]\nhost = h1\ntransport_url = rabbit://u:p@127.0.0.1:1/\n"
@@ -31,8 +32,21 @@ def agent(tmp_path: Path, hypervisor: FakeHypervisor) -> Iterator[AgentService]:
         f"[host_dump]\ndirectory = {tmp_path / 'dumps'}\nafter_panic = true\nmin_free_mib = 0\n"
     )
     agent = AgentService(load_config(["--config-file", str(path)]), SystemClock())
+    listening = threading.Event()
+    subscribe = hypervisor.subscribe
+
+    def listen(listener: Callable[[DriverEvent], None]) -> None:
+        def take(event: DriverEvent) -> None:
+            listener(event)
+            if event.kind is DriverEventKind.BACKEND_BACK:
+                listening.set()
+
+        subscribe(take)
+
+    monkeypatch.setattr(hypervisor, "subscribe", listen)
     thread = threading.Thread(target=agent.run)
     thread.start()
+    assert listening.wait(PATIENCE)
     yield agent
     agent.request_stop("the test is over")
     thread.join(PATIENCE)
