@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from compute_agent.contract.errors import CODES, Code, Ending
+from compute_agent.contract.models import ActionKind
 from tests.simulation.hypervisor import Call
 from tests.simulation.kernel import START
 from tests.simulation.world import World
@@ -30,6 +31,7 @@ def check_run(world: World) -> list[str]:
         _check_holdoff,
         _check_deadlines,
         _check_events,
+        _check_reports,
         _check_observations,
         _check_violation_counters,
         _check_servers,
@@ -109,7 +111,9 @@ def _check_signals(world: World, record: Record) -> Iterator[str]:
             yield f"{action}: {len(made)} driver calls, began at {[round(call.began_at, 3) for call in made]}"
     for row in record.actions.values():
         sent = [call for call in calls[row["id"]] if call.sent_at is not None]
-        if row["ending"] == Ending.SUCCEEDED and not sent:
+        if row["kind"] != ActionKind.TRIGGER_CRASH_DUMP and calls[row["id"]]:
+            yield f"{row['id']}: is no crash dump, but an NMI was injected for it"
+        if row["kind"] == ActionKind.TRIGGER_CRASH_DUMP and row["ending"] == Ending.SUCCEEDED and not sent:
             yield f"{row['id']}: succeeded, but no signal was sent"
         if row["ending"] in (Ending.FAILED, Ending.EXPIRED) and sent:
             yield f"{row['id']}: {row['ending']} ({row['code']} by {row['decided_by']}), but a signal was sent at {sent[0].sent_at:.3f}"
@@ -197,8 +201,22 @@ def _check_order(record: Record) -> Iterator[str]:
         last[place] = max(last.get(place, 0), event["sequence"])
 
 
+def _check_reports(_world: World, record: Record) -> Iterator[str]:
+    """Each collection that succeeded has its one report, and none that did not succeed has one."""
+    reports = Counter(event["action_id"] for event in record.events if event["event_type"] == "server.diagnostics")
+    for row in record.actions.values():
+        wanted = int(row["kind"] == ActionKind.COLLECT_DIAGNOSTICS and row["ending"] == Ending.SUCCEEDED)
+        perhaps = row["ending"] == Ending.UNKNOWN
+        if reports[row["id"]] != wanted and not (perhaps and reports[row["id"]] == 1):
+            yield f"{row['id']}: {row['kind']} {row['ending']} ({row['code']}), and there are {reports[row['id']]} reports of it"
+
+
 def _check_observations(world: World, record: Record) -> Iterator[str]:
     for row in record.actions.values():
+        if row["kind"] != ActionKind.TRIGGER_CRASH_DUMP:
+            if row["observation"] is not None:
+                yield f"{row['id']}: is a {row['kind']}, and yet {row['observation']} was observed"
+            continue
         if row["observation"] is not None and row["ending"] not in (Ending.SUCCEEDED, Ending.UNKNOWN):
             yield f"{row['id']}: {row['ending']}, and yet {row['observation']} was observed"
         if row["observation_final"] == 0 and row["ending"] == Ending.SUCCEEDED and row["journal_id"] not in world.lost_epochs:

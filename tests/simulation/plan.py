@@ -29,6 +29,8 @@ class Plan:
     hosts: int = 2
     guests_per_host: int = 2
     actions: int = 12
+    collections: int = 0
+    """Further actions that collect diagnostics."""
     holdoff: float = 600.0
     gateway_holdoff: float = 600.0
     """0 lets everything through to the agents, so that theirs is tried."""
@@ -111,4 +113,5 @@ def draw_plan(seed: int) -> Plan:
         purges=sometimes(1.0, share=0.2),
         journal_losses=sometimes(1.0, share=0.2),
         clock_steps=sometimes(1.0, share=0.2),
+        collections=chance.choice((0, 0, 0, 5)),
     )

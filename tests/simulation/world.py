@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import random
 import re
@@ -181,7 +182,7 @@ class World:
 
     # What people do
 
-    def post(self, server: str, *, deadline: float, force: bool = False) -> None:
+    def post(self, server: str, *, deadline: float, force: bool = False, kind: ActionKind = ActionKind.TRIGGER_CRASH_DUMP) -> None:
         """A request to the API: a task of its own, because the API may be killed at its commit too."""
         action_id = f"req-{self._draw_id()}"
         process = Process("api")
@@ -197,7 +198,7 @@ class World:
                         return
                     asked = acceptance.Asked(
                         id=action_id,
-                        kind=ActionKind.TRIGGER_CRASH_DUMP,
+                        kind=kind,
                         project="demo",
                         user="operator",
                         deadline=timedelta(seconds=deadline),
@@ -209,7 +210,7 @@ class World:
                 self.refuse(action_id, server, str(error))
             else:
                 self.accepted.append(action_id)
-                self.kernel.note("api", f"202 {action_id} server {server} deadline {deadline:.1f}{' forced' if force else ''}")
+                self.kernel.note("api", f"202 {action_id} {kind} server {server} deadline {deadline:.1f}{' forced' if force else ''}")
                 self.gateway.wake_dispatcher()
 
         self.kernel.spawn(process, accept)
@@ -231,6 +232,11 @@ class World:
             at, server = chance.uniform(2.0, plan.duration), chance.choice(servers)
             deadline, force = chance.uniform(*plan.deadlines), chance.random() < plan.forced
             self.kernel.call_at(at, lambda server=server, deadline=deadline, force=force: self.post(server, deadline=deadline, force=force))
+        collecting = self._draw("collections")
+        for _ in range(plan.collections):
+            at, server, deadline = collecting.uniform(2.0, plan.duration), collecting.choice(servers), collecting.uniform(*plan.deadlines)
+            collect = functools.partial(self.post, server, deadline=deadline, kind=ActionKind.COLLECT_DIAGNOSTICS)
+            self.kernel.call_at(at, collect)
         for agent in self.agents:
             self._strike(plan.guest_moves, lambda agent=agent: self._move_a_guest(agent.hypervisor))
             self._strike(plan.agent_kills, lambda agent=agent: self._kill_if_alive(agent.process))

@@ -1,6 +1,7 @@
 """The journal as a file: whose it is, who may open it, what survives, and what a transaction of it is."""
 
 import contextlib
+import json
 import os
 import shutil
 import sqlite3
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from compute_agent import journal_schema
+from compute_agent.contract.models import ActionKind, ActionRequest
 from compute_agent.journal import Journal, JournalInUse, JournalUnusable
 from tests.fakes import FakeClock
 from tests.unit.agent.action_parts import HOST, Agent, make_id
@@ -34,6 +37,35 @@ def open_journal(path: Path, host: str = HOST) -> Journal:
 def run_python(code: str, path: Path) -> int:
     """The exit code of another process that runs ``code`` with the journal's path as its argument."""
     return subprocess.run([sys.executable, "-c", code, str(path)], check=False, cwd=Path(__file__).parents[3]).returncode
+
+
+def test_a_journal_of_the_release_before_is_taken_over_with_its_crash_dumps(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as old:
+        old.setattr(journal_schema, "MIGRATIONS", journal_schema.MIGRATIONS[:1])
+        old.setattr(journal_schema, "SCHEMA_VERSION", 1)
+        journal = open_journal(path)
+        now = FakeClock().now()
+        request = ActionRequest(
+            id=make_id(),
+            kind=ActionKind.TRIGGER_CRASH_DUMP,
+            server=SERVER,
+            server_generation=1,
+            host=HOST,
+            sent_at=now,
+            deadline=now,
+            journal_id=journal.journal_id,
+        )
+        with journal.transaction("test") as transaction:
+            transaction.execute(
+                "INSERT INTO actions (id, server, state, request, deadline, received_at, incarnation, monotonic_limit)"
+                " VALUES (?, ?, 'started', ?, 0, 0, 1, 0)",
+                *(request.id, request.server, json.dumps(request.to_wire())),
+            )
+        journal.close()
+    journal = open_journal(path)
+    with journal.transaction("test") as transaction:
+        assert [action.request for action in transaction.list_awaiting_observation()] == [request]
+    journal.close()
 
 
 class TestFile:
