@@ -22,10 +22,13 @@ T = TypeVar("T")
 
 METADATA_NAMESPACE = "https://crashcart.dev/xmlns/server/1.0"
 DISK_BYTES = 96 * 1024 * 1024
+LOAD_BYTES = 48 * 64 * 1024
+"""What a loaded guest has written to its disk when it is ready."""
 _SECTOR = 512
 _DUMP_COMPLETE = b"crashcart-dump-complete"
 _NMI_COUNT = re.compile(r"^crashcart-nmi-count: (\d+)\s*$", re.MULTILINE)
 _READY = re.compile(rf"^{READY_MARKER} (\w+) (\S+)\s*$", re.MULTILINE)
+_DISK_SECTORS = re.compile(r"^crashcart-disk-sectors: (\d+) (\d+)\s*$", re.MULTILINE)
 _PROBLEM = re.compile(r"^crashcart-guest-problem: .*$", re.MULTILINE)
 
 
@@ -38,6 +41,8 @@ class GuestKind(StrEnum):
     """Goes on, and prints how many NMIs it has had."""
     DEAF = "deaf"
     """Goes on and says nothing."""
+    LOADED = "loaded"
+    """Goes on and says nothing; its processor is busy, and it has written ``LOAD_BYTES`` to its disk."""
     KDUMP = "kdump"
     """Starts its crash kernel, which saves the dump to the disk, and is there again after a reboot."""
     KDUMP_POST_NOTIFIERS = "kdump_post_notifiers"
@@ -46,6 +51,10 @@ class GuestKind(StrEnum):
     @property
     def has_crash_kernel(self) -> bool:
         return self in (GuestKind.KDUMP, GuestKind.KDUMP_POST_NOTIFIERS)
+
+    @property
+    def has_disk(self) -> bool:
+        return self.has_crash_kernel or self is GuestKind.LOADED
 
 
 class Guest:
@@ -80,9 +89,14 @@ class Guest:
         self._uri = ""
 
     @property
+    def disk_image(self) -> Path | None:
+        """The raw disk; None for a guest without one."""
+        return self.directory / "disk.raw" if self.kind.has_disk else None
+
+    @property
     def dump_image(self) -> Path | None:
-        """The raw disk that a crash kernel writes its dump to; None for a guest without one."""
-        return self.directory / "disk.raw" if self.kind.has_crash_kernel else None
+        """The disk that a crash kernel writes its dump to; None for a guest without one."""
+        return self.disk_image if self.kind.has_crash_kernel else None
 
     def define(self, uri: str) -> None:
         """Make a fresh disk and define the domain, shut off; raises libvirt.libvirtError."""
@@ -91,9 +105,9 @@ class Guest:
         for log in (self.serial_log, self.console_log):
             log.unlink(missing_ok=True)
             log.touch(mode=0o600)
-        if self.dump_image is not None:
-            self.dump_image.unlink(missing_ok=True)
-            with self.dump_image.open("wb") as disk:
+        if self.disk_image is not None:
+            self.disk_image.unlink(missing_ok=True)
+            with self.disk_image.open("wb") as disk:
                 disk.truncate(DISK_BYTES)
         self._on_connection(lambda connection: connection.defineXML(self.domain_xml()))
 
@@ -149,6 +163,13 @@ class Guest:
         since_boot = self._read_serial().rpartition(READY_MARKER)[2]
         counts = _NMI_COUNT.findall(since_boot)
         return int(counts[-1]) if counts else 0
+
+    def get_disk_traffic(self) -> tuple[int, int]:
+        """Bytes that a loaded guest counted itself until it was ready: read from its disk, and written to it. Raises LookupError."""
+        found = _DISK_SECTORS.search(self._read_serial())
+        if found is None:
+            raise LookupError(f"guest {self.name} has not said what it counted")
+        return int(found[1]) * _SECTOR, int(found[2]) * _SECTOR
 
     def has_complete_dump(self) -> bool:
         """True when the crash kernel's last act, the mark in the disk's last sector, is there."""
@@ -213,10 +234,10 @@ class Guest:
         return f"<metadata>{server}</metadata>"
 
     def _disk_xml(self) -> str:
-        if self.dump_image is None:
+        if self.disk_image is None:
             return ""
         return f"""<disk type='file' device='disk'>
-      <driver name='qemu' type='raw'/><source file='{escape(str(self.dump_image))}'/>
+      <driver name='qemu' type='raw'/><source file='{escape(str(self.disk_image))}'/>
       <target dev='vda' bus='virtio'/>
     </disk>"""
 
