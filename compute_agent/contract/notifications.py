@@ -106,13 +106,17 @@ class EventPayload(WireModel):
 
 
 class ActionReceived(EventPayload):
-    """The agent has the action in its journal. Carries all that a recorder needs to know an action it has never seen."""
+    """The agent has the action in its journal. Carries all that a recorder needs to know an action it has never seen.
+
+    ``global_request_id`` is the id that the caller's own service gave to what it is doing, where it sent one.
+    """
 
     action_id: ActionId
     kind: ActionKind
     project: str | None = None
     user: str | None = None
     deadline: AwareDatetime
+    global_request_id: str | None = None
 
 
 class ActionStarted(EventPayload):
@@ -135,6 +139,7 @@ class ActionEnded(EventPayload):
     decided_by: DecidedBy
     started_at: AwareDatetime | None = None
     signalled_at: AwareDatetime | None = None
+    global_request_id: str | None = None
 
 
 class ActionRevised(EventPayload):
