@@ -295,6 +295,7 @@ def end_by_gateway(c: Connection, action_id: str, *, ending: Ending, code: Code,
 
     :returns: False when it has ended already or the rule above forbids it.
     """
+    counters.lock_counters(c)  # before the action's row, as the recorder does: the other way round the two would wait for each other
     row = find_action_locked(c, action_id)
     if row is None or row.state == ActionState.ENDED:
         return False
