@@ -66,6 +66,10 @@ class HeartbeatOutcome:
 UP = "up"
 DOWN = "down"
 
+_SHORTEST_INTERVAL = 0.1
+_LONGEST_SPAN = 86_400.0
+"""Seconds: what one agent says of itself must not overflow the clock of those who judge all agents, nor keep anything open for ever."""
+
 _COLUMNS = columns_of(agents, AgentRow)
 _BY_HOST = select(*_COLUMNS).where(agents.c.host == bindparam("key_host"))
 _HEARTBEAT_TTL = timedelta(milliseconds=HEARTBEAT_TTL_MS)
@@ -134,6 +138,7 @@ def _is_overtaken(heartbeat: Heartbeat, known: AgentRow, now: datetime) -> bool:
 
 def _build_row(heartbeat: Heartbeat, before: AgentRow | None, applied: AppliedInventory, now: datetime) -> AgentRow:
     report = heartbeat.inventory
+    interval = max(_limit(heartbeat.interval), _SHORTEST_INTERVAL)
     revision = before.inventory_revision if before is not None else None
     digest = before.inventory_hash if before is not None else None
     if report.readable:
@@ -151,9 +156,9 @@ def _build_row(heartbeat: Heartbeat, before: AgentRow | None, applied: AppliedIn
         heartbeat_number=heartbeat.number,
         sent_at=heartbeat.sent_at,
         received_at=now,
-        overdue_at=now + OVERDUE_INTERVALS * timedelta(seconds=heartbeat.interval),
-        interval=heartbeat.interval,
-        driver_bound=heartbeat.driver_bound,
+        overdue_at=now + OVERDUE_INTERVALS * timedelta(seconds=interval),
+        interval=interval,
+        driver_bound=_limit(heartbeat.driver_bound),
         capabilities=heartbeat.capabilities.to_wire(),
         inventory_revision=revision,
         inventory_hash=digest,
@@ -161,6 +166,11 @@ def _build_row(heartbeat: Heartbeat, before: AgentRow | None, applied: AppliedIn
         state=DOWN if heartbeat.stopping else UP,
         down_since=down_since,
     )
+
+
+def _limit(seconds: float) -> float:
+    """Between none and the longest span; what is no number is none."""
+    return min(seconds, _LONGEST_SPAN) if seconds > 0 else 0.0
 
 
 def _is_current(agent: AgentRow) -> bool:
