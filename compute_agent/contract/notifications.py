@@ -86,7 +86,13 @@ HEARTBEAT_QUEUE = Queue(
     EVENTS_EXCHANGE,
     routing_key=HEARTBEAT_ROUTING_KEY,
     durable=True,
-    queue_arguments={"x-message-ttl": HEARTBEAT_TTL_MS, "x-max-length": 100_000, "x-overflow": "drop-head"},
+    queue_arguments={
+        # One reader at a time: what comes back to one says that all before it was read, not that it waits with another one.
+        "x-single-active-consumer": True,
+        "x-message-ttl": HEARTBEAT_TTL_MS,
+        "x-max-length": 100_000,
+        "x-overflow": "drop-head",
+    },
 )
 
 
