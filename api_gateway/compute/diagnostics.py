@@ -21,6 +21,8 @@ from api_gateway.visibility import get_visible_server
 from compute_agent.contract.models import PowerState
 
 _KIB_PER_MIB = 1024
+_MOST_CPUS = 8192
+"""Twice what QEMU can give a machine: an answer has a line for each, and no host's word may make it endless."""
 _RETRY_AFTER_SECONDS = 30
 """An agent that is down is back with its next heartbeat at the earliest."""
 
@@ -60,6 +62,7 @@ def _check_answerable(server: ServerRow, agent: AgentRow | None) -> AgentRow:
 
 def _view(server: ServerRow, agent: AgentRow, now: datetime) -> dict[str, Any]:
     """Every key is always there."""
+    vcpus = min(max(server.vcpus or 0, 0), _MOST_CPUS)
     return {
         "state": server.power_state if server.power_state in tuple(PowerState) else PowerState.PENDING,
         "driver": _DRIVER_WORDS.get(str(agent.capabilities.get("driver")), _DRIVER_WORD),
@@ -67,11 +70,11 @@ def _view(server: ServerRow, agent: AgentRow, now: datetime) -> dict[str, Any]:
         "hypervisor_os": None,
         "uptime": None if server.started_at is None else max(0, int((now - server.started_at).total_seconds())),
         "config_drive": False,
-        "num_cpus": server.vcpus or 0,
+        "num_cpus": vcpus,
         "num_nics": 0,
         "num_disks": 0,
         "memory_details": {"maximum": server.memory_mib, "used": None},
-        "cpu_details": [{"id": number, "time": None, "utilisation": None} for number in range(server.vcpus or 0)],
+        "cpu_details": [{"id": number, "time": None, "utilisation": None} for number in range(vcpus)],
         "nic_details": [],
         "disk_details": [],
     }

@@ -1,9 +1,12 @@
 """Which fields a server has in which version, for whom: nothing before its version, nothing of our own."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
+from api_gateway.store.tables import servers
 from tests.http.application import Application, create_application
 from tests.http.fleet import RUNNING
 
@@ -64,3 +67,13 @@ def get_fields(application: Application, path: str, minor: int, **headers: str) 
     answer = application.client.simulate_get(path, headers={"OpenStack-API-Version": f"compute 2.{minor}", **headers})
     assert answer.status_code == 200
     return set(answer.json["server"] if "server" in answer.json else answer.json["servers"][0])
+
+
+def test_no_hosts_word_makes_diagnostics_endless(tmp_path: Path) -> None:
+    application = create_application(tmp_path)
+    with application.store.write() as c:
+        c.execute(update(servers).values(vcpus=2**31 - 1))
+    headers = {"OpenStack-API-Version": "compute 2.48"}
+    answer = application.client.simulate_get(f"/v2.1/servers/{RUNNING}/diagnostics", headers=headers)
+    application.close()
+    assert answer.json["num_cpus"] == len(answer.json["cpu_details"]) == 8192
