@@ -39,6 +39,10 @@ class Postgresql:
         subprocess.run(command, check=True, capture_output=True)
         return self.build_url(name)
 
+    def drop_database(self, name: str) -> None:
+        command = [self.programs / "dropdb", f"--host={self.directory}", f"--username={self.user}", name]
+        subprocess.run(command, check=True, capture_output=True)
+
 
 @contextmanager
 def run_postgresql(*, durable: bool = False) -> Iterator[Postgresql]:

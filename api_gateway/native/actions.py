@@ -15,7 +15,7 @@ from api_gateway.query import check_known, find_single, link_next, parse_limit, 
 from api_gateway.request_ids import is_request_id
 from api_gateway.store import Connection, StoreRejected, actions, servers
 from api_gateway.store.actions import ActionRow, ActionState
-from api_gateway.visibility import get_visible_server
+from api_gateway.visibility import get_visible_server, get_visible_server_to_act_on
 
 
 def show_action(gateway: Gateway, request: Request, response: falcon.Response, action_id: str) -> None:
@@ -77,7 +77,7 @@ def create_action(gateway: Gateway, request: Request, response: falcon.Response,
 def _accept(gateway: Gateway, request: Request, server_id: str, asked: CrashDump) -> tuple[ActionRow, bool]:
     identity, settings = request.context.identity, gateway.settings
     with gateway.store.write() as c:
-        server = get_visible_server(c, identity, server_id)
+        server = get_visible_server_to_act_on(c, identity, server_id)
         permit(identity, "os_compute_api:servers:trigger_crash_dump", server.project)
         if asked.force:
             permit(identity, "crashcart:actions:force")

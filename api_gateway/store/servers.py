@@ -13,7 +13,15 @@ from api_gateway.store.overlays import OVERLAY_FIELDS, cover, lock_server, set_o
 from api_gateway.store.ownership import Claim, Ownership, decide_owner
 from api_gateway.store.patterns import BadPattern, check_pattern
 from api_gateway.store.server_listing import SORT_KEYS, ServerFilters, list_servers
-from api_gateway.store.server_rows import ServerRow, find_server, get_server_locked, insert_servers, list_by_id, overwrite_server
+from api_gateway.store.server_rows import (
+    ServerRow,
+    find_server,
+    get_server_locked,
+    hold_server,
+    insert_servers,
+    list_by_id,
+    overwrite_server,
+)
 from api_gateway.store.sightings import Sighting, find_sighting, list_sightings_of_servers, overwrite_sighting, remove_sightings, split
 from api_gateway.store.tables import SERVER_FACTS, agents, servers
 from compute_agent.contract.models import Departure, PowerState
@@ -31,6 +39,7 @@ __all__ = [
     "find_server",
     "forget_server",
     "give_up",
+    "hold_server",
     "list_overdue",
     "list_servers",
     "lock_server",
