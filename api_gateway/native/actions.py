@@ -24,12 +24,12 @@ def show_action(gateway: Gateway, request: Request, response: falcon.Response, a
     check_known(query, {"wait"})
     wait = parse_wait(find_single(query, "wait"), gateway.settings.max_wait)
 
-    def read() -> ActionRow:
+    def read() -> tuple[ActionRow, str | None]:
         with gateway.store.read() as c:
             return _get_visible_action(c, request, action_id)
 
-    row = gateway.long_polls.wait_until(is_settled, read, wait)
-    answer_json(response, view_action(row))
+    row, owner = gateway.long_polls.wait_until(lambda found: is_settled(found[0]), read, wait)
+    answer_json(response, view_action(row, request.context.identity, owner))
 
 
 def list_actions(gateway: Gateway, request: Request, response: falcon.Response, server_id: str) -> None:
@@ -44,7 +44,7 @@ def list_actions(gateway: Gateway, request: Request, response: falcon.Response, 
         except LookupError as error:
             raise bad_request(f"marker [{marker}] not found") from error
     links = link_next(request, query, rows[-1].id) if rows and len(rows) == limit else []
-    answer_json(response, {"actions": [view_action(row) for row in rows], "links": links})
+    answer_json(response, {"actions": [view_action(row, request.context.identity, server.project) for row in rows], "links": links})
 
 
 def create_action(gateway: Gateway, request: Request, response: falcon.Response, server_id: str) -> None:
@@ -62,19 +62,20 @@ def create_action(gateway: Gateway, request: Request, response: falcon.Response,
         global_request_id=context.global_request_id,
     )
     try:
-        row, new = _accept(gateway, request, server_id, asked)
+        row, new, owner = _accept(gateway, request, server_id, asked)
     except StoreRejected:
         if asked.idempotency_key is None:
             raise
-        row, new = _accept(gateway, request, server_id, asked)  # its twin was committed in between; this time it is found
+        row, new, owner = _accept(gateway, request, server_id, asked)  # its twin was committed in between; this time it is found
     if new:
         gateway.wake()
         log_accepted(row)
     response.set_header("Location", f"{request.prefix}/v1/actions/{row.id}")
-    answer_json(response, view_action(row), 200 if row.state == ActionState.ENDED else 202)
+    answer_json(response, view_action(row, context.identity, owner), 200 if row.state == ActionState.ENDED else 202)
 
 
-def _accept(gateway: Gateway, request: Request, server_id: str, asked: CrashDump) -> tuple[ActionRow, bool]:
+def _accept(gateway: Gateway, request: Request, server_id: str, asked: CrashDump) -> tuple[ActionRow, bool, str]:
+    """The action, whether it is new, and the project of its server."""
     identity, settings = request.context.identity, gateway.settings
     with gateway.store.write() as c:
         server = get_visible_server_to_act_on(c, identity, server_id)
@@ -89,11 +90,11 @@ def _accept(gateway: Gateway, request: Request, server_id: str, asked: CrashDump
             holdoff=settings.crash_dump_holdoff,
             max_open=settings.max_open_actions_per_host,
         )
-    return accepted.action, accepted.new
+    return accepted.action, accepted.new, server.project
 
 
-def _get_visible_action(c: Connection, request: Request, action_id: str) -> ActionRow:
-    """The owner of the server sees what anybody did to it; who asked is not who owns.
+def _get_visible_action(c: Connection, request: Request, action_id: str) -> tuple[ActionRow, str | None]:
+    """The action and the project of its server, whose owner sees what anybody did to it; who asked is not who owns.
 
     :raises Fault: 404 when there is none that the caller can see, 403 when it may not see actions at all.
     """
@@ -106,7 +107,7 @@ def _get_visible_action(c: Connection, request: Request, action_id: str) -> Acti
     if not identity.is_admin and owner != identity.project:
         raise _no_such_action(action_id)
     permit(identity, "crashcart:actions:show", owner)
-    return row
+    return row, owner
 
 
 def _no_such_action(action_id: str) -> Fault:

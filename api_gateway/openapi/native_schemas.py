@@ -18,8 +18,8 @@ _ACTION = describe_object(
         "kind": STRING,
         "server": SERVER_ID,
         "host": STRING,
-        "project": STRING,
-        "user": STRING,
+        "project": or_null(STRING),
+        "user": or_null(STRING),
         "state": {"enum": [state.value for state in ActionState]},
         "ending": {"enum": [None, *(ending.value for ending in Ending)]},
         "code": or_null(STRING),
@@ -36,7 +36,8 @@ _ACTION = describe_object(
         "revised_at": _TIME_OR_NULL,
         "observation": or_null(_OBSERVATION),
         "timeline": describe_list(_MOMENT),
-    }
+    },
+    optional=("host",),  # for those who may see where servers are
 )
 
 _OWN_FLAVOR = describe_object(

@@ -1,9 +1,9 @@
-"""What an operator's own policy changes about lists."""
+"""Who sees what: lists of all projects, and where a server is."""
 
 from pathlib import Path
 
 from tests.http.application import create_application
-from tests.http.fleet import OTHER_PROJECT, PROJECT
+from tests.http.fleet import DUMPED, HOST, OTHER_PROJECT, PANICKED_ACTION, PROJECT
 
 ALL = "os_compute_api:servers:detail:get_all_tenants"
 AUDITOR = {"X-Roles": "reader,auditor", "X-Project-Id": PROJECT}
@@ -29,3 +29,13 @@ def test_a_marker_of_another_project_is_none_for_others(tmp_path: Path) -> None:
     answer = application.client.simulate_get("/v2.1/servers", query_string=f"marker={foreign}", headers={"X-Roles": "member"})
     application.close()
     assert (answer.status_code, answer.json["badRequest"]["message"]) == (400, f"marker [{foreign}] not found")
+
+
+def test_where_it_happened_is_told_to_those_who_may_see_where_servers_are(tmp_path: Path) -> None:
+    application = create_application(tmp_path)
+    for url in (f"/v1/actions/{PANICKED_ACTION}", f"/v1/servers/{DUMPED}/actions"):
+        assert HOST in application.client.simulate_get(url).text
+        answer = application.client.simulate_get(url, headers={"X-Roles": "member"})
+        assert answer.status_code == 200
+        assert HOST not in answer.text
+    application.close()
