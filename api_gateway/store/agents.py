@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, select, update
 
 from api_gateway.store import counters, gaps, outbox
-from api_gateway.store.columns import columns_of, upsert, values_of
+from api_gateway.store.columns import Moment, columns_of, upsert, values_of
 from api_gateway.store.servers import give_up, settle
 from api_gateway.store.sightings import AppliedInventory, apply_report, list_contested, list_sightings_of_host, remove_host
 from api_gateway.store.tables import agents, servers
@@ -177,10 +177,14 @@ def _is_current(agent: AgentRow) -> bool:
     return agent.inventory_readable and agent.inventory_revision is not None
 
 
+_OVERDUE = (
+    select(*_COLUMNS).where(agents.c.state == UP, agents.c.overdue_at <= bindparam("now", type_=Moment)).order_by(agents.c.overdue_at)
+)
+
+
 def list_overdue(c: Connection, now: datetime) -> list[AgentRow]:
     """Agents that are up and have not been heard for 3 of their intervals."""
-    query = select(*_COLUMNS).where(agents.c.state == UP, agents.c.overdue_at <= now).order_by(agents.c.overdue_at)
-    return [AgentRow(*row) for row in c.execute(query)]
+    return [AgentRow(*row) for row in c.execute(_OVERDUE, {"now": now})]
 
 
 def mark_down(c: Connection, host: str, *, now: datetime, reason: str) -> bool:

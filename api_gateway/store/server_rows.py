@@ -88,9 +88,12 @@ def get_server_locked(c: Connection, server: str) -> ServerRow:
     return ServerRow(*row)
 
 
+_BY_IDS = select(*COLUMNS).where(servers.c.id.in_(bindparam("ids", expanding=True)))
+
+
 def list_by_id(c: Connection, ids: Sequence[str]) -> list[ServerRow]:
     """At most ``sightings.CHUNK`` of them, in any order."""
-    return [ServerRow(*row) for row in c.execute(select(*COLUMNS).where(servers.c.id.in_(ids)))]
+    return [ServerRow(*row) for row in c.execute(_BY_IDS, {"ids": ids})]
 
 
 def insert_servers(c: Connection, rows: Sequence[ServerRow]) -> None:
