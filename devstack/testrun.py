@@ -51,7 +51,7 @@ TIERS = {
     for tier in (
         Tier("check", QUICK),
         Tier("unit", QUICK, ("unit", "http"), side_by_side=True),
-        Tier("contract", QUICK),
+        Tier("contract", QUICK, side_by_side=True),
         Tier("simulation", QUICK, side_by_side=True),
         Tier("conformance", REAL, needs_real_parts=True),
         Tier("stack", REAL, needs_real_parts=True),
