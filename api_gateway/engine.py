@@ -21,7 +21,7 @@ from api_gateway.config import create_process_name, find_rpc_pin, load_config
 from api_gateway.consumer import QueueConsumer
 from api_gateway.dispatcher import Dispatcher
 from api_gateway.echo import ECHO_INTERVAL, Echo
-from api_gateway.loops import Loop, Outage
+from api_gateway.loops import Loop
 from api_gateway.outbox import StoredOutbox
 from api_gateway.recorder import Recorder
 from api_gateway.store import Store, StoreError
@@ -30,6 +30,7 @@ from api_gateway.wake import WakeReceiver, WakeSender
 from compute_agent.contract.broker import BrokerAddress, find_tls
 from compute_agent.contract.clock import Clock, SystemClock
 from compute_agent.contract.notifications import DEAD_LETTER_QUEUE, HEARTBEAT_QUEUE, RECORDER_QUEUES
+from compute_agent.contract.outage import Outage
 from compute_agent.contract.publisher import OutboxPump, Publisher, PublishFailed
 from compute_agent.contract.rpcapi import ActionCaster, ComputeAgentAPI
 from compute_agent.contract.threads import take_short_turns

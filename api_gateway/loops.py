@@ -11,24 +11,6 @@ LOG = logging.getLogger(__name__)
 _PAUSE_AFTER_FAILURE = 1.0
 
 
-class Outage:
-    """Says once that something is away, and once that it is back, instead of at each try."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._is_away = False
-
-    def begin(self, reason: object) -> None:
-        if not self._is_away:
-            LOG.warning("%s: %s", self._what, reason)
-        self._is_away = True
-
-    def end(self) -> None:
-        if self._is_away:
-            LOG.info("%s: over", self._what)
-        self._is_away = False
-
-
 class Loop:
     """One daemon thread that calls ``step`` again and again.
 

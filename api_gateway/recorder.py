@@ -146,7 +146,7 @@ class Recorder:
     def _note_heard(self, said_at: datetime) -> None:
         """After what came before the echo is in the store, never earlier."""
         with self._store.write() as c:
-            stored_hearing.note_heard(c, said_at)
+            stored_hearing.note_heard(c, said_at, now=self._clock.now())
 
     def _ask_for_inventory(self, host: str) -> None:
         try:

@@ -4,7 +4,7 @@ import re
 
 from api_gateway.faults import Fault, not_found
 from api_gateway.identity import Identity
-from api_gateway.store import Connection, servers
+from api_gateway.store import Connection, counters, servers
 from api_gateway.store.servers import ServerRow
 
 _SERVER_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -23,6 +23,25 @@ def get_visible_server(c: Connection, identity: Identity, server: str, *, includ
     if row is None or not (identity.is_admin or row.project == identity.project):
         raise no_such_server(server)
     return row
+
+
+def get_visible_server_to_act_on(c: Connection, identity: Identity, server: str) -> ServerRow:
+    """The same for a new action of the server: of two requests at a time the second one sees what the first one wrote.
+
+    :raises Fault: 404 as above.
+    """
+    if is_server_id(server):
+        servers.hold_server(c, server)
+    return get_visible_server(c, identity, server)
+
+
+def get_visible_server_to_change(c: Connection, identity: Identity, server: str) -> ServerRow:
+    """The same for a change of the server itself, which until it is written nobody else changes.
+
+    :raises Fault: 404 as above.
+    """
+    counters.lock_counters(c)
+    return get_visible_server(c, identity, server)
 
 
 def no_such_server(server: str) -> Fault:

@@ -183,7 +183,7 @@ class Endpoint:
             self._on_ended(request.id)
             return
         if known is None:
-            self._log(request, "received")
+            self._log(request, f"received, global request {request.global_request_id}")
         # A duplicate as well: should the queue have lost it, the journal still lets it run only once.
         self._queue.add(request.server, request.id, slow=request.kind in SLOW_KINDS)
 

@@ -95,6 +95,7 @@ class JournalTransaction:
             "kind": request.kind,
             "project": request.project,
             "user": request.user,
+            "global_request_id": request.global_request_id,
             "deadline": request.deadline,
         }
         self.append_event("action.received", server=request.server, occurred_at=received_at, body=body)
@@ -149,6 +150,7 @@ class JournalTransaction:
             "kind": before.request.kind,
             "project": before.request.project,
             "user": before.request.user,
+            "global_request_id": before.request.global_request_id,
             **result.model_dump(),
             "decided_by": DecidedBy.AGENT,
             "started_at": before.started_at,

@@ -82,24 +82,6 @@ class Backoff:
         self._next = self._first
 
 
-class Outage:
-    """Says once that something is away, and once that it is back, instead of at each try."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._is_away = False
-
-    def begin(self, reason: object) -> None:
-        if not self._is_away:
-            LOG.warning("%s: %s; trying again until it works", self._what, reason)
-        self._is_away = True
-
-    def end(self) -> None:
-        if self._is_away:
-            LOG.info("%s: works again", self._what)
-        self._is_away = False
-
-
 def run_bounded(name: str, work: Callable[[], None], timeout: float) -> bool:
     """Run ``work``, which has no bound of its own, and wait ``timeout`` seconds at most; False when it is still at it."""
     thread = threading.Thread(target=work, name=name, daemon=True)

@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Callable, Collection
 
 from compute_agent.contract.clock import Clock
+from compute_agent.contract.outage import Outage
 from compute_agent.drivers.base import BackendUnavailable, CollectedDiagnostics, DiagnosticsSource
-from compute_agent.loops import Outage
 
 SAMPLES_KEPT = 20
 _MOST_FRESH = 4096

@@ -30,6 +30,7 @@ from compute_agent.collector import Collector
 from compute_agent.config import load_config
 from compute_agent.contract.broker import BrokerAddress, find_tls
 from compute_agent.contract.clock import Clock, SystemClock
+from compute_agent.contract.outage import Outage
 from compute_agent.contract.publisher import Publisher, PublishFailed
 from compute_agent.contract.threads import take_short_turns
 from compute_agent.contract.transport import RPC_TOPIC, create_rpc_transport, oslo_messaging
@@ -41,7 +42,7 @@ from compute_agent.intake import Intake
 from compute_agent.inventory import Inventory
 from compute_agent.journal import Journal, JournalInUse, JournalUnusable
 from compute_agent.kinds import SLOW_KINDS
-from compute_agent.loops import Backoff, Loop, Outage, run_bounded
+from compute_agent.loops import Backoff, Loop, run_bounded
 from compute_agent.observer import Observer
 from compute_agent.reporter import Heartbeats, Reporter, make_publisher_id
 from compute_agent.sampler import Sampler

@@ -22,6 +22,7 @@ SYSTEM_PACKAGES=(
     libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients libvirt-dev
     qemu-system-x86 qemu-utils
     busybox-static makedumpfile cpio xz-utils
+    postgresql-15
     gcc libc6-dev pkg-config python3-dev python3-venv
 )
 
@@ -92,7 +93,7 @@ check_machine() {  # what no package can mend, named all at once
 }
 
 install_packages() {
-    local started policy=/usr/sbin/policy-rc.d kept='' fresh_broker=0
+    local started policy=/usr/sbin/policy-rc.d kept='' fresh_broker=0 cluster_policy=/etc/postgresql-common/createcluster.conf
     started="$(now_ms)"
     printf '             installing %s system packages (log: %s) ...\n' "${#MISSING_PACKAGES[@]}" "$SETUP_LOG"
     case " ${MISSING_PACKAGES[*]} " in *' rabbitmq-server '*) fresh_broker=1 ;; esac
@@ -106,6 +107,12 @@ install_packages() {
     trap "restore_policy '$policy' '$kept'" EXIT
     printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
     as_root chmod 755 "$policy"
+
+    # Without a word to the contrary PostgreSQL's package makes a database cluster, which runs from the next boot on.
+    if ! as_root test -e "$cluster_policy"; then
+        as_root mkdir -p "$(dirname "$cluster_policy")"
+        printf 'create_main_cluster = false\n' | as_root tee "$cluster_policy" >/dev/null
+    fi
 
     as_root apt-get update >>"$SETUP_LOG" 2>&1 \
         || fail_step 'apt-get update' 'see whether the Debian mirror is reachable, then run the same command again'

@@ -178,7 +178,7 @@ class PrivateKeystone:
             f"[database]\nconnection = sqlite:///{self.state_dir / 'keystone.sqlite'}\n"
             f"[fernet_tokens]\nkey_repository = {keys}\n"
             f"[fernet_receipts]\nkey_repository = {keys}\n"
-            "[cache]\nenabled = false\n"
+            "[cache]\nenabled = true\nbackend = dogpile.cache.memory\n"
             "[identity]\npassword_hash_rounds = 4\n"  # the cheapest: these passwords guard nothing
         )
         (self.state_dir / "gunicorn.conf.py").write_text(

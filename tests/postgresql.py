@@ -12,8 +12,10 @@ from pathlib import Path
 
 _INSTALLED = Path("/usr/lib/postgresql")
 _START_TIMEOUT_SECONDS = 60
-_SETTINGS = ("fsync=off", "full_page_writes=off", "listen_addresses=", "shared_buffers=32MB", "max_connections=50")
-"""Nothing in it is worth keeping, and nobody reaches it but through its socket."""
+_SETTINGS = ("listen_addresses=", "shared_buffers=32MB", "max_connections=50")
+"""Nobody reaches it but through its socket."""
+_NOT_DURABLE = ("fsync=off", "full_page_writes=off")
+"""Nothing in it is worth keeping."""
 
 
 class NoPostgresql(Exception):
@@ -37,10 +39,16 @@ class Postgresql:
         subprocess.run(command, check=True, capture_output=True)
         return self.build_url(name)
 
+    def drop_database(self, name: str) -> None:
+        command = [self.programs / "dropdb", f"--host={self.directory}", f"--username={self.user}", name]
+        subprocess.run(command, check=True, capture_output=True)
+
 
 @contextmanager
-def run_postgresql() -> Iterator[Postgresql]:
+def run_postgresql(*, durable: bool = False) -> Iterator[Postgresql]:
     """Started for the block, gone behind it.
+
+    :param durable: a commit waits for the disk, as in real use: for what measures it
 
     :raises NoPostgresql: see there.
     """
@@ -53,7 +61,8 @@ def run_postgresql() -> Iterator[Postgresql]:
         common = {"check": True, "capture_output": True, "cwd": directory, "timeout": _START_TIMEOUT_SECONDS}
         if os.getuid() == 0:
             common |= {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-        options = " ".join((f"-c unix_socket_directories={directory}", *(f"-c {setting}" for setting in _SETTINGS)))
+        settings = (f"unix_socket_directories={directory}", *_SETTINGS, *(() if durable else _NOT_DURABLE))
+        options = " ".join(f"-c {setting}" for setting in settings)
         control = [programs / "pg_ctl", f"--pgdata={cluster}", "--wait", "--silent"]
         subprocess.run([programs / "initdb", f"--pgdata={cluster}", "--auth=trust", "--no-sync", "--locale=C", "--encoding=UTF8"], **common)
         subprocess.run([*control, f"--log={directory / 'log'}", f"--options={options}", "start"], **common)

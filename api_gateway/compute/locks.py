@@ -13,7 +13,7 @@ from api_gateway.policy import permit
 from api_gateway.store import Connection, actions, overlays
 from api_gateway.store.actions import ActionRow, ActionState
 from api_gateway.store.servers import ServerRow
-from api_gateway.visibility import get_visible_server
+from api_gateway.visibility import get_visible_server_to_change
 from compute_agent.contract.errors import Ending
 from compute_agent.contract.models import DecidedBy
 
@@ -28,7 +28,7 @@ def lock_server(gateway: Gateway, request: Request, server_id: str, argument: An
     identity = request.context.identity
     reason = argument.get("locked_reason") if isinstance(argument, dict) else None
     with gateway.store.write() as c:
-        server = get_visible_server(c, identity, server_id)
+        server = get_visible_server_to_change(c, identity, server_id)
         permit(identity, "os_compute_api:os-lock-server:lock", server.project)
         kind = _find_kind(request, server)
         if server.locked_by is not None and kind == OWNER:
@@ -43,7 +43,7 @@ def unlock_server(gateway: Gateway, request: Request, server_id: str, _argument:
     """Also done, and recorded, for a server that is not locked."""
     identity = request.context.identity
     with gateway.store.write() as c:
-        server = get_visible_server(c, identity, server_id)
+        server = get_visible_server_to_change(c, identity, server_id)
         permit(identity, "os_compute_api:os-lock-server:unlock", server.project)
         if server.locked_by not in (None, _find_kind(request, server)):
             permit(identity, "os_compute_api:os-lock-server:unlock:unlock_override", server.project)

@@ -15,6 +15,8 @@ Schema = dict[str, Any]
 Versions = tuple[tuple[Since, Schema | None], ...]
 
 MAX_REASON_LENGTH = 255
+_MOST_VALUES = 1000
+"""Of one query parameter; a database takes so many in one question, not any number."""
 
 
 def _action(name: str, argument: Schema) -> Schema:
@@ -40,7 +42,7 @@ ACTION_BODIES: Mapping[str, Versions] = {
 
 def _parameter(item: Schema, *, single: bool) -> Schema:
     """A query parameter is a list: it may come more than once."""
-    return {"type": "array", "items": item, **({"maxItems": 1} if single else {})}
+    return {"type": "array", "items": item, "maxItems": 1 if single else _MOST_VALUES}
 
 
 _TEXT: Schema = {"type": "string"}

@@ -20,7 +20,7 @@ from api_gateway.faults import bad_request, not_found
 from api_gateway.gateway import Gateway
 from api_gateway.limits import COMPUTE_MEDIA_TYPES, MALFORMED_BODY, read_json
 from api_gateway.policy import permit
-from api_gateway.visibility import get_visible_server
+from api_gateway.visibility import get_visible_server_to_act_on
 from compute_agent.contract.models import ActionKind
 
 
@@ -62,7 +62,7 @@ def _trigger_crash_dump(gateway: Gateway, request: Request, server_id: str, _arg
         global_request_id=context.global_request_id,
     )
     with gateway.store.write() as c:
-        server = get_visible_server(c, context.identity, server_id)
+        server = get_visible_server_to_act_on(c, context.identity, server_id)
         permit(context.identity, "os_compute_api:servers:trigger_crash_dump", server.project)
         accepted = accept_action(c, server, asked, now=gateway.clock.now(), terms=gateway.terms)
     gateway.wake()

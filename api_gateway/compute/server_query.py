@@ -128,4 +128,4 @@ def _select_status(selection: Selection, query: Query, identity: Identity, versi
         if not identity.is_admin:
             raise forbidden("Only administrators may list deleted instances")
         selection.filters["deleted"] = True
-    selection.filters["statuses"] = statuses
+    selection.filters["statuses"] = statuses & _KNOWN_STATUSES

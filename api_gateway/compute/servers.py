@@ -60,7 +60,7 @@ def _list_page(c: Connection, identity: Identity, asked: ServerQuery) -> list[Se
     """:raises Fault: 400 when there is no such marker for the caller, or the database cannot search by a pattern."""
     if asked.marker is not None:
         last = servers.find_server(c, asked.marker, include_deleted=True)
-        if last is None or not (identity.is_admin or last.project == identity.project):
+        if last is None or not (identity.is_admin or asked.selection.filters["project"] in (None, last.project)):
             raise no_such_marker(asked.marker)
     if asked.selection.nothing or asked.limit == 0:
         return []

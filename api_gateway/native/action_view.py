@@ -1,10 +1,15 @@
-"""An action as ``/v1`` shows it: its ending, what was seen of the guest, and the timeline that led there."""
+"""An action as ``/v1`` shows it: its ending, what was seen of the guest, and the timeline that led there.
+
+On which host it happened is told to those only who may see where servers are.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from api_gateway.identity import Identity
 from api_gateway.native.times import format_time
+from api_gateway.policy import is_permitted
 from api_gateway.store.actions import ActionRow
 from api_gateway.store.events import EventRow
 from compute_agent.contract.errors import Ending
@@ -14,12 +19,13 @@ _KEYS_OF_RESULT: dict[str, tuple[str, ...]] = {"server.diagnostics": ("report",)
 _ENDINGS_WITH_OBSERVATION = frozenset({Ending.SUCCEEDED, Ending.UNKNOWN})
 
 
-def view_action(row: ActionRow) -> dict[str, Any]:
-    return {
+def view_action(row: ActionRow, identity: Identity, owner: str | None) -> dict[str, Any]:
+    """What ``identity`` may know of it. ``owner`` is the project of its server."""
+    sees_host = is_permitted(identity, "os_compute_api:os-extended-server-attributes", owner)
+    view = {
         "id": row.id,
         "kind": row.kind,
         "server": row.server,
-        "host": row.host,
         "project": row.project,
         "user": row.user,
         "state": row.state,
@@ -37,8 +43,9 @@ def view_action(row: ActionRow) -> dict[str, Any]:
         "recorded_at": format_time(row.recorded_at),
         "revised_at": format_time(row.revised_at),
         "observation": _view_observation(row),
-        "timeline": _list_timeline(row),
+        "timeline": _list_timeline(row, f"host {row.host}" if sees_host else "its host"),
     }
+    return view | ({"host": row.host} if sees_host else {})
 
 
 def view_results(events: Sequence[EventRow], prefix: str) -> dict[str, Any]:
@@ -73,12 +80,12 @@ def _view_observation(row: ActionRow) -> dict[str, Any] | None:
     }
 
 
-def _list_timeline(row: ActionRow) -> list[dict[str, Any]]:
+def _list_timeline(row: ActionRow, host: str) -> list[dict[str, Any]]:
     """What happened, earliest first; times of the host are by the host's clock."""
     moments: list[tuple[datetime | None, str, str]] = [
         (row.accepted_at, "accepted", "The gateway wrote the request down and answered 202."),
-        (row.last_cast_at, "cast", f"Sent to host {row.host}; {row.cast_count} times in all, the last one here."),
-        (row.received_at, "received", f"The agent of host {row.host} has it in its journal."),
+        (row.last_cast_at, "cast", f"Sent to {host}; {row.cast_count} times in all, the last one here."),
+        (row.received_at, "received", f"The agent of {host} has it in its journal."),
         (row.started_at, "started", "The agent is about to call the driver."),
         (row.signalled_at, "signalled", "The driver's call returned."),
         (row.ended_at, "ended", f"{row.ending} ({row.code}): {row.reason}"),

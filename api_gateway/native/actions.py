@@ -15,7 +15,7 @@ from api_gateway.query import check_known, find_single, link_next, parse_limit, 
 from api_gateway.request_ids import is_request_id
 from api_gateway.store import Connection, StoreRejected, actions, events, servers
 from api_gateway.store.actions import ActionRow, ActionState
-from api_gateway.visibility import get_visible_server
+from api_gateway.visibility import get_visible_server, get_visible_server_to_act_on
 from compute_agent.contract.models import ActionKind
 
 RULE_OF_KIND: dict[ActionKind, str] = {
@@ -39,17 +39,16 @@ def show_action(gateway: Gateway, request: Request, response: falcon.Response, a
     check_known(query, {"wait"})
     wait = parse_wait(find_single(query, "wait"), gateway.settings.max_wait)
 
-    def read() -> ActionRow:
+    def read() -> tuple[ActionRow, str | None]:
         with gateway.store.read() as c:
             return _get_visible_action(c, request, action_id)
 
-    row = gateway.long_polls.wait_until(is_settled, read, wait)
+    row, owner = gateway.long_polls.wait_until(lambda found: is_settled(found[0]), read, wait)
     identity = request.context.identity
+    seen = [event_type for event_type, rule in _RULE_OF_RESULT.items() if is_permitted(identity, rule, owner)]
     with gateway.store.read() as c:
-        owner = _find_owner(c, row)
-        seen = [event_type for event_type, rule in _RULE_OF_RESULT.items() if is_permitted(identity, rule, owner)]
         results = events.list_events_of_action(c, row.id, event_types=seen)
-    answer_json(response, {**view_action(row), **view_results(results, request.prefix)})
+    answer_json(response, {**view_action(row, identity, owner), **view_results(results, request.prefix)})
 
 
 def list_actions(gateway: Gateway, request: Request, response: falcon.Response, server_id: str) -> None:
@@ -64,7 +63,7 @@ def list_actions(gateway: Gateway, request: Request, response: falcon.Response, 
         except LookupError as error:
             raise bad_request(f"marker [{marker}] not found") from error
     links = link_next(request, query, rows[-1].id) if rows and len(rows) == limit else []
-    answer_json(response, {"actions": [view_action(row) for row in rows], "links": links})
+    answer_json(response, {"actions": [view_action(row, request.context.identity, server.project) for row in rows], "links": links})
 
 
 def create_action(gateway: Gateway, request: Request, response: falcon.Response, server_id: str) -> None:
@@ -83,31 +82,32 @@ def create_action(gateway: Gateway, request: Request, response: falcon.Response,
         global_request_id=context.global_request_id,
     )
     try:
-        row, new = _accept(gateway, request, server_id, asked)
+        row, new, owner = _accept(gateway, request, server_id, asked)
     except StoreRejected:
         if asked.idempotency_key is None:
             raise
-        row, new = _accept(gateway, request, server_id, asked)  # its twin was committed in between; this time it is found
+        row, new, owner = _accept(gateway, request, server_id, asked)  # its twin was committed in between; this time it is found
     if new:
         gateway.wake()
         log_accepted(row)
     response.set_header("Location", f"{request.prefix}/v1/actions/{row.id}")
-    answer_json(response, view_action(row), 200 if row.state == ActionState.ENDED else 202)
+    answer_json(response, view_action(row, context.identity, owner), 200 if row.state == ActionState.ENDED else 202)
 
 
-def _accept(gateway: Gateway, request: Request, server_id: str, asked: Asked) -> tuple[ActionRow, bool]:
+def _accept(gateway: Gateway, request: Request, server_id: str, asked: Asked) -> tuple[ActionRow, bool, str]:
+    """The action, whether it is new, and the project of its server."""
     identity = request.context.identity
     with gateway.store.write() as c:
-        server = get_visible_server(c, identity, server_id)
+        server = get_visible_server_to_act_on(c, identity, server_id)
         permit(identity, RULE_OF_KIND[asked.kind], server.project)
         if asked.force:
             permit(identity, "crashcart:actions:force")
         accepted = accept_action(c, server, asked, now=gateway.clock.now(), terms=gateway.terms)
-    return accepted.action, accepted.new
+    return accepted.action, accepted.new, server.project
 
 
-def _get_visible_action(c: Connection, request: Request, action_id: str) -> ActionRow:
-    """The owner of the server sees what anybody did to it; who asked is not who owns.
+def _get_visible_action(c: Connection, request: Request, action_id: str) -> tuple[ActionRow, str | None]:
+    """The action and the project of its server, whose owner sees what anybody did to it; who asked is not who owns.
 
     :raises Fault: 404 when there is none that the caller can see, 403 when it may not see actions at all.
     """
@@ -115,16 +115,12 @@ def _get_visible_action(c: Connection, request: Request, action_id: str) -> Acti
     if row is None:
         raise _no_such_action(action_id)
     identity = request.context.identity
-    owner = _find_owner(c, row)
+    server = servers.find_server(c, row.server, include_deleted=True)
+    owner = row.project if server is None else server.project
     if not identity.is_admin and owner != identity.project:
         raise _no_such_action(action_id)
     permit(identity, "crashcart:actions:show", owner)
-    return row
-
-
-def _find_owner(c: Connection, row: ActionRow) -> str | None:
-    server = servers.find_server(c, row.server, include_deleted=True)
-    return row.project if server is None else server.project
+    return row, owner
 
 
 def _no_such_action(action_id: str) -> Fault:

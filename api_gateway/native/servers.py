@@ -14,7 +14,7 @@ from api_gateway.native.server_view import view_server
 from api_gateway.policy import permit
 from api_gateway.query import check_known, read_query
 from api_gateway.store import servers
-from api_gateway.visibility import get_visible_server
+from api_gateway.visibility import get_visible_server, get_visible_server_to_change
 
 LOG = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def update_server(gateway: Gateway, request: Request, response: falcon.Response,
     changes = parse_overlay_body(read_json(request, NATIVE_MEDIA_TYPES))
     identity = request.context.identity
     with gateway.store.write() as c:
-        before = get_visible_server(c, identity, server_id)
+        before = get_visible_server_to_change(c, identity, server_id)
         permit(identity, "crashcart:servers:update", before.project)
         server = servers.set_overlay(c, before.id, changes, now=gateway.clock.now())
     LOG.info("server %s: user %s of project %s set %s", server.id, identity.user, identity.project, ", ".join(sorted(changes)) or "nothing")
@@ -46,7 +46,7 @@ def forget_server(gateway: Gateway, request: Request, response: falcon.Response,
     check_known(read_query(request), ())
     identity = request.context.identity
     with gateway.store.write() as c:
-        server = get_visible_server(c, identity, server_id)
+        server = get_visible_server_to_change(c, identity, server_id)
         permit(identity, "crashcart:servers:forget", server.project)
         try:
             servers.forget_server(c, server.id, now=gateway.clock.now())

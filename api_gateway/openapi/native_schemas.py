@@ -19,8 +19,8 @@ _ACTION_FIELDS: dict[str, Schema] = {
     "kind": STRING,
     "server": SERVER_ID,
     "host": STRING,
-    "project": STRING,
-    "user": STRING,
+    "project": or_null(STRING),
+    "user": or_null(STRING),
     "state": {"enum": [state.value for state in ActionState]},
     "ending": {"enum": [None, *(ending.value for ending in Ending)]},
     "code": or_null(STRING),
@@ -38,7 +38,9 @@ _ACTION_FIELDS: dict[str, Schema] = {
     "observation": or_null(_OBSERVATION),
     "timeline": describe_list(_MOMENT),
 }
-_ACTION = describe_object(_ACTION_FIELDS)
+_FOR_SOME = ("host",)
+"""Told to those who may see where servers are."""
+_ACTION = describe_object(_ACTION_FIELDS, optional=_FOR_SOME)
 
 _SAMPLE: dict[str, Schema] = {
     "collected_at": _TIME,
@@ -149,7 +151,7 @@ _AGENT = describe_object(
 NATIVE_SCHEMAS: dict[str, Schema] = {
     "Health": describe_object({"status": {"const": "ok"}, "release": STRING}),
     "Action": _ACTION,
-    "ShownAction": describe_object({**_ACTION_FIELDS, "result": _RESULT, "black_box": or_null(STRING)}),
+    "ShownAction": describe_object({**_ACTION_FIELDS, "result": _RESULT, "black_box": or_null(STRING)}, optional=_FOR_SOME),
     "ToldDiagnostics": _TOLD,
     "CollectingDiagnostics": _COLLECTING,
     "BlackBox": _BLACK_BOX,

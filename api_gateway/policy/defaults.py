@@ -38,8 +38,9 @@ _RULES: tuple[tuple[str, str, str, str], ...] = (
     (
         "os_compute_api:os-extended-server-attributes",
         _ADMIN,
-        "See on which host a server is and what it is called there.",
-        f"GET {_SERVER}, GET /v2.1/servers/detail",
+        "See on which host a server is and what it is called there, and on which host an action was carried out.",
+        f"GET {_SERVER}, GET /v2.1/servers/detail, GET /v1/servers/{{server_id}}, GET /v1/servers/{{server_id}}/actions, "
+        "GET /v1/actions/{action_id}",
     ),
     (
         "os_compute_api:servers:trigger_crash_dump",

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, case, func, insert, or_, select, update
+from sqlalchemy import Connection, Integer, and_, bindparam, case, func, insert, or_, select, update
 
 from api_gateway.store import counters, outbox
 from api_gateway.store.columns import Moment, columns_of, values_of
@@ -284,10 +284,17 @@ def release_lease(c: Connection, action_id: str, owner: str) -> bool:
 # --- endings by the gateway -------------------------------------------------------------------------------------------
 
 
+_PAST_DEADLINE = (
+    select(*_COLUMNS)
+    .where(actions.c.state.in_(OPEN_STATES), actions.c.deadline < _NOW)
+    .order_by(actions.c.deadline)
+    .limit(bindparam("at_most", type_=Integer))
+)
+
+
 def list_past_deadline(c: Connection, *, now: datetime, limit: int) -> list[ActionRow]:
     """Open actions whose deadline lies before ``now``, earliest first."""
-    past = and_(actions.c.state.in_(OPEN_STATES), actions.c.deadline < now)
-    return [ActionRow(*row) for row in c.execute(select(*_COLUMNS).where(past).order_by(actions.c.deadline).limit(limit))]
+    return [ActionRow(*row) for row in c.execute(_PAST_DEADLINE, {"now": now, "at_most": limit})]
 
 
 def end_by_gateway(c: Connection, action_id: str, *, ending: Ending, code: Code, reason: str, at: datetime) -> bool:
@@ -297,6 +304,7 @@ def end_by_gateway(c: Connection, action_id: str, *, ending: Ending, code: Code,
 
     :returns: False when it has ended already or the rule above forbids it.
     """
+    counters.lock_counters(c)  # before the action's row, as the recorder does: the other way round the two would wait for each other
     row = find_action_locked(c, action_id)
     if row is None or row.state == ActionState.ENDED:
         return False
@@ -326,6 +334,7 @@ def end_by_gateway(c: Connection, action_id: str, *, ending: Ending, code: Code,
             "action_id": row.id,
             "kind": row.kind,
             "project": row.project,
+            "global_request_id": row.global_request_id,
             "user": row.user,
             "ending": ending,
             "code": code,

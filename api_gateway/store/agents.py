@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, select, update
 
 from api_gateway.store import counters, gaps, outbox
-from api_gateway.store.columns import columns_of, upsert, values_of
+from api_gateway.store.columns import Moment, columns_of, upsert, values_of
 from api_gateway.store.servers import give_up, settle
 from api_gateway.store.sightings import AppliedInventory, apply_report, list_contested, list_sightings_of_host, remove_host
 from api_gateway.store.tables import agents, servers
@@ -65,6 +65,10 @@ class HeartbeatOutcome:
 
 UP = "up"
 DOWN = "down"
+
+_SHORTEST_INTERVAL = 0.1
+_LONGEST_SPAN = 86_400.0
+"""Seconds: what one agent says of itself must not overflow the clock of those who judge all agents, nor keep anything open for ever."""
 
 _COLUMNS = columns_of(agents, AgentRow)
 _BY_HOST = select(*_COLUMNS).where(agents.c.host == bindparam("key_host"))
@@ -134,6 +138,7 @@ def _is_overtaken(heartbeat: Heartbeat, known: AgentRow, now: datetime) -> bool:
 
 def _build_row(heartbeat: Heartbeat, before: AgentRow | None, applied: AppliedInventory, now: datetime) -> AgentRow:
     report = heartbeat.inventory
+    interval = max(_limit(heartbeat.interval), _SHORTEST_INTERVAL)
     revision = before.inventory_revision if before is not None else None
     digest = before.inventory_hash if before is not None else None
     if report.readable:
@@ -151,9 +156,9 @@ def _build_row(heartbeat: Heartbeat, before: AgentRow | None, applied: AppliedIn
         heartbeat_number=heartbeat.number,
         sent_at=heartbeat.sent_at,
         received_at=now,
-        overdue_at=now + OVERDUE_INTERVALS * timedelta(seconds=heartbeat.interval),
-        interval=heartbeat.interval,
-        driver_bound=heartbeat.driver_bound,
+        overdue_at=now + OVERDUE_INTERVALS * timedelta(seconds=interval),
+        interval=interval,
+        driver_bound=_limit(heartbeat.driver_bound),
         capabilities=heartbeat.capabilities.to_wire(),
         inventory_revision=revision,
         inventory_hash=digest,
@@ -163,14 +168,23 @@ def _build_row(heartbeat: Heartbeat, before: AgentRow | None, applied: AppliedIn
     )
 
 
+def _limit(seconds: float) -> float:
+    """Between none and the longest span; what is no number is none."""
+    return min(seconds, _LONGEST_SPAN) if seconds > 0 else 0.0
+
+
 def _is_current(agent: AgentRow) -> bool:
     return agent.inventory_readable and agent.inventory_revision is not None
 
 
+_OVERDUE = (
+    select(*_COLUMNS).where(agents.c.state == UP, agents.c.overdue_at <= bindparam("now", type_=Moment)).order_by(agents.c.overdue_at)
+)
+
+
 def list_overdue(c: Connection, now: datetime) -> list[AgentRow]:
     """Agents that are up and have not been heard for 3 of their intervals."""
-    query = select(*_COLUMNS).where(agents.c.state == UP, agents.c.overdue_at <= now).order_by(agents.c.overdue_at)
-    return [AgentRow(*row) for row in c.execute(query)]
+    return [AgentRow(*row) for row in c.execute(_OVERDUE, {"now": now})]
 
 
 def mark_down(c: Connection, host: str, *, now: datetime, reason: str) -> bool:

@@ -4,9 +4,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Connection, Dialect, Table, Text
+from sqlalchemy import BigInteger, Column, Connection, Dialect, Insert, Table, Text
 from sqlalchemy.dialects import mysql
 from sqlalchemy.dialects.mysql import insert as mysql_insert
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
@@ -80,11 +81,15 @@ def values_of(row: Any) -> dict[str, Any]:
 
 def upsert(c: Connection, table: Table, values: Mapping[str, Any]) -> None:
     """Insert a row, or overwrite the named columns of the one that has its primary key. The one place that knows how databases spell it."""
+    c.execute(_build_upsert(c.dialect.name, table, tuple(values)), values)
+
+
+@cache
+def _build_upsert(dialect: str, table: Table, names: tuple[str, ...]) -> Insert:
+    """Made once for each set of columns, of which the code has a few: making a statement costs more than running it."""
     keys = [column.name for column in table.primary_key]
-    if c.dialect.name in ("mysql", "mariadb"):
-        statement = mysql_insert(table).values(**values)
-        c.execute(statement.on_duplicate_key_update({name: statement.inserted[name] for name in values if name not in keys}))
-        return
-    insert = postgresql_insert if c.dialect.name == "postgresql" else sqlite_insert
-    merge = insert(table).values(**values)
-    c.execute(merge.on_conflict_do_update(index_elements=keys, set_={name: merge.excluded[name] for name in values if name not in keys}))
+    if dialect in ("mysql", "mariadb"):
+        statement = mysql_insert(table)
+        return statement.on_duplicate_key_update({name: statement.inserted[name] for name in names if name not in keys})
+    merge = (postgresql_insert if dialect == "postgresql" else sqlite_insert)(table)
+    return merge.on_conflict_do_update(index_elements=keys, set_={name: merge.excluded[name] for name in names if name not in keys})

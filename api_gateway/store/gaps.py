@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, and_, delete, insert, select, update
+from sqlalchemy import Connection, Integer, and_, bindparam, delete, insert, select, update
 
 from api_gateway.store import outbox
-from api_gateway.store.columns import columns_of, upsert
+from api_gateway.store.columns import Moment, columns_of, upsert
 from api_gateway.store.tables import epochs, gaps
 
 
@@ -72,10 +72,17 @@ def _remove_range(c: Connection, host: str, epoch: str, first: int, last: int) -
     return removed
 
 
+_DUE = (
+    select(*_COLUMNS)
+    .where(gaps.c.ask_at <= bindparam("now", type_=Moment))
+    .order_by(gaps.c.ask_at, gaps.c.id)
+    .limit(bindparam("at_most", type_=Integer))
+)
+
+
 def list_gaps(c: Connection, *, now: datetime, limit: int = 100) -> list[GapRow]:
     """Gaps that are due to be asked for; a new one is at once. Their host may be down: asking is the caller's choice."""
-    query = select(*_COLUMNS).where(gaps.c.ask_at <= now).order_by(gaps.c.ask_at, gaps.c.id).limit(limit)
-    return [GapRow(*row) for row in c.execute(query)]
+    return [GapRow(*row) for row in c.execute(_DUE, {"now": now, "at_most": limit})]
 
 
 def list_gaps_of_host(c: Connection, host: str) -> list[GapRow]:

@@ -37,10 +37,12 @@ def find_hearing(c: Connection) -> Hearing | None:
     return Hearing(moments[_SINCE], moments[_UNTIL]) if len(moments) == 2 else None
 
 
-def note_heard(c: Connection, said_at: datetime) -> None:
+def note_heard(c: Connection, said_at: datetime, *, now: datetime) -> None:
     """An echo that was sent at ``said_at`` came back, so what was sent before it has come too. Echoes may come in any order."""
     lock_counters(c)
     before = find_hearing(c)
+    if before is not None and before.until > now + LONGEST_BREAK:
+        before = None  # the clock was put back: nothing has been heard of the time that it shows now
     if before is not None and said_at <= before.until:
         return
     if before is None or said_at - before.until > LONGEST_BREAK:

@@ -22,8 +22,9 @@ def cover(facts: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any
     """A host's ``facts`` (which name every field of OVERLAY_FIELDS but the states) with the overlay over them: the values of a row,
     ``overlay`` and ``overlaid`` among them."""
     told = {**facts, "vm_state": derive_vm_state(facts["power_state"]), "task_state": None}
-    covered = {name: _to_json(told[name]) for name in overlay}
-    effective = {**told, **overlay}
+    known = _list_known(overlay)
+    covered = {name: _to_json(told[name]) for name in known}
+    effective = {**told, **known}
     return {**effective, "tags": tuple(effective["tags"]), "overlay": dict(overlay), "overlaid": covered}
 
 
@@ -37,7 +38,7 @@ def set_overlay(c: Connection, server: str, changes: Mapping[str, Any | None], *
     before = get_server_locked(c, server)
     kept = {name: value for name, value in before.overlay.items() if name not in changes}
     overlay = kept | {name: _to_json(value) for name, value in changes.items() if value is not None}
-    facts = {name: getattr(before, name) for name in OVERLAY_FIELDS} | before.overlaid | {"power_state": before.power_state}
+    facts = {name: getattr(before, name) for name in OVERLAY_FIELDS} | _list_known(before.overlaid) | {"power_state": before.power_state}
     return _store_change(c, before, cover(facts, overlay), now)
 
 
@@ -62,6 +63,11 @@ def _store_change(c: Connection, before: ServerRow, changes: Mapping[str, Any], 
     after = replace(after, updated_at=now)
     overwrite_server(c, before, after)
     return after
+
+
+def _list_known(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Without those that only a newer release knows, which writes to the same database for a while."""
+    return {name: value for name, value in fields.items() if name in OVERLAY_FIELDS}
 
 
 def _to_json(value: Any) -> Any:

@@ -3,17 +3,21 @@
 The one exception: an agent's ending replaces a gateway's ``unknown``, exactly once.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from api_gateway.store import counters, outbox
 from api_gateway.store.actions import ActionRow, ActionState, change_action, find_action_locked, insert_action
-from api_gateway.store.tables import servers
+from api_gateway.store.server_rows import find_server
+from api_gateway.store.sightings import find_sighting
 from compute_agent.contract.errors import Ending
 from compute_agent.contract.models import DecidedBy
+
+_LONGEST_UNASKED = timedelta(days=1)
+"""How long an action that this gateway did not accept may be open."""
 
 
 class Applied(StrEnum):
@@ -48,23 +52,29 @@ def apply_received(
     at: datetime,
     now: datetime,
 ) -> Applied:
-    """``action.received``: the agent has it in its journal. Makes the row when the gateway never accepted this action."""
+    """``action.received``: the agent has it in its journal. Makes the row when the gateway never accepted this action.
+
+    Not for a server that another host owns and this one never had: an open action forbids others, and no agent may do that to a foreign
+    server. Nor is it open for longer than a day, whatever deadline the agent tells.
+    """
     row = find_action_locked(c, action_id)
     if row is None:
-        generation = c.execute(select(servers.c.generation).where(servers.c.id == server)).scalar_one_or_none()
+        owned = find_server(c, server)
+        if owned is not None and owned.host != host and find_sighting(c, host, server) is None:
+            return _refuse_foreign(c)
         insert_action(
             c,
             ActionRow(
                 id=action_id,
                 kind=kind,
                 server=server,
-                server_generation=generation or 0,
+                server_generation=owned.generation if owned is not None else 0,
                 host=host,
                 project=project,
                 user=user,
                 state=ActionState.RECEIVED,
                 accepted_at=at,
-                deadline=deadline,
+                deadline=min(deadline, now + _LONGEST_UNASKED),
                 updated_at=now,
                 journal_id=epoch,
                 received_at=at,

@@ -60,6 +60,7 @@ class ServerRow:
 
 COLUMNS = columns_of(servers, ServerRow)
 _BY_ID = select(*COLUMNS).where(servers.c.id == bindparam("server_id"))
+_HELD = select(servers.c.id).where(servers.c.id == bindparam("server_id")).with_for_update()
 _BY_ID_LOCKED = _BY_ID.where(servers.c.deleted_at.is_(None)).with_for_update()
 
 
@@ -67,6 +68,13 @@ def find_server(c: Connection, server: str, *, include_deleted: bool = False) ->
     row = c.execute(_BY_ID, {"server_id": server}).one_or_none()
     found = None if row is None else ServerRow(*row)
     return None if found is None or (found.deleted_at is not None and not include_deleted) else found
+
+
+def hold_server(c: Connection, server: str) -> None:
+    """Keep others from this server until this transaction ends. It must be its first statement, and must not take the counters' lock
+    afterwards, which others take before a server."""
+    if c.dialect.name != "sqlite":
+        c.execute(_HELD, {"server_id": server})
 
 
 def get_server_locked(c: Connection, server: str) -> ServerRow:
@@ -80,9 +88,12 @@ def get_server_locked(c: Connection, server: str) -> ServerRow:
     return ServerRow(*row)
 
 
+_BY_IDS = select(*COLUMNS).where(servers.c.id.in_(bindparam("ids", expanding=True)))
+
+
 def list_by_id(c: Connection, ids: Sequence[str]) -> list[ServerRow]:
     """At most ``sightings.CHUNK`` of them, in any order."""
-    return [ServerRow(*row) for row in c.execute(select(*COLUMNS).where(servers.c.id.in_(ids)))]
+    return [ServerRow(*row) for row in c.execute(_BY_IDS, {"ids": ids})]
 
 
 def insert_servers(c: Connection, rows: Sequence[ServerRow]) -> None:

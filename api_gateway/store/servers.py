@@ -6,14 +6,23 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, and_, select, update
+from sqlalchemy import Connection, Integer, and_, bindparam, select, update
 
 from api_gateway.store import counters, outbox
+from api_gateway.store.columns import Moment
 from api_gateway.store.overlays import OVERLAY_FIELDS, cover, lock_server, set_overlay, unlock_server
 from api_gateway.store.ownership import Claim, Ownership, decide_owner
 from api_gateway.store.patterns import BadPattern, check_pattern
 from api_gateway.store.server_listing import SORT_KEYS, ServerFilters, list_servers
-from api_gateway.store.server_rows import ServerRow, find_server, get_server_locked, insert_servers, list_by_id, overwrite_server
+from api_gateway.store.server_rows import (
+    ServerRow,
+    find_server,
+    get_server_locked,
+    hold_server,
+    insert_servers,
+    list_by_id,
+    overwrite_server,
+)
 from api_gateway.store.sightings import Sighting, find_sighting, list_sightings_of_servers, overwrite_sighting, remove_sightings, split
 from api_gateway.store.tables import SERVER_FACTS, agents, servers
 from compute_agent.contract.models import Departure, PowerState
@@ -31,6 +40,7 @@ __all__ = [
     "find_server",
     "forget_server",
     "give_up",
+    "hold_server",
     "list_overdue",
     "list_servers",
     "lock_server",
@@ -79,10 +89,17 @@ def apply_state(
     return changed
 
 
+_OVERDUE = (
+    select(servers.c.id)
+    .where(servers.c.missing_since <= bindparam("gone_by", type_=Moment), servers.c.deleted_at.is_(None))
+    .order_by(servers.c.missing_since)
+    .limit(bindparam("at_most", type_=Integer))
+)
+
+
 def list_overdue(c: Connection, *, now: datetime, missing_grace: timedelta, limit: int = 1000) -> list[str]:
     """Ids of servers that have been missing for the grace, the longest first."""
-    overdue = and_(servers.c.missing_since <= now - missing_grace, servers.c.deleted_at.is_(None))
-    return list(c.execute(select(servers.c.id).where(overdue).order_by(servers.c.missing_since).limit(limit)).scalars())
+    return list(c.execute(_OVERDUE, {"gone_by": now - missing_grace, "at_most": limit}).scalars())
 
 
 def expire_missing(c: Connection, *, now: datetime, missing_grace: timedelta, limit: int = 1000) -> list[str]:

@@ -55,6 +55,7 @@ _COLUMNS = columns_of(sightings, Sighting)
 _INSERT = insert(sightings)
 _KEY = and_(sightings.c.host == bindparam("key_host"), sightings.c.server == bindparam("key_server"))
 _OF_HOST = select(*_COLUMNS).where(sightings.c.host == bindparam("key_host"))
+_OF_SERVERS = select(*_COLUMNS).where(sightings.c.server.in_(bindparam("servers", expanding=True)))
 _ONE = select(*_COLUMNS).where(_KEY)
 _FACTS = [f.name for f in fields(Sighting) if f.name not in ("host", "server")]
 _UPDATE = update(sightings).where(_KEY).values({name: bindparam(name) for name in _FACTS})
@@ -71,7 +72,7 @@ def list_sightings_of_host(c: Connection, host: str) -> list[Sighting]:
 
 def list_sightings_of_servers(c: Connection, servers: Iterable[str]) -> list[Sighting]:
     """All hosts' words about these servers."""
-    return [Sighting(*row) for chunk in split(servers) for row in c.execute(select(*_COLUMNS).where(sightings.c.server.in_(chunk)))]
+    return [Sighting(*row) for chunk in split(servers) for row in c.execute(_OF_SERVERS, {"servers": chunk})]
 
 
 def list_contested(c: Connection, host: str) -> list[str]:

@@ -87,7 +87,13 @@ HEARTBEAT_QUEUE = Queue(
     EVENTS_EXCHANGE,
     routing_key=HEARTBEAT_ROUTING_KEY,
     durable=True,
-    queue_arguments={"x-message-ttl": HEARTBEAT_TTL_MS, "x-max-length": 100_000, "x-overflow": "drop-head"},
+    queue_arguments={
+        # One reader at a time: what comes back to one says that all before it was read, not that it waits with another one.
+        "x-single-active-consumer": True,
+        "x-message-ttl": HEARTBEAT_TTL_MS,
+        "x-max-length": 100_000,
+        "x-overflow": "drop-head",
+    },
 )
 
 
@@ -107,13 +113,17 @@ class EventPayload(WireModel):
 
 
 class ActionReceived(EventPayload):
-    """The agent has the action in its journal. Carries all that a recorder needs to know an action it has never seen."""
+    """The agent has the action in its journal. Carries all that a recorder needs to know an action it has never seen.
+
+    ``global_request_id`` is the id that the caller's own service gave to what it is doing, where it sent one.
+    """
 
     action_id: ActionId
     kind: ActionKind
     project: str | None = None
     user: str | None = None
     deadline: AwareDatetime
+    global_request_id: str | None = None
 
 
 class ActionStarted(EventPayload):
@@ -136,6 +146,7 @@ class ActionEnded(EventPayload):
     decided_by: DecidedBy
     started_at: AwareDatetime | None = None
     signalled_at: AwareDatetime | None = None
+    global_request_id: str | None = None
 
 
 class ActionRevised(EventPayload):

@@ -26,8 +26,8 @@ from api_gateway.store.tables import servers
 from api_gateway.wsgi import create_app
 from compute_agent.contract.models import PowerState, Server
 from tests.bench.figures import Figure
-from tests.bench.postgresql import find_postgresql, running_postgresql
 from tests.http.fleet import Agent
+from tests.postgresql import NoPostgresql, run_postgresql
 
 HOSTS = 100
 SERVERS_PER_HOST = 500
@@ -51,12 +51,12 @@ def measure(runs: int) -> list[Figure]:
     """
     with tempfile.TemporaryDirectory(prefix="crashcart-bench-") as directory:
         figures = _measure_store("SQLite", f"sqlite:///{Path(directory) / 'gateway.sqlite'}", runs)
-    programs = find_postgresql()
-    if programs is None:
-        print("PostgreSQL is not installed: not measured")
+    try:
+        with run_postgresql(durable=True) as server:
+            return figures + _measure_store("PostgreSQL", server.create_database("gateway"), runs)
+    except NoPostgresql as error:
+        print(f"not measured on PostgreSQL: {error}")
         return figures
-    with running_postgresql(programs) as url:
-        return figures + _measure_store("PostgreSQL", url, runs)
 
 
 def _measure_store(database: str, url: str, runs: int) -> list[Figure]:

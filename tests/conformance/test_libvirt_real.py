@@ -100,6 +100,30 @@ def test_an_nmi_makes_the_guest_panic_and_the_panic_is_reported(host: LibvirtHos
     events.expect(DriverEventKind.STOPPED, guest.uuid)
 
 
+def test_saved_memory_is_a_pause_and_its_restoring_goes_on_with_the_same_run(
+    host: LibvirtHost, driven: tuple[Driver, LibvirtEventLog]
+) -> None:
+    """A dump that the guest was writing goes on after it: as a stop and a start, they would let a second NMI in."""
+    driver, events = driven
+    guest = host.boot("surviving")
+    with host.libvirtd.connect() as connection:
+        domain = connection.lookupByUUIDString(guest.uuid)
+        domain.managedSave()
+        events.expect(DriverEventKind.SUSPENDED, guest.uuid, timeout=20)
+        saved = driver.servers.get_server(guest.uuid)
+        assert (saved.power_state, saved.state_reason, saved.started_at) == (PowerState.SUSPENDED, "shut off: saved", None)
+        with pytest.raises(ServerNotRunning):
+            inject(driver, guest)
+        domain.create()
+    events.expect(DriverEventKind.RESUMED, guest.uuid, timeout=20)
+    restored = driver.servers.get_server(guest.uuid)
+    assert (restored.power_state, restored.started_at) == (PowerState.RUNNING, None)
+    kinds = events.list_kinds(guest.uuid)
+    assert DriverEventKind.STOPPED not in kinds
+    assert DriverEventKind.STARTED not in kinds[kinds.index(DriverEventKind.SUSPENDED) :]
+    guest.destroy()
+
+
 def test_a_crash_kernel_that_starts_is_reported(host: LibvirtHost, driven: tuple[Driver, LibvirtEventLog]) -> None:
     driver, events = driven
     guest = host.boot("kdump_post_notifiers")

@@ -164,7 +164,13 @@ _ENDING = {
 }
 
 EVENT_BODIES: dict[str, dict[str, Any]] = {
-    "action.received": {**_ACTION, "project": "demo", "user": "operator", "deadline": LATER},
+    "action.received": {
+        **_ACTION,
+        "project": "demo",
+        "user": "operator",
+        "deadline": LATER,
+        "global_request_id": REQUEST.global_request_id,
+    },
     "action.started": _ACTION,
     "action.ended": {
         **_ACTION,
@@ -174,6 +180,7 @@ EVENT_BODIES: dict[str, dict[str, Any]] = {
         "decided_by": DecidedBy.AGENT,
         "started_at": MOMENT,
         "signalled_at": MOMENT,
+        "global_request_id": REQUEST.global_request_id,
     },
     "action.revised": {**_ACTION, **_ENDING, "previous_ending": Ending.UNKNOWN, "previous_code": Code.NOT_REPORTED},
     "action.observed": {

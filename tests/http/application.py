@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import falcon
+import yaml
 from falcon import testing
 
 from api_gateway.agent_calls import AgentCalls
@@ -33,9 +34,14 @@ class Application:
         self.store.dispose()
 
 
-def create_application(directory: Path, *, clock: Clock | None = None, fleet: bool = True, **options: Any) -> Application:
-    """``options`` set options of the group ``[api]``."""
+def create_application(
+    directory: Path, *, clock: Clock | None = None, fleet: bool = True, policy: dict[str, str] | None = None, **options: Any
+) -> Application:
+    """``options`` set options of the group ``[api]``, ``policy`` overrides rules."""
     conf = load_config([], config_files=[])
+    if policy is not None:
+        (directory / "policy.yaml").write_text(yaml.safe_dump(policy))
+        conf.set_override("policy_file", str(directory / "policy.yaml"), group="oslo_policy")
     for name, value in options.items():
         conf.set_override(name, value, group="api")
     clock = clock or SystemClock()

@@ -33,9 +33,9 @@ _LIFECYCLE: dict[int, dict[int, _Translation]] = {
     libvirt.VIR_DOMAIN_EVENT_STARTED: {
         # STARTED_MIGRATED is absent on purpose: it is on its way in and not this host's yet. RESUMED_MIGRATED tells of its arrival.
         libvirt.VIR_DOMAIN_EVENT_STARTED_BOOTED: (DriverEventKind.STARTED, "booted"),
-        libvirt.VIR_DOMAIN_EVENT_STARTED_RESTORED: (DriverEventKind.STARTED, "restored"),
-        libvirt.VIR_DOMAIN_EVENT_STARTED_FROM_SNAPSHOT: (DriverEventKind.STARTED, "from snapshot"),
-        # Woken from its own sleep: the same run of the machine goes on.
+        # Woken from its own sleep, or from memory that was saved: the same run of the machine goes on, and with it a dump in it.
+        libvirt.VIR_DOMAIN_EVENT_STARTED_RESTORED: (DriverEventKind.RESUMED, "restored"),
+        libvirt.VIR_DOMAIN_EVENT_STARTED_FROM_SNAPSHOT: (DriverEventKind.RESUMED, "from snapshot"),
         libvirt.VIR_DOMAIN_EVENT_STARTED_WAKEUP: (DriverEventKind.RESUMED, "woken up"),
     },
     libvirt.VIR_DOMAIN_EVENT_SUSPENDED: {
@@ -62,7 +62,7 @@ _LIFECYCLE: dict[int, dict[int, _Translation]] = {
         libvirt.VIR_DOMAIN_EVENT_STOPPED_DESTROYED: (DriverEventKind.STOPPED, "destroyed"),
         libvirt.VIR_DOMAIN_EVENT_STOPPED_CRASHED: (DriverEventKind.STOPPED, "crashed"),
         libvirt.VIR_DOMAIN_EVENT_STOPPED_MIGRATED: (DriverEventKind.MIGRATED_AWAY, "migrated"),
-        libvirt.VIR_DOMAIN_EVENT_STOPPED_SAVED: (DriverEventKind.STOPPED, "saved"),
+        libvirt.VIR_DOMAIN_EVENT_STOPPED_SAVED: (DriverEventKind.SUSPENDED, "saved"),
         libvirt.VIR_DOMAIN_EVENT_STOPPED_FAILED: (DriverEventKind.STOPPED, "failed"),
         libvirt.VIR_DOMAIN_EVENT_STOPPED_FROM_SNAPSHOT: (DriverEventKind.STOPPED, "from snapshot"),
     },

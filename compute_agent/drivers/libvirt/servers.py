@@ -8,17 +8,14 @@ from pathlib import Path
 
 import libvirt
 
-from compute_agent.contract.models import PowerState
 from compute_agent.drivers.base import BackendUnavailable, DriverServer, ServerNotFound, Servers
 from compute_agent.drivers.libvirt.connection import Connection
 from compute_agent.drivers.libvirt.domain_xml import MalformedDomain
 from compute_agent.drivers.libvirt.errors import translate_read_error
 from compute_agent.drivers.libvirt.metadata import NOVA, parse_domain
-from compute_agent.drivers.libvirt.states import describe_state, translate_power_state
+from compute_agent.drivers.libvirt.states import describe_state, is_run_of_process, translate_power_state
 
 LOG = logging.getLogger(__name__)
-
-HAS_NO_RUN = (PowerState.SHUTDOWN, PowerState.PENDING)
 
 
 def get_domain(connection: libvirt.virConnect, server: str) -> libvirt.virDomain:
@@ -96,18 +93,17 @@ class LibvirtServers(Servers):
             raise BackendUnavailable(server, f"server {server}: {error}") from error
         if description.foreign_owner == NOVA:
             self._tell_of_nova()
-        power_state = translate_power_state(state, reason)
         return DriverServer(
             id=server,
             name=description.name,
             project=description.project,
             user=description.user,
             instance_name=domain.name(),
-            power_state=power_state,
+            power_state=translate_power_state(state, reason),
             state_reason=describe_state(state, reason),
             vcpus=description.vcpus,
             memory_mib=description.memory_mib,
-            started_at=None if power_state in HAS_NO_RUN else find_run_start(self._pid_file_directory, domain.name()),
+            started_at=find_run_start(self._pid_file_directory, domain.name()) if is_run_of_process(state, reason) else None,
             persistent=is_persistent,
             arriving=is_arriving,
             description=description.description,

@@ -21,6 +21,17 @@ _PAUSED_BUT: dict[int, PowerState] = {
     # It has panicked and libvirt holds it still while it writes a dump of it.
     libvirt.VIR_DOMAIN_PAUSED_CRASHED: PowerState.CRASHED,
 }
+_SHUT_OFF_BUT: dict[int, PowerState] = {
+    # Its memory is in a file: whatever went on in the guest goes on when it is restored.
+    libvirt.VIR_DOMAIN_SHUTOFF_SAVED: PowerState.SUSPENDED,
+}
+_RESTORED = frozenset(
+    {
+        (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_RESTORED),
+        (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_FROM_SNAPSHOT),
+        (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_FROM_SNAPSHOT),
+    }
+)
 _STATE_WORDS = {
     libvirt.VIR_DOMAIN_NOSTATE: "no state",
     libvirt.VIR_DOMAIN_RUNNING: "running",
@@ -80,6 +91,8 @@ def translate_power_state(state: int, reason: int) -> PowerState:
     """The power state of (state, reason); a number of a newer libvirt is PENDING: not known to run."""
     if state == libvirt.VIR_DOMAIN_PAUSED and reason in _PAUSED_BUT:
         return _PAUSED_BUT[reason]
+    if state == libvirt.VIR_DOMAIN_SHUTOFF and reason in _SHUT_OFF_BUT:
+        return _SHUT_OFF_BUT[reason]
     return POWER_STATES.get(state, PowerState.PENDING)
 
 
@@ -89,3 +102,10 @@ def describe_state(state: int, reason: int) -> str:
     if reason == 0:
         return state_word
     return f"{state_word}: {_REASON_WORDS.get(state, {}).get(reason, f'reason {reason}')}"
+
+
+def is_run_of_process(state: int, reason: int) -> bool:
+    """Whether the machine's present run began with its process: not when there is none, and not when saved memory was loaded into it."""
+    if translate_power_state(state, reason) in (PowerState.SHUTDOWN, PowerState.PENDING) or state == libvirt.VIR_DOMAIN_SHUTOFF:
+        return False
+    return (state, reason) not in _RESTORED

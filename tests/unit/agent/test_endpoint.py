@@ -42,6 +42,15 @@ def test_an_action_is_journalled_before_it_is_queued(agent: Agent) -> None:
     )
 
 
+def test_the_callers_own_request_id_is_in_what_is_told_of_its_action(agent: Agent) -> None:
+    """Whoever follows a request through several services finds it by this id."""
+    global_id = "req-1c9e2f4b-6b7e-4d2f-8e3c-405b6c7d8e9f"
+    agent.cast(agent.make_request(agent.make_server(), global_request_id=global_id))
+    agent.work()
+    told = [agent.list_events(event_type)[0].payload["global_request_id"] for event_type in ("action.received", "action.ended")]
+    assert told == [global_id, global_id]
+
+
 def test_what_cannot_be_journalled_is_not_taken_up(agent: Agent) -> None:
     """The exception leaves no answer; the gateway casts again."""
     request = agent.make_request(agent.make_server())

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from api_gateway.store import Store
+from devstack.real_parts import may_skip_real_tests
 from tests.fakes import FakeClock
+from tests.postgresql import NoPostgresql, Postgresql, run_postgresql
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +32,17 @@ def store(database: Path) -> Iterator[Store]:
     store = Store(f"sqlite:///{database}", busy_timeout=0.2)
     yield store
     store.dispose()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Postgresql]:
+    try:
+        with run_postgresql() as server:
+            yield server
+    except NoPostgresql as error:
+        if not may_skip_real_tests():
+            raise
+        pytest.skip(str(error))
 
 
 @pytest.fixture

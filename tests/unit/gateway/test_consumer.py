@@ -11,6 +11,7 @@ import kombu
 
 from api_gateway.consumer import QueueConsumer
 from api_gateway.store import StoreUnavailable
+from compute_agent.contract.notifications import HEARTBEAT_QUEUE, RECORDER_QUEUES
 
 QUEUE = kombu.Queue("test", durable=True)
 
@@ -161,3 +162,9 @@ def test_is_listening_says_whether_it_listens() -> None:
     consumer = run_consumer([ScriptedLink([], look)], lambda bodies: None)
     assert seen == [True]
     assert not consumer.is_listening
+
+
+def test_every_queue_whose_order_is_relied_upon_has_one_reader_at_a_time() -> None:
+    """An echo proves that what came before it was read only if nobody else may hold it back."""
+    for queue in (*RECORDER_QUEUES, HEARTBEAT_QUEUE):
+        assert queue.queue_arguments["x-single-active-consumer"], queue.name

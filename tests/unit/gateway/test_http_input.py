@@ -158,6 +158,28 @@ def test_absurd_pages_are_refused_or_as_large_as_pages_get(application: Applicat
     assert answer.status_code == status, answer.text
 
 
+MANY = [f"a{number}" for number in range(1500)]
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        # Patterns that RE2 takes and Python's own engine does not.
+        *((f"{name}={pattern}", 200) for name in ("reservation_id", "progress", "ip", "name") for pattern in ("%5Cz", "%5CpN", "(?U)a")),
+        # More than a database takes in one question.
+        *((f"{name}={','.join(MANY)}", 400) for name in ("tags", "tags-any", "not-tags", "not-tags-any")),
+        *((f"{name}={f'&{name}='.join(('ACTIVE', *MANY))}", 400) for name in ("status", "uuid", "user_id", "vm_state", "task_state")),
+        (f"not-tags={','.join(MANY[:50])}", 200),
+        (f"user_id={'&user_id='.join(MANY[:1000])}", 200),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_filters_of_every_kind_are_answered_or_refused(application: Application, query: str, status: int) -> None:
+    answer = application.client.simulate_get("/v2.1/servers", query_string=query, headers={"OpenStack-API-Version": "compute 2.83"})
+
+    assert answer.status_code == status, answer.text[:500]
+
+
 INJECTED = "1\r\nX-Evil: yes"
 
 

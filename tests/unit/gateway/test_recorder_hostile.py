@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from api_gateway.cast_slots import ImmediateCasts
 from api_gateway.recorder import Recorder
-from api_gateway.store import Store, events
+from api_gateway.store import Store, actions, agents, events
+from api_gateway.sweep import Sweep
 from compute_agent.contract.notifications import EVENT_TYPES, HEARTBEAT_TYPE, encode
 from tests.contract import golden
 from tests.fakes import FakeClock
-from tests.unit.gateway.engine_parts import NotingCaster
+from tests.unit.gateway.engine_parts import AgentVoice, NotingCaster, add_action, add_agent, get_action
 
 ANYTHING = st.recursive(
     st.none()
@@ -92,3 +93,28 @@ def test_any_heartbeat_is_taken_in_or_dropped(recorder: Recorder, data: st.DataO
         except (TypeError, KeyError, IndexError):
             continue  # its parent was replaced before
     recorder.record_heartbeats([body])
+
+
+@pytest.mark.parametrize("bound", [1e200, float("inf"), float("nan"), -1e100, 1e15])
+def test_no_agent_keeps_the_actions_of_others_open(store: Store, bound: float) -> None:
+    """Whatever it says of how long its driver and its silence may take."""
+    clock = FakeClock(golden.LATER)
+    host = f"broken{abs(bound):.0f}"
+    body = encode(golden.make_notification(HEARTBEAT_TYPE))
+    for key, value in {"host": host, "interval": bound, "driver_bound": bound}.items():
+        body = change(body, ["payload", key], value)
+    Recorder(store, NotingCaster(), clock, slots=ImmediateCasts()).record_heartbeats([body])
+    with store.read() as c:
+        assert agents.find_agent(c, host) is not None
+    add_agent(store, AgentVoice(clock, "other"), clock)
+    theirs, ours = (add_action(store, clock, host=host, deadline=deadline) for host, deadline in ((host, 29), ("other", 30)))
+    with store.write() as c:
+        for action in (theirs, ours):
+            actions.change_action(c, action.id, {"cast_count": 1})
+    clock.advance(100)
+    sweep = Sweep(store, NotingCaster(), clock, slots=ImmediateCasts())
+    sweep.end_actions_past_deadline()
+    assert get_action(store, ours).ending == "unknown"
+    clock.advance(86_400)
+    sweep.end_actions_past_deadline()
+    assert get_action(store, theirs).ending == "unknown"

@@ -226,13 +226,14 @@ def test_the_gateway_calls_unknown_what_the_agent_has(store: Store, clock: FakeC
 
 
 def test_an_ending_by_the_gateway_is_final_for_the_gateway_and_is_told_once(store: Store, clock: FakeClock) -> None:
-    action = add(store, clock)
+    action = add(store, clock, global_request_id="req-x")
     assert end(store, clock, action, Ending.FAILED, Code.NOT_SUPPORTED)
     assert not end(store, clock, action, Ending.UNKNOWN, Code.NOT_REPORTED)
     with store.read() as c:
         (event,) = list_outbox_events(c)
     told = ActionEnded.from_wire(event.payload)
     assert (told.action_id, told.ending, told.code, told.decided_by, told.host) == (action.id, "failed", "not_supported", "gateway", "a")
+    assert told.global_request_id == "req-x"
     ended = get(store, action)
     assert (ended.state, ended.ended_at, ended.recorded_at, ended.updated_at) == ("ended", clock.now(), clock.now(), clock.now())
 

@@ -20,19 +20,10 @@ from api_gateway.store.tables import metadata, server_tags
 from api_gateway.store.tables import servers as servers_table
 from api_gateway.vm_state import POWER_NUMBERS, STATUSES, UNKNOWN, derive_vm_state, get_status
 from tests.fakes import FakeClock
-from tests.postgresql import NoPostgresql, Postgresql, run_postgresql
+from tests.postgresql import Postgresql
 
 NOW = FakeClock().now()
 STATUS_WORDS = sorted({UNKNOWN, *(word for shown in STATUSES.values() for word in (shown.status, *shown.during.values()))})
-
-
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[Postgresql]:
-    try:
-        with run_postgresql() as server:
-            yield server
-    except NoPostgresql as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")

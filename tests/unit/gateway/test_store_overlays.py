@@ -3,9 +3,11 @@
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import update
 
 from api_gateway.store import Connection, Store, servers
 from api_gateway.store.servers import ServerRow
+from api_gateway.store.tables import servers as servers_table
 from api_gateway.vm_state import get_status
 from compute_agent.contract.models import Departure, Flavor, PowerState
 from tests.fakes import FakeClock
@@ -168,6 +170,21 @@ def test_overlay_and_lock_outlast_absence_and_deletion(store: Store, clock: Fake
     a.beat()
     row = get(store)
     assert (row.deleted_at, row.generation, is_intact(row)) == (None, 2, True)
+
+
+def test_a_field_that_only_a_newer_release_knows_is_kept_and_stops_nothing(store: Store, clock: FakeClock, a: FakeHost) -> None:
+    """Two releases write to one database while the gateway is upgraded."""
+    say(store, clock, name="Database")
+    newer = {"overlay": {"name": "Database", "colour": "blue"}, "overlaid": {"name": "web", "colour": None}}
+    with store.write() as c:
+        c.execute(update(servers_table).values(**newer))
+    a.put(power_state=PowerState.PAUSED)
+    a.beat()
+    assert (get(store).vm_state, get(store).name) == ("paused", "Database")
+    say(store, clock, user="dba")
+    assert get(store).overlay == {"name": "Database", "colour": "blue", "user": "dba"}
+    say(store, clock, name=None)
+    assert get(store).name == "web"
 
 
 def test_a_server_that_nobody_has_can_still_be_spoken_of(store: Store, clock: FakeClock, a: FakeHost) -> None:

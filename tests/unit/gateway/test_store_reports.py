@@ -127,6 +127,19 @@ def test_an_action_that_the_gateway_never_accepted_is_made_from_its_receipt(stor
     assert reporter.ended() is Applied.CHANGED
 
 
+def test_no_agent_can_forbid_actions_on_a_server_that_it_never_had(store: Store, clock: FakeClock) -> None:
+    """An action of its own making would be open, and an open one forbids others."""
+    owner = FakeHost(store, clock, "a")
+    owner.put()
+    owner.beat(full=True)
+    stranger = Reporter(store, clock, build_action(clock))
+    assert stranger.received(host="b") is Applied.FOREIGN
+    with store.read() as c:
+        assert actions.find_action(c, stranger.action.id) is None
+    assert stranger.received(host="a", deadline=at(clock, 86_400 * 365)) is Applied.MADE
+    assert stranger.get().deadline == clock.now() + timedelta(days=1)
+
+
 def test_an_agents_ending_replaces_a_gateways_unknown_exactly_once(reporter: Reporter, clock: FakeClock) -> None:
     reporter.received()
     reporter.give_up()

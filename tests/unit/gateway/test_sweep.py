@@ -84,7 +84,7 @@ def listen(store: Store, clock: FakeClock, seconds: float) -> None:
         clock.advance(min(seconds, 5.0))
         seconds -= 5.0
         with store.write() as c:
-            hearing.note_heard(c, clock.now())
+            hearing.note_heard(c, clock.now(), now=clock.now())
 
 
 def list_outbox(store: Store) -> list[str]:
@@ -175,7 +175,7 @@ def test_no_action_stays_open_when_its_host_is_unknown(sweep: Sweep, store: Stor
 
 def test_a_silent_agent_is_down_after_three_intervals_and_people_are_told(sweep: Sweep, store: Store, clock: FakeClock) -> None:
     with store.write() as c:
-        hearing.note_heard(c, clock.now())
+        hearing.note_heard(c, clock.now(), now=clock.now())
     listen(store, clock, 89)
     sweep.step()
     assert find_state(store) == "up"
@@ -200,13 +200,21 @@ def test_silence_while_the_gateway_was_deaf_counts_for_nobody(sweep: Sweep, stor
     assert find_state(store) == "down"
 
 
+def test_a_clock_that_is_put_back_proves_nothing_of_the_time_that_comes_again(sweep: Sweep, store: Store, clock: FakeClock) -> None:
+    listen(store, clock, 60)
+    clock.step(-3600)
+    listen(store, clock, 60)
+    with store.read() as c:
+        assert hearing.find_hearing(c) == hearing.Hearing(clock.now() - timedelta(seconds=55), clock.now())
+
+
 def test_a_recorder_that_lags_behind_makes_nobody_silent(sweep: Sweep, store: Store, clock: FakeClock) -> None:
     """An echo says up to when everything was heard, and that is the time when it was said."""
     said_at = clock.now()
     clock.advance(3600)
     for _ in range(20):
         with store.write() as c:
-            hearing.note_heard(c, said_at)
+            hearing.note_heard(c, said_at, now=clock.now())
         said_at += timedelta(seconds=4)
     sweep.step()
     assert find_state(store) == "up"

@@ -1,0 +1,108 @@
+"""Two requests at a time on a database whose writers do not wait for each other by themselves."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from functools import partial
+
+import pytest
+
+from api_gateway.acceptance import Asked, Terms, accept_action
+from api_gateway.identity import Caller, Identity
+from api_gateway.server_checks import Refused
+from api_gateway.store import Connection, Store, actions, servers
+from api_gateway.visibility import get_visible_server_to_act_on, get_visible_server_to_change
+from compute_agent.contract.errors import Code, Ending
+from compute_agent.contract.models import ActionKind
+from tests.fakes import FakeClock
+from tests.postgresql import Postgresql
+from tests.unit.gateway.store_parts import SERVER, FakeHost, build_action
+
+HOLDOFF = timedelta(seconds=600)
+
+
+class Everything:
+    """Implements Rules."""
+
+    def allow(self, caller: Caller, rule: str, project: str) -> bool:
+        return True
+
+
+IDENTITY = Identity(Caller("admin", "demo", frozenset({"admin"})), True, Everything())
+
+
+@pytest.fixture
+def store(postgresql: Postgresql, clock: FakeClock) -> Iterator[Store]:
+    store = Store(postgresql.create_database("races"))
+    store.upgrade_schema()
+    host = FakeHost(store, clock, "a")
+    host.put()
+    host.beat(full=True)
+    yield store
+    store.dispose()
+    postgresql.drop_database("races")
+
+
+def dump(clock: FakeClock, c: Connection) -> None:
+    server = get_visible_server_to_act_on(c, IDENTITY, SERVER)
+    asked = Asked(build_action(clock).id, ActionKind.TRIGGER_CRASH_DUMP, "demo", "admin", timedelta(seconds=30))
+    accept_action(c, server, asked, now=clock.now(), terms=Terms(HOLDOFF))
+
+
+def lock(clock: FakeClock, c: Connection) -> str | None:
+    """By an admin, unless somebody else did; who it was."""
+    found = get_visible_server_to_change(c, IDENTITY, SERVER).locked_by
+    if found is None:
+        servers.lock_server(c, SERVER, locked_by="admin", reason=None, now=clock.now())
+    return found
+
+
+def set_lock(clock: FakeClock, c: Connection) -> None:
+    servers.lock_server(c, SERVER, locked_by="owner", reason=None, now=clock.now())
+
+
+def run_behind(store: Store, first: Callable[[Connection], object], second: Callable[[Connection], object]) -> object:
+    """What ``second`` brings, begun when ``first`` is written and not committed."""
+
+    def write() -> object:
+        with store.write() as c:
+            return second(c)
+
+    with ThreadPoolExecutor(1) as pool:
+        with store.write() as c:
+            first(c)
+            begun = pool.submit(write)
+            with pytest.raises(TimeoutError):
+                begun.result(timeout=0.3)
+        return begun.result(timeout=10)
+
+
+def test_of_two_crash_dumps_at_a_time_the_second_one_is_refused(store: Store, clock: FakeClock) -> None:
+    with pytest.raises(Refused, match="crash_dump_in_progress"):
+        run_behind(store, partial(dump, clock), partial(dump, clock))
+
+
+def test_a_crash_dump_sees_the_lock_that_was_set_before_it(store: Store, clock: FakeClock) -> None:
+    with pytest.raises(Refused, match="locked"):
+        run_behind(store, partial(set_lock, clock), partial(dump, clock))
+
+
+def test_who_locks_sees_the_lock_that_was_set_before(store: Store, clock: FakeClock) -> None:
+    assert run_behind(store, partial(set_lock, clock), partial(lock, clock)) == "owner"
+
+
+def test_an_ending_by_the_gateway_does_not_wait_for_a_recorder_that_waits_for_it(store: Store, clock: FakeClock) -> None:
+    """Both take the counters first, then the action."""
+    action = build_action(clock)
+    with store.write() as c:
+        actions.insert_action(c, action)
+
+    def record(c: Connection) -> None:
+        servers.apply_state(
+            c, SERVER, host="a", event_type="server.paused", power_state="paused", reason="", at=clock.now(), now=clock.now()
+        )
+
+    def end(c: Connection) -> bool:
+        return actions.end_by_gateway(c, action.id, ending=Ending.EXPIRED, code=Code.DEADLINE_PASSED, reason="late", at=clock.now())
+
+    assert run_behind(store, record, end) is True
