@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 from oslo_config import cfg
 from oslo_log import log
@@ -33,7 +32,7 @@ from compute_agent.contract.clock import Clock, SystemClock
 from compute_agent.contract.outage import Outage
 from compute_agent.contract.publisher import Publisher, PublishFailed
 from compute_agent.contract.threads import take_short_turns
-from compute_agent.contract.transport import RPC_TOPIC, create_rpc_transport, oslo_messaging
+from compute_agent.contract.transport import create_rpc_transport, oslo_messaging
 from compute_agent.contract.versions import RELEASE
 from compute_agent.drivers.loader import DriverNotLoaded, load_driver
 from compute_agent.endpoint import Endpoint
@@ -45,6 +44,7 @@ from compute_agent.kinds import SLOW_KINDS
 from compute_agent.loops import Backoff, Loop, run_bounded
 from compute_agent.observer import Observer
 from compute_agent.reporter import Heartbeats, Reporter, make_publisher_id
+from compute_agent.rpc_servers import RpcServers
 from compute_agent.sampler import Sampler
 
 LOG = logging.getLogger(__name__)
@@ -185,7 +185,7 @@ class AgentService:
             raise JournalUnusable(f"[agent] state_path {directory} cannot be made: {error}") from error
         return Journal.open(directory / "journal.sqlite", host=self._conf.host, clock=self._clock)
 
-    def _create_rpc_server(self) -> Any:
+    def _create_rpc_server(self) -> RpcServers:
         endpoint = Endpoint(
             self._journal,
             self._queue,
@@ -198,9 +198,7 @@ class AgentService:
             on_ended=self._note_ending,
             is_host_ours=lambda: self._intake.is_held,
         )
-        target = oslo_messaging.Target(topic=RPC_TOPIC, server=self._conf.host)
-        policy = oslo_messaging.DefaultRPCAccessPolicy
-        return oslo_messaging.get_rpc_server(self._transport, target, [endpoint], access_policy=policy)
+        return RpcServers(self._transport, self._conf.host, endpoint)
 
     # Start and stop
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from compute_agent.contract import versions
 from compute_agent.contract.diagnostics import DiagnosticsReply
 from compute_agent.contract.models import ActionKind, ActionRequest, BlackBoxChunk, EventRange, PingReply
-from compute_agent.contract.transport import RPC_TOPIC, oslo_messaging
+from compute_agent.contract.transport import CALL_TOPIC, RPC_TOPIC, oslo_messaging
 
 METHOD_OF_KIND: dict[ActionKind, str] = {kind: kind.value for kind in ActionKind}
 """The RPC method that casts an action of each kind."""
@@ -39,8 +39,15 @@ class ComputeAgentAPI:
 
     def __init__(self, transport: oslo_messaging.Transport, pin: str | None = None) -> None:
         # The version of the target itself is never sent: every call prepares its own.
-        target = oslo_messaging.Target(topic=RPC_TOPIC, version=versions.RPC_HISTORY[0].number)
-        self._client = oslo_messaging.get_rpc_client(transport, target, version_cap=pin or versions.RPC_API_VERSION, retry=0)
+        self._casts, self._calls = (
+            oslo_messaging.get_rpc_client(
+                transport,
+                oslo_messaging.Target(topic=topic, version=versions.RPC_HISTORY[0].number),
+                version_cap=pin or versions.RPC_API_VERSION,
+                retry=0,
+            )
+            for topic in (RPC_TOPIC, CALL_TOPIC)
+        )
 
     def cast_action(self, request: ActionRequest) -> None:
         """Cast one action to ``request.host``.
@@ -82,11 +89,11 @@ class ComputeAgentAPI:
         return BlackBoxChunk.from_wire(self._call(host, "get_black_box", timeout, black_box_id=black_box_id, part=part, offset=offset))
 
     def _call(self, host: str, method: str, timeout: float, **arguments: Any) -> Any:
-        context = self._client.prepare(server=host, version=versions.get_version_of_method(method), timeout=timeout, retry=0)
+        context = self._calls.prepare(server=host, version=versions.get_version_of_method(method), timeout=timeout, retry=0)
         return context.call({}, method, **arguments)
 
     def _cast(self, host: str, method: str, arguments: dict[str, Any]) -> None:
-        context = self._client.prepare(
+        context = self._casts.prepare(
             server=host,
             version=versions.get_version_of_method(method),
             retry=0,

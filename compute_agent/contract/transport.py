@@ -23,10 +23,13 @@ import oslo_messaging.opts  # noqa: E402
 from oslo_messaging._metrics import client as metrics_client  # noqa: E402
 from oslo_messaging._tracing import client as tracing_client  # noqa: E402
 
-__all__ = ["RPC_EXCHANGE", "RPC_TOPIC", "create_rpc_transport", "oslo_messaging", "register_messaging_options"]
+__all__ = ["CALL_TOPIC", "RPC_EXCHANGE", "RPC_TOPIC", "create_rpc_transport", "oslo_messaging", "register_messaging_options"]
 
 RPC_EXCHANGE = "crashcart"
 RPC_TOPIC = "compute_agent"
+"""Casts: what agents are to do."""
+CALL_TOPIC = "compute_agent_calls"
+"""Calls: what agents are asked. A topic of their own, so that a reply which hangs holds up no cast."""
 
 _RABBIT_DEFAULTS = {
     "rabbit_quorum_queue": True,

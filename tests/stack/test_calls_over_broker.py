@@ -14,7 +14,7 @@ from api_gateway.config import register_options
 from compute_agent.contract import versions
 from compute_agent.contract.clock import SystemClock
 from compute_agent.contract.diagnostics import DiagnosticsReply
-from compute_agent.contract.transport import RPC_TOPIC, create_rpc_transport, oslo_messaging, register_messaging_options
+from compute_agent.contract.transport import CALL_TOPIC, create_rpc_transport, oslo_messaging, register_messaging_options
 from devstack.rabbitmq import PrivateRabbitMQ
 from tests.http.answering_agents import build_report
 
@@ -41,7 +41,7 @@ def host(broker: PrivateRabbitMQ) -> Iterator[str]:
     """An agent that answers."""
     name = f"asked-{time.monotonic_ns()}"
     transport = create_rpc_transport(_create_conf(broker))
-    target = oslo_messaging.Target(topic=RPC_TOPIC, server=name, version=versions.RPC_API_VERSION)
+    target = oslo_messaging.Target(topic=CALL_TOPIC, server=name, version=versions.RPC_API_VERSION)
     server = oslo_messaging.get_rpc_server(transport, target, [Answering()])
     server.start()
     yield name

@@ -1,18 +1,23 @@
 """The contract's client and the agent's endpoint through oslo.messaging itself, over its in-memory transport."""
 
 import base64
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 
+import pydantic
 import pytest
 from oslo_config import cfg
 
 from compute_agent.contract.errors import Code
 from compute_agent.contract.models import ActionKind
 from compute_agent.contract.rpcapi import ComputeAgentAPI
-from compute_agent.contract.transport import RPC_TOPIC, create_rpc_transport, oslo_messaging, register_messaging_options
+from compute_agent.contract.transport import create_rpc_transport, register_messaging_options
 from compute_agent.drivers.fake_behaviours import Hang
 from compute_agent.drivers.fake_server import Call
 from compute_agent.host_dumps import DumpPlace
+from compute_agent.rpc_servers import RpcServers
+from devstack.services import wait_until
 from tests.unit.agent.action_parts import HOST, Agent, make_id
 
 PATIENCE = 10.0
@@ -35,8 +40,7 @@ def api(agent: Agent) -> Iterator[ComputeAgentAPI]:
     register_messaging_options(conf)
     conf.set_override("transport_url", "fake://")
     transport = create_rpc_transport(conf)
-    target = oslo_messaging.Target(topic=RPC_TOPIC, server=HOST)
-    server = oslo_messaging.get_rpc_server(transport, target, [agent.endpoint], access_policy=oslo_messaging.DefaultRPCAccessPolicy)
+    server = RpcServers(transport, HOST, agent.endpoint)
     server.start()
     yield ComputeAgentAPI(transport)
     server.stop()
@@ -88,3 +92,36 @@ def test_an_action_of_each_new_kind_is_cast_to_its_own_method(
     assert action_id == make_id(number)
     agent.actions.run(action_id)
     assert agent.code(action_id) == code
+
+
+def test_questions_that_hang_hold_up_no_action(agent: Agent, api: ComputeAgentAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are: they have threads of their own."""
+    release, asked = threading.Event(), threading.Semaphore(0)
+
+    def hang(*_arguments: object) -> dict[str, object]:
+        asked.release()
+        release.wait(PATIENCE)
+        return {}
+
+    monkeypatch.setattr(agent.endpoint, "ping", hang)
+    askers = [threading.Thread(target=_ask, args=(api,)) for _ in range(12)]
+    for asker in askers:
+        asker.start()
+    assert asked.acquire(timeout=PATIENCE)
+    request = agent.make_request(agent.make_server(), 77)
+    api.cast_action(request)
+    try:
+        wait_until(lambda: request.id in list_received(agent), PATIENCE, "the action to be journalled")
+    finally:
+        release.set()
+        for asker in askers:
+            asker.join(PATIENCE)
+
+
+def list_received(agent: Agent) -> list[str]:
+    return [event.payload["action_id"] for event in agent.list_events("action.received")]
+
+
+def _ask(api: ComputeAgentAPI) -> None:
+    with suppress(pydantic.ValidationError):
+        api.ping(HOST, timeout=PATIENCE)
