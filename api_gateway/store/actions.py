@@ -275,10 +275,16 @@ def record_unroutable(c: Connection, action_id: str) -> None:
     )
 
 
+_RELEASE = (
+    update(actions)
+    .where(actions.c.id == bindparam("held_action"), actions.c.lease_owner == bindparam("holder"))
+    .values(lease_owner=None, lease_until=None)
+)
+
+
 def release_lease(c: Connection, action_id: str, owner: str) -> bool:
     """:returns: False when ``owner`` did not hold it any more."""
-    held = and_(actions.c.id == action_id, actions.c.lease_owner == owner)
-    return c.execute(update(actions).where(held).values(lease_owner=None, lease_until=None)).rowcount == 1
+    return c.execute(_RELEASE, {"held_action": action_id, "holder": owner}).rowcount == 1
 
 
 # --- endings by the gateway -------------------------------------------------------------------------------------------
@@ -353,5 +359,8 @@ def find_action_locked(c: Connection, action_id: str) -> ActionRow | None:
     return None if row is None else ActionRow(*row)
 
 
+_CHANGE = update(actions).where(actions.c.id == bindparam("changed_action"))
+
+
 def change_action(c: Connection, action_id: str, changes: dict[str, Any]) -> None:
-    c.execute(update(actions).where(actions.c.id == action_id).values(**changes))
+    c.execute(_CHANGE, {"changed_action": action_id, **changes})

@@ -29,14 +29,16 @@ class GapRow:
 _COLUMNS = columns_of(gaps, GapRow)
 
 
+_HIGHEST = select(epochs.c.highest).where(epochs.c.host == bindparam("of_host"), epochs.c.epoch == bindparam("of_epoch"))
+
+
 def note_sequences(c: Connection, places: Iterable[tuple[str, str, int]], *, now: datetime) -> None:
     """Note newly recorded (host, epoch, sequence): later ones than expected open gaps, earlier ones fill them."""
     sequences: dict[tuple[str, str], list[int]] = defaultdict(list)
     for host, epoch, sequence in places:
         sequences[host, epoch].append(sequence)
     for (host, epoch), numbers in sequences.items():
-        key = and_(epochs.c.host == host, epochs.c.epoch == epoch)
-        before = c.execute(select(epochs.c.highest).where(key)).scalar_one_or_none() or 0
+        before = c.execute(_HIGHEST, {"of_host": host, "of_epoch": epoch}).scalar_one_or_none() or 0
         highest = before
         for number in sorted(numbers):
             if number <= highest:

@@ -103,13 +103,16 @@ def insert_servers(c: Connection, rows: Sequence[ServerRow]) -> None:
     _insert_tags(c, rows)
 
 
+_CHANGE = update(servers).where(servers.c.id == bindparam("changed_server"))
+
+
 def overwrite_server(c: Connection, before: ServerRow, after: ServerRow) -> None:
     """Write the columns that differ; the tags as well."""
     old = values_of(before)
     changes = {name: value for name, value in values_of(after).items() if value != old[name]}
     if not changes:
         return
-    c.execute(update(servers).where(servers.c.id == after.id).values(**changes))
+    c.execute(_CHANGE, {"changed_server": after.id, **changes})
     if "tags" in changes:
         c.execute(delete(server_tags).where(server_tags.c.server == after.id))
         _insert_tags(c, [after])

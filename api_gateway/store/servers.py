@@ -194,12 +194,16 @@ def settle(
     return claimed_twice
 
 
+_STANDING = select(agents.c.host, agents.c.state, agents.c.inventory_readable, agents.c.inventory_revision).where(
+    agents.c.host.in_(bindparam("hosts", expanding=True))
+)
+
+
 def _read_standing(c: Connection, hosts: Iterable[str]) -> dict[str, tuple[bool, bool]]:
     """For each known host: whether its agent is up, and whether its word is current."""
     standing = {}
-    query = select(agents.c.host, agents.c.state, agents.c.inventory_readable, agents.c.inventory_revision)
     for chunk in split(hosts):
-        for host, state, readable, revision in c.execute(query.where(agents.c.host.in_(chunk))):
+        for host, state, readable, revision in c.execute(_STANDING, {"hosts": chunk}):
             standing[host] = (state == "up", state == "up" and readable and revision is not None)
     return standing
 
