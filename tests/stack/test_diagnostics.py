@@ -146,11 +146,11 @@ def test_a_busy_processors_utilisation_is_what_the_kernel_counts(stack: Stack, l
     begin, end = (datetime.fromisoformat(sample["collected_at"]).timestamp() for sample in samples)
     kernel = watched.get_percent(begin, end)
     # All that the host gives it: less than all of a core where the other parts are busy as well.
-    assert kernel > 40
+    assert kernel > 20
     (processor,) = samples[1]["diagnostics"]["cpu_details"]
     assert abs(processor["utilisation"] - kernel) <= 10
     (now,) = get_diagnostics(stack, loaded)["cpu_details"]
-    assert now["utilisation"] > 30
+    assert now["utilisation"] > 10
     assert now["time"] > processor["time"]
 
 
