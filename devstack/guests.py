@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import uuid as uuids
@@ -24,6 +25,8 @@ METADATA_NAMESPACE = "https://crashcart.dev/xmlns/server/1.0"
 DISK_BYTES = 96 * 1024 * 1024
 LOAD_BYTES = 48 * 64 * 1024
 """What a loaded guest has written to its disk when it is ready."""
+LOAD_FRAMES = (20, 1000)
+"""How many frames, of how many bytes each, it has sent over its tap, where it may have one."""
 _SECTOR = 512
 _DUMP_COMPLETE = b"crashcart-dump-complete"
 _NMI_COUNT = re.compile(r"^crashcart-nmi-count: (\d+)\s*$", re.MULTILINE)
@@ -42,7 +45,7 @@ class GuestKind(StrEnum):
     DEAF = "deaf"
     """Goes on and says nothing."""
     LOADED = "loaded"
-    """Goes on and says nothing; its processor is busy, and it has written ``LOAD_BYTES`` to its disk."""
+    """Goes on and says nothing; its processor is busy, it has written ``LOAD_BYTES`` to its disk and sent ``LOAD_FRAMES``."""
     KDUMP = "kdump"
     """Starts its crash kernel, which saves the dump to the disk, and is there again after a reboot."""
     KDUMP_POST_NOTIFIERS = "kdump_post_notifiers"
@@ -97,6 +100,11 @@ class Guest:
     def dump_image(self) -> Path | None:
         """The disk that a crash kernel writes its dump to; None for a guest without one."""
         return self.disk_image if self.kind.has_crash_kernel else None
+
+    @property
+    def has_tap(self) -> bool:
+        """Whether it has a network card on a tap of this host: a loaded guest where the privilege exists to make one."""
+        return self.kind is GuestKind.LOADED and os.geteuid() == 0
 
     def define(self, uri: str) -> None:
         """Make a fresh disk and define the domain, shut off; raises libvirt.libvirtError."""
@@ -218,6 +226,7 @@ class Guest:
   <devices>
     <emulator>/usr/bin/qemu-system-x86_64</emulator>
     {self._disk_xml()}
+    {self._nic_xml()}
     <serial type='file'><source path='{escape(str(self.serial_log))}' append='on'/><target port='0'/></serial>
     <serial type='file'><source path='{escape(str(self.console_log))}' append='on'/><target port='1'/></serial>
     <memballoon model='virtio'><stats period='5'/></memballoon>
@@ -240,6 +249,12 @@ class Guest:
       <driver name='qemu' type='raw'/><source file='{escape(str(self.disk_image))}'/>
       <target dev='vda' bus='virtio'/>
     </disk>"""
+
+    def _nic_xml(self) -> str:
+        if not self.has_tap:
+            return ""
+        # The tap's name must not be that of another stack on this host.
+        return f"<interface type='ethernet'><target dev='cc{self.uuid[:8]}'/><model type='virtio'/></interface>"
 
     def _read_serial(self) -> str:
         try:

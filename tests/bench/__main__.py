@@ -12,18 +12,25 @@ from tests.bench import hops, listing
 from tests.bench.figures import Figure, Report
 
 
-def _measure_crash_dump(runs: int) -> list[Figure]:
+def _measure_crash_dump(chosen: argparse.Namespace) -> list[Figure]:
     from tests.bench import crash_dump_latency  # needs libvirt, which the other suites do without
 
-    return crash_dump_latency.measure_on_own_stack(runs)
+    return crash_dump_latency.measure_on_own_stack(chosen.runs)
 
 
-SUITES: dict[str, Callable[[int], list[Figure]]] = {
+def _measure_diagnostics(chosen: argparse.Namespace) -> list[Figure]:
+    from tests.bench import diagnostics  # needs libvirt as well
+
+    return diagnostics.measure(chosen.runs, chosen.guests)
+
+
+SUITES: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
     "crash-dump": _measure_crash_dump,
-    "hops": hops.measure,
-    "listing": listing.measure,
+    "diagnostics": _measure_diagnostics,
+    "hops": lambda chosen: hops.measure(chosen.runs),
+    "listing": lambda chosen: listing.measure(chosen.runs),
 }
-"""By the name that the command line knows: real guests, where an action's time goes, pages of servers."""
+"""By the name that the command line knows: real guests, what diagnostics cost, where an action's time goes, pages of servers."""
 
 
 def main() -> int:
@@ -31,6 +38,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="devstack/bench", description=__doc__)
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"which ones: {', '.join(SUITES)} (default: all)")
     parser.add_argument("--runs", type=int, default=20, help="samples of each figure (default %(default)s)")
+    parser.add_argument("--guests", type=int, default=50, help="diagnostics: guests at most (default %(default)s)")
     parser.add_argument("--output", type=Path, default=None, help="write bench.md and bench.json into this directory")
     arguments = parser.parse_args()
     unknown = [name for name in arguments.suites if name not in SUITES]
@@ -39,7 +47,7 @@ def main() -> int:
     report = Report()
     try:
         for name in arguments.suites or SUITES:
-            report.figures += SUITES[name](arguments.runs)
+            report.figures += SUITES[name](arguments)
     except StepFailed as failure:
         print(f"\n{failure.explain()}", file=sys.stderr)
         return 1

@@ -16,11 +16,12 @@ _PACKAGES = ("falcon", "granian", "SQLAlchemy", "oslo.messaging", "kombu", "psyc
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured quantity; ``floor`` names the figure that it cannot beat."""
+    """One measured quantity; ``floor`` names the figure that it cannot beat, ``note`` says what the numbers alone do not."""
 
     name: str
     samples_ms: list[float]
     floor: str | None = None
+    note: str | None = None
 
     @property
     def median(self) -> float:
@@ -57,14 +58,22 @@ class Report:
                 f"| {figure.name} | {len(figure.samples_ms)} | {min(figure.samples_ms):.2f} | {figure.median:.2f} | {figure.p99:.2f} "
                 f"| {max(figure.samples_ms):.2f} | {figure.floor or ''} | {over} | {ratio} |"
             )
-        return "\n".join(lines) + "\n"
+        notes = [f"- {figure.name}: {figure.note}" for figure in self.figures if figure.note is not None]
+        return "\n".join([*lines, *(["", *notes] if notes else [])]) + "\n"
 
     def write_json(self, path: Path) -> None:
         """The same with every sample."""
         body: dict[str, Any] = {
             "machine": self._describe_machine(),
             "figures": [
-                {"name": each.name, "floor": each.floor, "median_ms": each.median, "p99_ms": each.p99, "samples_ms": each.samples_ms}
+                {
+                    "name": each.name,
+                    "floor": each.floor,
+                    "note": each.note,
+                    "median_ms": each.median,
+                    "p99_ms": each.p99,
+                    "samples_ms": each.samples_ms,
+                }
                 for each in self.figures
             ],
         }

@@ -60,10 +60,10 @@ class LibvirtDiagnostics(DiagnosticsSource):
             domain = get_domain(connection, server)
             try:
                 check_monitor(domain, server)
+                began = self._clock.monotonic()
                 records = connection.domainListGetStats([domain], _WANTED, 0)
-                monotonic = self._clock.monotonic()
                 if records:
-                    return self._join(domain, records[0][1], monotonic)
+                    return self._join(domain, records[0][1], self._get_middle(began))
             except libvirt.libvirtError as error:
                 raise translate_read_error(error, server) from error
         raise ServerNotFound(server, "libvirt forgot the domain while it was read")
@@ -91,9 +91,9 @@ class LibvirtDiagnostics(DiagnosticsSource):
         """All that are on, without those that are busy."""
         with self._connections.borrow() as connection:
             try:
+                began = self._clock.monotonic()
                 records = connection.getAllDomainStats(_WANTED, _ALL_THAT_ARE_NOT_BUSY)
-                monotonic = self._clock.monotonic()
-                return self._join_all(records, monotonic)
+                return self._join_all(records, self._get_middle(began))
             except libvirt.libvirtError as error:
                 raise translate_read_error(error, None) from error
 
@@ -121,6 +121,10 @@ class LibvirtDiagnostics(DiagnosticsSource):
             samples.append(join_reading(self._describe_occasion(domain, monotonic), counters, devices, {}, errors))
         self._devices = read
         return samples
+
+    def _get_middle(self, began: float) -> float:
+        """Of a call that ends now: a busy QEMU lets libvirt wait for some of the counters, before and after the others were read."""
+        return (began + self._clock.monotonic()) / 2
 
     def _describe_occasion(self, domain: libvirt.virDomain, monotonic: float) -> Occasion:
         return Occasion(

@@ -86,6 +86,19 @@ def test_only_the_post_notifiers_guest_has_that_on_its_command_line(tmp_path: Pa
     assert ("crashkernel=" in xml) is kind.has_crash_kernel
 
 
+def test_only_a_loaded_guest_says_what_its_disk_counted_and_in_sectors(tmp_path: Path) -> None:
+    guest = make_guest(tmp_path, GuestKind.LOADED, name="g")
+    assert guest.disk_image is not None
+    assert guest.dump_image is None
+    assert str(guest.disk_image) in guest.domain_xml()
+    guest.serial_log.parent.mkdir()
+    guest.serial_log.write_text("crashcart-disk-sectors: 8 6144\r\ncrashcart-guest-ready: loaded 1\r\n")
+    assert guest.get_disk_traffic() == (4096, 3 << 20)
+    guest.serial_log.write_text("crashcart-guest-ready: loaded 1\r\n")
+    with pytest.raises(LookupError):
+        guest.get_disk_traffic()
+
+
 def test_nmis_are_counted_since_the_last_boot_and_half_written_lines_are_ignored(tmp_path: Path) -> None:
     guest = make_guest(tmp_path, GuestKind.SURVIVING, name="g")
     guest.serial_log.parent.mkdir()
