@@ -122,10 +122,13 @@ class AgentCalls:
                 raise NoAnswer(f"As many agents are being asked as may be at a time ({self._most}).")
             if self._overdue:
                 self._next_try = now + PAUSE_SECONDS
-            self._busy += 1
-            if self._threads < self._busy:
+            if self._threads <= self._busy:
+                try:
+                    threading.Thread(target=self._run, name=f"agent-call-{self._threads + 1}", daemon=True).start()
+                except RuntimeError as error:
+                    raise NoAnswer(f"No thread can be started to ask an agent: {error}.") from error
                 self._threads += 1
-                threading.Thread(target=self._run, name=f"agent-call-{self._threads}", daemon=True).start()
+            self._busy += 1
 
     def _note_overdue(self, call: _Call[T]) -> None:
         """Unless the answer came at the last moment."""

@@ -1,4 +1,4 @@
-"""Which action a worker takes next: one at a time per server, many servers in parallel, and few slow ones at a time.
+"""Which action a worker takes next: one at a time per server, many servers in parallel, the urgent first, few slow ones at a time.
 
 Only a hint of what to do: the journal says what may still be done, so a queue that is lost or filled twice harms nothing.
 """
@@ -6,36 +6,41 @@ Only a hint of what to do: the journal says what may still be done, so a queue t
 import threading
 import time
 from collections import deque
+from enum import IntEnum
+
+
+class Turn(IntEnum):
+    """Who comes first. A crash dump waits for no reading, and a reading for no dump of a whole memory."""
+
+    ACT = 0
+    READ = 1
+    SLOW = 2
+    """Takes many minutes, perhaps: only few at a time, so that they never keep all workers from the others."""
 
 
 class ActionQueue:
     """A queue of action ids that never gives out two of one server before the first is :meth:`done`. Thread-safe.
 
-    :param slow_at_once: slow actions that are given out at the same time at most; a quick one overtakes those of its server that wait
+    :param slow_at_once: slow actions that are given out at the same time at most
     """
 
     def __init__(self, slow_at_once: int = 1) -> None:
         self._slow_at_once = slow_at_once
-        self._slow: set[str] = set()
+        self._turns: dict[str, Turn] = {}
         self._condition = threading.Condition()
         self._waiting: dict[str, deque[str]] = {}
         self._ready: deque[str] = deque()
         self._running: dict[str, str] = {}
-        self._known: set[str] = set()
         self._closed = False
 
-    def add(self, server: str, action_id: str, *, slow: bool = False) -> None:
-        """Queue an action of a server; one that waits or runs already is not added again."""
+    def add(self, server: str, action_id: str, turn: Turn = Turn.ACT) -> None:
+        """Queue an action of a server, before those that wait for a later turn; one that waits or runs already is not added again."""
         with self._condition:
-            if self._closed or action_id in self._known:
+            if self._closed or action_id in self._turns:
                 return
-            self._known.add(action_id)
+            self._turns[action_id] = turn
             waiting = self._waiting.setdefault(server, deque())
-            if slow:
-                self._slow.add(action_id)
-                waiting.append(action_id)
-            else:
-                waiting.insert(sum(other not in self._slow for other in waiting), action_id)
+            waiting.insert(sum(self._turns[other] <= turn for other in waiting), action_id)
             self._offer(server)
             self._condition.notify()
 
@@ -64,8 +69,7 @@ class ActionQueue:
             if server is None:
                 return
             del self._running[server]
-            self._known.discard(action_id)
-            self._slow.discard(action_id)
+            del self._turns[action_id]
             self._offer(server)
             self._condition.notify_all()
 
@@ -81,12 +85,11 @@ class ActionQueue:
             return self._condition.wait_for(lambda: not self._running, timeout)
 
     def _find_ready(self) -> str | None:
-        """The server that has waited longest for a worker and may have one."""
-        slow_running = sum(action_id in self._slow for action_id in self._running.values())
-        for server in self._ready:
-            if slow_running < self._slow_at_once or self._waiting[server][0] not in self._slow:
-                return server
-        return None
+        """Of the servers whose next action may be taken the one with the most urgent; of those the one that has waited longest."""
+        slow_running = sum(self._turns[action_id] is Turn.SLOW for action_id in self._running.values())
+        may_be_slow = slow_running < self._slow_at_once
+        turns = {server: self._turns[self._waiting[server][0]] for server in self._ready}
+        return min((server for server in self._ready if may_be_slow or turns[server] is not Turn.SLOW), key=turns.__getitem__, default=None)
 
     def _offer(self, server: str) -> None:
         if server in self._waiting and server not in self._running and server not in self._ready:

@@ -11,7 +11,7 @@ from compute_agent.contract.clock import Clock
 from compute_agent.contract.errors import Code
 from compute_agent.contract.models import PowerState
 from compute_agent.drivers.base import Driver, DriverError, DriverServer, NothingSent
-from compute_agent.host_dumps import Dump, HostDumps
+from compute_agent.host_dumps import Dump, HostDumps, has_crash_kernel
 from compute_agent.journal import Journal
 from compute_agent.kinds import Refused
 from compute_agent.observations import Crash
@@ -19,8 +19,6 @@ from compute_agent.observations import Crash
 LOG = logging.getLogger(__name__)
 
 _PANICKED = "server.panicked"
-_CRASH_KERNEL = "server.crash_kernel_started"
-_NEW_RUN = frozenset({"server.rebooted", "server.stopped", "server.started"})
 
 
 class DumpsAfterPanic:
@@ -75,13 +73,20 @@ class DumpsAfterPanic:
 
     def _has_crash_kernel(self, server: str) -> bool:
         with self._journal.transaction("read") as transaction:
-            last = transaction.find_last_event(server, {_CRASH_KERNEL, *_NEW_RUN})
-        return last is not None and last.event_type == _CRASH_KERNEL
+            return has_crash_kernel(transaction, server)
+
+    def _check_still_wanted(self, server: str) -> None:
+        """It may have waited for another one for an hour: what runs by now is stopped for nobody.
+
+        :raises Refused: nothing is written.
+        """
+        if self._find_wanted(server) is None:
+            raise Refused(Code.SERVER_NOT_RUNNING, "The server is not as it was when it panicked; nothing was written.")
 
     def _take(self, seen: DriverServer) -> None:
         name = f"{self._clock.now():%Y%m%dT%H%M%SZ}"
         try:
-            dump = self._dumps.take(seen, name)
+            dump = self._dumps.take(seen, name, lambda: self._check_still_wanted(seen.id), wait=True)
         except Refused as refusal:
             self._tell_failure(seen.id, refusal.code, str(refusal))
         except DriverError as error:

@@ -31,7 +31,7 @@ from compute_agent.contract.notifications import Severity
 from compute_agent.contract.transport import oslo_messaging
 from compute_agent.contract.versions import RELEASE, RPC_API_VERSION
 from compute_agent.journal import ActionState, Journal, JournalTransaction
-from compute_agent.kinds import SLOW_KINDS, make_result
+from compute_agent.kinds import TURN_OF_KIND, make_result
 
 LOG = logging.getLogger(__name__)
 
@@ -185,7 +185,7 @@ class Endpoint:
         if known is None:
             self._log(request, f"received, global request {request.global_request_id}")
         # A duplicate as well: should the queue have lost it, the journal still lets it run only once.
-        self._queue.add(request.server, request.id, slow=request.kind in SLOW_KINDS)
+        self._queue.add(request.server, request.id, TURN_OF_KIND[request.kind])
 
     def _find_refusal(self, request: ActionRequest) -> ActionResult | None:
         if request.host != self._host:

@@ -10,9 +10,9 @@ from compute_agent.contract.errors import Code
 from compute_agent.contract.models import ActionKind, PowerState
 from compute_agent.crash_dump import HoldOff
 from compute_agent.drivers.base import Driver, DriverServer
-from compute_agent.host_dumps import HostDumps
+from compute_agent.host_dumps import HostDumps, has_crash_kernel
 from compute_agent.journal import Journal, JournalledAction, JournalTransaction
-from compute_agent.kinds import Kind, Outcome, ServerEvent
+from compute_agent.kinds import Kind, Outcome, Refused, ServerEvent
 
 
 class TakeHostDump(Kind):
@@ -42,6 +42,8 @@ class TakeHostDump(Kind):
         if not is_crashed and not action.request.force:
             advice = "writing the memory would stop the server meanwhile. Nothing was written."
             self._holdoff.check(transaction, action.request.server, advice)
+            if has_crash_kernel(transaction, action.request.server):
+                raise Refused(Code.CRASH_DUMP_IN_PROGRESS, f"The guest started its crash kernel and may be writing its own dump: {advice}")
 
     def carry_out(self, action: JournalledAction, seen: DriverServer | None, check_deadline: Callable[[], None]) -> Outcome:
         assert seen is not None  # narrows the type: check() gave it

@@ -19,6 +19,7 @@ from compute_agent.contract.clock import Clock
 from compute_agent.contract.errors import Code
 from compute_agent.contract.models import PowerState
 from compute_agent.drivers.base import Driver, DriverServer
+from compute_agent.journal import JournalTransaction
 from compute_agent.kinds import Refused
 
 LOG = logging.getLogger(__name__)
@@ -27,6 +28,8 @@ _SUFFIX = ".kdump"
 _PART_SUFFIX = ".kdump.part"
 _OWN_PART = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}-[A-Za-z0-9-]+\.kdump\.part")
 _MIB = 1 << 20
+_CRASH_KERNEL = "server.crash_kernel_started"
+_NEW_RUN = frozenset({"server.rebooted", "server.stopped", "server.started"})
 _PROGRESS_STEP = 10
 """Percent between two lines of progress in the log."""
 
@@ -65,9 +68,11 @@ class HostDumps:
         if self._place.directory is None:
             raise Refused(Code.NOT_SUPPORTED, "Host dumps are off on this host; its operator turns them on with [host_dump] directory.")
 
-    def take(self, server: DriverServer, name: str, check_deadline: Callable[[], None] = lambda: None) -> Dump:
+    def take(self, server: DriverServer, name: str, last_check: Callable[[], None], *, wait: bool = False) -> Dump:
         """Write the memory of ``server`` to ``<server>-<name>.kdump``; blocks until it is there. No file is left of a failure.
 
+        :param last_check: raises :class:`Refused` when it must not be any more; called last before the driver is
+        :param wait: for a dump that is being written, however long that takes; otherwise this one is refused
         :raises Refused: it was not begun, or what was written cannot be kept.
         :raises DriverError: the driver's own.
         """
@@ -77,43 +82,57 @@ class HostDumps:
         host_dump, directory = self._driver.host_dump, self._place.directory
         assert host_dump is not None  # narrows the types: check_supported() saw to both
         assert directory is not None
-        with self._lock:
+        if not self._lock.acquire(blocking=wait):
+            raise Refused(
+                Code.HOST_DUMP_FAILED, "Another server's memory is being written; nothing was written of this one. Try again later."
+            )
+        try:
             part = directory / f"{server.id}-{name}{_PART_SUFFIX}"
             self._prepare(server, directory, part)
             progress = _Progress(server.id)
             began_at = self._clock.monotonic()
             try:
-                check_deadline()
+                last_check()
                 host_dump.take_host_dump(server.id, str(part), progress.tell)
                 path, size = self._keep(part)
             except BaseException:
                 with suppress(OSError):
                     part.unlink()
                 raise
+        finally:
+            self._lock.release()
         dump = Dump(path, size, round(self._clock.monotonic() - began_at, 3))
         LOG.info("server %s: its memory was written to %s, %d bytes in %.1f s", server.id, path, size, dump.duration)
         return dump
 
     def remove_unfinished(self) -> None:
-        """At start: what a dead agent left half written is of no use to anybody."""
+        """At start: what a dead agent left half written is of no use to anybody. A directory that cannot be used is nobody's misfortune
+        but the dumps'."""
         directory = self._place.directory
-        if directory is None or not directory.is_dir():
+        if directory is None:
             return
-        for part in directory.glob(f"*{_PART_SUFFIX}"):
-            if _OWN_PART.fullmatch(part.name):
-                LOG.warning("removing %s, which was not finished when the agent stopped", part)
-                part.unlink(missing_ok=True)
+        try:
+            for part in directory.glob(f"*{_PART_SUFFIX}") if directory.is_dir() else ():
+                if _OWN_PART.fullmatch(part.name):
+                    LOG.warning("removing %s, which was not finished when the agent stopped", part)
+                    part.unlink(missing_ok=True)
+        except OSError as error:
+            LOG.error("unfinished dumps in %s cannot be removed: %s", directory, error)
 
     def _prepare(self, server: DriverServer, directory: Path, part: Path) -> None:
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             part.unlink(missing_ok=True)
-            used = sum(file.stat().st_size for file in directory.glob(f"*{_SUFFIX}"))
+            used = sum(_find_size(file) for file in directory.glob(f"*{_SUFFIX}"))
             free = shutil.disk_usage(directory).free
         except OSError as error:
             raise Refused(Code.HOST_DUMP_FAILED, f"The directory {directory} cannot be used: {error.strerror}.") from error
         # The dump is compressed, but nobody knows how well before it is there: it counts as large as the memory.
-        needed = (server.memory_mib or 0) * _MIB
+        if server.memory_mib is None:
+            raise Refused(
+                Code.NO_SPACE, "How large the server's memory is, is not known, nor whether there is room for it. Nothing was written."
+            )
+        needed = server.memory_mib * _MIB
         if self._place.quota and used + needed > self._place.quota:
             raise Refused(
                 Code.NO_SPACE,
@@ -140,6 +159,20 @@ class HostDumps:
         except OSError as error:
             raise Refused(Code.HOST_DUMP_FAILED, f"The file {part} cannot be kept: {error.strerror}.") from error
         return path, status.st_size
+
+
+def _find_size(file: Path) -> int:
+    """In bytes; 0 for one that an operator has taken away meanwhile."""
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def has_crash_kernel(transaction: JournalTransaction, server: str) -> bool:
+    """Whether the guest started its crash kernel in this run: it is writing its own dump, which nobody must disturb."""
+    last = transaction.find_last_event(server, {_CRASH_KERNEL, *_NEW_RUN})
+    return last is not None and last.event_type == _CRASH_KERNEL
 
 
 class _Progress:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar
 
+from compute_agent.action_queue import Turn
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.errors import CODES, Code
 from compute_agent.contract.models import ActionKind, ActionResult
@@ -19,8 +20,12 @@ from compute_agent.journal import Journal, JournalledAction, JournalTransaction
 
 LOG = logging.getLogger(__name__)
 
-SLOW_KINDS = frozenset({ActionKind.TAKE_HOST_DUMP})
-"""Kinds that may take many minutes: only few of them run at a time, so that they never keep all workers from the others."""
+TURN_OF_KIND: dict[ActionKind, Turn] = {
+    ActionKind.TRIGGER_CRASH_DUMP: Turn.ACT,
+    ActionKind.COLLECT_DIAGNOSTICS: Turn.READ,
+    ActionKind.TAKE_HOST_DUMP: Turn.SLOW,
+}
+"""Which actions wait for which."""
 
 _COLLECT_SENTENCES = {
     Code.NOT_SUPPORTED: "This driver cannot tell diagnostics.",

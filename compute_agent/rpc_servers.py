@@ -5,10 +5,13 @@ A reply can hang: when the broker lost the asker's reply queue in a crash, the p
 own, and however many of them hang, no action waits for one of theirs.
 """
 
+import logging
 from typing import Any
 
 from compute_agent.contract.transport import CALL_TOPIC, RPC_TOPIC, oslo_messaging
 from compute_agent.endpoint import Endpoint
+
+LOG = logging.getLogger(__name__)
 
 _CALL_THREADS = 4
 
@@ -17,6 +20,7 @@ class RpcServers:
     """Both, started and stopped together."""
 
     def __init__(self, transport: oslo_messaging.Transport, host: str, endpoint: Endpoint) -> None:
+        self._answers = False
         self._casts, self._calls = (
             oslo_messaging.get_rpc_server(
                 transport,
@@ -28,19 +32,26 @@ class RpcServers:
         )
 
     def start(self) -> Any:
-        """:raises Exception: neither serves."""
-        self._calls.start(override_pool_size=_CALL_THREADS)
+        """Begin with the casts, which are what the agent is for: without its questions it goes on.
+
+        :raises Exception: no cast is taken in.
+        """
+        self._casts.start()
         try:
-            self._casts.start()
-        except BaseException:
-            self._calls.stop()
-            raise
+            self._calls.start(override_pool_size=_CALL_THREADS)
+        except Exception:
+            LOG.exception("questions to this host are not answered until its agent takes the host's lock again")
+            self._answers = False
+        else:
+            self._answers = True
 
     def stop(self) -> Any:
         self._casts.stop()
-        self._calls.stop()
+        if self._answers:
+            self._calls.stop()
 
     def wait(self) -> Any:
         """Until what came in is done. Casts first: a reply that hangs must not keep them from being waited for."""
         self._casts.wait()
-        self._calls.wait()
+        if self._answers:
+            self._calls.wait()

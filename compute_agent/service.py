@@ -40,7 +40,7 @@ from compute_agent.host_lock import HostLock
 from compute_agent.intake import Intake
 from compute_agent.inventory import Inventory
 from compute_agent.journal import Journal, JournalInUse, JournalUnusable
-from compute_agent.kinds import SLOW_KINDS
+from compute_agent.kinds import TURN_OF_KIND
 from compute_agent.loops import Backoff, Loop, run_bounded
 from compute_agent.observer import Observer
 from compute_agent.reporter import Heartbeats, Reporter, make_publisher_id
@@ -139,7 +139,8 @@ class AgentService:
         self._dump_loop = self._make_loop("dumps-after-panic", self._take_dump)
         self._report_loop = self._make_loop("reporter", self._report, wake=self._report_wanted.set)
         self._heartbeat_loop = self._make_loop("heartbeats", self._beat, wake=self._heartbeat_wanted.set)
-        self._workers = [self._make_loop(f"worker-{number}", self._work) for number in range(1, agent.workers + 1)]
+        # One more than was asked for: a slow action, of which there is one at a time, takes no other's worker.
+        self._workers = [self._make_loop(f"worker-{number}", self._work) for number in range(1, agent.workers + 2)]
 
     def request_stop(self, reason: str) -> None:
         """Let :meth:`run` stop in order and return 0; from any thread and from a signal handler."""
@@ -207,7 +208,7 @@ class AgentService:
         for action_id in self._actions.recover():
             with self._journal.transaction("read") as transaction:
                 request = transaction.get_action(action_id).request
-            self._queue.add(request.server, action_id, slow=request.kind in SLOW_KINDS)
+            self._queue.add(request.server, action_id, TURN_OF_KIND[request.kind])
         if self._driver.events is not None:
             self._driver.events.subscribe(self._observer.enqueue)
         if self._driver.lifecycle is not None:

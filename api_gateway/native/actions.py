@@ -47,7 +47,7 @@ def show_action(gateway: Gateway, request: Request, response: falcon.Response, a
     identity = request.context.identity
     seen = [event_type for event_type, rule in _RULE_OF_RESULT.items() if is_permitted(identity, rule, owner)]
     with gateway.store.read() as c:
-        results = events.list_events_of_action(c, row.id, event_types=seen)
+        results = events.list_latest_of_action(c, row.id, row.host, seen)
     answer_json(response, {**view_action(row, identity, owner), **view_results(results, request.prefix)})
 
 

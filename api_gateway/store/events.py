@@ -1,11 +1,11 @@
 """The record of events: each once, in one order. What is missing in it is in ``gaps``."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, exists, func, insert, select
+from sqlalchemy import Connection, and_, bindparam, delete, exists, func, insert, select
 
 from api_gateway.store import counters, gaps
 from api_gateway.store.actions import OPEN_STATES
@@ -116,12 +116,17 @@ def list_events(c: Connection, *, after: int = 0, limit: int = 100, server: str 
     return [EventRow(*row) for row in c.execute(query.order_by(events.c.position).limit(limit))]
 
 
-def list_events_of_action(c: Connection, action_id: str, *, event_types: Sequence[str] | None = None) -> list[EventRow]:
-    """In order of ``position``; only of those types, unless it is None."""
+def list_events_of_action(c: Connection, action_id: str) -> list[EventRow]:
+    """In order of ``position``."""
     query = select(*_COLUMNS).where(events.c.action_id == action_id).order_by(events.c.position)
-    if event_types is not None:
-        query = query.where(events.c.event_type.in_(event_types))
     return [EventRow(*row) for row in c.execute(query)]
+
+
+def list_latest_of_action(c: Connection, action_id: str, host: str, event_types: Collection[str]) -> list[EventRow]:
+    """The last event of each of these types that the action's own host told of it: no other host has a say in what came of it."""
+    of_action = and_(events.c.action_id == action_id, events.c.host == host, events.c.event_type.in_(event_types))
+    latest = select(func.max(events.c.position)).where(of_action).group_by(events.c.event_type)
+    return [EventRow(*row) for row in c.execute(select(*_COLUMNS).where(events.c.position.in_(latest)).order_by(events.c.position))]
 
 
 def find_event(c: Connection, event_id: str) -> EventRow | None:

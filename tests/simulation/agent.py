@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from compute_agent.actions import ActionQueue, Actions
+from compute_agent.action_queue import ActionQueue, Turn
+from compute_agent.actions import Actions
 from compute_agent.contract.diagnostics import DiagnosticsReply, DiagnosticsReport
 from compute_agent.contract.models import BlackBoxChunk
 from compute_agent.contract.publisher import PublishFailed
@@ -245,8 +246,8 @@ class _WakingQueue(ActionQueue):
         super().__init__()
         self._wake = wake
 
-    def add(self, server: str, action_id: str, *, slow: bool = False) -> None:
-        super().add(server, action_id, slow=slow)
+    def add(self, server: str, action_id: str, turn: Turn = Turn.ACT) -> None:
+        super().add(server, action_id, turn)
         self._wake()
 
     def done(self, action_id: str) -> None:

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from compute_agent.actions import ActionQueue
+from compute_agent.action_queue import ActionQueue, Turn
 
 
 @pytest.fixture
@@ -67,20 +67,31 @@ def test_idle_means_that_nothing_taken_is_running(queue: ActionQueue) -> None:
 
 
 def test_few_slow_ones_run_at_a_time_and_quick_ones_of_other_servers_pass_them(queue: ActionQueue) -> None:
-    queue.add("s", "slow-1", slow=True)
-    queue.add("t", "slow-2", slow=True)
+    queue.add("s", "slow-1", Turn.SLOW)
+    queue.add("t", "slow-2", Turn.SLOW)
     queue.add("u", "quick")
-    assert [queue.take(0), queue.take(0), queue.take(0)] == ["slow-1", "quick", None]
+    assert [queue.take(0), queue.take(0), queue.take(0)] == ["quick", "slow-1", None]
     queue.done("slow-1")
     assert queue.take(0) == "slow-2"
 
 
 def test_a_quick_one_overtakes_the_slow_ones_of_its_server_that_wait(queue: ActionQueue) -> None:
-    queue.add("s", "slow-1", slow=True)
+    queue.add("s", "slow-1", Turn.SLOW)
     assert queue.take(0) == "slow-1"
-    queue.add("t", "slow-2", slow=True)
+    queue.add("t", "slow-2", Turn.SLOW)
     queue.add("t", "quick-1")
     queue.add("t", "quick-2")
     assert [queue.take(0), queue.take(0)] == ["quick-1", None]
     queue.done("quick-1")
     assert queue.take(0) == "quick-2"
+
+
+def test_an_urgent_one_comes_before_all_readings_that_wait(queue: ActionQueue) -> None:
+    for number in range(3):
+        queue.add("s", f"read-s{number}", Turn.READ)
+        queue.add("t", f"read-t{number}", Turn.READ)
+    queue.add("s", "dump-s")
+    queue.add("u", "dump-u")
+    assert [queue.take(0) for _ in range(3)] == ["dump-s", "dump-u", "read-t0"]
+    queue.done("dump-s")
+    assert queue.take(0) == "read-s0"

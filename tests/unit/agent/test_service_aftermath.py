@@ -12,6 +12,7 @@ from compute_agent.contract.clock import SystemClock
 from compute_agent.drivers.base import DriverEvent, DriverEventKind
 from compute_agent.drivers.fake import FakeHypervisor
 from compute_agent.service import AgentService
+from devstack.services import wait_until
 
 PATIENCE = 20.0
 
@@ -66,8 +67,16 @@ def test_a_panicked_server_leaves_a_black_box_and_a_dump(agent: AgentService, hy
 
     agent._journal.on_new_events(look)
     server = hypervisor.make_server()
+    agent._observer.enqueue_comparison(frozenset({server}))
+    wait_until(lambda: is_known(agent, server), PATIENCE, "the agent to know the server")
     hypervisor.panic(server)
     assert told.wait(PATIENCE), f"only {seen}"
     assert len(list((tmp_path / "dumps").glob("*.kdump"))) == 1
     [box] = (tmp_path / "state" / "black_boxes").iterdir()
     assert {"diagnostics-after.json", "state.json"} <= {part.name for part in box.iterdir()}
+
+
+def is_known(agent: AgentService, server: str) -> bool:
+    """A panic of a server that is seen for the first time would be the state in which it is found, and no event."""
+    with agent._journal.transaction("test") as transaction:
+        return transaction.find_known_server(server) is not None

@@ -52,7 +52,7 @@ LISTINGS: dict[str, Callable[[Connection], object]] = {
     "events of a server": lambda c: events.list_events(c, server=SERVER),
     "events of a host": lambda c: events.list_events(c, host="a"),
     "events of an action": lambda c: events.list_events_of_action(c, "req-1"),
-    "some events of an action": lambda c: events.list_events_of_action(c, "req-1", event_types=["server.diagnostics"]),
+    "what came of an action": lambda c: events.list_latest_of_action(c, "req-1", "a", ["server.diagnostics"]),
     "an event by its position": lambda c: events.find_event(c, "5"),
     "an event by its id": lambda c: events.find_event(c, "3d5f7a9b1c2e4f60"),
     "a server's last diagnostics": lambda c: diagnostics.find_report(c, SERVER),
