@@ -35,6 +35,8 @@ class Row:
 _SERVER = "/v2.1/servers/{server}"
 _ACTION = f"{_SERVER}/action"
 _OWN = "/v1/servers/{server}"
+_NOWHERE = "00000000-0000-4000-8000-0000000000ff"
+"""The id of no server, action or event."""
 _READ = (200, 200, 200, 404)
 _WRITE = (202, 202, 403, 404)
 _ADMIN_ONLY = (200, 403, 403, 404)
@@ -56,6 +58,12 @@ MATRIX = (
     Row("GET", f"{_OWN}/actions", _READ),
     Row("POST", f"{_OWN}/actions", _WRITE, {"kind": "trigger_crash_dump"}, locked=(202, 409, 403, 404)),
     Row("POST", f"{_OWN}/actions", (202, 403, 403, 404), {"kind": "trigger_crash_dump", "force": True}),
+    Row("POST", f"{_OWN}/actions", (202, 403, 403, 404), {"kind": "collect_diagnostics"}),
+    Row("POST", f"{_OWN}/actions", (202, 403, 403, 404), {"kind": "take_host_dump", "force": True}),
+    Row("GET", f"{_OWN}/diagnostics", _ADMIN_ONLY),
+    Row("POST", "/v1/diagnostics", (202, 403, 403, 403), {"servers": [_NOWHERE]}),
+    Row("GET", f"/v1/events/{_NOWHERE}/black-box", (404, 404, 404, 404)),
+    Row("GET", f"/v1/events/{_NOWHERE}/black-box/state.json", (404, 404, 404, 404)),
     Row("GET", "/v1/actions/{action}", _READ),
     Row("GET", "/v1/agents", (200, 403, 403, 403)),
 )
@@ -132,12 +140,20 @@ def test_each_caller_gets_the_status_of_the_table(ground: Ground, row: Row, lock
     assert {who: got for who, (got, _) in seen.items()} == {who: status for who, (_, status) in seen.items()}
 
 
+class _Places(dict[str, str]):
+    """Every parameter of a path as a star."""
+
+    def __missing__(self, name: str) -> str:
+        return "*"
+
+
 def test_the_table_has_every_route() -> None:
     """The forms with a project or with /v2 in the path are the same handlers."""
-    in_table = {(row.method, row.path.partition("?")[0].format(server="{server_id}", action="{}")) for row in MATRIX}
+    in_table = {(row.method, row.path.partition("?")[0].replace(_NOWHERE, "*").format(server="*", action="*")) for row in MATRIX}
+    in_table |= {(method, path.replace("state.json", "*")) for method, path in in_table}
     in_table |= {("GET", path) for path in OPEN} | {("HEAD", "/healthcheck"), ("GET", "/openapi.json")}
     routes = {
-        (route.method, route.path.replace("{action_id}", "{}").replace("{request_id}", "{}"))
+        (route.method, route.path.format_map(_Places()))
         for route in (*COMPUTE_ROUTES, *NATIVE_ROUTES, *OPENAPI_ROUTES)
         if not route.path.startswith("/v2/") and "{project_id}" not in route.path
     }
