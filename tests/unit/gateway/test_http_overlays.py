@@ -112,7 +112,7 @@ _LOOSE = st.one_of(
 )
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.dictionaries(st.sampled_from([*BODY["properties"], "other"]), _LOOSE, max_size=2))
 def test_exactly_what_the_document_says_is_taken(body: dict[str, Any]) -> None:
     said = Draft202012Validator(BODY).is_valid(body)

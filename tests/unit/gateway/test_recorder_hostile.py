@@ -69,7 +69,7 @@ def hostile_events(draw: st.DrawFn) -> bytes:
     return body
 
 
-@settings(derandomize=True, deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(derandomize=True, deadline=None, max_examples=80, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(hostile_events() | st.binary(max_size=40), min_size=1, max_size=4))
 def test_any_batch_of_events_is_recorded_or_shelved(store: Store, recorder: Recorder, batch: list[bytes]) -> None:
     good = change(encode(golden.make_notification("server.paused")), ["message_id"], f"good-{next(_numbers)}")
@@ -79,7 +79,7 @@ def test_any_batch_of_events_is_recorded_or_shelved(store: Store, recorder: Reco
     assert last.event_type == "server.paused", "what came behind the bad ones is recorded"
 
 
-@settings(derandomize=True, deadline=None, max_examples=100)
+@settings(derandomize=True, deadline=None, max_examples=60)
 @given(st.data())
 def test_any_heartbeat_is_taken_in_or_dropped(recorder: Recorder, data: st.DataObject) -> None:
     body = encode(golden.make_notification(HEARTBEAT_TYPE))
