@@ -18,7 +18,8 @@ from typing import Self
 from compute_agent.contract.clock import Clock
 from compute_agent.journal_rows import ActionState, JournalledAction, KnownServer, OutboxRow, Signal
 from compute_agent.journal_schema import JournalInUse, JournalUnusable, OpenFile, identify, open_file
-from compute_agent.journal_transaction import JournalTransaction, Origin
+from compute_agent.journal_statements import Origin
+from compute_agent.journal_transaction import JournalTransaction
 
 __all__ = [
     "ActionState",

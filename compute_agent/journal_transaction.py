@@ -1,21 +1,17 @@
-"""What can be read and changed in one transaction of the journal: actions, hold-off, outbox, known servers.
+"""What can be read and changed in one transaction of the journal: actions and hold-off here, outbox and known servers in its bases.
 
 Every method that changes an action's state appends its event here, in the same transaction, so that no caller can forget it.
 """
 
 import json
-import sqlite3
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
-from compute_agent.contract.clock import Clock
 from compute_agent.contract.errors import Ending
-from compute_agent.contract.models import ActionKind, ActionRequest, ActionResult, DecidedBy, Departure, Observation, Server
-from compute_agent.contract.notifications import EVENT_TYPES, Severity
-from compute_agent.contract.versions import EVENT_VERSION
-from compute_agent.journal_rows import ActionState, JournalledAction, KnownServer, OutboxRow, Signal, to_stored
+from compute_agent.contract.models import ActionKind, ActionRequest, ActionResult, DecidedBy, Observation
+from compute_agent.contract.notifications import Severity
+from compute_agent.journal_outbox import OutboxStatements
+from compute_agent.journal_rows import ActionState, JournalledAction, Signal, to_stored
+from compute_agent.journal_servers import ServerStatements
 
 _SEVERITY_OF_ENDING = {
     Ending.SUCCEEDED: Severity.INFO,
@@ -25,24 +21,8 @@ _SEVERITY_OF_ENDING = {
 }
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Who writes: what every event and action carries of its journal, and where time and ids come from."""
-
-    host: str
-    journal_id: str
-    incarnation: int
-    clock: Clock
-    new_id: Callable[[], str]
-
-
-class JournalTransaction:
+class JournalTransaction(OutboxStatements, ServerStatements):
     """Everything that can be read or changed in one transaction. Valid only inside its ``with`` block."""
-
-    def __init__(self, origin: Origin, connection: sqlite3.Connection) -> None:
-        self._origin = origin
-        self._connection: sqlite3.Connection | None = connection
-        self.has_news = False
 
     # Actions
 
@@ -219,142 +199,7 @@ class JournalTransaction:
             to_stored(until),
         )
 
-    # Outbox
-
-    def append_event(
-        self, event_type: str, *, server: str | None, occurred_at: datetime, body: dict[str, Any], severity: Severity | None = None
-    ) -> int:
-        """Append one event and return its sequence; ``body`` holds the payload's own fields, the rest is filled in here.
-
-        :raises KeyError: no such event type.
-        :raises pydantic.ValidationError: the body does not fit the type's payload.
-        """
-        entry = EVENT_TYPES[event_type]
-        sequence = self.get_last_sequence() + 1
-        payload = entry.payload(
-            version=EVENT_VERSION,
-            server=server,
-            host=self._origin.host,
-            epoch=self._origin.journal_id,
-            sequence=sequence,
-            occurred_at=occurred_at,
-            **body,
-        ).to_wire()
-        self.execute(
-            "INSERT INTO outbox (sequence, message_id, event_type, severity, server, action_id, payload, occurred_at)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            sequence,
-            self._origin.new_id(),
-            event_type,
-            severity or entry.severity,
-            server,
-            payload.get("action_id"),
-            json.dumps(payload),
-            to_stored(occurred_at),
-        )
-        self.has_news = True
-        return sequence
-
-    def get_last_sequence(self) -> int:
-        """The sequence of the newest event ever appended, 0 before the first; pruning does not lower it."""
-        row = self.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
-        return 0 if row is None else int(row["seq"])
-
-    def find_last_event(self, server: str, event_types: Collection[str]) -> OutboxRow | None:
-        """The newest of these events of a server that is still kept."""
-        marks = ", ".join("?" * len(event_types))
-        row = self.execute(
-            f"SELECT * FROM outbox WHERE server = ? AND event_type IN ({marks}) ORDER BY sequence DESC LIMIT 1", server, *event_types
-        ).fetchone()
-        return None if row is None else OutboxRow.read(row)
-
-    def list_unsent(self, limit: int) -> list[OutboxRow]:
-        """The oldest events that are to be sent, in order."""
-        return OutboxRow.read_all(self.execute("SELECT * FROM outbox WHERE sent_at IS NULL ORDER BY sequence LIMIT ?", limit).fetchall())
-
-    def list_outbox(self, first: int, last: int) -> list[OutboxRow]:
-        """The events with ``first <= sequence <= last`` that are still here, in order; what is missing was pruned."""
-        return OutboxRow.read_all(
-            self.execute("SELECT * FROM outbox WHERE sequence BETWEEN ? AND ? ORDER BY sequence", first, last).fetchall()
-        )
-
-    def mark_sent(self, sequences: Sequence[int], at: datetime) -> None:
-        """The broker confirmed these."""
-        for sequence in sequences:
-            self.execute("UPDATE outbox SET sent_at = ? WHERE sequence = ?", to_stored(at), sequence)
-
-    def mark_range_unsent(self, first: int, last: int) -> int:
-        """Send this range again, with the same message ids; returns how many events of it are still here."""
-        count = self.execute("UPDATE outbox SET sent_at = NULL WHERE sequence BETWEEN ? AND ?", first, last).rowcount
-        self.has_news = self.has_news or count > 0
-        return count
-
-    def resend_ending(self, action_id: str) -> bool:
-        """Send the ending and the observations of an action again, with the same message ids; False when there is no ending."""
-        count = self.execute(
-            "UPDATE outbox SET sent_at = NULL WHERE action_id = ?1 AND event_type IN ('action.ended', 'action.observed')"
-            " AND EXISTS (SELECT 1 FROM outbox WHERE action_id = ?1 AND event_type = 'action.ended')",
-            action_id,
-        ).rowcount
-        self.has_news = self.has_news or count > 0
-        return count > 0
-
-    # Known servers
-
-    def list_known_servers(self) -> dict[str, KnownServer]:
-        """The servers that this host has, as last committed."""
-        rows = self.execute("SELECT * FROM servers WHERE removed_at IS NULL ORDER BY id")
-        return {row["id"]: KnownServer.read(row) for row in rows}
-
-    def list_known_ids(self) -> set[str]:
-        """Only the ids of :meth:`list_known_servers`."""
-        return {row["id"] for row in self.execute("SELECT id FROM servers WHERE removed_at IS NULL")}
-
-    def find_known_server(self, server: str) -> KnownServer | None:
-        """One server, also one that has left (``removed_at``)."""
-        row = self.execute("SELECT * FROM servers WHERE id = ?", server).fetchone()
-        return None if row is None else KnownServer.read(row)
-
-    def next_generation(self, server: str) -> int:
-        """The generation that this UUID gets when it appears now: 1 for a new one, one more than its last life's for a known one."""
-        known = self.find_known_server(server)
-        return 1 if known is None else known.server.generation + 1
-
-    def put_known_server(self, server: Server) -> None:
-        self.execute(
-            "INSERT INTO servers (id, generation, server) VALUES (?1, ?2, ?3) ON CONFLICT (id) DO UPDATE"
-            " SET generation = ?2, server = ?3, removed_at = NULL, departure = NULL",
-            server.id,
-            server.generation,
-            json.dumps(server.to_wire()),
-        )
-
-    def remove_known_server(self, server: str, departure: Departure, at: datetime) -> None:
-        """It left this host. Its row stays for a while, so that its next life gets the next generation."""
-        self.execute("UPDATE servers SET removed_at = ?, departure = ? WHERE id = ?", to_stored(at), departure, server)
-
-    def list_departures(self, since: datetime, limit: int) -> dict[str, Departure]:
-        """Why servers left at or after ``since``; of more than ``limit`` those that left last."""
-        rows = self.execute(
-            "SELECT id, departure FROM servers WHERE removed_at >= ? ORDER BY removed_at DESC, id LIMIT ?", to_stored(since), limit
-        )
-        return {row["id"]: Departure(row["departure"]) for row in rows}
-
-    def forget_departed(self, before: datetime, limit: int, *, except_for: Collection[str]) -> int:
-        """Forget servers that left earlier than ``before``, and the longest gone of more than ``limit``; returns how many.
-
-        Those of ``except_for`` are kept: what a migration left behind would be claimed as a new server.
-        """
-        rows = self.execute(
-            "SELECT id FROM servers WHERE removed_at < ?1 UNION"
-            " SELECT id FROM (SELECT id FROM servers WHERE removed_at IS NOT NULL ORDER BY removed_at DESC, id LIMIT -1 OFFSET ?2)",
-            to_stored(before),
-            limit,
-        ).fetchall()
-        forgotten = [row["id"] for row in rows if row["id"] not in except_for]
-        for server in forgotten:
-            self.execute("DELETE FROM servers WHERE id = ?", server)
-        return len(forgotten)
+    # Pruning, and what the above need
 
     def prune(self, now: datetime, *, outbox_keep: timedelta, outbox_max_rows: int, action_keep: timedelta) -> int:
         """Forget what nobody can ask for any more; returns the number of rows.
@@ -375,18 +220,6 @@ class JournalTransaction:
             outbox_max_rows,
         ).rowcount
         return count
-
-    # Within the journal only
-
-    def execute(self, statement: str, *values: str | int | float | None) -> sqlite3.Cursor:
-        """One statement of the journal's own; nobody else knows the tables."""
-        if self._connection is None:
-            raise RuntimeError("this transaction is over")
-        return self._connection.execute(statement, values)
-
-    def close(self) -> None:
-        """The block is over: whoever kept the transaction cannot write outside one."""
-        self._connection = None
 
     def _count_down(self, request: ActionRequest, at: datetime) -> float:
         return self._origin.clock.monotonic() + (request.deadline - at).total_seconds()

@@ -1,0 +1,93 @@
+"""The outbox in a transaction of the journal: events in the order of their ``sequence``, sent or not."""
+
+import json
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Any
+
+from compute_agent.contract.notifications import EVENT_TYPES, Severity
+from compute_agent.contract.versions import EVENT_VERSION
+from compute_agent.journal_rows import OutboxRow, to_stored
+from compute_agent.journal_statements import Statements
+
+
+class OutboxStatements(Statements):
+    """Appends events, and says which are to be sent."""
+
+    def append_event(
+        self, event_type: str, *, server: str | None, occurred_at: datetime, body: dict[str, Any], severity: Severity | None = None
+    ) -> int:
+        """Append one event and return its sequence; ``body`` holds the payload's own fields, the rest is filled in here.
+
+        :raises KeyError: no such event type.
+        :raises pydantic.ValidationError: the body does not fit the type's payload.
+        """
+        entry = EVENT_TYPES[event_type]
+        sequence = self.get_last_sequence() + 1
+        payload = entry.payload(
+            version=EVENT_VERSION,
+            server=server,
+            host=self._origin.host,
+            epoch=self._origin.journal_id,
+            sequence=sequence,
+            occurred_at=occurred_at,
+            **body,
+        ).to_wire()
+        self.execute(
+            "INSERT INTO outbox (sequence, message_id, event_type, severity, server, action_id, payload, occurred_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            sequence,
+            self._origin.new_id(),
+            event_type,
+            severity or entry.severity,
+            server,
+            payload.get("action_id"),
+            json.dumps(payload),
+            to_stored(occurred_at),
+        )
+        self.has_news = True
+        return sequence
+
+    def get_last_sequence(self) -> int:
+        """The sequence of the newest event ever appended, 0 before the first; pruning does not lower it."""
+        row = self.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
+        return 0 if row is None else int(row["seq"])
+
+    def find_last_event(self, server: str, event_types: Collection[str]) -> OutboxRow | None:
+        """The newest of these events of a server that is still kept."""
+        marks = ", ".join("?" * len(event_types))
+        row = self.execute(
+            f"SELECT * FROM outbox WHERE server = ? AND event_type IN ({marks}) ORDER BY sequence DESC LIMIT 1", server, *event_types
+        ).fetchone()
+        return None if row is None else OutboxRow.read(row)
+
+    def list_unsent(self, limit: int) -> list[OutboxRow]:
+        """The oldest events that are to be sent, in order."""
+        return OutboxRow.read_all(self.execute("SELECT * FROM outbox WHERE sent_at IS NULL ORDER BY sequence LIMIT ?", limit).fetchall())
+
+    def list_outbox(self, first: int, last: int) -> list[OutboxRow]:
+        """The events with ``first <= sequence <= last`` that are still here, in order; what is missing was pruned."""
+        return OutboxRow.read_all(
+            self.execute("SELECT * FROM outbox WHERE sequence BETWEEN ? AND ? ORDER BY sequence", first, last).fetchall()
+        )
+
+    def mark_sent(self, sequences: Sequence[int], at: datetime) -> None:
+        """The broker confirmed these."""
+        for sequence in sequences:
+            self.execute("UPDATE outbox SET sent_at = ? WHERE sequence = ?", to_stored(at), sequence)
+
+    def mark_range_unsent(self, first: int, last: int) -> int:
+        """Send this range again, with the same message ids; returns how many events of it are still here."""
+        count = self.execute("UPDATE outbox SET sent_at = NULL WHERE sequence BETWEEN ? AND ?", first, last).rowcount
+        self.has_news = self.has_news or count > 0
+        return count
+
+    def resend_ending(self, action_id: str) -> bool:
+        """Send the ending and the observations of an action again, with the same message ids; False when there is no ending."""
+        count = self.execute(
+            "UPDATE outbox SET sent_at = NULL WHERE action_id = ?1 AND event_type IN ('action.ended', 'action.observed')"
+            " AND EXISTS (SELECT 1 FROM outbox WHERE action_id = ?1 AND event_type = 'action.ended')",
+            action_id,
+        ).rowcount
+        self.has_news = self.has_news or count > 0
+        return count > 0

@@ -1,0 +1,68 @@
+"""The known servers in a transaction of the journal: which this host has, and for a while which have left it."""
+
+import json
+from collections.abc import Collection
+from datetime import datetime
+
+from compute_agent.contract.models import Departure, Server
+from compute_agent.journal_rows import KnownServer, to_stored
+from compute_agent.journal_statements import Statements
+
+
+class ServerStatements(Statements):
+    """Reads and writes known servers."""
+
+    def list_known_servers(self) -> dict[str, KnownServer]:
+        """The servers that this host has, as last committed."""
+        rows = self.execute("SELECT * FROM servers WHERE removed_at IS NULL ORDER BY id")
+        return {row["id"]: KnownServer.read(row) for row in rows}
+
+    def list_known_ids(self) -> set[str]:
+        """Only the ids of :meth:`list_known_servers`."""
+        return {row["id"] for row in self.execute("SELECT id FROM servers WHERE removed_at IS NULL")}
+
+    def find_known_server(self, server: str) -> KnownServer | None:
+        """One server, also one that has left (``removed_at``)."""
+        row = self.execute("SELECT * FROM servers WHERE id = ?", server).fetchone()
+        return None if row is None else KnownServer.read(row)
+
+    def next_generation(self, server: str) -> int:
+        """The generation that this UUID gets when it appears now: 1 for a new one, one more than its last life's for a known one."""
+        known = self.find_known_server(server)
+        return 1 if known is None else known.server.generation + 1
+
+    def put_known_server(self, server: Server) -> None:
+        self.execute(
+            "INSERT INTO servers (id, generation, server) VALUES (?1, ?2, ?3) ON CONFLICT (id) DO UPDATE"
+            " SET generation = ?2, server = ?3, removed_at = NULL, departure = NULL",
+            server.id,
+            server.generation,
+            json.dumps(server.to_wire()),
+        )
+
+    def remove_known_server(self, server: str, departure: Departure, at: datetime) -> None:
+        """It left this host. Its row stays for a while, so that its next life gets the next generation."""
+        self.execute("UPDATE servers SET removed_at = ?, departure = ? WHERE id = ?", to_stored(at), departure, server)
+
+    def list_departures(self, since: datetime, limit: int) -> dict[str, Departure]:
+        """Why servers left at or after ``since``; of more than ``limit`` those that left last."""
+        rows = self.execute(
+            "SELECT id, departure FROM servers WHERE removed_at >= ? ORDER BY removed_at DESC, id LIMIT ?", to_stored(since), limit
+        )
+        return {row["id"]: Departure(row["departure"]) for row in rows}
+
+    def forget_departed(self, before: datetime, limit: int, *, except_for: Collection[str]) -> int:
+        """Forget servers that left earlier than ``before``, and the longest gone of more than ``limit``; returns how many.
+
+        Those of ``except_for`` are kept: what a migration left behind would be claimed as a new server.
+        """
+        rows = self.execute(
+            "SELECT id FROM servers WHERE removed_at < ?1 UNION"
+            " SELECT id FROM (SELECT id FROM servers WHERE removed_at IS NOT NULL ORDER BY removed_at DESC, id LIMIT -1 OFFSET ?2)",
+            to_stored(before),
+            limit,
+        ).fetchall()
+        forgotten = [row["id"] for row in rows if row["id"] not in except_for]
+        for server in forgotten:
+            self.execute("DELETE FROM servers WHERE id = ?", server)
+        return len(forgotten)
