@@ -175,6 +175,7 @@ class Dispatcher:
             journal_id=journal_id,
             force=action.force,
             global_request_id=action.global_request_id,
+            **action.arguments,
         )
 
     def _end(self, c: Connection, action: ActionRow, code: Code, reason: str) -> _Ended | None:

@@ -69,6 +69,7 @@ def describe(seen: DriverServer, *, generation: int, created_at: datetime, state
         flavor=seen.flavor,
         tags=seen.tags,
         foreign_owner=seen.foreign_owner,
+        watchdog=seen.watchdog,
     )
 
 

@@ -1,6 +1,7 @@
 """Actions: what was asked for, on its way down to the agent, and the endings that the gateway may write. Agents' reports: ``reports``."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -29,7 +30,8 @@ class ActionRow:
 
     ``cast_count`` counts casts that were begun, ``unroutable_count`` those of them that the broker returned: while both are equal nothing
     was delivered. ``ending_epoch`` is the journal that an agent's ending came from. ``recorded_at`` is when the gateway learned of (or
-    wrote) the ending; ``updated_at`` when the row last changed, set from the start.
+    wrote) the ending; ``updated_at`` when the row last changed, set from the start. ``arguments`` are what its kind's request has beyond
+    those of all kinds.
     """
 
     id: str
@@ -44,6 +46,7 @@ class ActionRow:
     deadline: datetime
     updated_at: datetime
     force: bool = False
+    arguments: Mapping[str, Any] = field(default_factory=dict)
     idempotency_key: str | None = None
     global_request_id: str | None = None
     journal_id: str | None = None

@@ -21,7 +21,8 @@ class ServerRow:
 
     ``vm_state`` is derived from the power state, and only the overlay knows a ``task_state``. ``flavor``: ``name``, ``vcpus``, ``ram``
     (MiB), ``disk`` (GiB), ``ephemeral`` (GiB), ``swap`` (MiB), ``extra_specs``; None: nobody says more than ``vcpus`` and ``memory_mib``.
-    ``foreign_owner`` is another control plane that manages it too. ``locked_by`` is ``owner`` or ``admin``.
+    ``foreign_owner`` is another control plane that manages it too. ``watchdog`` is the contract's ``Watchdog`` as its host told it,
+    None: it does not say. ``locked_by`` is ``owner`` or ``admin``.
 
     ``overlay`` is what an admin set, ``overlaid`` what the host says of the same fields.
     """
@@ -47,6 +48,7 @@ class ServerRow:
     flavor: dict[str, Any] | None = None
     tags: tuple[str, ...] = ()
     foreign_owner: str | None = None
+    watchdog: dict[str, Any] | None = None
     reset_at: datetime | None = None
     conflict_host: str | None = None
     missing_since: datetime | None = None

@@ -37,6 +37,7 @@ class Sighting:
     flavor: dict[str, Any] | None = None
     tags: tuple[str, ...] = ()
     foreign_owner: str | None = None
+    watchdog: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,7 @@ def _merge(host: str, server: Server, old: Sighting | None) -> Sighting:
         flavor=None if server.flavor is None else _convert_flavor(server.flavor),
         tags=server.tags,
         foreign_owner=server.foreign_owner,
+        watchdog=None if server.watchdog is None else server.watchdog.to_wire(),
     )
 
 

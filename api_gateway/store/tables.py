@@ -4,7 +4,7 @@ from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, Larg
 
 from api_gateway.store.columns import JsonMap, JsonText, Moment, Words
 
-SCHEMA_REVISION = "0003"
+SCHEMA_REVISION = "0004"
 """The migration that this release needs; revisions are numbers, so that an older and a newer schema can be told apart."""
 
 metadata = MetaData(
@@ -51,6 +51,7 @@ actions = Table(
     Column("deadline", Moment, nullable=False),
     Column("updated_at", Moment, nullable=False),
     Column("force", Boolean, nullable=False),
+    Column("arguments", JsonMap),
     Column("idempotency_key", _NAME),
     Column("global_request_id", _NAME),
     Column("journal_id", _ID),
@@ -106,6 +107,7 @@ _SERVER_COLUMNS = (
     ("flavor", JsonText, True),
     ("tags", Words, True),
     ("foreign_owner", _NAME, True),
+    ("watchdog", JsonText, True),
 )
 SERVER_FACTS = tuple(name for name, _, _ in _SERVER_COLUMNS)
 """What a host says of a server; the owner's word is copied from ``sightings`` to ``servers``, where an admin's overlay covers it."""
@@ -209,12 +211,18 @@ events = Table(
     Column("occurred_at", Moment),
     Column("recorded_at", Moment, nullable=False),
     Column("payload", JsonText, nullable=False),
+    Column("project", _NAME),
     UniqueConstraint("message_id"),
-    # Histories of a server, a host and an action.
+    # Histories of a server, a host, an action, a project, and of one type.
     Index("ix_events_server", "server", "position"),
     Index("ix_events_host", "host", "position"),
     Index("ix_events_action", "action_id", "position"),
+    Index("ix_events_project", "project", "position"),
+    Index("ix_events_type", "event_type", "position"),
+    # Whether a server has had an event of a type since.
+    Index("ix_events_server_type", "server", "event_type", "occurred_at"),
 )
+"""``project`` is the one that the server belonged to when the event was recorded; NULL: for admins only."""
 
 diagnostics = Table(
     "diagnostics",
@@ -269,6 +277,51 @@ outbox = Table(
     # What is to be published (sent_at NULL), and what was long ago.
     Index("ix_outbox_sent", "sent_at", "sequence"),
 )
+
+subscriptions = Table(
+    "subscriptions",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("project", _NAME),
+    Column("user", _NAME, nullable=False),
+    Column("types", Words),
+    Column("severity", _WORD, nullable=False),
+    Column("server", _ID),
+    Column("target_kind", _WORD, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("secret", _NAME),
+    Column("created_at", Moment, nullable=False),
+    # Those of a project, oldest first.
+    Index("ix_subscriptions_project", "project", "created_at", "id"),
+)
+"""Who is told of which events. ``project`` NULL: of all of them, an admin's. ``types`` none: of every type."""
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("subscription", _ID, primary_key=True),
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("state", _WORD, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("try_at", Moment, nullable=False),
+    Column("lease_owner", _NAME),
+    Column("lease_until", Moment),
+    Column("last_tried_at", Moment),
+    Column("last_error", Text),
+    Column("delivered_at", Moment),
+    # What is to be tried now, and what was settled long ago.
+    Index("ix_deliveries_state", "state", "try_at"),
+)
+"""Each event that a subscriber is to be told of, until it was, or until it was tried often enough."""
+
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("name", _WORD, primary_key=True),
+    Column("value", _NAME, nullable=False),
+)
+"""Keys that all processes over one store share; made by whoever needs one first."""
 
 dead_letters = Table(
     "dead_letters",

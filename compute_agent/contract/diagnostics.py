@@ -9,7 +9,8 @@ from typing import Annotated, Any, Self
 from pydantic import AwareDatetime, Field
 
 from compute_agent.contract.errors import Code
-from compute_agent.contract.models import PowerState, ServerId, WireModel
+from compute_agent.contract.models import PowerState, ServerId
+from compute_agent.contract.wire import WireModel
 
 Count = Annotated[int, Field(ge=0)]
 """A counter since the machine was started, or a length."""

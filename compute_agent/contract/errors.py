@@ -41,6 +41,13 @@ class Code(StrEnum):
     HOST_DUMP_TAKEN = "host_dump_taken"
     HOST_DUMP_FAILED = "host_dump_failed"
     NO_SPACE = "no_space"
+    WATCHDOG_SET = "watchdog_set"
+    WATCHDOG_REMOVED = "watchdog_removed"
+    NOTHING_TO_CHANGE = "nothing_to_change"
+    WATCHDOG_EXISTS = "watchdog_exists"
+    WATCHDOG_NOT_CHANGED = "watchdog_not_changed"
+    RESUMED = "resumed"
+    SERVER_NOT_PAUSED = "server_not_paused"
 
 
 @dataclass(frozen=True)
@@ -78,4 +85,11 @@ CODES: dict[Code, Meaning] = {
     Code.HOST_DUMP_TAKEN: Meaning(Ending.SUCCEEDED, "The hypervisor wrote the server's memory to a file on its host."),
     Code.HOST_DUMP_FAILED: Meaning(Ending.FAILED, "The hypervisor could not write the server's memory; no file was left."),
     Code.NO_SPACE: Meaning(Ending.FAILED, "The host's dump directory has no room for the server's memory; nothing was written."),
+    Code.WATCHDOG_SET: Meaning(Ending.SUCCEEDED, "The server has the watchdog that was asked for."),
+    Code.WATCHDOG_REMOVED: Meaning(Ending.SUCCEEDED, "The server has no watchdog any more."),
+    Code.NOTHING_TO_CHANGE: Meaning(Ending.SUCCEEDED, "It is so already; nothing was changed."),
+    Code.WATCHDOG_EXISTS: Meaning(Ending.FAILED, "The server has a watchdog already; nothing was changed."),
+    Code.WATCHDOG_NOT_CHANGED: Meaning(Ending.FAILED, "The watchdog could not be changed; the server has the one that it had."),
+    Code.RESUMED: Meaning(Ending.SUCCEEDED, "The server runs again."),
+    Code.SERVER_NOT_PAUSED: Meaning(Ending.FAILED, "The server is not paused; nothing was done."),
 }

@@ -1,18 +1,16 @@
-"""The things that cross between gateway and agent: frozen, strict when sending, tolerant when receiving.
-
-Constructing a model forbids unknown fields (a strict speaker); :meth:`WireModel.from_wire` ignores them (a tolerant
-listener), so that a newer minor version of the other side can be understood. Times are timezone-aware UTC.
-"""
+"""The things that cross between gateway and agent. Times are timezone-aware UTC."""
 
 import hashlib
 import json
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints
 
 from compute_agent.contract.errors import Code, Ending
 from compute_agent.contract.text import clean_line, clean_tags
+from compute_agent.contract.watchdogs import Watchdog, WatchdogDevice, WatchdogModel
+from compute_agent.contract.wire import WireModel
 
 ActionId = Annotated[str, StringConstraints(pattern=r"^req-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 ServerId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
@@ -25,30 +23,15 @@ Tags = Annotated[tuple[str, ...], AfterValidator(clean_tags)]
 Amount = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
-class WireModel(BaseModel):
-    """Base of everything that is sent."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    def to_wire(self) -> dict[str, Any]:
-        """Plain JSON types only: times as RFC 3339 strings."""
-        return self.model_dump(mode="json")
-
-    @classmethod
-    def from_wire(cls, body: Any) -> Self:
-        """Read what another release may have sent.
-
-        :raises pydantic.ValidationError: when a field is missing or does not have its type.
-        """
-        return cls.model_validate(body, extra="ignore")
-
-
 class ActionKind(StrEnum):
     """What an operator may ask for."""
 
     TRIGGER_CRASH_DUMP = "trigger_crash_dump"
     COLLECT_DIAGNOSTICS = "collect_diagnostics"
     TAKE_HOST_DUMP = "take_host_dump"
+    SET_WATCHDOG = "set_watchdog"
+    REMOVE_WATCHDOG = "remove_watchdog"
+    RESUME = "resume"
 
 
 class PowerState(StrEnum):
@@ -86,7 +69,8 @@ class ActionRequest(WireModel):
     """One action as it is cast to the agent of ``host``.
 
     ``journal_id`` binds it to the journal of its first cast: an agent with another journal must not run it.
-    ``server_generation`` is the one that the host itself reported for this server in its inventory.
+    ``server_generation`` is the one that the host itself reported for this server in its inventory. ``watchdog`` is what a
+    ``set_watchdog`` asks for; ``replace`` false: only if the server has none yet.
     """
 
     id: ActionId
@@ -101,6 +85,8 @@ class ActionRequest(WireModel):
     journal_id: str
     force: bool = False
     global_request_id: str | None = None
+    watchdog: WatchdogDevice | None = None
+    replace: bool = True
 
     def fingerprint(self) -> str:
         """The same for every cast of one action; another for any other content under the same id.
@@ -120,7 +106,10 @@ class ActionResult(WireModel):
 
 
 class Capabilities(WireModel):
-    """What an agent's driver can do; derived from the driver, never written by hand."""
+    """What an agent's driver can do; derived from the driver, never written by hand.
+
+    ``watchdog_models`` are the watchdogs that the platform knows, those too that crashcart does not manage.
+    """
 
     driver: str
     inject_nmi: bool
@@ -128,6 +117,8 @@ class Capabilities(WireModel):
     watchdog: bool
     events: bool
     host_dump: bool = False
+    resume: bool = False
+    watchdog_models: tuple[WatchdogModel, ...] = ()
 
 
 class Flavor(WireModel):
@@ -148,6 +139,7 @@ class Server(WireModel):
     ``state_at`` is when the host saw the state: of two reports the later one holds.
     ``instance_name`` is what the hypervisor calls it. ``memory_mib`` in MiB. ``created_at`` is when this host saw it first.
     ``foreign_owner`` names another control plane that manages the server too (``nova``): its locks and tasks are not seen here.
+    ``watchdog`` None: the agent does not say.
     """
 
     id: ServerId
@@ -167,6 +159,7 @@ class Server(WireModel):
     flavor: Flavor | None = None
     tags: Tags = ()
     foreign_owner: Line | None = None
+    watchdog: Watchdog | None = None
 
 
 class Departure(StrEnum):

@@ -26,8 +26,9 @@ from compute_agent.contract.models import (
     Observation,
     PowerState,
     ServerId,
-    WireModel,
 )
+from compute_agent.contract.watchdogs import Watchdog, WatchdogDevice, Word
+from compute_agent.contract.wire import WireModel
 
 EVENTS_EXCHANGE = Exchange("crashcart.events", type="topic", durable=True)
 DEAD_EXCHANGE = Exchange("crashcart.dead", type="fanout", durable=True)
@@ -235,6 +236,63 @@ class ServerBlackBox(EventPayload):
     parts: tuple[BlackBoxPart, ...]
 
 
+class WatchdogFired(EventPayload):
+    """A server's watchdog was not fed in time. ``occurred_at`` is when the hypervisor said so, by its host's clock.
+
+    ``expiry_action`` is the configured one, which need not be what the hypervisor calls it: ``driver_word`` (libvirt says ``pause`` for
+    ``dump``, too). ``model`` and ``expiry_action`` are None where nobody knows. ``observed_late``: found from the server's state
+    afterwards; ``occurred_at`` is then when it was found.
+    """
+
+    model: Word | None = None
+    expiry_action: Word | None = None
+    driver_word: str
+    observed_late: bool = False
+
+
+class WatchdogResult(StrEnum):
+    """What came of a firing."""
+
+    CONTINUED = "continued"
+    REBOOTED = "rebooted"
+    STOPPED = "stopped"
+    PAUSED = "paused"
+    DUMPED = "dumped"
+    DUMP_FAILED = "dump_failed"
+    PANICKED = "panicked"
+    CRASH_KERNEL_STARTED = "crash_kernel_started"
+    NOTHING_SEEN = "nothing_seen"
+    NOT_OBSERVED = "not_observed"
+
+
+class WatchdogOutcome(EventPayload):
+    """What came of a firing; exactly one for each.
+
+    ``fired_event`` is the ``message_id`` of its ``server.watchdog.fired``. ``reason`` is the platform's own word, ``text`` a sentence for
+    people. ``dump_path`` (on the host) and ``dump_bytes``: the file that the hypervisor wrote.
+    """
+
+    fired_event: str
+    expiry_action: Word | None = None
+    result: WatchdogResult
+    reason: str = ""
+    text: str
+    dump_path: str | None = None
+    dump_bytes: int | None = None
+    observed_late: bool = False
+
+
+class WatchdogDrifted(EventPayload):
+    """Somebody else changed a watchdog that was set through crashcart. ``wanted`` None: it had been removed.
+
+    ``action_id`` is the agent's own action that sets it again, where its configuration says so.
+    """
+
+    wanted: WatchdogDevice | None = None
+    found: Watchdog
+    action_id: ActionId | None = None
+
+
 class AgentState(EventPayload):
     """An agent came up or is considered down."""
 
@@ -281,6 +339,9 @@ EVENT_TYPES: dict[str, EventType] = {
     "server.host_dump": EventType(HostDumpTaken, Severity.WARN),
     "server.host_dump_failed": EventType(HostDumpFailed, Severity.ERROR),
     "server.black_box": EventType(ServerBlackBox, Severity.INFO),
+    "server.watchdog.fired": EventType(WatchdogFired, Severity.WARN),
+    "server.watchdog.outcome": EventType(WatchdogOutcome, Severity.INFO),
+    "server.watchdog.drifted": EventType(WatchdogDrifted, Severity.WARN),
     "agent.up": EventType(AgentState, Severity.INFO),
     "agent.down": EventType(AgentState, Severity.WARN),
     "events.lost": EventType(EventsLost, Severity.ERROR),

@@ -35,16 +35,22 @@ RPC_HISTORY: tuple[RpcVersion, ...] = (
         ("get_diagnostics", "collect_diagnostics", "take_host_dump", "get_black_box"),
         "diagnostics at once or as an event, memory dumps by the hypervisor, and the black box",
     ),
+    RpcVersion(
+        "1.2",
+        ("set_watchdog", "remove_watchdog", "resume"),
+        "watchdogs are set and removed, and a paused server resumes",
+    ),
 )
 
 EVENT_HISTORY: tuple[tuple[str, str], ...] = (
     ("1.0", "the first contract: actions, server states, agents, gaps"),
     ("1.1", "a heartbeat's servers tell description, flavor, tags and a foreign owner"),
     ("1.2", "diagnostics, host dumps and black boxes are events"),
+    ("1.3", "a watchdog's firing, its outcome and its drift are events; heartbeats tell watchdogs and their models"),
 )
 
 RELEASES: dict[str, ReleaseVersions] = {
-    "0.1": ReleaseVersions(rpc="1.1", event="1.2"),
+    "0.1": ReleaseVersions(rpc="1.2", event="1.3"),
 }
 """Release name -> versions, oldest first; the last row is this release."""
 

@@ -16,6 +16,7 @@ from enum import StrEnum
 
 from compute_agent.contract.errors import Code
 from compute_agent.contract.models import Capabilities, Flavor, PowerState
+from compute_agent.contract.watchdogs import Watchdog, WatchdogDevice, WatchdogModel
 
 
 class DriverError(Exception):
@@ -84,7 +85,8 @@ class DriverServer:
     why it is in this state. ``arriving`` is true while a migration brings it in: it is not this host's yet. ``persistent`` false: it
     vanishes when it stops. ``project``, ``user``, ``name``, ``description``, ``flavor`` and ``tags`` come from the server's metadata, None
     or empty when it has none, and so does ``host_dump_after_panic``: whether its operator wants the hypervisor to write its memory to a
-    file when it panics. ``foreign_owner`` is another control plane that manages this server as well (``nova``), or None.
+    file when it panics. ``foreign_owner`` is another control plane that manages this server as well (``nova``), or None. ``watchdog`` is
+    None only where the driver does not look.
 
     ``started_at`` is the same in every reading of one run, to the microsecond and whatever is done to the clock: another value is taken
     for another run, and that ends a hold-off. A driver that can only compute it (now minus uptime, say) gives None.
@@ -107,6 +109,7 @@ class DriverServer:
     tags: tuple[str, ...] = ()
     foreign_owner: str | None = None
     host_dump_after_panic: bool | None = None
+    watchdog: Watchdog | None = None
 
 
 @dataclass(frozen=True)
@@ -199,6 +202,7 @@ class DriverEventKind(StrEnum):
     REBOOTED = "rebooted"
     PANICKED = "panicked"
     CRASH_KERNEL_STARTED = "crash_kernel_started"
+    WATCHDOG_FIRED = "watchdog_fired"
     DEFINED = "defined"
     UNDEFINED = "undefined"
     MIGRATED_AWAY = "migrated_away"
@@ -208,7 +212,11 @@ class DriverEventKind(StrEnum):
 
 @dataclass(frozen=True)
 class DriverEvent:
-    """Something that happened, as the backend told it. ``server`` is None for events about the backend itself."""
+    """Something that happened, as the backend told it. ``server`` is None for events about the backend itself.
+
+    ``reason`` is the backend's own word; of WATCHDOG_FIRED it is what the backend says that the watchdog does (``pause``). DEFINED
+    tells of a definition or a device that came, changed or went: the server is to be read anew.
+    """
 
     kind: DriverEventKind
     server: str | None
@@ -295,6 +303,80 @@ class HostDump(ABC):
         """
 
 
+class Watchdogs(ABC):
+    """Manages one watchdog per server, in its configuration and in the running machine."""
+
+    @abstractmethod
+    def list_models(self) -> Sequence[WatchdogModel]:
+        """The watchdogs that the platform knows. Asked at any time from any thread: no I/O, always the same answer."""
+
+    @abstractmethod
+    def get_watchdog(self, server: str) -> Watchdog:
+        """What the server has, read now, and which models it can be given. Called from worker threads; may be repeated at will.
+
+        :raises ServerNotFound, BackendUnavailable: nothing was read.
+        """
+
+    @abstractmethod
+    def set_watchdog(self, server: str, device: WatchdogDevice) -> Watchdog:
+        """Give the server this watchdog and no other managed one; returns what it has then. Setting what is there changes nothing.
+
+        Called from a worker thread, never for two changes of one server at a time; blocks up to the driver's bound. **Convergent**: called
+        again after a call that died at any step (process killed, backend gone) it goes on from what is there, and called with the former
+        device it goes back. Everything that can be known before is checked *before* anything is touched. A running machine is changed
+        where the platform can, otherwise at its next start (``pending_restart``). It never ends with less than the former or the new
+        device: where the new one cannot be had after the former went, the former is put back before this raises.
+
+        :raises ServerUnsupported: this server cannot have it, or has one that is not managed; nothing was changed, the reason says why.
+        :raises ServerNotFound, BackendUnavailable: nothing was changed. The latter has ``Code.WATCHDOG_NOT_CHANGED`` when the platform
+            refused or failed, and the server has the one that it had.
+        :raises OutcomeUnknown: the backend went away meanwhile; what the server has is to be read, and the call repeated.
+        """
+
+    @abstractmethod
+    def remove_watchdog(self, server: str) -> Watchdog:
+        """Take the managed watchdog away; returns what is there then. Removing what is not there changes nothing.
+
+        Called, repeated, and raises as :meth:`set_watchdog`. A device counts as gone only when the platform has told so, not when a request
+        to take it away was accepted.
+        """
+
+
+@dataclass(frozen=True)
+class FoundDump:
+    """A file on this host with a server's memory: its path and its size in bytes."""
+
+    path: str
+    size: int
+
+
+class ExpiryDumps(ABC):
+    """Finds the file that the platform wrote because a watchdog with the expiry action ``dump`` fired."""
+
+    @abstractmethod
+    def find_expiry_dump(self, server: str, since: datetime) -> FoundDump | None:
+        """The newest dump of this server that was begun at ``since`` or later; None: there is none, so it failed.
+
+        Called from a worker thread when the server runs again after the firing; may be repeated at will.
+
+        :raises BackendUnavailable: nobody can say, the place cannot be read.
+        """
+
+
+class Resume(ABC):
+    """Lets a paused server run again."""
+
+    @abstractmethod
+    def resume_server(self, server: str) -> None:
+        """Return when it runs. Called from a worker thread; may be repeated: of a server that runs already it does nothing.
+
+        :raises ServerNotFound: there is none.
+        :raises ServerNotRunning: it is neither paused nor running (off, crashed, asleep); nothing was done.
+        :raises BackendUnavailable: nothing was done, or the platform refused.
+        :raises OutcomeUnknown: no answer came.
+        """
+
+
 class Inspection(ABC):
     """Reads what a server's black box keeps after a crash."""
 
@@ -347,8 +429,7 @@ class Lifecycle(ABC):
 class Driver:
     """A driver: its name and what it can do.
 
-    ``call_bound`` is the longest in seconds that a begun call may take before the agent calls its outcome unknown. ``watchdog``
-    has no interface yet and is therefore None in every driver.
+    ``call_bound`` is the longest in seconds that a begun call may take before the agent calls its outcome unknown.
     """
 
     name: str
@@ -358,7 +439,9 @@ class Driver:
     diagnostics: DiagnosticsSource | None = None
     host_dump: HostDump | None = None
     inspection: Inspection | None = None
-    watchdog: None = None
+    watchdog: Watchdogs | None = None
+    expiry_dumps: ExpiryDumps | None = None
+    resume: Resume | None = None
     events: Events | None = None
     lifecycle: Lifecycle | None = field(default=None, repr=False)
 
@@ -371,4 +454,6 @@ class Driver:
             watchdog=self.watchdog is not None,
             events=self.events is not None,
             host_dump=self.host_dump is not None,
+            resume=self.resume is not None,
+            watchdog_models=() if self.watchdog is None else tuple(self.watchdog.list_models()),
         )

@@ -43,6 +43,7 @@ from compute_agent.contract.models import (
 )
 from compute_agent.contract.rpcapi import ComputeAgentAPI
 from compute_agent.contract.transport import create_rpc_transport, register_messaging_options
+from compute_agent.contract.watchdogs import ExpiryAction, Watchdog, WatchdogDevice, WatchdogModel
 
 SAMPLES = Path(__file__).parent / "samples"
 
@@ -55,6 +56,14 @@ HOST = "host-1.example"
 MOMENT = datetime(2026, 3, 1, 12, 30, 0, 250000, tzinfo=UTC)
 LATER = datetime(2026, 3, 1, 12, 30, 30, 250000, tzinfo=UTC)
 
+DEVICE = WatchdogDevice(model="i6300esb", expiry_action=ExpiryAction.INJECT_NMI)
+WATCHDOG = Watchdog(
+    configured=DEVICE,
+    live=WatchdogDevice(model="ib700", expiry_action=ExpiryAction.RESET),
+    pending_restart=True,
+    others=(WatchdogDevice(model="itco", expiry_action=ExpiryAction.RESET),),
+    models=("i6300esb", "ib700"),
+)
 REQUEST = ActionRequest(
     id=ACTION_ID,
     kind=ActionKind.TRIGGER_CRASH_DUMP,
@@ -68,6 +77,8 @@ REQUEST = ActionRequest(
     journal_id=JOURNAL_ID,
     force=True,
     global_request_id="req-1c9e2f4b-6b7e-4d2f-8e3c-405b6c7d8e9f",
+    watchdog=DEVICE,
+    replace=False,
 )
 EVENT_RANGE = EventRange(epoch=JOURNAL_ID, first=17, last=23)
 PING_REPLY = PingReply(host=HOST, release=versions.RELEASE, rpc_version=versions.RPC_API_VERSION, journal_id=JOURNAL_ID, incarnation=3)
@@ -89,6 +100,7 @@ SERVER = Server(
     flavor=Flavor(name="m1.small", vcpus=2, ram_mib=512, disk_gib=20, ephemeral_gib=10, swap_mib=256),
     tags=("production", "shop"),
     foreign_owner="nova",
+    watchdog=WATCHDOG,
 )
 HEARTBEAT = Heartbeat(
     host=HOST,
@@ -102,7 +114,20 @@ HEARTBEAT = Heartbeat(
     interval=30.0,
     stopping=False,
     driver_bound=20.0,
-    capabilities=Capabilities(driver="libvirt", inject_nmi=True, diagnostics=True, watchdog=False, events=True, host_dump=True),
+    capabilities=Capabilities(
+        driver="libvirt",
+        inject_nmi=True,
+        diagnostics=True,
+        watchdog=True,
+        events=True,
+        host_dump=True,
+        resume=True,
+        watchdog_models=(
+            WatchdogModel(
+                model="i6300esb", expiry_actions=tuple(ExpiryAction), managed=True, hot_plug=True, note="Any machine with a PCI bus."
+            ),
+        ),
+    ),
     inventory=InventoryReport(
         readable=True,
         full=False,
@@ -213,6 +238,18 @@ EVENT_BODIES: dict[str, dict[str, Any]] = {
             ),
         ),
     },
+    "server.watchdog.fired": {"model": "i6300esb", "expiry_action": ExpiryAction.DUMP, "driver_word": "pause", "observed_late": True},
+    "server.watchdog.outcome": {
+        "fired_event": "4e6a8c0d2b3f50617283a4b5c6d7e8f9",
+        "expiry_action": ExpiryAction.DUMP,
+        "result": notifications.WatchdogResult.DUMPED,
+        "reason": "unpaused",
+        "text": "The hypervisor wrote the server's memory and let it run on.",
+        "dump_path": "/var/lib/libvirt/qemu/dump/3-web-1-2026-03-01-12:30:00",
+        "dump_bytes": 134_217_728,
+        "observed_late": True,
+    },
+    "server.watchdog.drifted": {"wanted": DEVICE, "found": WATCHDOG, "action_id": ACTION_ID},
     "agent.up": {"release": versions.RELEASE, "journal_id": JOURNAL_ID, "incarnation": 3, "reason": "started"},
     "agent.down": {"release": versions.RELEASE, "journal_id": JOURNAL_ID, "incarnation": 3, "reason": "no heartbeat for 90 s"},
     "events.lost": {"lost_epoch": JOURNAL_ID, "first": 17, "last": 23, "reason": "pruned by age"},

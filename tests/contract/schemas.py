@@ -12,7 +12,8 @@ from typing import Any
 
 from compute_agent.contract import diagnostics, models, notifications, versions
 from compute_agent.contract.diagnostics import DiagnosticsReply
-from compute_agent.contract.models import ActionRequest, BlackBoxChunk, EventRange, PingReply, WireModel
+from compute_agent.contract.models import ActionRequest, BlackBoxChunk, EventRange, PingReply
+from compute_agent.contract.wire import WireModel
 
 SCHEMAS = Path(__file__).parent / "schemas.json"
 

@@ -18,7 +18,21 @@ def test_the_endings_are_the_four_that_were_promised() -> None:
     assert [ending.value for ending in Ending] == ["succeeded", "failed", "expired", "unknown"]
 
 
-WITHOUT_SIGNAL = frozenset({Code.DIAGNOSTICS_COLLECTED, Code.HOST_DUMP_TAKEN, Code.HOST_DUMP_FAILED, Code.NO_SPACE})
+WITHOUT_SIGNAL = frozenset(
+    {
+        Code.DIAGNOSTICS_COLLECTED,
+        Code.HOST_DUMP_TAKEN,
+        Code.HOST_DUMP_FAILED,
+        Code.NO_SPACE,
+        Code.WATCHDOG_SET,
+        Code.WATCHDOG_REMOVED,
+        Code.NOTHING_TO_CHANGE,
+        Code.WATCHDOG_EXISTS,
+        Code.WATCHDOG_NOT_CHANGED,
+        Code.RESUMED,
+        Code.SERVER_NOT_PAUSED,
+    }
+)
 """Codes of actions that send the guest nothing."""
 
 

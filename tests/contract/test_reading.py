@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError, create_model
 
 from compute_agent.contract import notifications
-from compute_agent.contract.models import ActionRequest, EventRange, Heartbeat, PingReply, Server, WireModel
+from compute_agent.contract.models import ActionRequest, EventRange, Heartbeat, PingReply, Server
 from compute_agent.contract.notifications import Notification, UnreadableNotification
+from compute_agent.contract.wire import WireModel
 from tests.contract import golden, schemas
 
 JSON = st.recursive(

@@ -1,0 +1,62 @@
+"""Watchdogs, events by project and type, subscriptions and their deliveries. Only adds: a release before this one goes on.
+
+That older release records events without a project: only admins see those, until they are pruned.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+from api_gateway.store.columns import JsonMap, JsonText, Moment, Words
+
+revision = "0004"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("actions", sa.Column("arguments", JsonMap()))
+    for table in ("servers", "sightings"):
+        op.add_column(table, sa.Column("watchdog", JsonText()))
+    op.add_column("events", sa.Column("project", sa.String(length=255)))
+    op.execute("UPDATE events SET project = (SELECT servers.project FROM servers WHERE servers.id = events.server)")
+    op.create_index("ix_events_project", "events", ["project", "position"], unique=False)
+    op.create_index("ix_events_type", "events", ["event_type", "position"], unique=False)
+    op.create_index("ix_events_server_type", "events", ["server", "event_type", "occurred_at"], unique=False)
+    op.create_table(
+        "subscriptions",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("project", sa.String(length=255)),
+        sa.Column("user", sa.String(length=255), nullable=False),
+        sa.Column("types", Words()),
+        sa.Column("severity", sa.String(length=64), nullable=False),
+        sa.Column("server", sa.String(length=64)),
+        sa.Column("target_kind", sa.String(length=64), nullable=False),
+        sa.Column("target", sa.Text(), nullable=False),
+        sa.Column("secret", sa.String(length=255)),
+        sa.Column("created_at", Moment(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_subscriptions")),
+    )
+    op.create_index("ix_subscriptions_project", "subscriptions", ["project", "created_at", "id"], unique=False)
+    op.create_table(
+        "deliveries",
+        sa.Column("subscription", sa.String(length=64), nullable=False),
+        sa.Column("position", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("state", sa.String(length=64), nullable=False),
+        sa.Column("created_at", Moment(), nullable=False),
+        sa.Column("tries", sa.Integer(), nullable=False),
+        sa.Column("try_at", Moment(), nullable=False),
+        sa.Column("lease_owner", sa.String(length=255)),
+        sa.Column("lease_until", Moment()),
+        sa.Column("last_tried_at", Moment()),
+        sa.Column("last_error", sa.Text()),
+        sa.Column("delivered_at", Moment()),
+        sa.PrimaryKeyConstraint("subscription", "position", name=op.f("pk_deliveries")),
+    )
+    op.create_index("ix_deliveries_state", "deliveries", ["state", "try_at"], unique=False)
+    op.create_table(
+        "secrets",
+        sa.Column("name", sa.String(length=64), nullable=False),
+        sa.Column("value", sa.String(length=255), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_secrets")),
+    )
