@@ -66,7 +66,8 @@ class Actions:
             if not kind.is_repeatable:
                 self._end(action.request.id, Outcome(kind.result(Code.AGENT_RESTARTED), now, returned_at=now))
         with self._journal.transaction("read") as transaction:
-            begun = transaction.list_actions(ActionState.STARTED)
+            # What is not repeatable was ended above; should one still be here, it is left to end_overdue(), never to a worker.
+            begun = [action for action in transaction.list_actions(ActionState.STARTED) if self._get_kind(action).is_repeatable]
             received = transaction.list_actions(ActionState.RECEIVED)
         if begun or received:
             with self._journal.transaction("action.recovered") as transaction:

@@ -1,4 +1,4 @@
-"""Threads that run one step again and again until they are told to stop; used by the composition root only."""
+"""Threads that run one step again and again until they are told to stop; for the composition root, intake and publishing."""
 
 import logging
 import threading

@@ -1,9 +1,8 @@
 """What happens to servers: driver events become journal rows, and what followed a crash dump signal becomes its observation.
 
-Everything is written in one transaction per event: the server's state, its ``server.*`` event, the observation, the end of a hold-off.
-Timers count from the times in the journal, so an observation goes on after a restart of the agent. What happened while nobody was
-watching is found by comparing states (:meth:`Observer.reconcile`); what cannot be found that way ends as ``not_observed``, never
-as ``nothing_seen``.
+Everything is written in one transaction per event: the server's state, its ``server.*`` event, the observation (what it says is decided
+in :mod:`compute_agent.watch`), the end of a hold-off. What happened while nobody was watching is found by comparing states
+(:meth:`Observer.reconcile`); what cannot be found that way ends as ``not_observed``, never as ``nothing_seen``.
 """
 
 import logging
@@ -15,33 +14,24 @@ from datetime import datetime, timedelta
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.models import Departure, Observation, PowerState, Server
 from compute_agent.drivers.base import BackendUnavailable, Driver, DriverEvent, DriverEventKind, DriverServer, ServerNotFound
-from compute_agent.journal import ActionState, Journal, JournalledAction, JournalTransaction
+from compute_agent.journal import Journal, JournalTransaction
 from compute_agent.observations import (
     CRASHES,
     ENDS_HOLDOFF,
     EVENT_TYPE_OF_KIND,
     EXPLAINED_BY_SIGNAL,
-    LEFT,
-    PANICKED_LATE,
-    PENDING_TOO_LONG,
     STANDS_STILL,
-    STOPPED_LATE,
     Crash,
-    Finding,
-    describe_end_of_watch,
-    describe_silence,
     find_event_type,
-    find_finding,
     find_state_after,
 )
 from compute_agent.survey import StateChange, Survey, compare, describe, find_arrival
+from compute_agent.watch import Watch
 
 LOG = logging.getLogger(__name__)
 
 REBOOT_WINDOW = timedelta(seconds=2)
 """One reboot of a guest gives 2 to 6 events within 130 ms (measured with libvirt)."""
-PENDING_LIMIT = 86_400.0
-"""Seconds that an NMI which waits for a paused server to resume is watched."""
 _RETRY_INTERVAL = 5.0
 _FIRST_COMPARISON = 1.0
 """Seconds that a driver has to say that its backend is there; one without events never says it."""
@@ -81,17 +71,12 @@ class Observer:
         self._driver = driver
         self._clock = clock
         self._default_project = default_project
-        self._first_look = first_look
-        self._limit = limit
+        self._watch = Watch(journal.host, has_events=driver.events is not None, first_look=first_look, limit=limit)
         self._on_crash = on_crash
         self._on_state_change = on_state_change
         self._crashes: list[Crash] = []
         self._events: queue.SimpleQueue[DriverEvent | frozenset[str]] = queue.SimpleQueue()
         self._last_reboot: dict[str, datetime] = {}
-        self._interrupted: set[str] = set()
-        self._resumed_at: dict[str, datetime] = {}
-        # Until the first comparison nobody knows what happened before this start.
-        self._is_blind = True
         self._retry_at: float | None = clock.monotonic() + _FIRST_COMPARISON
 
     def enqueue(self, event: DriverEvent) -> None:
@@ -125,18 +110,14 @@ class Observer:
                 return
             known = transaction.list_known_servers().get(action.request.server)
         if known is not None and known.server.power_state is PowerState.RUNNING:
-            self._resumed_at.setdefault(action_id, self._clock.now())
+            self._watch.note_running(action_id, self._clock.now())
 
     def check_timers(self) -> None:
         """Say what the passing of time says: nothing seen yet, nothing seen, not observed."""
         if self._retry_at is not None and self._clock.monotonic() >= self._retry_at:
             self.reconcile()
         with self._journal.transaction("observation") as transaction:
-            now = self._clock.now()
-            for action in transaction.list_awaiting_observation():
-                finding = self._find_word_of_time(action, now) if action.state is ActionState.ENDED else None
-                if finding is not None:
-                    self._record(transaction, action, finding, now)
+            self._watch.check_timers(transaction, self._clock.now())
 
     def reconcile(self, servers: frozenset[str] | None = None) -> bool:
         """Compare the driver's list with the known servers, tell what happened unseen, conclude or mark open observations.
@@ -161,9 +142,9 @@ class Observer:
             known = {server: entry.server for server, entry in transaction.list_known_servers().items()}
             for action in transaction.list_awaiting_observation():
                 if servers is None or action.request.server in servers:
-                    self._conclude(transaction, action, known.get(action.request.server), resets, read_at)
+                    self._watch.conclude(transaction, action, known.get(action.request.server), resets, read_at)
         if servers is None:
-            self._is_blind = False
+            self._watch.is_blind = False
             self._retry_at = None
         self._tell_changes()
         return True
@@ -172,7 +153,7 @@ class Observer:
 
     def _take(self, event: DriverEvent) -> None:
         if event.kind is DriverEventKind.BACKEND_LOST:
-            self._is_blind = True
+            self._watch.is_blind = True
             LOG.warning("host %s: hypervisor connection lost: %s", self._journal.host, event.reason)
             self._on_state_change()
         elif event.kind is DriverEventKind.BACKEND_BACK:
@@ -203,7 +184,7 @@ class Observer:
             else:
                 self._change(transaction, event, before, look.seen)
             for action in transaction.list_awaiting_observation(server):
-                self._observe_event(transaction, action, event, left=server not in transaction.list_known_servers())
+                self._watch.observe_event(transaction, action, event, left=server not in transaction.list_known_servers())
         self._tell_changes()
 
     def _tell_changes(self) -> None:
@@ -291,21 +272,12 @@ class Observer:
     def _find_cause(self, transaction: JournalTransaction, server: str, at: datetime) -> str | None:
         """The action whose signal may have led to what happened at ``at``."""
         signal = transaction.find_signal(server)
-        if signal is None or signal.cleared or at - signal.at > timedelta(seconds=self._limit):
+        if signal is None or signal.cleared or at - signal.at > timedelta(seconds=self._watch.limit):
             return None
         action = transaction.find_action(signal.action_id)
         # The panic comes milliseconds after the NMI, often before the driver's call has returned: not signal.at is the lower bound.
         begun = signal.at if action is None or action.started_at is None else action.started_at
         return signal.action_id if at >= begun else None
-
-    def _observe_event(self, transaction: JournalTransaction, action: JournalledAction, event: DriverEvent, *, left: bool) -> None:
-        if event.occurred_at < _find_begin(action):
-            return
-        if event.kind is DriverEventKind.RESUMED and action.observation is Observation.PENDING_UNTIL_RESUME:
-            self._note_resume(transaction, action, event.occurred_at)
-        finding = find_finding(event.kind)
-        if finding is not None and (left or event.kind is not DriverEventKind.UNDEFINED):
-            self._record(transaction, action, finding, event.occurred_at)
 
     # After a gap
 
@@ -343,69 +315,7 @@ class Observer:
             *(change.after.id, self._journal.host, after, before, action_id or "none"),
         )
 
-    def _conclude(
-        self, transaction: JournalTransaction, action: JournalledAction, server: Server | None, resets: dict[str, datetime], at: datetime
-    ) -> None:
-        """What the state of now says about an observation that nobody watched."""
-        if at < _find_begin(action):
-            return  # the list is older than the signal
-        if server is None:
-            self._record(transaction, action, LEFT, at)
-        elif server.power_state is PowerState.CRASHED:
-            self._record(transaction, action, PANICKED_LATE, at)
-        elif server.id in resets and resets[server.id] >= _find_begin(action):
-            self._record(transaction, action, STOPPED_LATE, resets[server.id])
-        elif server.power_state is PowerState.SHUTDOWN:
-            self._record(transaction, action, STOPPED_LATE, at)
-        else:
-            self._interrupted.add(action.request.id)
-            if action.observation is Observation.PENDING_UNTIL_RESUME and server.power_state is PowerState.RUNNING:
-                self._note_resume(transaction, action, self._resumed_at.get(action.request.id, at))
-
-    # Time
-
-    def _note_resume(self, transaction: JournalTransaction, action: JournalledAction, at: datetime) -> None:
-        """The NMI that waited fires now: from here on the guest is watched, and the hold-off counts."""
-        self._resumed_at[action.request.id] = at
-        transaction.record_signal_time(action.request.id, at)
-
-    def _find_word_of_time(self, action: JournalledAction, now: datetime) -> Finding | None:
-        since = action.signalled_at or _find_begin(action)
-        if action.observation is Observation.PENDING_UNTIL_RESUME:
-            resumed_at = self._resumed_at.get(action.request.id)
-            if resumed_at is None:
-                return PENDING_TOO_LONG if (now - since).total_seconds() >= PENDING_LIMIT else None
-            since = resumed_at
-        elapsed = (now - since).total_seconds()
-        if elapsed >= self._limit:
-            # An action without a start of its own was perhaps begun under another journal: nobody knows when it was signalled.
-            interrupted = (
-                action.request.id in self._interrupted or self._is_blind or self._driver.events is None or action.started_at is None
-            )
-            return describe_end_of_watch(action.observation, interrupted=interrupted, watched_for=self._limit)
-        is_silent = action.observation in (None, Observation.PENDING_UNTIL_RESUME)
-        if elapsed >= self._first_look and is_silent and not self._is_blind:
-            return describe_silence(elapsed)
-        return None
-
-    def _record(self, transaction: JournalTransaction, action: JournalledAction, finding: Finding, at: datetime) -> None:
-        action_id = action.request.id
-        if not transaction.observe(action_id, finding.observation, at, finding.final, finding.text):
-            return
-        if finding.final:
-            self._interrupted.discard(action_id)
-            self._resumed_at.pop(action_id, None)
-        LOG.info(
-            "action %s server %s host %s: observed %s%s",
-            *(action_id, action.request.server, self._journal.host, finding.observation, " (final)" if finding.final else ""),
-        )
-
 
 def _discount_pause(transaction: JournalTransaction, before: Server, until: datetime) -> None:
     if before.power_state in STANDS_STILL:
         transaction.discount_pause(before.id, before.state_at, until)
-
-
-def _find_begin(action: JournalledAction) -> datetime:
-    """The earliest time at which the signal can have gone out, as far as this journal knows."""
-    return action.started_at or action.ended_at or action.received_at

@@ -1,4 +1,4 @@
-"""``crashcart-agent``: puts the agent's parts together and runs them; the only place with threads and signals.
+"""``crashcart-agent``: puts the agent's parts together, starts them and stops them in order; the only place with signals.
 
 Start: journal, then what a dead predecessor left is ended, driver, observer, sweep. All of that needs no broker. When the broker is
 there and the host's lock is held: reports, heartbeats, workers, and last of all the intake of actions.
@@ -29,7 +29,6 @@ from compute_agent.collector import Collector
 from compute_agent.config import load_config
 from compute_agent.contract.broker import BrokerAddress, find_tls
 from compute_agent.contract.clock import Clock, SystemClock
-from compute_agent.contract.outage import Outage
 from compute_agent.contract.publisher import Publisher, PublishFailed
 from compute_agent.contract.threads import take_short_turns
 from compute_agent.contract.transport import create_rpc_transport, oslo_messaging
@@ -41,22 +40,17 @@ from compute_agent.intake import Intake
 from compute_agent.inventory import Inventory
 from compute_agent.journal import Journal, JournalInUse, JournalUnusable
 from compute_agent.kinds import TURN_OF_KIND
-from compute_agent.loops import Backoff, Loop, run_bounded
+from compute_agent.loops import Loop, run_bounded
 from compute_agent.observer import Observer
+from compute_agent.publishing import Publishing
 from compute_agent.reporter import Heartbeats, Reporter, make_publisher_id
 from compute_agent.rpc_servers import RpcServers
 from compute_agent.sampler import Sampler
 
 LOG = logging.getLogger(__name__)
 
-_KEEP_ALIVE_INTERVAL = 3.0
-_RETRY_INTERVAL = 1.0
-_LONGEST_HEARTBEAT_RETRY = 10.0
-"""Seconds: each try reads all servers, and a broker in alarm takes no heartbeat however often it is tried."""
 _SWEEP_INTERVAL = 1.0
 _PRUNE_INTERVAL = 600.0
-_HEARTBEAT_GAP = 1.0
-"""Seconds between two heartbeats at least, however much changes."""
 _FLUSH_BOUND = 5.0
 _STEP_BOUND = 5.0
 
@@ -81,19 +75,13 @@ class AgentService:
         agent = conf.agent
         self._publisher_id = make_publisher_id(conf.host)
         self._ends: queue.SimpleQueue[_End] = queue.SimpleQueue()
-        self._report_wanted = threading.Event()
-        self._heartbeat_wanted = threading.Event()
         self._next_sweep = self._next_prune = self._next_timers = 0.0
-        self._events_wait = Outage(f"events of host {conf.host} wait in the journal")
-        self._heartbeats_wait = Outage(f"no heartbeats of host {conf.host}")
-        self._heartbeat_backoff = Backoff(_RETRY_INTERVAL, _LONGEST_HEARTBEAT_RETRY)
 
         # Both fail on a wrong URL before anything is begun; neither connects yet.
         self._transport = create_rpc_transport(conf)
-        self._publisher, self._heartbeat_publisher = self._make_publisher("events"), self._make_publisher("heartbeats")
+        publisher, heartbeat_publisher = self._make_publisher("events"), self._make_publisher("heartbeats")
         self._driver = load_driver(agent.driver, conf, clock)
         self._journal = self._open_journal()
-        self._journal.on_new_events(self._report_wanted.set)
 
         self._sampler = Sampler(self._driver.diagnostics, clock, list_servers=self._list_servers)
         self._collector = Collector(self._driver, self._sampler, clock, limit=agent.diagnostics_limit, threads=agent.diagnostics_threads)
@@ -107,7 +95,7 @@ class AgentService:
             first_look=agent.first_look,
             limit=agent.observation_limit,
             on_crash=self._aftermath.crashed,
-            on_state_change=self._heartbeat_wanted.set,
+            on_state_change=lambda: self._publishing.want_heartbeat(),
         )
         self._actions = Actions(
             self._journal,
@@ -124,8 +112,18 @@ class AgentService:
             interval=agent.heartbeat_interval,
             inventory_interval=agent.inventory_interval,
         )
-        self._reporter = Reporter(self._journal, self._publisher, clock)
-        self._heartbeats = Heartbeats(self._inventory, self._heartbeat_publisher, on_missed=self._observer.enqueue_comparison)
+        self._reporter = Reporter(self._journal, publisher, clock)
+        self._publishing = Publishing(
+            conf.host,
+            self._reporter,
+            publisher,
+            Heartbeats(self._inventory, heartbeat_publisher, on_missed=self._observer.enqueue_comparison),
+            heartbeat_publisher,
+            heartbeat_interval=agent.heartbeat_interval,
+            may_beat=lambda: self._intake.is_held,
+            on_fatal=self._fail,
+        )
+        self._journal.on_new_events(self._publishing.want_report)
         self._intake = Intake(
             HostLock(self._make_address("lock"), conf.host),
             self._create_rpc_server,
@@ -137,8 +135,6 @@ class AgentService:
         self._sampler_loop = self._make_loop("sampler", self._sample)
         self._box_loop = self._make_loop("black-boxes", self._fill_box)
         self._dump_loop = self._make_loop("dumps-after-panic", self._take_dump)
-        self._report_loop = self._make_loop("reporter", self._report, wake=self._report_wanted.set)
-        self._heartbeat_loop = self._make_loop("heartbeats", self._beat, wake=self._heartbeat_wanted.set)
         # One more than was asked for: a slow action, of which there is one at a time, takes no other's worker.
         self._workers = [self._make_loop(f"worker-{number}", self._work) for number in range(1, agent.workers + 2)]
 
@@ -175,8 +171,8 @@ class AgentService:
         with self._journal.transaction("read") as transaction:
             return transaction.list_known_ids()
 
-    def _make_loop(self, name: str, body: Callable[[], None], wake: Callable[[], None] = lambda: None) -> Loop:
-        return Loop(name, body, on_fatal=self._fail, wake=wake)
+    def _make_loop(self, name: str, body: Callable[[], None]) -> Loop:
+        return Loop(name, body, on_fatal=self._fail)
 
     def _open_journal(self) -> Journal:
         directory = Path(self._conf.agent.state_path)
@@ -232,8 +228,9 @@ class AgentService:
         }
         with self._journal.transaction("agent.up") as transaction:
             transaction.append_event("agent.up", server=None, occurred_at=self._clock.now(), body=body)
-        for loop in (self._report_loop, self._heartbeat_loop, *self._workers):
-            loop.start()
+        self._publishing.start()
+        for worker in self._workers:
+            worker.start()
 
     def _stop(self) -> None:
         self._intake.stop()
@@ -251,36 +248,28 @@ class AgentService:
         if self._driver.lifecycle is not None:
             run_bounded("driver's close", self._driver.lifecycle.close, self._driver.call_bound + _STEP_BOUND)
         self._observer_loop.stop(_STEP_BOUND)
-        # Not "and": both have to be told. One that still waits for a broker that does not answer keeps its connection to itself.
-        quiet = all([self._report_loop.stop(_STEP_BOUND), self._heartbeat_loop.stop(_STEP_BOUND)])
+        quiet = self._publishing.stop(_STEP_BOUND)
         if quiet and self._intake.is_held:
             run_bounded("the last reports", self._say_goodbye, _FLUSH_BOUND + 1)
         elif not quiet:
-            self._abort_publishing()
+            self._publishing.abort()
         self._intake.release()
         self._journal.close()
         LOG.info("agent of host %s has stopped", self._conf.host)
 
     def _say_goodbye(self) -> None:
         """What the driver saw last is journalled, the outbox sent if the broker takes it in time, and a last heartbeat."""
-        limit = threading.Timer(_FLUSH_BOUND, self._abort_publishing)
+        limit = threading.Timer(_FLUSH_BOUND, self._publishing.abort)
         limit.start()
         try:
             while self._observer.step(0):
                 pass
-            while self._reporter.step():
-                pass
-            self._heartbeats.step(stopping=True)
+            self._publishing.send_last()
         except (PublishFailed, JournalUnusable) as error:
             LOG.warning("not everything was sent, the rest waits in the journal: %s", error)
         finally:
             limit.cancel()
-            self._publisher.close()
-            self._heartbeat_publisher.close()
-
-    def _abort_publishing(self) -> None:
-        self._publisher.abort()
-        self._heartbeat_publisher.abort()
+            self._publishing.close()
 
     def _fail(self, reason: str) -> None:
         self._ends.put(_End(1, reason))
@@ -332,47 +321,9 @@ class AgentService:
         finally:
             self._queue.done(action_id)
 
-    def _report(self) -> None:
-        self._report_wanted.wait(_KEEP_ALIVE_INTERVAL)
-        self._report_wanted.clear()
-        try:
-            while self._reporter.step():
-                pass
-        except PublishFailed as error:
-            self._events_wait.begin(error)
-            self._report_wanted.set()
-            self._report_loop.stopping.wait(_RETRY_INTERVAL)
-        else:
-            self._events_wait.end()
-            self._publisher.keep_alive()
-
-    def _beat(self) -> None:
-        if not self._intake.is_held:  # another agent may speak for this host by now
-            self._heartbeat_loop.stopping.wait(_RETRY_INTERVAL)
-            return
-        self._heartbeat_wanted.clear()
-        try:
-            self._heartbeats.step()
-        except PublishFailed as error:
-            self._heartbeats_wait.begin(error)
-            self._pause_heartbeats(self._heartbeat_backoff.take(), self._heartbeat_loop.stopping)
-            return
-        self._heartbeats_wait.end()
-        self._heartbeat_backoff.reset()
-        self._heartbeat_loop.stopping.wait(_HEARTBEAT_GAP)
-        self._pause_heartbeats(self._conf.agent.heartbeat_interval - _HEARTBEAT_GAP, self._heartbeat_wanted)
-
-    def _pause_heartbeats(self, pause: float, wake: threading.Event) -> None:
-        """Wait, for ``pause`` seconds at most, until ``wake`` is set or the connection is lost: a new one says hello at once."""
-        due = time.monotonic() + pause
-        is_connected = self._heartbeat_publisher.keep_alive()
-        while (left := due - time.monotonic()) > 0 and not wake.wait(min(_KEEP_ALIVE_INTERVAL, left)):
-            if self._heartbeat_publisher.keep_alive() != is_connected:
-                return
-
     def _send_inventory(self) -> None:
         self._inventory.request_full()
-        self._heartbeat_wanted.set()
+        self._publishing.want_heartbeat()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -35,6 +35,18 @@ def wait_until(condition: Callable[[], T | None], timeout: float, what: str, int
         if time.monotonic() >= give_up:
             raise TimeoutError(f"waited {timeout:g} s for {what}, in vain (last seen: {found!r})")
         _never.wait(interval)
+
+
+def iterate_command_lines() -> Iterator[tuple[int, bytes]]:
+    """The pid and the command line, its words separated by NUL, of every process but this one; any may be gone meanwhile."""
+    for directory in Path("/proc").iterdir():
+        if not directory.name.isdigit() or int(directory.name) == os.getpid():
+            continue
+        try:
+            command_line = (directory / "cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        yield int(directory.name), command_line
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from devstack.guests import Guest, GuestKind
 from devstack.libvirtd import PrivateLibvirtd
 from devstack.ports import DEFAULT_BASE, Ports
 from devstack.rabbitmq import PrivateRabbitMQ
-from devstack.services import ProcessId, Service
+from devstack.services import ProcessId, Service, iterate_command_lines
 from devstack.short_path import ShortPath
 from devstack.stack_config import HOST, PROJECT, USER, Options, merge, write_agent_config, write_gateway_config, write_openrc
 from devstack.steps import StepFailed, Steps
@@ -284,16 +284,10 @@ class Stack:
         """Processes that still name this directory on their command line, other than this one and its parents."""
         needle = str(self.state_dir).encode() + b"/"
         left = []
-        for directory in Path("/proc").iterdir():
-            if not directory.name.isdigit() or int(directory.name) == os.getpid():
-                continue
-            try:
-                command_line = (directory / "cmdline").read_bytes()
-            except (FileNotFoundError, ProcessLookupError):
-                continue
+        for pid, command_line in iterate_command_lines():
             is_ours = any(word in command_line for word in _OWN_PROGRAMS)
-            if is_ours and needle in command_line and ProcessId.find_running(int(directory.name)) is not None:
-                left.append(f"pid {directory.name} ({command_line.replace(bytes(1), b' ')[:80].decode(errors='replace')})")
+            if is_ours and needle in command_line and ProcessId.find_running(pid) is not None:
+                left.append(f"pid {pid} ({command_line.replace(bytes(1), b' ')[:80].decode(errors='replace')})")
         return left
 
 

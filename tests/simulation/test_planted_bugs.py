@@ -17,7 +17,7 @@ from compute_agent.contract.publisher import OutboxPump
 from compute_agent.crash_dump import HoldOff
 from compute_agent.endpoint import Endpoint
 from compute_agent.journal import ActionState, Journal, JournalledAction, JournalTransaction
-from compute_agent.observer import Observer
+from compute_agent.watch import Watch
 from tests.simulation.broker import Consumer, Faults
 from tests.simulation.hypervisor import DriverFaults
 from tests.simulation.plan import Plan
@@ -136,7 +136,7 @@ def forget_the_holdoff(monkeypatch: pytest.MonkeyPatch) -> None:
 def count_the_holdoff_from_the_handing_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """The hold-off goes on while a server is paused: it is over when the NMI that waited fires at last."""
     monkeypatch.setattr(JournalTransaction, "discount_pause", lambda self, *arguments: None)
-    monkeypatch.setattr(Observer, "_note_resume", lambda self, *arguments: None)
+    monkeypatch.setattr(Watch, "_note_resume", lambda self, *arguments: None)
     monkeypatch.setattr(crash_dump, "STANDS_STILL", frozenset())
 
 

@@ -9,7 +9,6 @@ import signal
 import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import libvirt
@@ -18,7 +17,7 @@ import pytest
 from devstack.guests import Guest, GuestKind
 from devstack.ports import find_free_base
 from devstack.real_parts import list_missing_parts, may_skip_real_tests
-from devstack.services import ProcessId, wait_until
+from devstack.services import ProcessId, iterate_command_lines, wait_until
 from devstack.stack import GuestSpec, Stack
 
 TIMEOUT = 40.0
@@ -129,15 +128,9 @@ def panic_behind_libvirt(stack: Stack, guest: Guest) -> None:
 
 
 def find_qemu(guest: Guest) -> ProcessId:
-    for directory in Path("/proc").iterdir():
-        if not directory.name.isdigit() or int(directory.name) == os.getpid():
-            continue
-        try:
-            command_line = (directory / "cmdline").read_bytes()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
+    for pid, command_line in iterate_command_lines():
         if command_line.startswith(b"/usr/bin/qemu-system") and guest.uuid.encode() in command_line:
-            found = ProcessId.find_running(int(directory.name))
+            found = ProcessId.find_running(pid)
             if found is not None:
                 return found
     raise LookupError(f"no QEMU process of {guest.name}")

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from compute_agent.actions import Actions
 from compute_agent.contract.errors import CODES, Code, Ending
-from compute_agent.contract.models import Departure, Observation, PowerState
+from compute_agent.contract.models import ActionKind, Departure, Observation, PowerState
 from compute_agent.drivers.base import (
     BackendUnavailable,
     CapabilityUnsupported,
@@ -308,6 +309,26 @@ class TestPerhaps:
         assert agent.hypervisor.count_signals(server) == 0
         agent.do(agent.make_request(server, 2))
         assert agent.code(make_id(2)) == Code.CRASH_DUMP_IN_PROGRESS
+
+    def test_what_is_not_repeatable_is_not_run_again_even_if_its_ending_was_not_written(
+        self, agent: Agent, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The guard behind the guard: of what a dead agent had begun only what is repeatable is given out."""
+        server = agent.make_server()
+        agent.cast(agent.make_request(server, 1))
+        agent.cast(agent.make_request(server, 2, kind=ActionKind.COLLECT_DIAGNOSTICS))
+        with agent.change() as transaction:
+            for number in (1, 2):
+                transaction.start_action(make_id(number), agent.clock.now())
+        with monkeypatch.context() as patch:
+            patch.setattr(Actions, "_end", lambda self, *arguments: None)
+            assert agent.restart() == [make_id(2)]
+        assert agent.get(make_id(1)).state is ActionState.STARTED
+        agent.actions.run(make_id(1))
+        assert agent.hypervisor.count_signals(server) == 0
+        agent.clock.advance(30 + agent.driver.call_bound)
+        agent.actions.end_overdue()
+        assert agent.code(make_id(1)) == Code.CALL_OVERDUE
 
     def test_a_call_that_hangs_is_unknown_and_its_late_answer_changes_nothing(self, agent: Agent) -> None:
         server, hang = agent.make_server(), Hang()

@@ -14,7 +14,8 @@ from compute_agent.crash_dump import CrashDump, HoldOff
 from compute_agent.drivers.base import DriverEvent, DriverEventKind
 from compute_agent.drivers.fake import FakeHypervisor, NmiEffect
 from compute_agent.journal import Journal, JournalledAction
-from compute_agent.observer import PENDING_LIMIT, Observer
+from compute_agent.observer import Observer
+from compute_agent.watch import PENDING_LIMIT
 from tests.fakes import Counter, FakeClock
 
 HOST = "h1"

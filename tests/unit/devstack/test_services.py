@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from devstack.services import ProcessId, Service, wait_until
+from devstack.services import ProcessId, Service, iterate_command_lines, wait_until
 from devstack.steps import StepFailed
 
 SLEEPER = [sys.executable, "-c", "import signal; print('ready', flush=True); signal.pause()"]
@@ -62,6 +62,17 @@ def test_a_pid_that_now_belongs_to_another_process_is_never_signalled(tmp_path: 
     assert not service.is_running
     service.kill()
     assert ProcessId(own.pid, own.start_ticks - 1, own.boot_id).send(9) is False
+
+
+def test_every_other_process_is_found_by_its_command_line(tmp_path: Path) -> None:
+    service = make_service(tmp_path, SLEEPER)
+    start_ready(service)
+    try:
+        found = dict(iterate_command_lines())
+        assert found[service.pid].split(b"\0")[:2] == [sys.executable.encode(), b"-c"]
+        assert os.getpid() not in found
+    finally:
+        service.stop()
 
 
 def test_a_zombie_counts_as_gone() -> None:

@@ -1,0 +1,173 @@
+"""The publishing threads: when they send, what they wait for, and that one that hangs is left with its connection."""
+
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from compute_agent import publishing
+from compute_agent.contract.models import Heartbeat
+from compute_agent.contract.notifications import Notification
+from compute_agent.contract.publisher import PublishFailed
+from compute_agent.drivers.fake import FakeHypervisor
+from compute_agent.inventory import Inventory
+from compute_agent.journal import Journal
+from compute_agent.publishing import Publishing
+from compute_agent.reporter import Heartbeats, Reporter
+from tests.fakes import Counter, FakeClock
+
+PATIENCE = 10.0
+SHORT = 0.01
+LONG = 3600.0
+
+
+class FakePublisher:
+    """A broker that takes everything, except what the next ``failures`` tries bring, and nothing while it is ``frozen``."""
+
+    def __init__(self) -> None:
+        self.sent: queue.SimpleQueue[Notification] = queue.SimpleQueue()
+        self.failures = 0
+        self.failed = threading.Event()
+        self.is_connected = True
+        self.frozen = False
+        self.entered = threading.Event()
+        self.aborted = threading.Event()
+        self.closed = False
+
+    def publish(self, rows: Sequence[Notification]) -> int:
+        self.entered.set()
+        if self.frozen:
+            self.aborted.wait(PATIENCE)
+            raise PublishFailed(0, "aborted")
+        if self.failures:
+            self.failures -= 1
+            self.failed.set()
+            raise PublishFailed(0, "away")
+        for row in rows:
+            self.sent.put(row)
+        return len(rows)
+
+    def publish_heartbeat(self, heartbeat: Notification) -> None:
+        self.publish([heartbeat])
+
+    def keep_alive(self) -> bool:
+        return self.is_connected
+
+    def abort(self) -> None:
+        self.aborted.set()
+
+    def close(self) -> None:
+        self.closed = True
+
+    def take(self) -> Notification:
+        return self.sent.get(timeout=PATIENCE)
+
+
+class Bench:
+    def __init__(self, path: Path) -> None:
+        self.clock = FakeClock()
+        self.journal = Journal.open(path, host="h1", clock=self.clock, new_id=Counter("m"))
+        self.events, self.heartbeats = FakePublisher(), FakePublisher()
+        self.may_beat = threading.Event()
+        self.may_beat.set()
+        self.asked = threading.Event()
+        self.fatal: list[str] = []
+        inventory = Inventory(self.journal, FakeHypervisor(self.clock).driver, self.clock)
+        self.publishing = Publishing(
+            "h1",
+            Reporter(self.journal, self.events, self.clock),
+            self.events,
+            Heartbeats(inventory, self.heartbeats, on_missed=lambda servers: None),
+            self.heartbeats,
+            heartbeat_interval=LONG,
+            may_beat=self.ask,
+            on_fatal=self.fatal.append,
+        )
+        self.journal.on_new_events(self.publishing.want_report)
+
+    def ask(self) -> bool:
+        answer = self.may_beat.is_set()
+        self.asked.set()
+        return answer
+
+    def append(self) -> None:
+        body = {"release": "0.1", "journal_id": self.journal.journal_id, "incarnation": 1, "reason": "test"}
+        with self.journal.transaction("test") as transaction:
+            transaction.append_event("agent.up", server=None, occurred_at=self.clock.now(), body=body)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    """Pauses after a failure are short; nothing but what a test does ends any other pause in time."""
+    monkeypatch.setattr(publishing, "_RETRY_INTERVAL", SHORT)
+    monkeypatch.setattr(publishing, "_HEARTBEAT_GAP", SHORT)
+    monkeypatch.setattr(publishing, "_KEEP_ALIVE_INTERVAL", LONG)
+    bench = Bench(tmp_path / "journal.sqlite")
+    yield bench
+    bench.publishing.abort()
+    assert bench.publishing.stop(PATIENCE)
+    assert bench.fatal == []
+    bench.journal.close()
+
+
+def test_an_event_is_sent_as_soon_as_it_is_committed(bench: Bench) -> None:
+    bench.publishing.start()
+    for sequence in (1, 2):
+        bench.append()
+        assert bench.events.take().payload["sequence"] == sequence
+
+
+def test_what_could_not_be_sent_is_tried_again_without_being_asked(bench: Bench) -> None:
+    bench.events.failures = bench.heartbeats.failures = 2
+    bench.publishing.start()
+    bench.append()
+    assert bench.events.take().payload["sequence"] == 1
+    assert bench.heartbeats.take()
+    assert bench.events.failures == bench.heartbeats.failures == 0
+
+
+def test_no_heartbeat_is_sent_while_another_agent_may_speak_for_the_host(bench: Bench) -> None:
+    bench.may_beat.clear()
+    bench.publishing.start()
+    assert bench.asked.wait(PATIENCE)
+    assert not bench.heartbeats.entered.is_set()
+    bench.may_beat.set()
+    assert bench.heartbeats.take()
+
+
+def test_a_change_is_told_before_the_next_heartbeat_is_due(bench: Bench) -> None:
+    bench.publishing.start()
+    bench.heartbeats.take()
+    bench.publishing.want_heartbeat()
+    assert bench.heartbeats.take()
+
+
+def test_a_lost_connection_is_followed_by_a_heartbeat_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publishing, "_KEEP_ALIVE_INTERVAL", SHORT)
+    answers = iter([True, True, False])
+    monkeypatch.setattr(bench.heartbeats, "keep_alive", lambda: next(answers, False))
+    bench.publishing.start()
+    bench.heartbeats.take()
+    assert bench.heartbeats.take()
+
+
+def test_a_publish_that_waits_for_the_broker_is_left_alone_until_it_is_aborted(bench: Bench) -> None:
+    bench.events.frozen = True
+    bench.publishing.start()
+    bench.append()
+    assert bench.events.entered.wait(PATIENCE)
+    assert not bench.publishing.stop(SHORT)
+    bench.publishing.abort()
+    assert bench.publishing.stop(PATIENCE)
+
+
+def test_the_last_things_sent_are_the_outbox_and_a_heartbeat_that_says_so(bench: Bench) -> None:
+    bench.append()
+    bench.publishing.send_last()
+    assert bench.events.take().payload["sequence"] == 1
+    assert Heartbeat.from_wire(bench.heartbeats.take().payload).stopping
+    bench.publishing.close()
+    assert bench.events.closed
+    assert bench.heartbeats.closed
