@@ -76,6 +76,28 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX actions_awaiting_observation ON actions (position) WHERE observation_final = 0 AND kind = 'trigger_crash_dump';
     CREATE INDEX outbox_by_server ON outbox (server, sequence) WHERE server IS NOT NULL;
     """,
+    # A watchdog's NMI holds off crash dumps like an action's; its signal bears the message id of the event that told of the firing.
+    """
+    ALTER TABLE signals ADD COLUMN cause TEXT NOT NULL DEFAULT 'action' CHECK (cause IN ('action', 'watchdog'));
+    CREATE TABLE watchdog_changes (action_id TEXT PRIMARY KEY, former TEXT NOT NULL, begun_at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE wanted_watchdogs (
+        server TEXT PRIMARY KEY,
+        generation INTEGER NOT NULL,
+        device TEXT,
+        action_id TEXT NOT NULL,
+        set_at INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE firings (
+        position INTEGER PRIMARY KEY,
+        server TEXT NOT NULL,
+        message_id TEXT NOT NULL UNIQUE,
+        at INTEGER NOT NULL,
+        expiry_action TEXT,
+        driver_word TEXT NOT NULL,
+        concluded_at INTEGER
+    ) STRICT;
+    CREATE INDEX firings_open ON firings (server, position) WHERE concluded_at IS NULL;
+    """,
 )
 """One script per schema version, oldest first; a file's ``user_version`` says how many of them it has had."""
 
