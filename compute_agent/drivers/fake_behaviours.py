@@ -1,8 +1,8 @@
 """How a fake server's next calls go wrong, or slow, or late: what a test or a load test asks of :class:`FakeHypervisor`.
 
-A behaviour is called in place of one injection, collection or host dump, with the function that does it (delivers the NMI, writes the
-file; a collection reads after the behaviour returned); whether and when it calls that, and what it raises, is the whole difference
-between the ways in which a real backend fails.
+A behaviour is called in place of one injection, collection, host dump, resumption or step of a watchdog's change, with the function that
+does it (delivers the NMI, writes the file, plugs the device in; a collection reads after the behaviour returned); whether and when it
+calls that, and what it raises, is the whole difference between the ways in which a real backend fails.
 """
 
 import threading
@@ -42,13 +42,29 @@ def lose_request(reason: str = "no answer came") -> Behaviour:
     return behave
 
 
-def break_down(error: Exception, *, delivered: bool = False) -> Behaviour:
+def break_down(error: BaseException, *, delivered: bool = False) -> Behaviour:
     """Fail with any exception, one that no driver declares say."""
 
     def behave(deliver: Deliver) -> None:
         if delivered:
             deliver()
         raise error
+
+    return behave
+
+
+def do_nothing(deliver: Deliver) -> None:
+    """The backend says yes and does nothing: a device that the guest never lets go of, say."""
+
+
+def go_away(lose_backend: Callable[[], None], *, delivered: bool = False) -> Behaviour:
+    """The backend goes away right before it is done, or right after."""
+
+    def behave(deliver: Deliver) -> None:
+        if delivered:
+            deliver()
+        lose_backend()
+        raise OutcomeUnknown(None, "the backend went away")
 
     return behave
 

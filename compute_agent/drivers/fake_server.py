@@ -4,12 +4,13 @@ import os
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from compute_agent.contract.errors import Code
 from compute_agent.contract.models import PowerState
-from compute_agent.drivers.base import BackendUnavailable, DriverServer, InspectedServer, VcpuState
+from compute_agent.drivers.base import BackendUnavailable, DriverServer, FoundDump, InspectedServer, VcpuState
 from compute_agent.drivers.fake_behaviours import Behaviour
 
 DUMP = b"KDUMP   fake" * 1024
@@ -22,6 +23,10 @@ class Call(StrEnum):
     INJECT_NMI = "inject_nmi"
     COLLECT_DIAGNOSTICS = "collect_diagnostics"
     TAKE_HOST_DUMP = "take_host_dump"
+    DETACH_WATCHDOG = "detach_watchdog"
+    ATTACH_WATCHDOG = "attach_watchdog"
+    CONFIGURE_WATCHDOG = "configure_watchdog"
+    RESUME = "resume"
 
 
 class NmiEffect(StrEnum):
@@ -43,6 +48,8 @@ class FakeServer:
     running_since: float | None = None
     busy: bool = False
     console: bytes | None = None
+    free_slots: int = 1
+    expiry_dumps: list[tuple[datetime, FoundDump]] = field(default_factory=list)
     counters: dict[str, Any] = field(default_factory=dict)
     behaviours: dict[Call, deque[Behaviour]] = field(default_factory=lambda: {call: deque() for call in Call})
 

@@ -1,0 +1,331 @@
+"""The backend behind the fake driver: servers with power states, a signal counter each, and ways to fail on purpose.
+
+It is told what happens to its servers and reports it as events, at once and in the caller's thread; it never sleeps.
+"""
+
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from compute_agent.contract.clock import Clock
+from compute_agent.contract.models import Flavor, PowerState
+from compute_agent.contract.watchdogs import Watchdog, WatchdogDevice
+from compute_agent.drivers.base import (
+    BackendUnavailable,
+    CollectedDiagnostics,
+    DriverEvent,
+    DriverEventKind,
+    DriverServer,
+    FoundDump,
+    InspectedServer,
+    ServerNotFound,
+    ServerNotRunning,
+)
+from compute_agent.drivers.fake_behaviours import Behaviour
+from compute_agent.drivers.fake_devices import is_plugged, make_watchdog
+from compute_agent.drivers.fake_diagnostics import count_work
+from compute_agent.drivers.fake_server import Call, FakeServer, NmiEffect, inspect_fake, write_dump
+
+_NAMESPACE = uuid.UUID("6f1d7c1e-6f0b-5e0e-9a55-0c0ffee0dead")
+
+
+class FakeBackend:
+    """Every method may be called from any thread; ids are those that the methods returned."""
+
+    def __init__(self, clock: Clock, *, seed: str = "fake") -> None:
+        self._clock = clock
+        self._seed = seed
+        self._lock = threading.RLock()
+        self._servers: dict[str, FakeServer] = {}
+        self._made = 0
+        self._available = True
+        self._open = False
+        self._listener: Callable[[DriverEvent], None] | None = None
+
+    # What happens to servers
+
+    def make_server(
+        self,
+        *,
+        power_state: PowerState = PowerState.RUNNING,
+        effect: NmiEffect = NmiEffect.PANIC,
+        project: str | None = None,
+        user: str | None = None,
+        description: str | None = None,
+        flavor: Flavor | None = None,
+        tags: Sequence[str] = (),
+        watchdog: WatchdogDevice | None = None,
+    ) -> str:
+        """Define one more server and return its id, which only depends on the seed and on how many were made before."""
+        with self._lock:
+            self._made += 1
+            name = f"{self._seed}-{self._made}"
+            started_at = None if power_state is PowerState.SHUTDOWN else self._clock.now()
+            seen = DriverServer(
+                id=str(uuid.uuid5(_NAMESPACE, name)),
+                name=name,
+                project=project,
+                user=user,
+                instance_name=f"fake-{self._made:08x}",
+                power_state=power_state,
+                state_reason="made",
+                vcpus=1,
+                memory_mib=128,
+                started_at=started_at,
+                description=description,
+                flavor=flavor,
+                tags=tuple(tags),
+                watchdog=make_watchdog(watchdog, watchdog, is_off=power_state is PowerState.SHUTDOWN),
+            )
+            running_since = None if power_state is PowerState.SHUTDOWN else self._clock.monotonic()
+            self._servers[seen.id] = FakeServer(seen, effect, running_since=running_since)
+        self._emit(DriverEventKind.DEFINED, seen.id, "defined")
+        return seen.id
+
+    def change(self, server: str, **fields: object) -> None:
+        """Change what the driver sees of a server (``name``, ``arriving``, …) without an event."""
+        with self._lock:
+            fake = self._get(server)
+            fake.seen = replace(fake.seen, **fields)  # type: ignore[arg-type]
+
+    def count(self, server: str, **fields: Any) -> None:
+        """From now on its readings have these fields of :class:`CollectedDiagnostics` as given, ``memory_used_kib=None`` say."""
+        with self._lock:
+            self._get(server).counters.update(fields)
+
+    def write_console(self, server: str, text: bytes) -> None:
+        """From now on this is the log of its console."""
+        with self._lock:
+            self._get(server).console = text
+
+    def set_busy(self, server: str, busy: bool) -> None:
+        """A busy server is left out when all are sampled."""
+        with self._lock:
+            self._get(server).busy = busy
+
+    def change_device(self, server: str, watchdog: Watchdog) -> None:
+        """It has this from now on, and whoever listens is told to look."""
+        with self._lock:
+            fake = self._get(server)
+            had = fake.seen.watchdog or make_watchdog()
+            fake.free_slots += is_plugged(had.live) - is_plugged(watchdog.live)
+            fake.seen = replace(fake.seen, watchdog=watchdog)
+            self._emit(DriverEventKind.DEFINED, server, "device")
+
+    def fill_slots(self, server: str) -> None:
+        """From now on nothing can be plugged in while it runs, except in place of what is plugged in."""
+        with self._lock:
+            self._get(server).free_slots = 0
+
+    def write_expiry_dump(self, server: str, path: str, size: int) -> None:
+        """The platform has written its memory because its watchdog fired."""
+        with self._lock:
+            self._get(server).expiry_dumps.append((self._clock.now(), FoundDump(path, size)))
+
+    def start(self, server: str) -> None:
+        with self._lock:
+            self._get(server).running_since = self._clock.monotonic()
+            self._move(server, PowerState.RUNNING, DriverEventKind.STARTED, "booted", started_at=self._clock.now())
+
+    def stop(self, server: str) -> None:
+        self._move(server, PowerState.SHUTDOWN, DriverEventKind.STOPPED, "destroyed", started_at=None)
+
+    def pause(self, server: str) -> None:
+        self._move(server, PowerState.PAUSED, DriverEventKind.PAUSED, "paused")
+
+    def resume(self, server: str) -> None:
+        """An NMI that was handed to the paused server fires now."""
+        self._move(server, PowerState.RUNNING, DriverEventKind.RESUMED, "resumed")
+        with self._lock:
+            fake = self._get(server)
+            fires, fake.pending_nmi = fake.pending_nmi, False
+        if fires:
+            self._take_effect(server)
+
+    def reboot(self, server: str) -> None:
+        self._move(server, PowerState.RUNNING, DriverEventKind.REBOOTED, "reset")
+
+    def panic(self, server: str) -> None:
+        self._move(server, PowerState.CRASHED, DriverEventKind.PANICKED, "panicked")
+
+    def remove(self, server: str, *, migrated: bool = False) -> None:
+        """Undefine it, or let it leave for another host."""
+        with self._lock:
+            self._get(server)
+            del self._servers[server]
+        kind = DriverEventKind.MIGRATED_AWAY if migrated else DriverEventKind.UNDEFINED
+        self._emit(kind, server, "migrated" if migrated else "undefined")
+
+    def behave(self, server: str, *behaviours: Behaviour, call: Call = Call.INJECT_NMI) -> None:
+        """Its next calls of this kind go like this, one each; those after them as always."""
+        with self._lock:
+            self._get(server).behaviours[call].extend(behaviours)
+
+    def count_signals(self, server: str) -> int:
+        """How many NMIs were delivered to it, pending ones too."""
+        with self._lock:
+            return self._get(server).signals
+
+    # The backend itself
+
+    def lose_backend(self) -> None:
+        """Until :meth:`restore_backend` every call fails and nothing that happens is reported."""
+        with self._lock:
+            self._emit(DriverEventKind.BACKEND_LOST, None, "lost")
+            self._available = False
+
+    def restore_backend(self) -> None:
+        with self._lock:
+            self._available = True
+        self._emit(DriverEventKind.BACKEND_BACK, None, "back")
+
+    # What the driver does with it
+
+    def open(self) -> None:
+        with self._lock:
+            self._open = True
+        self._emit(DriverEventKind.BACKEND_BACK, None, "connected")
+
+    def close(self) -> None:
+        with self._lock:
+            self._open = False
+
+    def subscribe(self, listener: Callable[[DriverEvent], None]) -> None:
+        with self._lock:
+            self._listener = listener
+
+    def list_servers(self) -> list[DriverServer]:
+        with self._lock:
+            self._check_available()
+            return [fake.seen for fake in self._servers.values()]
+
+    def get_server(self, server: str) -> DriverServer:
+        with self._lock:
+            self._check_available()
+            return self._get(server).seen
+
+    def inject_nmi(self, server: str) -> None:
+        with self._lock:
+            self._check_available()
+            fake = self._get(server)
+            if fake.seen.power_state in (PowerState.SHUTDOWN, PowerState.CRASHED):
+                raise ServerNotRunning(server, f"the server is {fake.seen.power_state}")
+        self.perform(server, Call.INJECT_NMI, lambda: self._deliver(server))
+
+    def collect_diagnostics(self, server: str) -> CollectedDiagnostics:
+        self.perform(server, Call.COLLECT_DIAGNOSTICS, lambda: None)
+        with self._lock:
+            return self._count(self._get(server))
+
+    def sample_servers(self) -> list[CollectedDiagnostics]:
+        with self._lock:
+            self._check_available()
+            running = [fake for fake in self._servers.values() if fake.seen.power_state is not PowerState.SHUTDOWN]
+            return [self._count(fake) for fake in running if not fake.busy]
+
+    def take_host_dump(self, server: str, path: str, on_progress: Callable[[int, int], None]) -> None:
+        with self._lock:
+            self._check_available()
+            fake = self._get(server)
+            if fake.seen.power_state is PowerState.SHUTDOWN:
+                raise ServerNotRunning(server, "the server is shutdown")
+        self.perform(server, Call.TAKE_HOST_DUMP, lambda: write_dump(server, path, on_progress))
+
+    def resume_server(self, server: str) -> None:
+        with self._lock:
+            self._check_available()
+            power_state = self._get(server).seen.power_state
+        if power_state not in (PowerState.PAUSED, PowerState.RUNNING):
+            raise ServerNotRunning(server, f"the server is {power_state}")
+        self.perform(server, Call.RESUME, lambda: self.resume(server) if power_state is PowerState.PAUSED else None)
+
+    def has_free_slot(self, server: str) -> bool:
+        with self._lock:
+            return self._get(server).free_slots > 0
+
+    def find_expiry_dump(self, server: str, since: datetime) -> FoundDump | None:
+        with self._lock:
+            self._check_available()
+            found = [dump for began_at, dump in self._get(server).expiry_dumps if began_at >= since]
+            return found[-1] if found else None
+
+    def inspect_server(self, server: str) -> InspectedServer:
+        with self._lock:
+            self._check_available()
+            return inspect_fake(self._get(server))
+
+    def read_console_tail(self, server: str, limit: int) -> bytes | None:
+        with self._lock:
+            self._check_available()
+            console = self._get(server).console
+            return None if console is None else console[max(0, len(console) - limit) :]
+
+    def perform(self, server: str, call: Call, deliver: Callable[[], None]) -> None:
+        """Do it, or what is to be done instead. Outside the lock: a hanging call must not stop the rest of the host.
+
+        :raises ServerNotFound, BackendUnavailable: nothing was done.
+        """
+        with self._lock:
+            self._check_available()
+            waiting = self._get(server).behaviours[call]
+            behave = waiting.popleft() if waiting else None
+        if behave is None:
+            deliver()
+        else:
+            behave(deliver)
+
+    def _count(self, fake: FakeServer) -> CollectedDiagnostics:
+        return count_work(fake.seen, fake.running_since, self._clock, **fake.counters)
+
+    def _deliver(self, server: str) -> None:
+        with self._lock:
+            fake = self._get(server)
+            fake.signals += 1
+            if fake.seen.power_state is PowerState.PAUSED:
+                fake.pending_nmi = True
+                return
+        self._take_effect(server)
+
+    def _take_effect(self, server: str) -> None:
+        with self._lock:
+            effect = self._get(server).effect
+        if effect is NmiEffect.PANIC:
+            self.panic(server)
+        elif effect is NmiEffect.CRASH_KERNEL:
+            self._emit(DriverEventKind.CRASH_KERNEL_STARTED, server, "crash kernel loaded")
+
+    def _move(self, server: str, power_state: PowerState, kind: DriverEventKind, reason: str, **times: datetime | None) -> None:
+        with self._lock:
+            fake = self._get(server)
+            has = fake.seen.watchdog or make_watchdog()
+            is_off = power_state is PowerState.SHUTDOWN
+            live = has.configured if kind is DriverEventKind.STARTED else has.live
+            watchdog = make_watchdog(has.configured, live, is_off=is_off, others=has.others, models=has.models)
+            fake.seen = replace(
+                fake.seen,
+                power_state=power_state,
+                state_reason=reason,
+                watchdog=watchdog,
+                **times,  # type: ignore[arg-type]
+            )
+            if power_state in (PowerState.SHUTDOWN, PowerState.CRASHED):
+                fake.pending_nmi = False
+            self._emit(kind, server, reason)  # under the lock: events come in the order of the changes
+
+    def _emit(self, kind: DriverEventKind, server: str | None, reason: str) -> None:
+        with self._lock:
+            if self._open and self._available and self._listener is not None:
+                self._listener(DriverEvent(kind, server, self._clock.now(), reason))
+
+    def _get(self, server: str) -> FakeServer:
+        fake = self._servers.get(server)
+        if fake is None:
+            raise ServerNotFound(server, f"no server {server} on this host")
+        return fake
+
+    def _check_available(self) -> None:
+        if not self._available:
+            raise BackendUnavailable(None, "the fake backend is away")
