@@ -290,11 +290,22 @@ subscriptions = Table(
     Column("target_kind", _WORD, nullable=False),
     Column("target", Text, nullable=False),
     Column("secret", _NAME),
+    Column("withheld", Words),
     Column("created_at", Moment, nullable=False),
-    # Those of a project, oldest first.
+    Column("begins_after", BigInteger, nullable=False),
+    Column("try_at", Moment),
+    Column("lease_owner", _NAME),
+    Column("failures", Integer, nullable=False),
+    Column("failing_since", Moment),
+    # Those of a project, and of all, oldest first.
     Index("ix_subscriptions_project", "project", "created_at", "id"),
+    Index("ix_subscriptions_created", "created_at", "id"),
+    # Those that have something to deliver now.
+    Index("ix_subscriptions_try_at", "try_at"),
 )
-"""Who is told of which events. ``project`` NULL: of all of them, an admin's. ``types`` none: of every type."""
+"""Who is told of which events. ``project`` NULL: of all of them, an admin's. ``types`` none: of every type. ``withheld``: what its maker may
+not see. ``begins_after``: the last position that it is not told of. ``try_at``: when the next of its deliveries is to be tried; while one is
+in flight, when the lease on all of them ends; NULL: there is none."""
 
 deliveries = Table(
     "deliveries",
@@ -305,13 +316,14 @@ deliveries = Table(
     Column("created_at", Moment, nullable=False),
     Column("tries", Integer, nullable=False),
     Column("try_at", Moment, nullable=False),
-    Column("lease_owner", _NAME),
-    Column("lease_until", Moment),
     Column("last_tried_at", Moment),
     Column("last_error", Text),
-    Column("delivered_at", Moment),
-    # What is to be tried now, and what was settled long ago.
-    Index("ix_deliveries_state", "state", "try_at"),
+    Column("settled_at", Moment),
+    # What a subscription has to try now, and its deliveries in one state, newest first.
+    Index("ix_deliveries_due", "subscription", "state", "try_at"),
+    Index("ix_deliveries_state", "subscription", "state", "position"),
+    # What was settled long ago.
+    Index("ix_deliveries_settled", "settled_at"),
 )
 """Each event that a subscriber is to be told of, until it was, or until it was tried often enough."""
 

@@ -34,10 +34,18 @@ def upgrade() -> None:
         sa.Column("target_kind", sa.String(length=64), nullable=False),
         sa.Column("target", sa.Text(), nullable=False),
         sa.Column("secret", sa.String(length=255)),
+        sa.Column("withheld", Words()),
         sa.Column("created_at", Moment(), nullable=False),
+        sa.Column("begins_after", sa.BigInteger(), nullable=False),
+        sa.Column("try_at", Moment()),
+        sa.Column("lease_owner", sa.String(length=255)),
+        sa.Column("failures", sa.Integer(), nullable=False),
+        sa.Column("failing_since", Moment()),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_subscriptions")),
     )
     op.create_index("ix_subscriptions_project", "subscriptions", ["project", "created_at", "id"], unique=False)
+    op.create_index("ix_subscriptions_created", "subscriptions", ["created_at", "id"], unique=False)
+    op.create_index("ix_subscriptions_try_at", "subscriptions", ["try_at"], unique=False)
     op.create_table(
         "deliveries",
         sa.Column("subscription", sa.String(length=64), nullable=False),
@@ -46,14 +54,14 @@ def upgrade() -> None:
         sa.Column("created_at", Moment(), nullable=False),
         sa.Column("tries", sa.Integer(), nullable=False),
         sa.Column("try_at", Moment(), nullable=False),
-        sa.Column("lease_owner", sa.String(length=255)),
-        sa.Column("lease_until", Moment()),
         sa.Column("last_tried_at", Moment()),
         sa.Column("last_error", sa.Text()),
-        sa.Column("delivered_at", Moment()),
+        sa.Column("settled_at", Moment()),
         sa.PrimaryKeyConstraint("subscription", "position", name=op.f("pk_deliveries")),
     )
-    op.create_index("ix_deliveries_state", "deliveries", ["state", "try_at"], unique=False)
+    op.create_index("ix_deliveries_due", "deliveries", ["subscription", "state", "try_at"], unique=False)
+    op.create_index("ix_deliveries_state", "deliveries", ["subscription", "state", "position"], unique=False)
+    op.create_index("ix_deliveries_settled", "deliveries", ["settled_at"], unique=False)
     op.create_table(
         "secrets",
         sa.Column("name", sa.String(length=64), nullable=False),
