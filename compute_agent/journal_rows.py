@@ -85,18 +85,26 @@ class JournalledAction:
         )
 
 
+class SignalCause(StrEnum):
+    """Who sent a signal."""
+
+    ACTION = "action"
+    WATCHDOG = "watchdog"
+
+
 @dataclass(frozen=True)
 class Signal:
     """A crash dump signal that was, or perhaps was, sent to a server: what the hold-off counts from.
 
-    ``at`` is when it was sent, and later by as long as the server stood still since. ``cleared_at`` is when the server was last seen to
-    reboot or stop.
+    ``action_id`` is the message id of the firing's event where a watchdog sent it. ``at`` is when it was sent, and later by as long as the
+    server stood still since. ``cleared_at`` is when the server was last seen to reboot or stop.
     """
 
     server: str
     action_id: str
     at: datetime
     cleared_at: datetime | None
+    cause: SignalCause = SignalCause.ACTION
 
     @property
     def cleared(self) -> bool:
@@ -105,7 +113,7 @@ class Signal:
 
     @classmethod
     def read(cls, row: sqlite3.Row) -> "Signal":
-        return cls(row["server"], row["action_id"], from_stored(row["at"]), _find_moment(row["cleared_at"]))
+        return cls(row["server"], row["action_id"], from_stored(row["at"]), _find_moment(row["cleared_at"]), SignalCause(row["cause"]))
 
 
 @dataclass(frozen=True)

@@ -94,9 +94,11 @@ MIGRATIONS: tuple[str, ...] = (
         at INTEGER NOT NULL,
         expiry_action TEXT,
         driver_word TEXT NOT NULL,
+        observed_late INTEGER NOT NULL DEFAULT 0,
         concluded_at INTEGER
     ) STRICT;
     CREATE INDEX firings_open ON firings (server, position) WHERE concluded_at IS NULL;
+    CREATE INDEX firings_by_server ON firings (server, position);
     """,
 )
 """One script per schema version, oldest first; a file's ``user_version`` says how many of them it has had."""

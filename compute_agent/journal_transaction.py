@@ -1,4 +1,4 @@
-"""What can be read and changed in one transaction of the journal: actions and hold-off here, outbox and known servers in its bases.
+"""What can be read and changed in one transaction of the journal: actions and hold-off here, the rest in its bases.
 
 Every method that changes an action's state appends its event here, in the same transaction, so that no caller can forget it.
 """
@@ -9,8 +9,9 @@ from datetime import datetime, timedelta
 from compute_agent.contract.errors import Ending
 from compute_agent.contract.models import ActionKind, ActionRequest, ActionResult, DecidedBy, Observation
 from compute_agent.contract.notifications import Severity
+from compute_agent.journal_firings import FiringStatements
 from compute_agent.journal_outbox import OutboxStatements
-from compute_agent.journal_rows import ActionState, JournalledAction, Signal, to_stored
+from compute_agent.journal_rows import ActionState, JournalledAction, Signal, SignalCause, to_stored
 from compute_agent.journal_servers import ServerStatements
 
 _SEVERITY_OF_ENDING = {
@@ -21,7 +22,7 @@ _SEVERITY_OF_ENDING = {
 }
 
 
-class JournalTransaction(OutboxStatements, ServerStatements):
+class JournalTransaction(FiringStatements, OutboxStatements, ServerStatements):
     """Everything that can be read or changed in one transaction. Valid only inside its ``with`` block."""
 
     # Actions
@@ -181,9 +182,11 @@ class JournalTransaction(OutboxStatements, ServerStatements):
 
     # Hold-off
 
-    def find_signal(self, server: str) -> Signal | None:
-        """The latest crash dump signal of a server, cleared or not."""
-        row = self.execute("SELECT * FROM signals WHERE server = ? ORDER BY at DESC, position DESC LIMIT 1", server).fetchone()
+    def find_signal(self, server: str, cause: SignalCause | None = None) -> Signal | None:
+        """The latest crash dump signal of a server, cleared or not; of anybody, or only of ``cause``."""
+        row = self.execute(
+            "SELECT * FROM signals WHERE server = ?1 AND (?2 IS NULL OR cause = ?2) ORDER BY at DESC, position DESC LIMIT 1", server, cause
+        ).fetchone()
         return None if row is None else Signal.read(row)
 
     def clear_signal(self, server: str, at: datetime) -> None:
@@ -209,6 +212,7 @@ class JournalTransaction(OutboxStatements, ServerStatements):
         """
         count = self.execute("DELETE FROM actions WHERE state = 'ended' AND deadline < ?", to_stored(now - action_keep)).rowcount
         count += self.execute("DELETE FROM signals WHERE at < ?", to_stored(now - action_keep)).rowcount
+        count += self.execute("DELETE FROM firings WHERE concluded_at < ?", to_stored(now - action_keep)).rowcount
         removable = (
             "sent_at IS NOT NULL AND (action_id IS NULL OR event_type NOT IN ('action.ended', 'action.observed')"
             " OR NOT EXISTS (SELECT 1 FROM actions WHERE actions.id = outbox.action_id))"
