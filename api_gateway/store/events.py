@@ -10,7 +10,7 @@ from sqlalchemy import Connection, and_, bindparam, delete, exists, func, insert
 from api_gateway.store import counters, gaps
 from api_gateway.store.actions import OPEN_STATES
 from api_gateway.store.columns import columns_of, values_of
-from api_gateway.store.tables import actions, dead_letters, events, store_identity
+from api_gateway.store.tables import actions, dead_letters, events, servers, store_identity
 from compute_agent.contract.notifications import Notification
 
 
@@ -33,12 +33,16 @@ class EventRow:
     occurred_at: datetime | None
     recorded_at: datetime
     payload: dict[str, Any]
+    project: str | None = None
+    """Whose server it was when the event was recorded; None for events about hosts, and for what an older release recorded."""
 
 
-_COLUMNS = columns_of(events, EventRow)
+COLUMNS = columns_of(events, EventRow)
 _INSERT = insert(events)
 _KNOWN = select(events.c.message_id).where(events.c.message_id.in_(bindparam("message_ids", expanding=True)))
 _STORE_ID = select(store_identity.c.store_id)
+_OWNERS = select(servers.c.id, servers.c.project).where(servers.c.id.in_(bindparam("of_servers", expanding=True)))
+_LAST = select(func.max(events.c.position))
 _LONGEST_ID = 64
 _LONGEST_NAME = 255
 _LARGEST = 2**63 - 1
@@ -62,7 +66,8 @@ def record_events(c: Connection, batch: Sequence[Notification], *, now: datetime
     if not fresh:
         return []
     last = counters.advance(c, counters.POSITION, len(fresh))
-    rows = [_read_row(notification, position, now) for position, notification in enumerate(fresh, last - len(fresh) + 1)]
+    owners = _find_owners(c, fresh)
+    rows = [_read_row(notification, position, owners, now) for position, notification in enumerate(fresh, last - len(fresh) + 1)]
     c.execute(_INSERT, [values_of(row) for row in rows])
     own_epoch = c.execute(_STORE_ID).scalar_one()
     places = [(row.host, row.epoch, row.sequence) for row in rows if row.host and row.epoch and row.sequence and row.epoch != own_epoch]
@@ -70,21 +75,37 @@ def record_events(c: Connection, batch: Sequence[Notification], *, now: datetime
     return rows
 
 
-def _read_row(notification: Notification, position: int, now: datetime) -> EventRow:
+def _find_owners(c: Connection, batch: Sequence[Notification]) -> dict[str, str]:
+    """The projects of the servers that a batch is about, as far as the store knows these servers, deleted ones among them."""
+    about = {server for notification in batch if (server := _find_text(notification.payload, "server", _LONGEST_ID))}
+    return {row.id: row.project for row in c.execute(_OWNERS, {"of_servers": sorted(about)})} if about else {}
+
+
+def _find_project(payload: dict[str, Any], server: str | None, action_id: str | None, owners: dict[str, str]) -> str | None:
+    """The server's, or of an action on one that no inventory has told of yet the project that asked for it."""
+    if server is None:
+        return None
+    known = owners.get(server)
+    return _find_text(payload, "project", _LONGEST_NAME) if known is None and action_id is not None else known
+
+
+def _read_row(notification: Notification, position: int, owners: dict[str, str], now: datetime) -> EventRow:
     payload = notification.payload
+    server, action_id = _find_text(payload, "server", _LONGEST_ID), _find_text(payload, "action_id", _LONGEST_ID)
     return EventRow(
         position=position,
         message_id=notification.message_id,
         event_type=notification.event_type,
         severity=notification.severity,
-        server=_find_text(payload, "server", _LONGEST_ID),
+        server=server,
         host=_find_text(payload, "host", _LONGEST_NAME),
         epoch=_find_text(payload, "epoch", _LONGEST_ID),
         sequence=_find_sequence(payload),
-        action_id=_find_text(payload, "action_id", _LONGEST_ID),
+        action_id=action_id,
         occurred_at=_find_moment(payload),
         recorded_at=now,
         payload=payload,
+        project=_find_project(payload, server, action_id, owners),
     )
 
 
@@ -106,19 +127,19 @@ def _find_moment(payload: dict[str, Any]) -> datetime | None:
     return None if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-def list_events(c: Connection, *, after: int = 0, limit: int = 100, server: str | None = None, host: str | None = None) -> list[EventRow]:
-    """In order of ``position``, those behind ``after``."""
-    query = select(*_COLUMNS).where(events.c.position > after)
-    if server is not None:
-        query = query.where(events.c.server == server)
-    if host is not None:
-        query = query.where(events.c.host == host)
-    return [EventRow(*row) for row in c.execute(query.order_by(events.c.position).limit(limit))]
+def list_events(c: Connection, *, after: int = 0, limit: int = 100) -> list[EventRow]:
+    """In order of ``position``, those behind ``after``; whose and what is asked for narrows the list in ``event_listing``."""
+    return [EventRow(*row) for row in c.execute(select(*COLUMNS).where(events.c.position > after).order_by(events.c.position).limit(limit))]
+
+
+def get_last_position(c: Connection) -> int:
+    """Of the event that was recorded last; 0 before the first one."""
+    return int(c.execute(_LAST).scalar_one() or 0)
 
 
 def list_events_of_action(c: Connection, action_id: str) -> list[EventRow]:
     """In order of ``position``."""
-    query = select(*_COLUMNS).where(events.c.action_id == action_id).order_by(events.c.position)
+    query = select(*COLUMNS).where(events.c.action_id == action_id).order_by(events.c.position)
     return [EventRow(*row) for row in c.execute(query)]
 
 
@@ -126,14 +147,14 @@ def list_latest_of_action(c: Connection, action_id: str, host: str, event_types:
     """The last event of each of these types that the action's own host told of it: no other host has a say in what came of it."""
     of_action = and_(events.c.action_id == action_id, events.c.host == host, events.c.event_type.in_(event_types))
     latest = select(func.max(events.c.position)).where(of_action).group_by(events.c.event_type)
-    return [EventRow(*row) for row in c.execute(select(*_COLUMNS).where(events.c.position.in_(latest)).order_by(events.c.position))]
+    return [EventRow(*row) for row in c.execute(select(*COLUMNS).where(events.c.position.in_(latest)).order_by(events.c.position))]
 
 
 def find_event(c: Connection, event_id: str) -> EventRow | None:
     """By its position or its ``message_id``; an id in digits that no position can be is looked up as the latter."""
     is_position = event_id.isascii() and event_id.isdecimal() and len(event_id) < 20 and int(event_id) <= _LARGEST
     found = events.c.position == int(event_id) if is_position else events.c.message_id == event_id
-    row = c.execute(select(*_COLUMNS).where(found)).one_or_none()
+    row = c.execute(select(*COLUMNS).where(found)).one_or_none()
     return None if row is None else EventRow(*row)
 
 

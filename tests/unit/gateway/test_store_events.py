@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from api_gateway.store import Connection, Store, events, gaps, outbox
+from api_gateway.store import Connection, Store, events, gaps, outbox, servers
 from api_gateway.store.events import EventRow
 from compute_agent.contract import versions
 from compute_agent.contract.notifications import EventsLost, Notification, Severity
 from tests.fakes import FakeClock
-from tests.unit.gateway.store_parts import SERVER, at, build_event, list_outbox_events
+from tests.unit.gateway.store_parts import OTHER_SERVER, SERVER, FakeHost, at, build_event, list_outbox_events
 
 EPOCH = "journal-a"
 
@@ -37,9 +37,30 @@ def test_a_batch_is_recorded_in_its_order_from_position_1(store: Store, clock: F
     with store.read() as c:
         assert events.list_events(c) == rows
         assert events.list_events(c, after=1, limit=1) == rows[1:2]
-        assert events.list_events(c, server=SERVER, host="a") == rows
-        assert events.list_events(c, host="b") == []
+        assert events.get_last_position(c) == 3
         assert events.list_events_of_action(c, "req-1") == rows[2:]
+
+
+def test_an_event_belongs_to_the_project_that_its_server_has_when_it_is_recorded(store: Store, clock: FakeClock) -> None:
+    host = FakeHost(store, clock, "a")
+    host.put(project="demo")
+    host.beat(full=True)
+    told = {"server": SERVER, "project": "forged", "action_id": "req-1"}
+    unknown = {"server": OTHER_SERVER, "project": "asking"}
+    rows = record(
+        store,
+        clock,
+        build_event("m1", **told),
+        build_event("m2", "action.received", **unknown, action_id="req-2"),
+        build_event("m3", **unknown),
+        build_event("m4", "agent.up", project="forged", action_id="req-3"),
+    )
+    with store.write() as c:
+        servers.set_overlay(c, SERVER, {"project": "elsewhere"}, now=clock.now())
+    rows += record(store, clock, build_event("m5", server=SERVER))
+    assert [row.project for row in rows] == ["demo", "asking", None, None, "elsewhere"]
+    with store.read() as c:
+        assert events.list_events(c) == rows
 
 
 def test_what_was_recorded_is_not_recorded_again_and_takes_no_position(store: Store, clock: FakeClock) -> None:

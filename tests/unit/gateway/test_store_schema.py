@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -11,13 +12,24 @@ from sqlalchemy import Connection, event
 from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from api_gateway.store import Store, actions, agents, diagnostics, events, gaps, migrations, outbox, servers, sightings
+from api_gateway.store import Store, actions, agents, diagnostics, event_listing, events, gaps, migrations, outbox, servers, sightings
 from api_gateway.store.tables import SCHEMA_REVISION, metadata
 from tests.fakes import FakeClock
 from tests.unit.gateway.store_parts import SERVER
 
 NOW = FakeClock().now()
 SPAN = timedelta(seconds=5)
+
+FILTERS: dict[str, dict[str, Any]] = {
+    "of everybody": {},
+    "of a server": {"server": SERVER},
+    "of a host that are bad": {"host": "a", "severity": "error"},
+    "of one action": {"action_id": "req-1", "project": "demo"},
+    "of a project and a time": {"project": "demo", "since": NOW, "until": NOW},
+    "of two types": {"types": ("server.watchdog.fired", "server.panicked"), "project": "demo"},
+    "of a prefix": {"types": ("server.*",)},
+    "that are bad": {"severity": "error", "since": NOW},
+}
 
 LISTINGS: dict[str, Callable[[Connection], object]] = {
     "an action": lambda c: actions.find_action(c, "req-1"),
@@ -49,8 +61,14 @@ LISTINGS: dict[str, Callable[[Connection], object]] = {
     "an agent": lambda c: agents.find_agent(c, "a"),
     "overdue agents": lambda c: agents.list_overdue(c, NOW),
     "events behind a position": lambda c: events.list_events(c, after=5),
-    "events of a server": lambda c: events.list_events(c, server=SERVER),
-    "events of a host": lambda c: events.list_events(c, host="a"),
+    "the last position": lambda c: events.get_last_position(c),
+    **{
+        f"events {name}{', newest first' if newest_first else ''}": lambda c, wanted=wanted, newest_first=newest_first: (  # type: ignore[misc]
+            event_listing.list_page(c, event_listing.EventFilters(**wanted), after=5, newest_first=newest_first, effort=1)
+        )
+        for name, wanted in FILTERS.items()
+        for newest_first in (False, True)
+    },
     "events of an action": lambda c: events.list_events_of_action(c, "req-1"),
     "what came of an action": lambda c: events.list_latest_of_action(c, "req-1", "a", ["server.diagnostics"]),
     "an event by its position": lambda c: events.find_event(c, "5"),
@@ -70,7 +88,7 @@ def test_no_listing_scans_a_table(store: Store, listing: str) -> None:
     with store.write() as c:
         event.listen(c, "before_cursor_execute", lambda _c, _cursor, statement, values, _x, _m: asked.append((statement, values)))
         LISTINGS[listing](c)
-        queries = [(statement, values) for statement, values in asked if statement.startswith(("SELECT", "UPDATE", "DELETE"))]
+        queries = [(statement, values) for statement, values in asked if statement.startswith(("SELECT", "UPDATE", "DELETE", "WITH"))]
         plans = [row[3] for statement, values in queries for row in c.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)]
     scanned = {step.split()[1] for step in plans if step.startswith("SCAN")}
     assert scanned.isdisjoint(metadata.tables.keys() - {"store_identity"})  # that one has one row
