@@ -12,7 +12,7 @@ from typing import Any
 
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.models import Flavor, PowerState
-from compute_agent.contract.watchdogs import Watchdog, WatchdogDevice
+from compute_agent.contract.watchdogs import WatchdogDevice
 from compute_agent.drivers.base import (
     BackendUnavailable,
     CollectedDiagnostics,
@@ -106,13 +106,15 @@ class FakeBackend:
         with self._lock:
             self._get(server).busy = busy
 
-    def change_device(self, server: str, watchdog: Watchdog) -> None:
-        """It has this from now on, and whoever listens is told to look."""
+    def change_device(self, server: str, *, configured: WatchdogDevice | None, live: WatchdogDevice | None) -> None:
+        """It has these watchdogs from now on, whoever did that, and whoever listens is told to look."""
         with self._lock:
             fake = self._get(server)
             had = fake.seen.watchdog or make_watchdog()
-            fake.free_slots += is_plugged(had.live) - is_plugged(watchdog.live)
-            fake.seen = replace(fake.seen, watchdog=watchdog)
+            is_off = fake.seen.power_state is PowerState.SHUTDOWN
+            has = make_watchdog(configured, live, is_off=is_off, persistent=fake.seen.persistent, others=had.others, models=had.models)
+            fake.free_slots += is_plugged(had.live) - is_plugged(has.live)
+            fake.seen = replace(fake.seen, watchdog=has)
             self._emit(DriverEventKind.DEFINED, server, "device")
 
     def fill_slots(self, server: str) -> None:
@@ -249,7 +251,8 @@ class FakeBackend:
     def find_expiry_dump(self, server: str, since: datetime) -> FoundDump | None:
         with self._lock:
             self._check_available()
-            found = [dump for began_at, dump in self._get(server).expiry_dumps if began_at >= since]
+            fake = self._servers.get(server)
+            found = [] if fake is None else [dump for began_at, dump in fake.expiry_dumps if began_at >= since]
             return found[-1] if found else None
 
     def inspect_server(self, server: str) -> InspectedServer:
@@ -303,7 +306,8 @@ class FakeBackend:
             has = fake.seen.watchdog or make_watchdog()
             is_off = power_state is PowerState.SHUTDOWN
             live = has.configured if kind is DriverEventKind.STARTED else has.live
-            watchdog = make_watchdog(has.configured, live, is_off=is_off, others=has.others, models=has.models)
+            persistent = fake.seen.persistent
+            watchdog = make_watchdog(has.configured, live, is_off=is_off, persistent=persistent, others=has.others, models=has.models)
             fake.seen = replace(
                 fake.seen,
                 power_state=power_state,

@@ -25,10 +25,14 @@ def make_watchdog(
     live: WatchdogDevice | None = None,
     *,
     is_off: bool = False,
+    persistent: bool = True,
     others: tuple[WatchdogDevice, ...] = (),
     models: tuple[str, ...] = MANAGED,
 ) -> Watchdog:
-    """What a server has; of one that is off nothing is live."""
+    """What a server has: nothing is live of one that is off, nothing is configured of one that has no next start."""
     if is_off:
         live = None
-    return Watchdog(configured=configured, live=live, pending_restart=not is_off and live != configured, others=others, models=models)
+    if not persistent:
+        configured = None
+    is_pending = persistent and not is_off and live != configured
+    return Watchdog(configured=configured, live=live, pending_restart=is_pending, others=others, models=models)

@@ -53,7 +53,8 @@ class FakeWatchdogs(Watchdogs):
             # First the machine, then its configuration: what comes at the next start never is what could not be had now.
             if is_plugged:
                 self._plug(server, device)
-            self._configure(server, device)
+            if seen.persistent:
+                self._configure(server, device)
         except NothingSent as error:
             self._put_back(server, before, error)
             raise
@@ -99,11 +100,7 @@ class FakeWatchdogs(Watchdogs):
         seen = self._backend.get_server(server)
         if seen.power_state is PowerState.CRASHED and "live" in devices and _get(seen).live is not None:
             return  # a guest that has panicked lets go of nothing
-        have = {"configured": _get(seen).configured, "live": _get(seen).live, **devices}
-        if not seen.persistent:
-            have["configured"] = have["live"]  # the machine that runs is all there is of it
-        is_off = seen.power_state is PowerState.SHUTDOWN
-        self._backend.change_device(server, make_watchdog(**have, is_off=is_off, others=_get(seen).others, models=_get(seen).models))
+        self._backend.change_device(server, **{"configured": _get(seen).configured, "live": _get(seen).live, **devices})
 
 
 class FakeExpiryDumps(ExpiryDumps):

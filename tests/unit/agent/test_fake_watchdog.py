@@ -173,7 +173,7 @@ def test_a_server_without_a_next_start_is_changed_while_it_runs_or_not_at_all(hy
     with pytest.raises(ServerUnsupported):
         set_it(hypervisor, server, ISA)
     set_it(hypervisor, server, RESET)
-    assert find(hypervisor, server) == (RESET, RESET, False)
+    assert find(hypervisor, server) == (None, RESET, False)
 
 
 def test_a_paused_server_resumes_and_a_running_one_is_left_alone(hypervisor: FakeHypervisor) -> None:
