@@ -6,6 +6,8 @@ from api_gateway.store.tables import counters
 
 POSITION = "position"
 OUTBOX_SEQUENCE = "outbox_sequence"
+MATCHED = "matched"
+"""The last position that was held against the subscriptions."""
 VIOLATION_PREFIX = "violations."
 
 _ADVANCE = update(counters).where(counters.c.name == bindparam("counter")).values(value=counters.c.value + bindparam("by"))
@@ -23,10 +25,20 @@ def advance(c: Connection, name: str, by: int = 1) -> int:
     return int(c.execute(_READ, {"counter": name}).scalar_one())
 
 
+def get_value(c: Connection, name: str) -> int:
+    """Of a counter that every store has."""
+    return int(c.execute(_READ, {"counter": name}).scalar_one())
+
+
 def lock_counters(c: Connection) -> None:
+    """Take the lock that :func:`advance` takes of the record's end: one such transaction at a time."""
+    lock_counter(c, POSITION)
+
+
+def lock_counter(c: Connection, name: str) -> None:
     """Take the lock that :func:`advance` takes: one such transaction at a time. SQLite's writers are that anyway."""
     if c.dialect.name != "sqlite":
-        c.execute(select(counters.c.value).where(counters.c.name == POSITION).with_for_update())
+        c.execute(select(counters.c.value).where(counters.c.name == name).with_for_update())
 
 
 def count_violation(c: Connection, what: str) -> None:

@@ -34,7 +34,8 @@ counters = Table(
     Column("name", _WORD, primary_key=True),
     Column("value", BigInteger, nullable=False),
 )
-"""``position`` and ``outbox_sequence`` number events in commit order; ``violations.*`` count what must never happen."""
+"""``position`` and ``outbox_sequence`` number events in commit order, ``matched`` follows ``position``; ``violations.*`` count what must
+never happen."""
 
 actions = Table(
     "actions",
@@ -303,9 +304,9 @@ subscriptions = Table(
     # Those that have something to deliver now.
     Index("ix_subscriptions_try_at", "try_at"),
 )
-"""Who is told of which events. ``project`` NULL: of all of them, an admin's. ``types`` none: of every type. ``withheld``: what its maker may
-not see. ``begins_after``: the last position that it is not told of. ``try_at``: when the next of its deliveries is to be tried; while one is
-in flight, when the lease on all of them ends; NULL: there is none."""
+"""Who is told of which events. ``project`` NULL: of all of them, an admin's. ``types`` none: of every type. ``withheld``: what its maker
+may not see. ``begins_after``: the last position that it is not told of. ``try_at``: when the next of its deliveries is to be tried; while
+one is in flight, when the lease on all of them ends; NULL: there is none."""
 
 deliveries = Table(
     "deliveries",

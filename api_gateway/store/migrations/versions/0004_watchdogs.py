@@ -62,6 +62,8 @@ def upgrade() -> None:
     op.create_index("ix_deliveries_due", "deliveries", ["subscription", "state", "try_at"], unique=False)
     op.create_index("ix_deliveries_state", "deliveries", ["subscription", "state", "position"], unique=False)
     op.create_index("ix_deliveries_settled", "deliveries", ["settled_at"], unique=False)
+    counters = sa.table("counters", sa.column("name", sa.String), sa.column("value", sa.BigInteger))
+    op.bulk_insert(counters, [{"name": "matched", "value": 0}])
     op.create_table(
         "secrets",
         sa.Column("name", sa.String(length=64), nullable=False),
