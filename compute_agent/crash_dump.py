@@ -11,6 +11,7 @@ from compute_agent.contract.errors import Code
 from compute_agent.contract.models import ActionKind, Observation, PowerState
 from compute_agent.drivers.base import Driver, DriverServer
 from compute_agent.journal import Journal, JournalledAction, JournalTransaction
+from compute_agent.journal_rows import SignalCause
 from compute_agent.kinds import Kind, Outcome, Refused
 from compute_agent.observations import STANDS_STILL
 
@@ -28,7 +29,7 @@ class HoldOff:
         self._span = timedelta(seconds=seconds)
 
     def check(self, transaction: JournalTransaction, server: str, advice: str) -> None:
-        """:raises Refused: one may; the text names its action and ends with ``advice``."""
+        """:raises Refused: one may; the text names its action, or the event of its watchdog's firing, and ends with ``advice``."""
         signal = transaction.find_signal(server)
         if signal is None or signal.cleared or not self._span:
             return
@@ -41,10 +42,10 @@ class HoldOff:
             now = known.server.state_at  # a dump that it was writing stands still with it, and goes on when it resumes
         if pending or now < signal.at + self._span:
             sent_at = signal.at if earlier is None or earlier.signalled_at is None else earlier.signalled_at
-            raise Refused(
-                Code.CRASH_DUMP_IN_PROGRESS,
-                f"The crash dump of action {signal.action_id} may still be running (signal at {sent_at.isoformat()}); {advice}",
-            )
+            whose = f"The crash dump of action {signal.action_id}"
+            if signal.cause is SignalCause.WATCHDOG:
+                whose = f"A crash dump after the NMI of the server's watchdog (event {signal.action_id})"
+            raise Refused(Code.CRASH_DUMP_IN_PROGRESS, f"{whose} may still be running (signal at {sent_at.isoformat()}); {advice}")
 
 
 class CrashDump(Kind):

@@ -37,6 +37,13 @@ ENDS_HOLDOFF = frozenset({DriverEventKind.STARTED, DriverEventKind.STOPPED, Driv
 STANDS_STILL = frozenset({PowerState.PAUSED, PowerState.SUSPENDED})
 """In these nothing goes on in the guest: neither a dump nor an NMI that waits."""
 
+KIND_FOUND: dict[PowerState, DriverEventKind] = {
+    PowerState.PAUSED: DriverEventKind.PAUSED,
+    PowerState.CRASHED: DriverEventKind.PANICKED,
+    PowerState.SHUTDOWN: DriverEventKind.STOPPED,
+}
+"""What must have happened to a server that was found in such a state."""
+
 EXPLAINED_BY_SIGNAL = frozenset(
     {DriverEventKind.PANICKED, DriverEventKind.CRASH_KERNEL_STARTED, DriverEventKind.REBOOTED, DriverEventKind.STOPPED}
 )
@@ -135,6 +142,29 @@ _FINDING_OF_KIND: dict[DriverEventKind, Finding] = {
 def find_finding(kind: DriverEventKind) -> Finding | None:
     """What an event after a signal says of the guest; None: nothing."""
     return _FINDING_OF_KIND.get(kind)
+
+
+_WATCHDOGS_DOING: dict[DriverEventKind, str] = {
+    DriverEventKind.REBOOTED: "reset the server",
+    DriverEventKind.STOPPED: "had it stop",
+    DriverEventKind.PANICKED: "made it panic with an NMI of its own",
+    DriverEventKind.CRASH_KERNEL_STARTED: "made it panic with an NMI of its own",
+}
+
+
+def find_finding_by_watchdog(kind: DriverEventKind, last: Observation | None, fired_event: str) -> Finding | None:
+    """What an event that came from the server's watchdog alone says of an earlier signal; None: nothing.
+
+    The signal did not lead to it, and now nothing can follow the signal any more.
+    """
+    doing = _WATCHDOGS_DOING.get(kind)
+    if doing is None:
+        return None
+    if last is Observation.CRASH_KERNEL_STARTED:
+        text = f"The guest's crash kernel started after the NMI; then its watchdog fired and {doing} (event {fired_event}): the dump is "
+        return Finding(last, True, text + "probably not complete.")
+    text = f"Nothing was seen of the guest after the NMI until its watchdog fired and {doing} (event {fired_event}). If it was writing its "
+    return Finding(Observation.NOTHING_SEEN, True, text + "dump, that was cut off.")
 
 
 def describe_silence(seconds: float) -> Finding:

@@ -1,8 +1,9 @@
 """What happens to servers: driver events become journal rows, and what followed a crash dump signal becomes its observation.
 
 Everything is written in one transaction per event: the server's state, its ``server.*`` event, the observation (what it says is decided
-in :mod:`compute_agent.watch`), the end of a hold-off. What happened while nobody was watching is found by comparing states
-(:meth:`Observer.reconcile`); what cannot be found that way ends as ``not_observed``, never as ``nothing_seen``.
+in :mod:`compute_agent.watch`), the outcome of a watchdog's firing (:mod:`compute_agent.firings`), the end of a hold-off. What happened
+while nobody was watching is found by comparing states (:meth:`Observer.reconcile`); what cannot be found that way ends as
+``not_observed``, never as ``nothing_seen``.
 """
 
 import logging
@@ -11,15 +12,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from compute_agent.causes import Cause, find_cause
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.models import Departure, Observation, PowerState, Server
 from compute_agent.drivers.base import BackendUnavailable, Driver, DriverEvent, DriverEventKind, DriverServer, ServerNotFound
+from compute_agent.dump_search import DumpSearch
+from compute_agent.firings import Firings
 from compute_agent.journal import Journal, JournalTransaction
 from compute_agent.observations import (
     CRASHES,
     ENDS_HOLDOFF,
     EVENT_TYPE_OF_KIND,
-    EXPLAINED_BY_SIGNAL,
+    KIND_FOUND,
     STANDS_STILL,
     Crash,
     find_event_type,
@@ -35,6 +39,7 @@ REBOOT_WINDOW = timedelta(seconds=2)
 _RETRY_INTERVAL = 5.0
 _FIRST_COMPARISON = 1.0
 """Seconds that a driver has to say that its backend is there; one without events never says it."""
+_NO_CAUSE = Cause()
 _LOOKED_UP = frozenset({DriverEventKind.DEFINED, DriverEventKind.UNDEFINED, DriverEventKind.STARTED})
 
 
@@ -49,7 +54,9 @@ class _Look:
 class Observer:
     """Takes driver events and endings from any thread; everything else runs on one thread, step by step.
 
-    :param first_look: seconds of silence after a signal until ``nothing_seen_yet`` is said
+    ``dump_search`` is to be stepped on a thread of its own.
+
+    :param first_look: seconds of silence after a signal until ``nothing_seen_yet`` is said, after a watchdog's firing until its outcome is
     :param limit: seconds after a signal until the observation gets its last word
     :param on_crash: told of each guest's crash after its event was committed; it must only enqueue
     :param on_state_change: called after a commit that changed a server, to send a heartbeat early; it must only wake
@@ -72,6 +79,8 @@ class Observer:
         self._clock = clock
         self._default_project = default_project
         self._watch = Watch(journal.host, has_events=driver.events is not None, first_look=first_look, limit=limit)
+        self.dump_search = DumpSearch(journal, driver, clock)
+        self._firings = Firings(journal.host, driver, self.dump_search, first_look=first_look, limit=limit)
         self._on_crash = on_crash
         self._on_state_change = on_state_change
         self._crashes: list[Crash] = []
@@ -117,7 +126,9 @@ class Observer:
         if self._retry_at is not None and self._clock.monotonic() >= self._retry_at:
             self.reconcile()
         with self._journal.transaction("observation") as transaction:
-            self._watch.check_timers(transaction, self._clock.now())
+            now = self._clock.now()
+            self._watch.check_timers(transaction, now)
+            self._firings.check_timers(transaction, now, is_blind=self._watch.is_blind)
 
     def reconcile(self, servers: frozenset[str] | None = None) -> bool:
         """Compare the driver's list with the known servers, tell what happened unseen, conclude or mark open observations.
@@ -137,12 +148,14 @@ class Observer:
             survey = compare(transaction, listed, read_at=read_at, default_project=self._default_project)
             if servers is not None:
                 survey = survey.only(servers)
+            fired = self._tell_unseen_firings(transaction, survey, read_at)
             self._apply(transaction, survey, read_at)
             resets = {change.after.id: reset_at for change in survey.changed if (reset_at := change.find_reset(read_at)) is not None}
             known = {server: entry.server for server, entry in transaction.list_known_servers().items()}
             for action in transaction.list_awaiting_observation():
                 if servers is None or action.request.server in servers:
                     self._watch.conclude(transaction, action, known.get(action.request.server), resets, read_at)
+            self._firings.conclude(transaction, None if servers is None else servers | fired, known, resets, read_at)
         if servers is None:
             self._watch.is_blind = False
             self._retry_at = None
@@ -159,6 +172,8 @@ class Observer:
         elif event.kind is DriverEventKind.BACKEND_BACK:
             LOG.info("host %s: hypervisor connection is there: %s", self._journal.host, event.reason)
             self.reconcile()
+        elif event.kind is DriverEventKind.WATCHDOG_FIRED and event.server is not None:
+            self._take_firing(event, event.server)
         elif event.server is not None and not self._is_echo(event, event.server):
             self._take_server_event(event, event.server)
 
@@ -169,22 +184,44 @@ class Observer:
         self._last_reboot[server] = event.occurred_at
         return last is not None and event.occurred_at - last < REBOOT_WINDOW
 
+    def _take_firing(self, event: DriverEvent, server: str) -> None:
+        """Told whatever else is known or can be read of the server."""
+        with self._journal.transaction("server.lookup") as transaction:
+            known = _find_here(transaction, server)
+        seen = self._firings.look(server) if self._firings.is_unclear(known, event) else None
+        with self._journal.transaction("server.watchdog.fired") as transaction:
+            before = _find_here(transaction, server)
+            if before is None:
+                self._add(transaction, event, seen)
+            else:
+                self._change(transaction, event, before, seen)
+            after = _find_here(transaction, server)
+            watchdog = seen.watchdog if after is None and seen is not None else after.watchdog if after is not None else None
+            if self._firings.fire(transaction, event, server, watchdog):
+                self._last_reboot.pop(server, None)  # the next one is this firing's, however short ago the last one was
+        if known is None and seen is None:
+            self._retry_at = self._clock.monotonic() + _RETRY_INTERVAL
+        self._on_state_change()
+
     def _take_server_event(self, event: DriverEvent, server: str) -> None:
         with self._journal.transaction("server.lookup") as transaction:
-            is_known = server in transaction.list_known_servers()
+            is_known = _find_here(transaction, server) is not None
         look = self._look_up(server) if event.kind in _LOOKED_UP or not is_known else _Look()
         self._crashes.clear()
         with self._journal.transaction("server.state") as transaction:
-            entry = transaction.list_known_servers().get(server)
-            before = None if entry is None else entry.server
+            before = _find_here(transaction, server)
+            cause = self._find_cause(transaction, server, event.kind, event.occurred_at)
             if event.kind in (DriverEventKind.UNDEFINED, DriverEventKind.MIGRATED_AWAY):
                 self._remove(transaction, event, before, look)
             elif before is None:
-                self._add(transaction, event, look.seen)
+                self._add(transaction, event, look.seen, cause)
             else:
-                self._change(transaction, event, before, look.seen)
+                self._change(transaction, event, before, look.seen, cause)
+            left = _find_here(transaction, server) is None
+            watchdogs = cause.fired_event if cause.is_watchdog_alone else None
             for action in transaction.list_awaiting_observation(server):
-                self._watch.observe_event(transaction, action, event, left=server not in transaction.list_known_servers())
+                self._watch.observe_event(transaction, action, event, left=left, fired_event=watchdogs)
+            self._firings.observe_event(transaction, event, server, left=left)
         self._tell_changes()
 
     def _tell_changes(self) -> None:
@@ -219,7 +256,7 @@ class Observer:
         if look.seen is not None and not is_migrated:
             self._add(transaction, event, look.seen)  # defined again meanwhile: another life of the same UUID
 
-    def _add(self, transaction: JournalTransaction, event: DriverEvent, seen: DriverServer | None) -> None:
+    def _add(self, transaction: JournalTransaction, event: DriverEvent, seen: DriverServer | None, cause: Cause = _NO_CAUSE) -> None:
         server = None
         if seen is not None:
             server = find_arrival(transaction, seen, at=event.occurred_at, default_project=self._default_project)
@@ -229,9 +266,11 @@ class Observer:
         transaction.put_known_server(server)
         LOG.info("server %s is new on host %s: %s, generation %d", server.id, self._journal.host, server.power_state, server.generation)
         if event.kind in EVENT_TYPE_OF_KIND:
-            self._append_state(transaction, event, server)
+            self._append_state(transaction, event, server, cause)
 
-    def _change(self, transaction: JournalTransaction, event: DriverEvent, before: Server, seen: DriverServer | None) -> None:
+    def _change(
+        self, transaction: JournalTransaction, event: DriverEvent, before: Server, seen: DriverServer | None, cause: Cause = _NO_CAUSE
+    ) -> None:
         after = before
         if seen is not None:
             after = describe(
@@ -255,31 +294,37 @@ class Observer:
         if not is_old:
             _discount_pause(transaction, before, event.occurred_at)
             transaction.put_known_server(after)
-        self._append_state(transaction, event, after)
+        self._append_state(transaction, event, after, cause)
         if event.kind in ENDS_HOLDOFF:
             transaction.clear_signal(after.id, event.occurred_at)
 
-    def _append_state(self, transaction: JournalTransaction, event: DriverEvent, after: Server) -> None:
-        action_id = self._find_cause(transaction, after.id, event.occurred_at) if event.kind in EXPLAINED_BY_SIGNAL else None
-        body = {"power_state": after.power_state, "reason": event.reason, "action_id": action_id}
+    def _append_state(self, transaction: JournalTransaction, event: DriverEvent, after: Server, cause: Cause) -> None:
+        body = {
+            "power_state": after.power_state,
+            "reason": event.reason,
+            "action_id": cause.action_id,
+            "fired_event": cause.fired_event,
+        }
         transaction.append_event(EVENT_TYPE_OF_KIND[event.kind], server=after.id, occurred_at=event.occurred_at, body=body)
-        self._note_crash(EVENT_TYPE_OF_KIND[event.kind], after.id, event.occurred_at, action_id)
+        self._note_crash(EVENT_TYPE_OF_KIND[event.kind], after.id, event.occurred_at, cause.action_id)
         LOG.info(
-            "server %s on host %s: %s (%s), now %s, action %s",
-            *(after.id, self._journal.host, event.kind, event.reason, after.power_state, action_id or "none"),
+            "server %s on host %s: %s (%s), now %s, action %s, watchdog %s",
+            *(after.id, self._journal.host, event.kind, event.reason, after.power_state),
+            *(cause.action_id or "none", cause.fired_event or "none"),
         )
 
-    def _find_cause(self, transaction: JournalTransaction, server: str, at: datetime) -> str | None:
-        """The action whose signal may have led to what happened at ``at``."""
-        signal = transaction.find_signal(server)
-        if signal is None or signal.cleared or at - signal.at > timedelta(seconds=self._watch.limit):
-            return None
-        action = transaction.find_action(signal.action_id)
-        # The panic comes milliseconds after the NMI, often before the driver's call has returned: not signal.at is the lower bound.
-        begun = signal.at if action is None or action.started_at is None else action.started_at
-        return signal.action_id if at >= begun else None
+    def _find_cause(self, transaction: JournalTransaction, server: str, kind: DriverEventKind, at: datetime) -> Cause:
+        explanation = self._firings.find_explanation(transaction, server, kind)
+        return find_cause(transaction, server, kind, at, explanation=explanation, limit=self._watch.limit)
 
     # After a gap
+
+    def _tell_unseen_firings(self, transaction: JournalTransaction, survey: Survey, at: datetime) -> frozenset[str]:
+        """Of servers that are found paused by their watchdog; returns which."""
+        pairs: list[tuple[Server | None, Server]] = [(None, server) for server in survey.arrived]
+        pairs += [(_find_here(transaction, server.id), server) for server in survey.altered]
+        pairs += [(change.before, change.after) for change in survey.changed]
+        return frozenset(after.id for before, after in pairs if self._firings.find_unseen(transaction, before, after, at))
 
     def _apply(self, transaction: JournalTransaction, survey: Survey, at: datetime) -> None:
         for server in (*survey.arrived, *survey.altered):
@@ -303,17 +348,27 @@ class Observer:
         event_type = find_event_type(before, after, change.restarted)
         reset_at = change.find_reset(at)
         occurred_at = reset_at if reset_at is not None and after is PowerState.RUNNING else at
-        action_id = None
-        if after is PowerState.CRASHED or reset_at is not None:
-            action_id = self._find_cause(transaction, change.after.id, reset_at or at)
-        reason = change.after.state_reason or f"found {after}"
-        body = {"power_state": after, "reason": reason, "observed_late": True, "action_id": action_id}
+        kind = KIND_FOUND.get(after) if reset_at is None else DriverEventKind.STOPPED
+        cause = _NO_CAUSE if kind is None else self._find_cause(transaction, change.after.id, kind, reset_at or at)
+        body = {
+            "power_state": after,
+            "reason": change.after.state_reason or f"found {after}",
+            "observed_late": True,
+            "action_id": cause.action_id,
+            "fired_event": cause.fired_event,
+        }
         transaction.append_event(event_type, server=change.after.id, occurred_at=occurred_at, body=body)
-        self._note_crash(event_type, change.after.id, occurred_at, action_id)
+        self._note_crash(event_type, change.after.id, occurred_at, cause.action_id)
         LOG.info(
-            "server %s on host %s: found %s, was %s, nobody saw it change, action %s",
-            *(change.after.id, self._journal.host, after, before, action_id or "none"),
+            "server %s on host %s: found %s, was %s, nobody saw it change, action %s, watchdog %s",
+            *(change.after.id, self._journal.host, after, before, cause.action_id or "none", cause.fired_event or "none"),
         )
+
+
+def _find_here(transaction: JournalTransaction, server: str) -> Server | None:
+    """A server that this host has, as last committed."""
+    entry = transaction.find_known_server(server)
+    return None if entry is None or entry.removed_at is not None else entry.server
 
 
 def _discount_pause(transaction: JournalTransaction, before: Server, until: datetime) -> None:

@@ -29,6 +29,7 @@ from compute_agent.collector import Collector
 from compute_agent.config import load_config
 from compute_agent.contract.broker import BrokerAddress, find_tls
 from compute_agent.contract.clock import Clock, SystemClock
+from compute_agent.contract.models import ActionRequest
 from compute_agent.contract.publisher import Publisher, PublishFailed
 from compute_agent.contract.threads import take_short_turns
 from compute_agent.contract.transport import create_rpc_transport, oslo_messaging
@@ -46,6 +47,7 @@ from compute_agent.publishing import Publishing
 from compute_agent.reporter import Heartbeats, Reporter, make_publisher_id
 from compute_agent.rpc_servers import RpcServers
 from compute_agent.sampler import Sampler
+from compute_agent.watchdog_drift import WatchdogDrift
 
 LOG = logging.getLogger(__name__)
 
@@ -111,6 +113,7 @@ class AgentService:
             default_project=agent.default_project,
             interval=agent.heartbeat_interval,
             inventory_interval=agent.inventory_interval,
+            drift=WatchdogDrift(self._journal, clock, reapply=conf.watchdog.reapply, queue_action=self._queue_action),
         )
         self._reporter = Reporter(self._journal, publisher, clock)
         self._publishing = Publishing(
@@ -135,6 +138,7 @@ class AgentService:
         self._sampler_loop = self._make_loop("sampler", self._sample)
         self._box_loop = self._make_loop("black-boxes", self._fill_box)
         self._dump_loop = self._make_loop("dumps-after-panic", self._take_dump)
+        self._search_loop = self._make_loop("dump-search", self._search_dump)
         # One more than was asked for: a slow action, of which there is one at a time, takes no other's worker.
         self._workers = [self._make_loop(f"worker-{number}", self._work) for number in range(1, agent.workers + 2)]
 
@@ -171,6 +175,17 @@ class AgentService:
         with self._journal.transaction("read") as transaction:
             return transaction.list_known_ids()
 
+    def _give_out(self, action_ids: Sequence[str]) -> None:
+        if not action_ids:
+            return
+        with self._journal.transaction("read") as transaction:
+            requests = [transaction.get_action(action_id).request for action_id in action_ids]
+        for request in requests:
+            self._queue_action(request)
+
+    def _queue_action(self, request: ActionRequest) -> None:
+        self._queue.add(request.server, request.id, TURN_OF_KIND[request.kind])
+
     def _make_loop(self, name: str, body: Callable[[], None]) -> Loop:
         return Loop(name, body, on_fatal=self._fail)
 
@@ -201,10 +216,7 @@ class AgentService:
 
     def _start(self) -> None:
         self._aftermath.clear_up()
-        for action_id in self._actions.recover():
-            with self._journal.transaction("read") as transaction:
-                request = transaction.get_action(action_id).request
-            self._queue.add(request.server, action_id, TURN_OF_KIND[request.kind])
+        self._give_out(self._actions.recover())
         if self._driver.events is not None:
             self._driver.events.subscribe(self._observer.enqueue)
         if self._driver.lifecycle is not None:
@@ -212,6 +224,7 @@ class AgentService:
         self._observer_loop.start()
         self._sweep_loop.start()
         self._dump_loop.start()
+        self._search_loop.start()
         if self._conf.black_box.quota_mib:
             self._box_loop.start()
         if self._driver.diagnostics is not None and self._conf.agent.sample_interval > 0:
@@ -239,7 +252,7 @@ class AgentService:
             LOG.warning("driver calls are still running after %.0f s; the next start ends them as unknown", self._driver.call_bound)
         for worker in self._workers:
             worker.stopping.set()
-        readers = (self._sampler_loop, self._box_loop, self._dump_loop)
+        readers = (self._sampler_loop, self._box_loop, self._dump_loop, self._search_loop)
         for loop in readers:
             loop.stopping.set()
         for loop in readers:
@@ -284,6 +297,7 @@ class AgentService:
 
     def _sweep(self) -> None:
         self._actions.end_overdue()
+        self._give_out(self._actions.list_due())
         if time.monotonic() >= self._next_prune:
             self._next_prune = time.monotonic() + _PRUNE_INTERVAL
             self._prune()
@@ -299,6 +313,9 @@ class AgentService:
 
     def _take_dump(self) -> None:
         self._aftermath.take_dump(_SWEEP_INTERVAL)
+
+    def _search_dump(self) -> None:
+        self._observer.dump_search.step(_SWEEP_INTERVAL)
 
     def _prune(self) -> None:
         agent = self._conf.agent

@@ -19,6 +19,7 @@ from compute_agent.observations import (
     describe_end_of_watch,
     describe_silence,
     find_finding,
+    find_finding_by_watchdog,
 )
 
 LOG = logging.getLogger(__name__)
@@ -61,12 +62,17 @@ class Watch:
             if finding is not None:
                 self._record(transaction, action, finding, now)
 
-    def observe_event(self, transaction: JournalTransaction, action: JournalledAction, event: DriverEvent, *, left: bool) -> None:
+    def observe_event(
+        self, transaction: JournalTransaction, action: JournalledAction, event: DriverEvent, *, left: bool, fired_event: str | None = None
+    ) -> None:
+        """:param fired_event: the firing of the server's watchdog that the event came from, and from nothing else"""
         if event.occurred_at < find_begin(action):
             return
         if event.kind is DriverEventKind.RESUMED and action.observation is Observation.PENDING_UNTIL_RESUME:
             self._note_resume(transaction, action, event.occurred_at)
         finding = find_finding(event.kind)
+        if fired_event is not None:
+            finding = find_finding_by_watchdog(event.kind, action.observation, fired_event)
         if finding is not None and (left or event.kind is not DriverEventKind.UNDEFINED):
             self._record(transaction, action, finding, event.occurred_at)
 

@@ -67,8 +67,8 @@ RESUMED = Verdict(WatchdogResult.CONTINUED, "The server runs again after its wat
 _RESET = Verdict(WatchdogResult.REBOOTED, "The watchdog reset the server.")
 _REBOOTED_BY_NMI = Verdict(
     WatchdogResult.REBOOTED,
-    "The guest rebooted after its watchdog's NMI, as one does after kdump has written its dump or after panic=SECONDS. Look for the dump in "
-    "the guest.",
+    "The guest rebooted after its watchdog's NMI, as one does after kdump has written its dump or after panic=SECONDS. Look for the dump "
+    "in the guest.",
 )
 _REBOOTED = Verdict(WatchdogResult.REBOOTED, "The server rebooted after its watchdog had fired.")
 _POWERED_OFF = Verdict(WatchdogResult.STOPPED, "The watchdog switched the server off. crashcart does not start it again.")
@@ -134,15 +134,12 @@ EVENT_KINDS: dict[str, DriverEventKind] = {
 
 # What states say
 
-FOUND_PAUSED = Verdict(
-    WatchdogResult.PAUSED,
-    "The server was found paused by its watchdog, which fired while its host's agent or hypervisor connection was away.",
-)
 _PANICKED_LATE = Verdict(
     WatchdogResult.PANICKED, "The server was found crashed after its watchdog had fired; nobody was watching when it happened."
 )
 _STOPPED_LATE = Verdict(
-    WatchdogResult.STOPPED, "The server was found stopped, or started anew, after its watchdog had fired; nobody was watching when it happened."
+    WatchdogResult.STOPPED,
+    "The server was found stopped, or started anew, after its watchdog had fired; nobody was watching when it happened.",
 )
 _PAUSED_LATE = Verdict(
     WatchdogResult.PAUSED, "The server was found paused after its watchdog had fired; it stands still until somebody resumes it."
@@ -152,7 +149,6 @@ NOT_OBSERVED = Verdict(
     "Nobody was watching the server after its watchdog had fired (its host's agent or hypervisor connection was away), and it runs: it may "
     "have rebooted or gone on.",
 )
-_TAKES_TIME = frozenset({ExpiryAction.SHUTDOWN, ExpiryAction.INJECT_NMI})
 
 
 def judge_state(effect: str, state: PowerState | None, *, was_reset: bool) -> Verdict | None:
@@ -167,19 +163,15 @@ def judge_state(effect: str, state: PowerState | None, *, was_reset: bool) -> Ve
         return _PANICKED_LATE
     if was_reset or state is PowerState.SHUTDOWN:
         return _STOPPED_LATE
-    if effect == ExpiryAction.DUMP:
-        return None
-    if state is PowerState.PAUSED and effect == ExpiryAction.PAUSE:
-        return _PAUSED_LATE
-    return None if effect in _TAKES_TIME else NOT_OBSERVED
+    return _PAUSED_LATE if state is PowerState.PAUSED and effect == ExpiryAction.PAUSE else None
 
 
 # What time says
 
 DUMP_FAILED = Verdict(
     WatchdogResult.DUMP_FAILED,
-    "The server runs again, and the hypervisor left no file with its memory: the dump failed. The hypervisor's log says why; often there is "
-    "no room where it writes dumps.",
+    "The server runs again, and the hypervisor left no file with its memory: the dump failed. The hypervisor's log says why; often there "
+    "is no room where it writes dumps.",
 )
 FIRED_AGAIN = Verdict(WatchdogResult.NOTHING_SEEN, "Nothing was seen of the server before its watchdog fired again.")
 _DUMP_GOES_ON = "The server has been paused for {seconds:.0f} s and does not run again: the hypervisor still writes its memory, or gave up."
@@ -191,8 +183,8 @@ def describe_silence(effect: str, seconds: float) -> Verdict:
         text = f"The server still runs {seconds:.0f} s after its watchdog asked it to shut down: it is slow, or does not listen to ACPI."
     elif effect == ExpiryAction.INJECT_NMI:
         text = (
-            f"Nothing was seen of the guest for {seconds:.0f} s after its watchdog's NMI. A guest that is writing its dump looks exactly like "
-            "this: do not inject another NMI. Otherwise it ignores NMIs, or panicked without a pvpanic device and without rebooting."
+            f"Nothing was seen of the guest for {seconds:.0f} s after its watchdog's NMI. A guest that is writing its dump looks exactly "
+            "like this: do not inject another NMI. Otherwise it ignores NMIs, or panicked without a pvpanic device and without rebooting."
         )
     else:
         text = f"Nothing was seen of the server for {seconds:.0f} s after its watchdog had fired."
@@ -205,7 +197,8 @@ def describe_long_dump(seconds: float) -> Verdict:
 
 
 def describe_dump(dump: FoundDump) -> Verdict:
-    return Verdict(WatchdogResult.DUMPED, f"The hypervisor wrote the server's memory to {dump.path} ({dump.size} bytes); the server runs on.")
+    text = f"The hypervisor wrote the server's memory to {dump.path} ({dump.size} bytes); the server runs on."
+    return Verdict(WatchdogResult.DUMPED, text)
 
 
 def describe_unknown_dump(why: str) -> Verdict:

@@ -182,12 +182,16 @@ class ActionIdConflict(EventPayload):
 
 
 class ServerState(EventPayload):
-    """A server changed its state. ``observed_late``: it happened while agent or hypervisor connection was away."""
+    """A server changed its state. ``observed_late``: it happened while agent or hypervisor connection was away.
+
+    ``action_id`` is the crash dump, ``fired_event`` the ``message_id`` of the ``server.watchdog.fired`` that led, or may have led, to it.
+    """
 
     power_state: PowerState
     reason: str
     observed_late: bool = False
     action_id: ActionId | None = None
+    fired_event: str | None = None
 
 
 class ServerClaimedTwice(EventPayload):

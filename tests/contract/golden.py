@@ -181,7 +181,14 @@ BLACK_BOX_CHUNK = BlackBoxChunk(total=5, content="aGVsbG8=")
 _REPLIES = {"ping": PING_REPLY, "get_diagnostics": DIAGNOSTICS_REPLY, "get_black_box": BLACK_BOX_CHUNK}
 
 _ACTION = {"action_id": ACTION_ID, "kind": ActionKind.TRIGGER_CRASH_DUMP}
-_STATE = {"power_state": PowerState.RUNNING, "reason": "booted", "observed_late": True, "action_id": ACTION_ID}
+_FIRED_EVENT = "4e6a8c0d2b3f50617283a4b5c6d7e8f9"
+_STATE = {
+    "power_state": PowerState.RUNNING,
+    "reason": "booted",
+    "observed_late": True,
+    "action_id": ACTION_ID,
+    "fired_event": _FIRED_EVENT,
+}
 _ENDING = {
     "ending": Ending.SUCCEEDED,
     "code": Code.SIGNAL_DELIVERED,
@@ -240,7 +247,7 @@ EVENT_BODIES: dict[str, dict[str, Any]] = {
     },
     "server.watchdog.fired": {"model": "i6300esb", "expiry_action": ExpiryAction.DUMP, "driver_word": "pause", "observed_late": True},
     "server.watchdog.outcome": {
-        "fired_event": "4e6a8c0d2b3f50617283a4b5c6d7e8f9",
+        "fired_event": _FIRED_EVENT,
         "expiry_action": ExpiryAction.DUMP,
         "result": notifications.WatchdogResult.DUMPED,
         "reason": "unpaused",

@@ -1,0 +1,232 @@
+"""Watchdogs that fired: told at once, and what came of each told once.
+
+A firing waits in the journal for its outcome; timers count from the times there, so it goes on after a restart of the agent. What is kept
+here beside it (whom nobody watched for a while) is found again by the first comparison after one.
+"""
+
+import logging
+from collections.abc import Collection, Mapping
+from datetime import datetime, timedelta
+
+from compute_agent.bounded_calls import BoundedCalls, NoAnswer
+from compute_agent.contract.models import PowerState, Server
+from compute_agent.contract.watchdogs import ExpiryAction, Watchdog
+from compute_agent.drivers.base import Driver, DriverError, DriverEvent, DriverEventKind, DriverServer
+from compute_agent.dump_search import DumpSearch
+from compute_agent.journal import JournalTransaction
+from compute_agent.journal_firings import Firing
+from compute_agent.watchdog_outcomes import (
+    CONTINUED,
+    EVENT_KINDS,
+    FIRED_AGAIN,
+    NOT_OBSERVED,
+    Verdict,
+    describe_long_dump,
+    describe_silence,
+    describe_unknown_dump,
+    explains,
+    find_device,
+    find_verdict,
+    is_contradicted,
+    is_watchdogs_pause,
+    judge_state,
+)
+
+LOG = logging.getLogger(__name__)
+
+DUMP_LIMIT = 21_600.0
+"""Seconds that a server may stand still while the platform writes its memory: 2 TB at 100 MB/s."""
+_LOOK_LIMIT = 1.0
+"""Seconds that the telling of a firing waits for the driver to say which device it was."""
+_LOOK_THREADS = 2
+_HELD_BACK = timedelta(seconds=1)
+"""QEMU tells a second firing within a second when that second is over: after what it led to."""
+
+
+class Firings:
+    """Records firings and their outcomes in the caller's transaction. One thread uses it.
+
+    :param first_look: seconds of silence after a firing until its outcome is that nothing was seen
+    :param limit: the same, while the hypervisor connection is away
+    """
+
+    def __init__(self, host: str, driver: Driver, search: DumpSearch, *, first_look: float, limit: float) -> None:
+        self._host = host
+        self._driver = driver
+        self._search = search
+        self._first_look = first_look
+        self._limit = limit
+        self._interrupted: set[str] = set()
+        self._looks: BoundedCalls[DriverServer] = BoundedCalls("watchdog", threads=_LOOK_THREADS, limit=_LOOK_LIMIT)
+
+    # Which device it was
+
+    def is_unclear(self, known: Server | None, event: DriverEvent) -> bool:
+        """Whether what is known of the server's watchdog is nothing, or another thing than what the platform says has fired."""
+        device = None if known is None else find_device(known.watchdog)
+        return device is None or is_contradicted(device.expiry_action, event.reason)
+
+    def look(self, server: str) -> DriverServer | None:
+        """The server as the driver sees it now, if it says so in time: a firing is told with or without."""
+        try:
+            return self._looks.call(server, lambda: self._driver.servers.get_server(server))
+        except (DriverError, NoAnswer) as error:
+            LOG.warning("server %s on host %s: its watchdog fired and cannot be read: %s", server, self._host, error)
+        except Exception:
+            LOG.exception("server %s on host %s: reading its watchdog failed in a way no driver declares", server, self._host)
+        return None
+
+    # Told as they happen
+
+    def fire(self, transaction: JournalTransaction, event: DriverEvent, server: str, watchdog: Watchdog | None) -> bool:
+        """Tell a firing; False when what it leads to is waited for no longer (it was seen before, or a comparison told all of it)."""
+        former = transaction.find_last_firing(server)
+        if former is not None and former.observed_late and _stands_paused(transaction, server):
+            LOG.info("server %s on host %s: its watchdog's firing was found before its event came", server, self._host)
+            return False
+        self._conclude_former(transaction, server, event.occurred_at)
+        firing = self._add(transaction, server, event.occurred_at, watchdog, event.reason, observed_late=False)
+        if firing.effect == ExpiryAction.NONE:
+            self._conclude(transaction, firing, CONTINUED, event.occurred_at, event.reason)
+            return True
+        return not self._conclude_from_before(transaction, firing, former)
+
+    def find_explanation(self, transaction: JournalTransaction, server: str, kind: DriverEventKind) -> Firing | None:
+        """The firing that such an event comes from, beyond doubt."""
+        firings = transaction.list_open_firings(server)
+        return next((each for each in firings if explains(each.effect, kind) and not self._search.is_looking(each)), None)
+
+    def observe_event(self, transaction: JournalTransaction, event: DriverEvent, server: str, *, left: bool) -> None:
+        """An event after a firing; the order of the events counts, their times may have been set back."""
+        for firing in transaction.list_open_firings(server):
+            if self._search.is_looking(firing) or (event.kind is DriverEventKind.UNDEFINED and not left):
+                continue
+            if firing.effect == ExpiryAction.DUMP and event.kind is DriverEventKind.RESUMED:
+                self._look_for_dump(transaction, firing, event.occurred_at, observed_late=False)
+                continue
+            verdict = find_verdict(firing.effect, event.kind, event.reason)
+            if verdict is not None:
+                self._conclude(transaction, firing, verdict, event.occurred_at, event.reason)
+
+    def _conclude_from_before(self, transaction: JournalTransaction, firing: Firing, former: Firing | None) -> bool:
+        """Whether what the firing led to was told before the firing itself."""
+        last = transaction.find_last_event(firing.server, EVENT_KINDS)
+        if last is None or not firing.at - _HELD_BACK < last.occurred_at <= firing.at:
+            return False
+        if former is not None and former.concluded_at is not None and last.occurred_at <= former.concluded_at:
+            return False  # that was the former one's
+        kind = EVENT_KINDS[last.event_type]
+        is_nmis = firing.effect == ExpiryAction.INJECT_NMI and kind is not DriverEventKind.PAUSED
+        verdict = find_verdict(firing.effect, kind, last.payload["reason"]) if is_nmis or explains(firing.effect, kind) else None
+        return verdict is not None and self._conclude(transaction, firing, verdict, firing.at, last.payload["reason"])
+
+    # After a gap
+
+    def find_unseen(self, transaction: JournalTransaction, before: Server | None, after: Server, at: datetime) -> bool:
+        """Tell a firing that paused ``after`` and that nobody saw; it is concluded with the others. False: there was none."""
+        if not _is_paused_by_watchdog(after) or (before is not None and _is_paused_by_watchdog(before)):
+            return False
+        if any(firing.effect in (ExpiryAction.PAUSE, ExpiryAction.DUMP) for firing in transaction.list_open_firings(after.id)):
+            return False  # its event came, only the pause was not seen
+        self._conclude_former(transaction, after.id, at)
+        self._add(transaction, after.id, at, after.watchdog, ExpiryAction.PAUSE, observed_late=True)
+        return True
+
+    def conclude(
+        self,
+        transaction: JournalTransaction,
+        servers: Collection[str] | None,
+        known: Mapping[str, Server],
+        resets: Mapping[str, datetime],
+        at: datetime,
+    ) -> None:
+        """What the states of now say of firings after which nobody was watching ``servers`` (None: any)."""
+        for firing in transaction.list_open_firings():
+            if (servers is not None and firing.server not in servers) or self._search.is_looking(firing):
+                continue
+            server = known.get(firing.server)
+            was_reset = firing.server in resets and resets[firing.server] >= firing.at
+            verdict = judge_state(firing.effect, None if server is None else server.power_state, was_reset=was_reset)
+            if verdict is not None:
+                reason = "" if server is None else server.state_reason
+                self._conclude(transaction, firing, verdict, at, reason, observed_late=True)
+            elif firing.effect != ExpiryAction.DUMP:
+                self._interrupted.add(firing.message_id)
+            elif server is not None and server.power_state is PowerState.RUNNING:
+                self._look_for_dump(transaction, firing, at, observed_late=True)
+
+    # As time passes
+
+    def check_timers(self, transaction: JournalTransaction, now: datetime, *, is_blind: bool) -> None:
+        """Say what the passing of time says: nothing seen, not observed, a dump without end."""
+        for firing in transaction.list_open_firings():
+            elapsed = (now - firing.at).total_seconds()
+            if self._search.is_looking(firing) or elapsed < (self._limit if is_blind else self._first_look):
+                continue
+            if firing.effect != ExpiryAction.DUMP:
+                is_unwatched = is_blind or firing.message_id in self._interrupted or self._driver.events is None
+                self._conclude(transaction, firing, NOT_OBSERVED if is_unwatched else describe_silence(firing.effect, elapsed), now)
+                continue
+            known = transaction.find_known_server(firing.server)
+            if known is not None and known.server.power_state is PowerState.RUNNING:
+                self._look_for_dump(transaction, firing, now, observed_late=False)
+            elif elapsed >= DUMP_LIMIT:
+                self._conclude(transaction, firing, describe_long_dump(elapsed), now)
+
+    # What the above need
+
+    def _add(
+        self, transaction: JournalTransaction, server: str, at: datetime, watchdog: Watchdog | None, word: str, *, observed_late: bool
+    ) -> Firing:
+        device = find_device(watchdog)
+        model, action = (None, None) if device is None else (device.model, device.expiry_action)
+        firing = transaction.add_firing(server, at, model=model, expiry_action=action, driver_word=word, observed_late=observed_late)
+        LOG.warning(
+            "server %s on host %s: its watchdog fired (%s, %s, the platform says %s)%s, event %s",
+            *(server, self._host, model or "unknown model", action or "unknown expiry action", word),
+            *(", found afterwards" if observed_late else "", firing.message_id),
+        )
+        return firing
+
+    def _conclude_former(self, transaction: JournalTransaction, server: str, at: datetime) -> None:
+        """The server ran on, or it could not fire again."""
+        for firing in transaction.list_open_firings(server):
+            if self._search.is_looking(firing):
+                continue
+            if firing.effect == ExpiryAction.DUMP:
+                self._look_for_dump(transaction, firing, at, observed_late=False)
+            else:
+                self._conclude(transaction, firing, FIRED_AGAIN, at)
+
+    def _look_for_dump(self, transaction: JournalTransaction, firing: Firing, at: datetime, *, observed_late: bool) -> None:
+        if self._driver.expiry_dumps is not None:
+            self._search.begin(firing, observed_late=observed_late)
+        else:
+            verdict = describe_unknown_dump(f"the driver {self._driver.name} cannot look for the file.")
+            self._conclude(transaction, firing, verdict, at, observed_late=observed_late)
+
+    def _conclude(
+        self,
+        transaction: JournalTransaction,
+        firing: Firing,
+        verdict: Verdict,
+        at: datetime,
+        reason: str = "",
+        *,
+        observed_late: bool = False,
+    ) -> bool:
+        is_new = transaction.conclude_firing(firing, verdict, at, reason=reason, observed_late=observed_late)
+        self._interrupted.discard(firing.message_id)
+        if is_new:
+            LOG.info("server %s on host %s: its watchdog (event %s): %s", firing.server, self._host, firing.message_id, verdict.result)
+        return is_new
+
+
+def _is_paused_by_watchdog(server: Server) -> bool:
+    return server.power_state is PowerState.PAUSED and is_watchdogs_pause(server.state_reason)
+
+
+def _stands_paused(transaction: JournalTransaction, server: str) -> bool:
+    """Paused by its watchdog: while it is, none can fire, for it stands still with the machine."""
+    known = transaction.find_known_server(server)
+    return known is not None and known.removed_at is None and _is_paused_by_watchdog(known.server)
