@@ -10,11 +10,12 @@ from enum import IntEnum
 
 
 class Turn(IntEnum):
-    """Who comes first. A crash dump waits for no reading, and a reading for no dump of a whole memory."""
+    """Who comes first. A crash dump waits for no change and no reading, and neither of them for a dump of a whole memory."""
 
     ACT = 0
-    READ = 1
-    SLOW = 2
+    CHANGE = 1
+    READ = 2
+    SLOW = 3
     """Takes many minutes, perhaps: only few at a time, so that they never keep all workers from the others."""
 
 

@@ -1,28 +1,41 @@
 """Run one action to its ending: everything is refused that may be refused, then it is journalled, then it is done, once.
 
 What makes "never two signals for one action" hold: only the caller whose compare-and-set to ``started`` was *committed* lets its kind
-call the driver, once; nobody does for an action found ``started``. What makes "never past the deadline" hold: the deadline is checked as
+call the driver, once; nobody does for an action found ``started``, except to go on with what its kind says can be gone on with (a
+device that is half changed; never a signal). What makes "never past the deadline" hold: the deadline is checked as
 the last statement before the call, on the wall clock and on a monotonic countdown from the receipt (which no stepped wall clock moves).
 """
 
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 
 from compute_agent.action_queue import ActionQueue
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.errors import Code
-from compute_agent.contract.models import Observation
+from compute_agent.contract.models import ActionResult, Observation
 from compute_agent.drivers.base import DriverError, DriverServer, NothingSent
 from compute_agent.journal import ActionState, Journal, JournalledAction, JournalTransaction, JournalUnusable
-from compute_agent.kinds import Kind, Outcome, Refused, make_result
+from compute_agent.kinds import Kind, NotYet, Outcome, Refused, make_result
 
 __all__ = ["ActionQueue", "Actions", "make_result"]
 
 LOG = logging.getLogger(__name__)
 
 _PAUSED_TEXT = "The server was paused when the NMI was handed over: it fires when the server resumes. See doc/guest-setup.rst."
+
+_RETRY_INTERVAL = 2.0
+"""Seconds until what could be neither carried out nor ended is tried again."""
+
+
+@dataclass(frozen=True)
+class _Pause:
+    """Why an action waits, and until which monotonic reading."""
+
+    reason: str
+    retry_at: float
 
 
 class Actions:
@@ -49,6 +62,9 @@ class Actions:
         self._on_ended = on_ended
         self._lock = threading.Lock()
         self._unrecorded: dict[str, Outcome] = {}
+        self._pauses: dict[str, _Pause] = {}
+        self._patient_since: dict[str, float] = {}
+        self._at_work: set[str] = set()
         self.late_returns = 0
         """How many driver calls came back after their action had been ended as unknown."""
 
@@ -57,8 +73,8 @@ class Actions:
         actions to be run, in order.
         """
         with self._journal.transaction("read") as transaction:
-            begun = transaction.list_actions(ActionState.STARTED)
-        for action in begun:
+            started = transaction.list_actions(ActionState.STARTED)
+        for action in started:
             kind = self._get_kind(action)
             kind.recover(action)
             # Nobody knows until when the dead agent's call may have gone out: a reset seen before now may have been before the signal.
@@ -67,34 +83,88 @@ class Actions:
                 self._end(action.request.id, Outcome(kind.result(Code.AGENT_RESTARTED), now, returned_at=now))
         with self._journal.transaction("read") as transaction:
             # What is not repeatable was ended above; should one still be here, it is left to end_overdue(), never to a worker.
-            begun = [action for action in transaction.list_actions(ActionState.STARTED) if self._get_kind(action).is_repeatable]
+            started = [action for action in transaction.list_actions(ActionState.STARTED) if self._get_kind(action).is_repeatable]
+            begun = {action.request.id for action in started if self._is_begun(transaction, action)}
             received = transaction.list_actions(ActionState.RECEIVED)
-        if begun or received:
+        if started or received:
             with self._journal.transaction("action.recovered") as transaction:
-                for action in begun:
-                    transaction.return_action(action.request.id, self._clock.now())
-                for action in received:
-                    transaction.restart_countdown(action.request.id, self._clock.now())
-        return [action.request.id for action in (*begun, *received)]
+                for action in (*started, *received):
+                    if action.state is ActionState.STARTED and action.request.id not in begun:
+                        transaction.return_action(action.request.id, self._clock.now())
+                    else:
+                        transaction.restart_countdown(action.request.id, self._clock.now())
+        with self._lock:
+            # However long nobody was here to go on with them: they are overdue from now on at the earliest.
+            self._patient_since.update(dict.fromkeys(begun, self._clock.monotonic()))
+        return [action.request.id for action in (*started, *received)]
 
     def run(self, action_id: str) -> None:
-        """Bring one action to its ending in the caller's thread; returns at once when it is not (or no longer) ``received``.
+        """Bring one action to its ending in the caller's thread; returns at once when it is neither ``received`` nor begun.
+
+        What can be neither carried out nor ended now is left as it is: :meth:`list_due` names it when it is to be tried again.
 
         :raises JournalUnusable: nothing more can be written. If the ending could not be, :meth:`end_overdue` tries it again.
         """
+        with self._lock:
+            if action_id in self._at_work:
+                return
+            self._at_work.add(action_id)
+        try:
+            self._run(action_id)
+        finally:
+            with self._lock:
+                self._at_work.discard(action_id)
+
+    def list_due(self) -> list[str]:
+        """The ids of actions that are to be run again now."""
+        now = self._clock.monotonic()
+        with self._lock:
+            return [action_id for action_id, pause in self._pauses.items() if now >= pause.retry_at]
+
+    def _run(self, action_id: str) -> None:
         with self._journal.transaction("read") as transaction:
             action = transaction.find_action(action_id)
-        if action is None or action.state is not ActionState.RECEIVED:
+            is_begun = action is not None and self._is_begun(transaction, action)
+        if action is None or not (is_begun or action.state is ActionState.RECEIVED):
+            with self._lock:
+                self._pauses.pop(action_id, None)
             return
         kind = self._get_kind(action)
         try:
-            seen = self._check(action)
-            if not self._start(action, seen):
-                return
+            seen = None
+            if is_begun:
+                with self._journal.transaction("read") as transaction:
+                    self._check_generation(transaction, action)
+            else:
+                seen = self._check(action)
+                if not self._start(action, seen):
+                    return
         except Refused as refusal:
-            self._end(action_id, self._refuse(kind, refusal), ActionState.RECEIVED)
+            self._end(action_id, self._refuse(kind, refusal), action.state)
             return
-        self._end(action_id, self._carry_out(action, seen))
+        except NotYet as wait:
+            self._put_off(action, wait)
+            return
+        try:
+            outcome = self._carry_out(action, seen)
+        except NotYet as wait:
+            self._put_off(action, wait)
+            return
+        self._end(action_id, outcome)
+
+    def _is_begun(self, transaction: JournalTransaction, action: JournalledAction) -> bool:
+        kind = self._get_kind(action)
+        return action.state is ActionState.STARTED and kind.is_repeatable and kind.is_begun(transaction, action)
+
+    def _put_off(self, action: JournalledAction, wait: NotYet) -> None:
+        now = self._clock.monotonic()
+        with self._lock:
+            before = self._pauses.get(action.request.id)
+            self._pauses[action.request.id] = _Pause(wait.reason, now + _RETRY_INTERVAL)
+            if wait.away:
+                self._patient_since[action.request.id] = now
+        if before is None or before.reason != wait.reason:
+            self._log(action, f"waits: {wait.reason}")
 
     def end_overdue(self) -> None:
         """One sweep: actions still waiting at their deadline expire; a call that is not back ``call_bound`` after it is unknown.
@@ -117,7 +187,14 @@ class Actions:
             if self._is_call_overdue(action, kind.call_bound):
                 # The call may go out as long as it is not back: should the agent die before that, the hold-off counts from here.
                 now = self._clock.now()
-                self._end(action.request.id, Outcome(kind.result(Code.CALL_OVERDUE), now, returned_at=now), ActionState.STARTED)
+                self._end(action.request.id, Outcome(self._give_up(action, kind), now, returned_at=now), ActionState.STARTED)
+
+    def _give_up(self, action: JournalledAction, kind: Kind) -> ActionResult:
+        with self._lock:
+            pause = self._pauses.get(action.request.id)
+        if pause is None:
+            return kind.result(Code.CALL_OVERDUE)
+        return kind.result(Code.ANSWER_LOST, f"{kind.result(Code.ANSWER_LOST).reason} Last: {pause.reason}")
 
     def _get_kind(self, action: JournalledAction) -> Kind:
         return self._kinds[action.request.kind]
@@ -178,6 +255,8 @@ class Actions:
             return kind.carry_out(action, seen, lambda: self._check_deadline(action))
         except Refused as refusal:
             return self._refuse(kind, refusal)
+        except NotYet:
+            raise
         except NothingSent as error:
             return Outcome(kind.result(error.code, error.reason), self._clock.now())
         except DriverError as error:
@@ -206,6 +285,8 @@ class Actions:
             raise
         with self._lock:
             self._unrecorded.pop(action_id, None)
+            self._pauses.pop(action_id, None)
+            self._patient_since.pop(action_id, None)
         if ended:
             self._log(action, f"ended {outcome.result.ending}: {outcome.result.code}: {outcome.result.reason}")
             self._on_ended(action_id)
@@ -225,6 +306,8 @@ class Actions:
         if outcome.returned_at is not None:
             # Also when the answer was lost or late: the signal may have gone out until the call came back.
             transaction.record_signal_time(action_id, outcome.returned_at)
+        if ended:
+            self._get_kind(action).keep(transaction, action, result)
         if ended and outcome.pending:
             transaction.observe(action_id, Observation.PENDING_UNTIL_RESUME, outcome.at, final=False, text=_PAUSED_TEXT)
         return ended
@@ -238,6 +321,10 @@ class Actions:
 
     def _is_call_overdue(self, action: JournalledAction, bound: float) -> bool:
         """By the countdown alone where there is one: a wall clock stepped forward must not give up a call that just began."""
+        with self._lock:
+            patient_since = self._patient_since.get(action.request.id)
+        if patient_since is not None and self._clock.monotonic() < patient_since + bound:
+            return False
         if action.monotonic_limit is not None:
             return self._clock.monotonic() >= action.monotonic_limit + bound
         return self._clock.now() >= action.request.deadline + timedelta(seconds=bound)

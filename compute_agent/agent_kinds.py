@@ -11,6 +11,8 @@ from compute_agent.host_dump_action import TakeHostDump
 from compute_agent.host_dumps import HostDumps
 from compute_agent.journal import Journal
 from compute_agent.kinds import Kind
+from compute_agent.resume_action import Resume
+from compute_agent.watchdog_actions import RemoveWatchdog, SetWatchdog
 
 
 def create_kinds(
@@ -22,4 +24,7 @@ def create_kinds(
         CrashDump(journal, driver, clock, holdoff),
         CollectDiagnostics(journal, driver, clock, collector.get_report),
         TakeHostDump(journal, driver, clock, host_dumps, holdoff, limit=conf.host_dump.limit),
+        SetWatchdog(journal, driver, clock),
+        RemoveWatchdog(journal, driver, clock),
+        Resume(journal, driver, clock),
     ]

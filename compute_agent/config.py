@@ -125,7 +125,21 @@ BLACK_BOX_OPTIONS: list[cfg.Opt] = [
     ),
 ]
 
-_GROUPS: dict[str, list[cfg.Opt]] = {"agent": AGENT_OPTIONS, "host_dump": HOST_DUMP_OPTIONS, "black_box": BLACK_BOX_OPTIONS}
+WATCHDOG_OPTIONS: list[cfg.Opt] = [
+    cfg.BoolOpt(
+        "reapply",
+        default=False,
+        help="Set a server's watchdog again when another tool changed or removed one that was set through crashcart (or added one where it "
+        "was removed). server.watchdog.drifted tells of each such change in any case, and names the action that undoes it.",
+    ),
+]
+
+_GROUPS: dict[str, list[cfg.Opt]] = {
+    "agent": AGENT_OPTIONS,
+    "host_dump": HOST_DUMP_OPTIONS,
+    "black_box": BLACK_BOX_OPTIONS,
+    "watchdog": WATCHDOG_OPTIONS,
+}
 
 
 def list_opts() -> list[tuple[str | None, list[cfg.Opt]]]:

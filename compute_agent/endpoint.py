@@ -98,6 +98,27 @@ class Endpoint:
         """
         self._take_in(ActionKind.TAKE_HOST_DUMP, action)
 
+    def set_watchdog(self, ctxt: Mapping[str, Any], action: Any) -> None:
+        """Cast. Takes up one change of a server's watchdog.
+
+        :raises JournalUnusable: as above.
+        """
+        self._take_in(ActionKind.SET_WATCHDOG, action)
+
+    def remove_watchdog(self, ctxt: Mapping[str, Any], action: Any) -> None:
+        """Cast. Takes up one removal of a server's watchdog.
+
+        :raises JournalUnusable: as above.
+        """
+        self._take_in(ActionKind.REMOVE_WATCHDOG, action)
+
+    def resume(self, ctxt: Mapping[str, Any], action: Any) -> None:
+        """Cast. Takes up one resumption of a paused server.
+
+        :raises JournalUnusable: as above.
+        """
+        self._take_in(ActionKind.RESUME, action)
+
     def resend_events(self, ctxt: Mapping[str, Any], events: Any) -> None:
         """Cast. Publish a range of the outbox again."""
         if self._drops("resend_events"):
@@ -159,6 +180,9 @@ class Endpoint:
             return
         if request.kind is not kind:
             self._refuse_unreadable(action, kind, f"kind: {request.kind} came as {kind}")
+            return
+        if kind is ActionKind.SET_WATCHDOG and request.watchdog is None:
+            self._refuse_unreadable(action, kind, "watchdog: it does not say which one")
             return
         self._take_up(request)
 

@@ -15,6 +15,7 @@ from compute_agent.contract.versions import EVENT_VERSION, RELEASE, RPC_API_VERS
 from compute_agent.drivers.base import BackendUnavailable, Driver
 from compute_agent.journal import Journal, JournalTransaction
 from compute_agent.survey import Survey, compare
+from compute_agent.watchdog_drift import WatchdogDrift
 
 LOG = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ class Inventory:
     :param default_project: owner of servers whose metadata name none
     :param interval: seconds between heartbeats, told in each of them
     :param inventory_interval: seconds after which a heartbeat carries all servers again
+    :param drift: shown each list that was read; None: nobody looks for watchdogs that somebody else changed
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Inventory:
         default_project: str = "demo",
         interval: float = 30.0,
         inventory_interval: float = 600.0,
+        drift: WatchdogDrift | None = None,
     ) -> None:
         self._journal = journal
         self._driver = driver
@@ -50,6 +53,7 @@ class Inventory:
         self._default_project = default_project
         self._interval = interval
         self._inventory_interval = inventory_interval
+        self._drift = drift
         self._full_wanted = threading.Event()
         self._full_wanted.set()
         self._full_due = clock.monotonic()
@@ -83,6 +87,9 @@ class Inventory:
             survey = compare(transaction, listed, read_at=read_at, default_project=self._default_project)
             for server in (*survey.arrived, *survey.altered):
                 transaction.put_known_server(server)
+            reapplied = [] if self._drift is None else self._drift.compare(transaction, listed, read_at)
+        if self._drift is not None:
+            self._drift.begin(reapplied)
         for server in survey.arrived:
             LOG.info("server %s is new on host %s: %s, generation %d", server.id, self._journal.host, server.power_state, server.generation)
         return self._suspect(survey)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Self
 
 from compute_agent.contract.clock import Clock
-from compute_agent.journal_rows import ActionState, JournalledAction, KnownServer, OutboxRow, Signal
+from compute_agent.journal_rows import ActionState, JournalledAction, KnownServer, OutboxRow, Signal, WantedWatchdog
 from compute_agent.journal_schema import JournalInUse, JournalUnusable, OpenFile, identify, open_file
 from compute_agent.journal_statements import Origin
 from compute_agent.journal_transaction import JournalTransaction
@@ -31,6 +31,7 @@ __all__ = [
     "KnownServer",
     "OutboxRow",
     "Signal",
+    "WantedWatchdog",
 ]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from compute_agent.contract.errors import Code, Ending
 from compute_agent.contract.models import ActionKind, ActionRequest, ActionResult, Departure, Observation, Server
+from compute_agent.contract.watchdogs import Watchdog, WatchdogDevice
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -161,4 +162,28 @@ class KnownServer:
             server=Server.from_wire(json.loads(row["server"])),
             removed_at=_find_moment(row["removed_at"]),
             departure=None if row["departure"] is None else Departure(row["departure"]),
+        )
+
+
+@dataclass(frozen=True)
+class WantedWatchdog:
+    """The watchdog that an action gave a server in one of its lives; ``device`` None: it was removed. ``told``: what was found and told of
+    last that differs."""
+
+    server: str
+    generation: int
+    device: WatchdogDevice | None
+    action_id: str
+    set_at: datetime
+    told: Watchdog | None = None
+
+    @classmethod
+    def read(cls, row: sqlite3.Row) -> "WantedWatchdog":
+        return cls(
+            server=row["server"],
+            generation=row["generation"],
+            device=None if row["device"] is None else WatchdogDevice.from_wire(json.loads(row["device"])),
+            action_id=row["action_id"],
+            set_at=from_stored(row["set_at"]),
+            told=None if row["told"] is None else Watchdog.from_wire(json.loads(row["told"])),
         )

@@ -85,7 +85,8 @@ MIGRATIONS: tuple[str, ...] = (
         generation INTEGER NOT NULL,
         device TEXT,
         action_id TEXT NOT NULL,
-        set_at INTEGER NOT NULL
+        set_at INTEGER NOT NULL,
+        told TEXT
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE firings (
         position INTEGER PRIMARY KEY,

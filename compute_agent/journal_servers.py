@@ -6,10 +6,10 @@ from datetime import datetime
 
 from compute_agent.contract.models import Departure, Server
 from compute_agent.journal_rows import KnownServer, to_stored
-from compute_agent.journal_statements import Statements
+from compute_agent.journal_watchdogs import WatchdogStatements
 
 
-class ServerStatements(Statements):
+class ServerStatements(WatchdogStatements):
     """Reads and writes known servers."""
 
     def list_known_servers(self) -> dict[str, KnownServer]:
@@ -43,6 +43,7 @@ class ServerStatements(Statements):
     def remove_known_server(self, server: str, departure: Departure, at: datetime) -> None:
         """It left this host. Its row stays for a while, so that its next life gets the next generation."""
         self.execute("UPDATE servers SET removed_at = ?, departure = ? WHERE id = ?", to_stored(at), departure, server)
+        self.forget_wanted_watchdog(server)
 
     def list_departures(self, since: datetime, limit: int) -> dict[str, Departure]:
         """Why servers left at or after ``since``; of more than ``limit`` those that left last."""

@@ -126,6 +126,7 @@ class JournalTransaction(FiringStatements, OutboxStatements, ServerStatements):
             result.reason,
             action_id,
         )
+        self.end_watchdog_change(action_id)
         body = {
             "action_id": action_id,
             "kind": before.request.kind,

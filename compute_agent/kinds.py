@@ -24,6 +24,10 @@ TURN_OF_KIND: dict[ActionKind, Turn] = {
     ActionKind.TRIGGER_CRASH_DUMP: Turn.ACT,
     ActionKind.COLLECT_DIAGNOSTICS: Turn.READ,
     ActionKind.TAKE_HOST_DUMP: Turn.SLOW,
+    # A guest may take 10 s to let go of a device: whoever needs a crash dump of a server that hangs does not wait for that.
+    ActionKind.SET_WATCHDOG: Turn.CHANGE,
+    ActionKind.REMOVE_WATCHDOG: Turn.CHANGE,
+    ActionKind.RESUME: Turn.ACT,
 }
 """Which actions wait for which."""
 
@@ -41,9 +45,37 @@ _DUMP_SENTENCES = {
     Code.CALL_OVERDUE: "The hypervisor has not finished the file within its bound; should it do so later, server.host_dump tells.",
     Code.JOURNAL_LOST: "The agent's journal was lost since the request was sent; the memory was perhaps written before.",
 }
+_WATCHDOG_SENTENCES = {
+    Code.NOT_SUPPORTED: "This driver or server cannot have that watchdog; nothing was changed.",
+    Code.SERVER_NOT_FOUND: "The host has no such server; its watchdog was not changed.",
+    Code.SERVER_MOVED: "The server left this host or was made anew since the request; its watchdog was not changed.",
+    Code.CLOCK_SKEW: "The clocks of gateway and host disagree too much to trust the deadline; nothing was changed.",
+    Code.BACKEND_UNAVAILABLE: "The hypervisor could not be reached; nothing was changed.",
+    Code.DEADLINE_PASSED: "The deadline passed before anything was changed.",
+    Code.ANSWER_LOST: "The watchdog was perhaps changed; what the server has now is in its inventory.",
+    Code.CALL_OVERDUE: "The hypervisor has not finished the change within its bound; what the server has now is in its inventory.",
+    Code.JOURNAL_LOST: "The agent's journal was lost since the request was sent; the watchdog was perhaps changed before.",
+}
+_RESUME_SENTENCES = {
+    Code.NOT_SUPPORTED: "This driver or server cannot be resumed; nothing was done.",
+    Code.NOTHING_TO_CHANGE: "The server runs already; nothing was done.",
+    Code.SERVER_NOT_FOUND: "The host has no such server; nothing was done.",
+    Code.SERVER_MOVED: "The server left this host or was made anew since the request; nothing was done.",
+    Code.CLOCK_SKEW: "The clocks of gateway and host disagree too much to trust the deadline; nothing was done.",
+    Code.BACKEND_UNAVAILABLE: "The hypervisor could not be reached; nothing was done.",
+    Code.DEADLINE_PASSED: "The deadline passed and the server was not resumed.",
+    Code.DRIVER_FAULT: "The driver failed in a way it does not declare; the server was perhaps resumed.",
+    Code.AGENT_RESTARTED: "The agent stopped after it began and before it knew the answer; the server was perhaps resumed.",
+    Code.ANSWER_LOST: "The hypervisor gave no answer; the server was perhaps resumed.",
+    Code.CALL_OVERDUE: "The hypervisor has not answered within its bound; the server was perhaps resumed.",
+    Code.JOURNAL_LOST: "The agent's journal was lost since the request was sent; the server was perhaps resumed before.",
+}
 _SENTENCES: dict[ActionKind, dict[Code, str]] = {
     ActionKind.COLLECT_DIAGNOSTICS: _COLLECT_SENTENCES,
     ActionKind.TAKE_HOST_DUMP: _DUMP_SENTENCES,
+    ActionKind.SET_WATCHDOG: _WATCHDOG_SENTENCES,
+    ActionKind.REMOVE_WATCHDOG: _WATCHDOG_SENTENCES,
+    ActionKind.RESUME: _RESUME_SENTENCES,
 }
 """Where the codes' own sentences, which speak of an NMI, would be wrong."""
 
@@ -86,12 +118,24 @@ class Refused(Exception):
         super().__init__(reason or CODES[code].sentence)
 
 
+class NotYet(Exception):
+    """The action can neither be carried out nor ended now. It stays in the journal as it is and is tried again soon.
+
+    :param away: the hypervisor or BMC cannot even be asked: as long as that lasts no patience is lost with the action
+    """
+
+    def __init__(self, reason: str, *, away: bool = False) -> None:
+        self.reason = reason
+        self.away = away
+        super().__init__(reason)
+
+
 class Kind(ABC):
     """One kind of action. Every method may be called from any worker's thread, never for two actions of one server at a time."""
 
     kind: ClassVar[ActionKind]
     is_repeatable: ClassVar[bool] = False
-    """Whether an action that a dead agent had begun is begun again; otherwise it ends as unknown."""
+    """Whether an action that a dead agent had ``started`` is given out again; otherwise it ends as unknown."""
 
     def __init__(self, journal: Journal, driver: Driver, clock: Clock) -> None:
         self._journal = journal
@@ -108,6 +152,7 @@ class Kind(ABC):
         """Refuse what can be refused before ``started``; what was read of the server is given to the steps after.
 
         :raises Refused: with nothing done.
+        :raises NotYet: it has to wait for something, until its deadline at most.
         """
 
     def check_at_start(self, transaction: JournalTransaction, action: JournalledAction, seen: DriverServer | None) -> None:  # noqa: B027
@@ -118,11 +163,25 @@ class Kind(ABC):
 
     @abstractmethod
     def carry_out(self, action: JournalledAction, seen: DriverServer | None, check_deadline: Callable[[], None]) -> Outcome:
-        """Do it. Only ever called by the one whose ``started`` was committed.
+        """Do it, or go on with it (:meth:`is_begun`; nothing was read of the server then).
+
+        Only ever called by the one whose ``started`` was committed, and again only for what is begun.
 
         :param check_deadline: raises :class:`Refused` when it is over; to be called last before the driver is
         :raises Refused, DriverError: it ends with that.
+        :raises NotYet: only of what is begun.
         """
+
+    def is_begun(self, transaction: JournalTransaction, action: JournalledAction) -> bool:
+        """Whether an action that is ``started`` is gone on with, from what is there now, until it can be ended truthfully.
+
+        Neither its deadline nor a restart ends it then; only when it is overdue is it unknown. For repeatable kinds alone: what may be
+        done once only is never gone on with.
+        """
+        return False
+
+    def keep(self, transaction: JournalTransaction, action: JournalledAction, result: ActionResult) -> None:  # noqa: B027
+        """In the transaction that commits its ending: note what holds from now on."""
 
     def recover(self, action: JournalledAction) -> None:  # noqa: B027 -- most kinds leave nothing
         """At start, before it is ended or begun anew: clear away what a dead agent's attempt has left."""

@@ -19,7 +19,9 @@ from compute_agent.host_dump_action import TakeHostDump
 from compute_agent.host_dumps import DumpPlace, HostDumps
 from compute_agent.journal import Journal, JournalledAction, JournalTransaction, OutboxRow
 from compute_agent.kinds import Kind
+from compute_agent.resume_action import Resume
 from compute_agent.sampler import Sampler
+from compute_agent.watchdog_actions import RemoveWatchdog, SetWatchdog
 from tests.fakes import Counter, FakeClock
 
 HOST = "host-1"
@@ -108,6 +110,9 @@ class Agent:
             CrashDump(*parts, holdoff),
             CollectDiagnostics(*parts, self.collector.get_report),
             TakeHostDump(*parts, self.dumps, holdoff, limit=self.dump_limit),
+            SetWatchdog(*parts),
+            RemoveWatchdog(*parts),
+            Resume(*parts),
         ]
 
     def use_place(self, place: DumpPlace) -> None:
