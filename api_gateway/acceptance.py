@@ -5,15 +5,18 @@ The checks and the new row share one transaction, so that of two requests at a t
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 from api_gateway.rpc_versions import Speech
-from api_gateway.server_checks import CRASH_DUMP, DIAGNOSTICS, HOST_DUMP, Refused, ServerChecks
+from api_gateway.server_checks import CRASH_DUMP, DIAGNOSTICS, HOST_DUMP, REMOVE_WATCHDOG, RESUME, SET_WATCHDOG, Refused, ServerChecks
 from api_gateway.store import Connection, actions, agents
 from api_gateway.store.actions import ActionRow, ActionState
+from api_gateway.store.agents import AgentRow
 from api_gateway.store.servers import ServerRow
+from api_gateway.watchdog_checks import check_removal, check_set, refuse_second_change
 from compute_agent.contract.models import ActionKind, Observation, PowerState
 
 LOG = logging.getLogger(__name__)
@@ -34,7 +37,7 @@ class IdempotencyKeyReused(Exception):
 @dataclass(frozen=True)
 class Asked:
     """An action as it was asked for. ``id`` becomes the action's. ``passes_locks``: an admin asks. ``force``: also while an earlier crash
-    dump may still be running."""
+    dump may still be running. ``arguments``: what its kind's request has beyond those of all kinds."""
 
     id: str
     kind: ActionKind
@@ -42,6 +45,7 @@ class Asked:
     user: str
     deadline: timedelta
     force: bool = False
+    arguments: Mapping[str, Any] = field(default_factory=dict)
     passes_locks: bool = False
     idempotency_key: str | None = None
     global_request_id: str | None = None
@@ -68,20 +72,25 @@ class Accepted:
     new: bool
 
 
+_Earlier = Callable[[Connection, ServerRow, Asked, datetime, timedelta], None]
+
+
 @dataclass(frozen=True)
 class _Kind:
-    """What differs by kind: what the server's own state says to it, what an earlier crash dump says to it, and which part of a host's room
-    for open actions it may take."""
+    """What differs by kind: what the server's own state says to it, what its host told of its devices, what an earlier action says to it,
+    and which part of a host's room for open actions it may take."""
 
     server_checks: ServerChecks
-    check_dumping: Callable[[Connection, ServerRow, datetime, timedelta], None]
+    check_earlier: _Earlier = lambda *_: None
+    check_devices: Callable[[ServerRow, AgentRow | None, Mapping[str, Any]], None] = lambda *_: None
     share: float = 1.0
 
 
 def accept_action(c: Connection, server: ServerRow, asked: Asked, *, now: datetime, terms: Terms) -> Accepted:
     """Insert the action; the caller commits before it answers.
 
-    :raises Refused: the server's state forbids it, or an earlier crash dump may still be running.
+    :raises Refused: the server's state or an earlier action forbids it.
+    :raises NotPossible: the server can never have what is asked for.
     :raises AgentTooOld: the agent of its host cannot take it.
     :raises TooManyOpen: its host has enough to do.
     :raises IdempotencyKeyReused: see there.
@@ -92,9 +101,11 @@ def accept_action(c: Connection, server: ServerRow, asked: Asked, *, now: dateti
             return _repeat(earlier, asked)
     kind = _KINDS[asked.kind]
     kind.server_checks.check(server, passes_locks=asked.passes_locks)
-    _check_agent(c, server.host, asked.kind, terms.speech)
-    if not asked.force:
-        kind.check_dumping(c, server, now, terms.holdoff)
+    agent = agents.find_agent(c, server.host)
+    if agent is not None:  # else it has not been heard of since its host was forgotten; the action waits for it until its deadline
+        _check_agent(agent, asked.kind, terms.speech)
+    kind.check_devices(server, agent, asked.arguments)
+    kind.check_earlier(c, server, asked, now, terms.holdoff)
     _check_room(c, server, kind, terms.max_open)
     row = ActionRow(
         id=asked.id,
@@ -109,6 +120,7 @@ def accept_action(c: Connection, server: ServerRow, asked: Asked, *, now: dateti
         deadline=now + asked.deadline,
         updated_at=now,
         force=asked.force,
+        arguments=asked.arguments,
         idempotency_key=asked.idempotency_key,
         global_request_id=asked.global_request_id,
     )
@@ -133,16 +145,13 @@ def log_accepted(action: ActionRow) -> None:
 
 def _repeat(earlier: ActionRow, asked: Asked) -> Accepted:
     same = earlier.deadline - earlier.accepted_at == asked.deadline and earlier.force == asked.force
-    if not same or earlier.kind != asked.kind:
+    if not same or earlier.kind != asked.kind or earlier.arguments != asked.arguments:
         raise IdempotencyKeyReused(f"This idempotency key was used for action {earlier.id}, which asked for something else.")
     return Accepted(earlier, new=False)
 
 
-def _check_agent(c: Connection, host: str, kind: ActionKind, speech: Speech) -> None:
-    agent = agents.find_agent(c, host)
-    if agent is None:
-        return  # it has not been heard of since its host was forgotten; the action waits for it until its deadline
-    obstacle = speech.find_obstacle(kind, host=host, release=agent.release, rpc_version=agent.rpc_version)
+def _check_agent(agent: AgentRow, kind: ActionKind, speech: Speech) -> None:
+    obstacle = speech.find_obstacle(kind, host=agent.host, release=agent.release, rpc_version=agent.rpc_version)
     if obstacle is not None:
         raise AgentTooOld(obstacle)
 
@@ -155,14 +164,18 @@ def _check_room(c: Connection, server: ServerRow, kind: _Kind, max_open: int | N
         raise TooManyOpen(f"The host of instance {server.id} has {most} open actions already, as many as it may; try again later.")
 
 
-def _refuse_while_dumping(c: Connection, server: ServerRow, now: datetime, holdoff: timedelta) -> None:
+def _refuse_while_dumping(c: Connection, server: ServerRow, asked: Asked, now: datetime, holdoff: timedelta) -> None:
+    if asked.force:
+        return
     blocking = actions.find_blocking_crash_dump(c, server.id, now=now, holdoff=holdoff)
     if blocking is not None:
         raise _still_dumping(ActionKind.TRIGGER_CRASH_DUMP, blocking)
 
 
-def _refuse_unless_dead(c: Connection, server: ServerRow, now: datetime, holdoff: timedelta) -> None:
+def _refuse_unless_dead(c: Connection, server: ServerRow, asked: Asked, now: datetime, holdoff: timedelta) -> None:
     """A guest that panicked, and whose processors the hypervisor stopped for it, writes no dump of its own: its memory may be read."""
+    if asked.force:
+        return
     blocking = actions.find_blocking_crash_dump(c, server.id, now=now, holdoff=holdoff)
     if blocking is None:
         return
@@ -178,9 +191,17 @@ def _still_dumping(kind: ActionKind, blocking: ActionRow) -> Refused:
     )
 
 
+def _refuse_while_changing(c: Connection, server: ServerRow, _asked: Asked, _now: datetime, _holdoff: timedelta) -> None:
+    refuse_second_change(c, server)
+
+
 _KINDS: dict[ActionKind, _Kind] = {
     ActionKind.TRIGGER_CRASH_DUMP: _Kind(CRASH_DUMP, _refuse_while_dumping),
     ActionKind.TAKE_HOST_DUMP: _Kind(HOST_DUMP, _refuse_unless_dead),
     # Readings of a whole fleet must leave room for a crash dump.
-    ActionKind.COLLECT_DIAGNOSTICS: _Kind(DIAGNOSTICS, lambda *_: None, share=0.5),
+    ActionKind.COLLECT_DIAGNOSTICS: _Kind(DIAGNOSTICS, share=0.5),
+    # A crash dump's hold-off keeps none of these off: a guest that hangs in its dump is what a watchdog is for.
+    ActionKind.SET_WATCHDOG: _Kind(SET_WATCHDOG, _refuse_while_changing, check_set),
+    ActionKind.REMOVE_WATCHDOG: _Kind(REMOVE_WATCHDOG, _refuse_while_changing, check_removal),
+    ActionKind.RESUME: _Kind(RESUME),
 }

@@ -26,6 +26,9 @@ CAPABILITY_OF_KIND: dict[ActionKind, str] = {
     ActionKind.TRIGGER_CRASH_DUMP: "inject_nmi",
     ActionKind.COLLECT_DIAGNOSTICS: "diagnostics",
     ActionKind.TAKE_HOST_DUMP: "host_dump",
+    ActionKind.SET_WATCHDOG: "watchdog",
+    ActionKind.REMOVE_WATCHDOG: "watchdog",
+    ActionKind.RESUME: "resume",
 }
 """What the agent's driver must be capable of for an action of each kind."""
 _MOST_ENDED = 100

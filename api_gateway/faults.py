@@ -14,6 +14,7 @@ from api_gateway.acceptance import AgentTooOld, IdempotencyKeyReused, TooManyOpe
 from api_gateway.context import Request
 from api_gateway.server_checks import Refused
 from api_gateway.store import StoreBusy, StoreUnavailable
+from api_gateway.watchdog_checks import NotPossible
 
 LOG = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ STATUS_OF_ERROR: dict[type[Exception], int] = {
     TooManyOpen: 429,
     IdempotencyKeyReused: 409,
     AgentTooOld: 400,
+    NotPossible: 400,
     StoreBusy: 503,
     StoreUnavailable: 503,
 }

@@ -3,13 +3,16 @@
 A server that was never launched, which Nova refuses too, there is not here: a host has it in its inventory only after it was.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from api_gateway.store.servers import ServerRow
 from api_gateway.vm_state import get_vm_state
-from compute_agent.contract.models import ActionKind
+from compute_agent.contract.models import ActionKind, PowerState
 
 CRASH_DUMP_VM_STATES = frozenset({"active", "paused", "rescued", "resized", "error"})
+WATCHDOG_VM_STATES = CRASH_DUMP_VM_STATES | {"stopped", "suspended"}
+"""Wherever there is a machine that has devices or will have them: one that is off, asleep, or has crashed too."""
 
 
 class Refused(Exception):
@@ -18,10 +21,13 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class ServerChecks:
-    """What is looked at for one kind of action. ``is_reading``: it changes nothing, so any state will do and a lock keeps nobody off."""
+    """What is looked at for one kind of action. ``is_reading``: it changes nothing, so any state will do and a lock keeps nobody off.
+    ``power_state``: only a server in this one; None: the host decides."""
 
     kind: ActionKind
     is_reading: bool = False
+    vm_states: Collection[str] = CRASH_DUMP_VM_STATES
+    power_state: PowerState | None = None
 
     def check(self, server: ServerRow, *, passes_locks: bool) -> None:
         """:raises Refused: the server's state forbids the action."""
@@ -35,8 +41,12 @@ class ServerChecks:
 
     def _check_vm_state(self, server: ServerRow) -> None:
         vm_state = get_vm_state(server)
-        if vm_state not in CRASH_DUMP_VM_STATES:
+        if vm_state not in self.vm_states:
             raise Refused(f"Cannot '{self.kind}' instance {server.id} while it is in vm_state {vm_state}")
+        if self.power_state is not None and server.power_state != self.power_state:
+            raise Refused(
+                f"Cannot '{self.kind}' instance {server.id} while it is in power state {server.power_state}: it must be {self.power_state}."
+            )
 
     def _check_task_state(self, server: ServerRow) -> None:
         if server.task_state is not None:
@@ -46,6 +56,9 @@ class ServerChecks:
 CRASH_DUMP = ServerChecks(ActionKind.TRIGGER_CRASH_DUMP)
 HOST_DUMP = ServerChecks(ActionKind.TAKE_HOST_DUMP)
 DIAGNOSTICS = ServerChecks(ActionKind.COLLECT_DIAGNOSTICS, is_reading=True)
+SET_WATCHDOG = ServerChecks(ActionKind.SET_WATCHDOG, vm_states=WATCHDOG_VM_STATES)
+REMOVE_WATCHDOG = ServerChecks(ActionKind.REMOVE_WATCHDOG, vm_states=WATCHDOG_VM_STATES)
+RESUME = ServerChecks(ActionKind.RESUME, vm_states=WATCHDOG_VM_STATES, power_state=PowerState.PAUSED)
 
 
 def _check_lock(server: ServerRow) -> None:

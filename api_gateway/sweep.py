@@ -20,6 +20,7 @@ from api_gateway.store import servers as stored_servers
 from api_gateway.store.actions import ActionRow
 from api_gateway.store.agents import AgentRow
 from api_gateway.store.gaps import GapRow
+from api_gateway.watchdog_checks import WATCHDOG_CHANGES
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.errors import CODES, Code
 from compute_agent.contract.models import ActionKind, EventRange
@@ -34,6 +35,9 @@ _UNKNOWN_DRIVER_BOUND = timedelta(seconds=60)
 _NOT_REPORTED_SENTENCES: dict[str, str] = {
     ActionKind.COLLECT_DIAGNOSTICS: "The agent has not reported by the deadline and its grace; the diagnostics were perhaps collected.",
     ActionKind.TAKE_HOST_DUMP: "The agent has not reported by the deadline and its grace; the memory was perhaps written to its host.",
+    ActionKind.SET_WATCHDOG: "The agent has not reported by the deadline and its grace; the watchdog was perhaps set.",
+    ActionKind.REMOVE_WATCHDOG: "The agent has not reported by the deadline and its grace; the watchdog was perhaps removed.",
+    ActionKind.RESUME: "The agent has not reported by the deadline and its grace; the server perhaps runs again.",
 }
 """Where the code's own sentence, which speaks of an NMI, would be wrong."""
 _GAP_PATIENCE = timedelta(seconds=2)
@@ -118,9 +122,14 @@ class Sweep:
     def _find_grace(self, c: Connection, action: ActionRow) -> timedelta:
         agent = stored_agents.find_agent(c, action.host)
         bound = _UNKNOWN_DRIVER_BOUND if agent is None else timedelta(seconds=agent.driver_bound)
-        if action.kind == ActionKind.TAKE_HOST_DUMP and action.state == stored_actions.ActionState.STARTED:
-            bound = max(bound, self._host_dump_bound)  # it writes all of a server's memory, which takes what it takes
-        return self._max_clock_skew + bound
+        grace = self._max_clock_skew + bound
+        if action.state != stored_actions.ActionState.STARTED:
+            return grace
+        if action.kind == ActionKind.TAKE_HOST_DUMP:
+            return max(grace, self._max_clock_skew + self._host_dump_bound)  # it writes all of a server's memory, which takes what it takes
+        if action.kind in WATCHDOG_CHANGES:
+            return 2 * grace  # when the deadline passes meanwhile, the agent sets the former device again
+        return grace
 
     def _end(self, c: Connection, action: ActionRow, code: Code, now: datetime) -> None:
         meaning = CODES[code]

@@ -66,6 +66,8 @@ VM_STATES = frozenset(STATUSES.keys() - {"deleted"})
 
 UNKNOWN = "UNKNOWN"
 """The status of a server that its host has no longer and nobody else has yet, and of words that only a newer release knows."""
+LIVING_STATUSES = frozenset(word for state in VM_STATES for word in (STATUSES[state].status, *STATUSES[state].during.values())) | {UNKNOWN}
+"""All statuses that a server which there is may be shown with."""
 
 
 class Stateful(Protocol):

@@ -34,6 +34,7 @@ def view_action(row: ActionRow, identity: Identity, owner: str | None) -> dict[s
         "reason": row.reason,
         "decided_by": row.decided_by,
         "force": row.force,
+        "arguments": dict(row.arguments),
         "accepted_at": format_time(row.accepted_at),
         "deadline": format_time(row.deadline),
         "received_at": format_time(row.received_at),

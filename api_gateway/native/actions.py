@@ -2,28 +2,20 @@
 
 import falcon
 
-from api_gateway.acceptance import Asked, accept_action, log_accepted
 from api_gateway.answers import answer_json
 from api_gateway.context import Request
 from api_gateway.faults import Fault, bad_request, not_found
 from api_gateway.gateway import Gateway
 from api_gateway.limits import NATIVE_MEDIA_TYPES, read_json
 from api_gateway.native.action_view import is_settled, view_action, view_results
+from api_gateway.native.asking import take_on
 from api_gateway.native.schemas import parse_action_body, parse_wait
 from api_gateway.policy import is_permitted, permit
 from api_gateway.query import check_known, find_single, link_next, parse_limit, read_query
 from api_gateway.request_ids import is_request_id
-from api_gateway.store import Connection, StoreRejected, actions, events, servers
-from api_gateway.store.actions import ActionRow, ActionState
-from api_gateway.visibility import get_visible_server, get_visible_server_to_act_on
-from compute_agent.contract.models import ActionKind
-
-RULE_OF_KIND: dict[ActionKind, str] = {
-    ActionKind.TRIGGER_CRASH_DUMP: "os_compute_api:servers:trigger_crash_dump",
-    ActionKind.COLLECT_DIAGNOSTICS: "crashcart:diagnostics:collect",
-    ActionKind.TAKE_HOST_DUMP: "crashcart:actions:take_host_dump",
-}
-"""What lets one ask for an action of each kind."""
+from api_gateway.store import Connection, actions, events, servers
+from api_gateway.store.actions import ActionRow
+from api_gateway.visibility import get_visible_server
 
 _RULE_OF_RESULT = {
     "server.diagnostics": "crashcart:diagnostics:show",
@@ -69,41 +61,7 @@ def list_actions(gateway: Gateway, request: Request, response: falcon.Response, 
 def create_action(gateway: Gateway, request: Request, response: falcon.Response, server_id: str) -> None:
     """202 with the new action; 200 when an earlier one with the same idempotency key has ended already."""
     body = parse_action_body(read_json(request, NATIVE_MEDIA_TYPES), max_deadline=gateway.settings.max_deadline)
-    context = request.context
-    asked = Asked(
-        id=context.request_id,
-        kind=body.kind,
-        project=context.identity.project,
-        user=context.identity.user,
-        deadline=body.deadline or gateway.settings.crash_dump_deadline,
-        force=body.force,
-        passes_locks=context.identity.is_admin,
-        idempotency_key=body.idempotency_key,
-        global_request_id=context.global_request_id,
-    )
-    try:
-        row, new, owner = _accept(gateway, request, server_id, asked)
-    except StoreRejected:
-        if asked.idempotency_key is None:
-            raise
-        row, new, owner = _accept(gateway, request, server_id, asked)  # its twin was committed in between; this time it is found
-    if new:
-        gateway.wake()
-        log_accepted(row)
-    response.set_header("Location", f"{request.prefix}/v1/actions/{row.id}")
-    answer_json(response, view_action(row, context.identity, owner), 200 if row.state == ActionState.ENDED else 202)
-
-
-def _accept(gateway: Gateway, request: Request, server_id: str, asked: Asked) -> tuple[ActionRow, bool, str]:
-    """The action, whether it is new, and the project of its server."""
-    identity = request.context.identity
-    with gateway.store.write() as c:
-        server = get_visible_server_to_act_on(c, identity, server_id)
-        permit(identity, RULE_OF_KIND[asked.kind], server.project)
-        if asked.force:
-            permit(identity, "crashcart:actions:force")
-        accepted = accept_action(c, server, asked, now=gateway.clock.now(), terms=gateway.terms)
-    return accepted.action, accepted.new, server.project
+    take_on(gateway, request, response, server_id, body)
 
 
 def _get_visible_action(c: Connection, request: Request, action_id: str) -> tuple[ActionRow, str | None]:

@@ -1,7 +1,9 @@
 """What ``/v1`` takes: bodies and query parameters, checked by hand, each refusal naming the field and what it may be."""
 
 import math
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -11,22 +13,34 @@ from api_gateway.visibility import is_server_id
 from compute_agent.contract.models import ActionKind
 from compute_agent.contract.text import LONGEST_LINE
 
+ASKED_ELSEWHERE: Mapping[ActionKind, str] = {
+    ActionKind.SET_WATCHDOG: "PUT /v1/servers/{server_id}/watchdog",
+    ActionKind.REMOVE_WATCHDOG: "DELETE /v1/servers/{server_id}/watchdog",
+}
+"""Kinds of action that have a route of their own."""
+POSTED_KINDS = tuple(kind for kind in ActionKind if kind not in ASKED_ELSEWHERE)
+
 _FIELDS = frozenset({"kind", "deadline_seconds", "force", "idempotency_key"})
 LONGEST_KEY = 255
 MOST_COLLECTED = 200
 """Servers of one request to collect diagnostics of: they are taken on in one transaction, which keeps others from writing."""
 _SELECTORS = ("servers", "host", "project")
 _COLLECT_FIELDS = frozenset({*_SELECTORS, "marker", "deadline_seconds"})
+_WATCHDOG_FIELDS = frozenset({"model", "expiry_action", "replace", "deadline_seconds", "idempotency_key"})
+WORD_PATTERN = "^[a-z0-9][a-z0-9_-]{0,31}$"
+"""A model or an expiry action; which of them there are is for the server's platform to say."""
 
 
 @dataclass(frozen=True)
 class ActionBody:
-    """The body of ``POST /v1/servers/{id}/actions``. ``deadline`` None: as configured."""
+    """What is asked of a server: the body of ``POST /v1/servers/{id}/actions``, or what another route makes of its own. ``deadline`` None:
+    as configured. ``arguments``: what only this kind has."""
 
     kind: ActionKind
-    deadline: timedelta | None
-    force: bool
-    idempotency_key: str | None
+    deadline: timedelta | None = None
+    force: bool = False
+    idempotency_key: str | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 def parse_action_body(body: Any, *, max_deadline: timedelta) -> ActionBody:
@@ -35,8 +49,43 @@ def parse_action_body(body: Any, *, max_deadline: timedelta) -> ActionBody:
     return ActionBody(
         _parse_kind(body.get("kind")),
         _parse_deadline(body.get("deadline_seconds"), max_deadline),
-        _parse_force(body.get("force", False)),
+        _parse_boolean("force", body.get("force", False)),
         _parse_key(body.get("idempotency_key")),
+    )
+
+
+def parse_watchdog_body(body: Any, *, max_deadline: timedelta) -> ActionBody:
+    """The body of ``PUT /v1/servers/{id}/watchdog``.
+
+    :raises Fault: 400 naming the field that does not fit.
+    """
+    _check_fields(body, _WATCHDOG_FIELDS)
+    return ActionBody(
+        ActionKind.SET_WATCHDOG,
+        deadline=_parse_deadline(body.get("deadline_seconds"), max_deadline),
+        idempotency_key=_parse_key(body.get("idempotency_key")),
+        arguments={
+            "watchdog": {name: _parse_word(name, body.get(name)) for name in ("model", "expiry_action")},
+            "replace": _parse_boolean("replace", body.get("replace", True)),
+        },
+    )
+
+
+def parse_removal_query(deadline: str | None, key: str | None, *, max_deadline: timedelta) -> ActionBody:
+    """The query of ``DELETE /v1/servers/{id}/watchdog``.
+
+    :raises Fault: 400 naming the parameter that does not fit.
+    """
+    seconds = None
+    if deadline is not None:
+        try:
+            seconds = float(deadline)
+        except ValueError:
+            seconds = math.nan  # no number from 1 to anything
+    return ActionBody(
+        ActionKind.REMOVE_WATCHDOG,
+        deadline=_parse_deadline(seconds, max_deadline),
+        idempotency_key=_parse_key(key),
     )
 
 
@@ -121,8 +170,17 @@ def _parse_name(name: str, value: Any) -> str:
 
 def _parse_kind(value: Any) -> ActionKind:
     if not isinstance(value, str) or value not in tuple(ActionKind):
-        raise bad_request(f"kind must be one of: {', '.join(ActionKind)}.")
-    return ActionKind(value)
+        raise bad_request(f"kind must be one of: {', '.join(POSTED_KINDS)}.")
+    kind = ActionKind(value)
+    if kind in ASKED_ELSEWHERE:
+        raise bad_request(f"{kind} is asked for with {ASKED_ELSEWHERE[kind]}; kind must be one of: {', '.join(POSTED_KINDS)}.")
+    return kind
+
+
+def _parse_word(name: str, value: Any) -> str:
+    if not isinstance(value, str) or re.fullmatch(WORD_PATTERN, value) is None:
+        raise bad_request(f"{name} must be a word like those of GET /v1/watchdog-models.")
+    return value
 
 
 def _parse_deadline(value: Any, max_deadline: timedelta) -> timedelta | None:
@@ -135,9 +193,9 @@ def _parse_deadline(value: Any, max_deadline: timedelta) -> timedelta | None:
     return timedelta(seconds=value)
 
 
-def _parse_force(value: Any) -> bool:
+def _parse_boolean(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise bad_request("force must be true or false.")
+        raise bad_request(f"{name} must be true or false.")
     return value
 
 

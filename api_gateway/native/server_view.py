@@ -11,6 +11,20 @@ from api_gateway.vm_state import get_status, get_vm_state
 _TOLD_BY_HOSTS = tuple(name for name in OVERLAY_FIELDS if name != "task_state")
 
 
+def view_listed(row: ServerRow, identity: Identity) -> dict[str, Any]:
+    """One of a list: what it is, how it is, and its watchdog."""
+    view = {
+        "id": row.id,
+        "name": row.name,
+        "project": row.project,
+        "status": get_status(row),
+        "power_state": row.power_state,
+        "state_reason": row.state_reason,
+        "state_at": format_time(row.state_at),
+    }
+    return view | _view_watchdog(row, identity) | ({"host": row.host} if _sees_host(row, identity) else {})
+
+
 def view_server(row: ServerRow, identity: Identity) -> dict[str, Any]:
     """What ``identity`` may know of it."""
     view = {
@@ -40,9 +54,19 @@ def view_server(row: ServerRow, identity: Identity) -> dict[str, Any]:
         "started_at": format_time(row.started_at),
         "updated_at": format_time(row.updated_at),
     }
-    if is_permitted(identity, "os_compute_api:os-extended-server-attributes", row.project):
+    view |= _view_watchdog(row, identity)
+    if _sees_host(row, identity):
         view |= {"host": row.host, "instance_name": row.instance_name, "conflict_host": row.conflict_host}
     if is_permitted(identity, "crashcart:servers:update", row.project):
         told = {name: row.overlaid.get(name, getattr(row, name)) for name in _TOLD_BY_HOSTS}
         view |= {"overlay": row.overlay, "host_says": told | {"tags": list(told["tags"])}}
     return view
+
+
+def _view_watchdog(row: ServerRow, identity: Identity) -> dict[str, Any]:
+    """As its host told it; None: the host does not say, which is not the same as none."""
+    return {"watchdog": row.watchdog} if is_permitted(identity, "crashcart:watchdog:show", row.project) else {}
+
+
+def _sees_host(row: ServerRow, identity: Identity) -> bool:
+    return is_permitted(identity, "os_compute_api:os-extended-server-attributes", row.project)

@@ -1,13 +1,21 @@
 """The operations of our own API, of the healthcheck, and of the document itself."""
 
-from api_gateway.openapi.native_bodies import ACTION_BODY, COLLECT_BODY, OVERLAY_BODY
+from api_gateway.native.server_query import EVENT_TYPE_PATTERN
+from api_gateway.native.times import TIME_PATTERN
+from api_gateway.openapi.native_bodies import ACTION_BODY, COLLECT_BODY, IDEMPOTENCY_KEY, OVERLAY_BODY, SECONDS_TO_LIVE, WATCHDOG_BODY
 from api_gateway.openapi.operation import Answer, Operation, Operations, Schema, refer
 from api_gateway.openapi.parameters import LIMIT, describe_query
-from api_gateway.openapi.words import COUNT, REQUEST_ID, URI
+from api_gateway.openapi.words import COUNT, REQUEST_ID, SERVER_ID, STRING, URI
+from api_gateway.vm_state import LIVING_STATUSES
 
 _TAG = "crashcart"
 
 _ACTION_LOCATION: dict[str, Schema] = {"Location": URI}
+_ASKED = {
+    200: Answer("The action that the same idempotency key made before; it has ended.", refer("Action"), _ACTION_LOCATION),
+    202: Answer("The action is committed and will end.", refer("Action"), _ACTION_LOCATION),
+}
+_TIME: Schema = {"type": "string", "format": "date-time", "pattern": TIME_PATTERN}
 
 NATIVE_OPERATIONS: Operations = {
     ("GET", "/openapi.json"): Operation(
@@ -45,6 +53,26 @@ NATIVE_OPERATIONS: Operations = {
             ),
         ),
     ),
+    ("GET", "/v1/servers"): Operation(
+        id="list_known_servers",
+        tag=_TAG,
+        summary="List servers with their watchdogs, newest first; admins see those of all projects",
+        answers={200: Answer("A page of servers; the next one is linked when this one is full.", refer("ListedServers"))},
+        parameters=(
+            LIMIT,
+            describe_query("marker", SERVER_ID, "The id of the last server of the page before."),
+            describe_query("name", {"type": "string", "format": "regex"}, "A regular expression that the name must contain."),
+            describe_query("status", {"enum": sorted(LIVING_STATUSES)}, "Only those with this status."),
+            describe_query("project", STRING, "Only those of this project."),
+            describe_query("host", STRING, "Only those on this host; for those who may see where servers are."),
+            describe_query("last_event_since", _TIME, "Only those that something happened to then or later."),
+            describe_query(
+                "last_event_type",
+                {"type": "string", "pattern": EVENT_TYPE_PATTERN},
+                "Only those that have had such an event, since last_event_since if that is given; without it any server.* counts.",
+            ),
+        ),
+    ),
     ("GET", "/v1/servers/{server_id}"): Operation(
         id="show_known_server",
         tag=_TAG,
@@ -79,12 +107,43 @@ NATIVE_OPERATIONS: Operations = {
         id="create_action",
         tag=_TAG,
         summary="Ask for an action on a server",
-        answers={
-            200: Answer("The action that the same idempotency key made before; it has ended.", refer("Action"), _ACTION_LOCATION),
-            202: Answer("The action is committed and will end.", refer("Action"), _ACTION_LOCATION),
-        },
+        answers=_ASKED,
         faults=(404, 409, 429),
         body=ACTION_BODY,
+    ),
+    ("GET", "/v1/servers/{server_id}/watchdog"): Operation(
+        id="show_watchdog",
+        tag=_TAG,
+        summary="Show a server's watchdog: configured, and in the running machine",
+        answers={200: Answer("By its host's last word.", refer("ShownWatchdog"))},
+        faults=(404, 409, 501),
+    ),
+    ("PUT", "/v1/servers/{server_id}/watchdog"): Operation(
+        id="set_watchdog",
+        tag=_TAG,
+        summary="Give a server a watchdog, in place of the one that it has",
+        answers=_ASKED,
+        faults=(404, 409, 429),
+        body=WATCHDOG_BODY,
+    ),
+    ("DELETE", "/v1/servers/{server_id}/watchdog"): Operation(
+        id="remove_watchdog",
+        tag=_TAG,
+        summary="Take a server's watchdog away",
+        answers=_ASKED,
+        faults=(404, 409, 429),
+        parameters=(
+            describe_query("deadline_seconds", SECONDS_TO_LIVE, "How long the action may wait for its agent."),
+            describe_query("idempotency_key", IDEMPOTENCY_KEY, "The same key again asks for nothing new."),
+        ),
+    ),
+    ("GET", "/v1/watchdog-models"): Operation(
+        id="list_watchdog_models",
+        tag=_TAG,
+        summary="List the watchdogs that there are, or those of one server's platform",
+        answers={200: Answer("The models with what each can do when it fires.", refer("WatchdogModels"))},
+        faults=(404, 409, 501),
+        parameters=(describe_query("server_id", SERVER_ID, "Of this server's platform, and whether this server can be given them."),),
     ),
     ("GET", "/v1/servers/{server_id}/diagnostics"): Operation(
         id="show_diagnostics",

@@ -27,6 +27,7 @@ _ACTION_FIELDS: dict[str, Schema] = {
     "reason": or_null(STRING),
     "decided_by": {"enum": [None, "agent", "gateway"]},
     "force": BOOLEAN,
+    "arguments": {"type": "object"},
     "accepted_at": _TIME,
     "deadline": _TIME,
     "received_at": _TIME_OR_NULL,
@@ -82,6 +83,40 @@ _BLACK_BOX = describe_object(
     }
 )
 
+_DEVICE = describe_object({"model": STRING, "expiry_action": STRING})
+_WATCHDOG: dict[str, Schema] = {
+    "configured": or_null(_DEVICE),
+    "live": or_null(_DEVICE),
+    "pending_restart": BOOLEAN,
+    "others": describe_list(_DEVICE),
+    "models": describe_list(STRING),
+}
+_WATCHDOG_MODEL = describe_object(
+    {
+        "model": STRING,
+        "expiry_actions": describe_list(STRING),
+        "managed": BOOLEAN,
+        "hot_plug": BOOLEAN,
+        "note": STRING,
+        "possible": or_null(BOOLEAN),
+    },
+    optional=("possible",),
+)
+_LISTED_SERVER = describe_object(
+    {
+        "id": SERVER_ID,
+        "name": STRING,
+        "project": STRING,
+        "status": STRING,
+        "power_state": STRING,
+        "state_reason": STRING,
+        "state_at": _TIME,
+        "watchdog": or_null(refer("Watchdog")),
+        "host": STRING,
+    },
+    optional=("watchdog", "host"),
+)
+
 _OWN_FLAVOR = describe_object(
     {
         "name": STRING,
@@ -126,9 +161,10 @@ _KNOWN_SERVER = describe_object(
         "created_at": _TIME,
         "started_at": _TIME_OR_NULL,
         "updated_at": _TIME,
+        "watchdog": or_null(refer("Watchdog")),
         **_ONLY_FOR_ADMINS,
     },
-    optional=tuple(_ONLY_FOR_ADMINS),
+    optional=("watchdog", *_ONLY_FOR_ADMINS),
 )
 
 _AGENT = describe_object(
@@ -157,6 +193,10 @@ NATIVE_SCHEMAS: dict[str, Schema] = {
     "BlackBox": _BLACK_BOX,
     "Actions": describe_object({"actions": describe_list(refer("Action")), "links": NEXT_LINKS}),
     "KnownServer": _KNOWN_SERVER,
+    "ListedServers": describe_object({"servers": describe_list(_LISTED_SERVER), "links": NEXT_LINKS}),
+    "Watchdog": describe_object(_WATCHDOG),
+    "ShownWatchdog": describe_object({"server": SERVER_ID, **_WATCHDOG, "state_at": _TIME, "heartbeat_at": _TIME_OR_NULL}),
+    "WatchdogModels": describe_object({"models": describe_list(_WATCHDOG_MODEL)}),
     "Agents": describe_object({"agents": describe_list(_AGENT)}),
     "OpenApi": {
         "type": "object",

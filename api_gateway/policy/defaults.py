@@ -39,8 +39,8 @@ _RULES: tuple[tuple[str, str, str, str], ...] = (
         "os_compute_api:os-extended-server-attributes",
         _ADMIN,
         "See on which host a server is and what it is called there, and on which host an action was carried out.",
-        f"GET {_SERVER}, GET /v2.1/servers/detail, GET /v1/servers/{{server_id}}, GET /v1/servers/{{server_id}}/actions, "
-        "GET /v1/actions/{action_id}",
+        f"GET {_SERVER}, GET /v2.1/servers/detail, GET /v1/servers, GET /v1/servers/{{server_id}}, "
+        "GET /v1/servers/{server_id}/actions, GET /v1/actions/{action_id}",
     ),
     (
         "os_compute_api:servers:trigger_crash_dump",
@@ -67,6 +67,12 @@ _RULES: tuple[tuple[str, str, str, str], ...] = (
         f"GET {_ACTIONS}/{{request_id}}",
     ),
     (
+        "crashcart:servers:list",
+        _READER,
+        "List servers with their watchdogs, also by what happened to them.",
+        "GET /v1/servers",
+    ),
+    (
         "crashcart:servers:show",
         _READER,
         "Show a server with what its host says and what an admin set.",
@@ -87,6 +93,26 @@ _RULES: tuple[tuple[str, str, str, str], ...] = (
         _ADMIN,
         "Have the hypervisor write a server's memory to a file on its host, and see where.",
         "POST /v1/servers/{server_id}/actions, GET /v1/actions/{action_id}",
+    ),
+    (
+        "crashcart:actions:resume",
+        _MEMBER,
+        "Let a paused server run again.",
+        "POST /v1/servers/{server_id}/actions",
+    ),
+    (
+        "crashcart:watchdog:show",
+        _READER,
+        "See a server's watchdog.",
+        "GET /v1/servers/{server_id}/watchdog, GET /v1/servers/{server_id}, GET /v1/servers",
+    ),
+    ("crashcart:watchdog:set", _MEMBER, "Give a server a watchdog, or another one.", "PUT /v1/servers/{server_id}/watchdog"),
+    ("crashcart:watchdog:remove", _MEMBER, "Take a server's watchdog away.", "DELETE /v1/servers/{server_id}/watchdog"),
+    (
+        "crashcart:watchdog_models:list",
+        _READER,
+        "List the watchdogs that there are, or those that a server can be given.",
+        "GET /v1/watchdog-models",
     ),
     (
         "crashcart:diagnostics:show",

@@ -1,6 +1,6 @@
 """Actions: what was asked for, on its way down to the agent, and the endings that the gateway may write. Agents' reports: ``reports``."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -85,6 +85,16 @@ _BY_ID = select(*_COLUMNS).where(actions.c.id == bindparam("action_id"))
 _BY_ID_LOCKED = _BY_ID.with_for_update()
 _INSERT = insert(actions)
 _OPEN_OF_HOST = select(func.count()).where(actions.c.host == bindparam("open_host"), actions.c.state.in_(OPEN_STATES))
+_OPEN_OF_SERVER = (
+    select(*_COLUMNS)
+    .where(
+        actions.c.server == bindparam("open_server"),
+        actions.c.kind.in_(bindparam("kinds", expanding=True)),
+        actions.c.state.in_(OPEN_STATES),
+    )
+    .order_by(actions.c.accepted_at)
+    .limit(1)
+)
 _SIGNALLED_AT = func.coalesce(actions.c.signalled_at, actions.c.ended_at)
 
 
@@ -172,6 +182,12 @@ def find_blocking_crash_dump(c: Connection, server: str, *, now: datetime, holdo
     """The earliest crash dump that forbids another one now: one that has not ended, or one that was (perhaps) sent within ``holdoff`` and
     after which the server was not seen to reboot or stop."""
     row = c.execute(_BLOCKING, {"blocked_server": server, "holdoff_since": now - holdoff}).first()
+    return None if row is None else ActionRow(*row)
+
+
+def find_open_of_server(c: Connection, server: str, kinds: Collection[ActionKind]) -> ActionRow | None:
+    """The earliest action of these kinds that has not ended."""
+    row = c.execute(_OPEN_OF_SERVER, {"open_server": server, "kinds": list(kinds)}).first()
     return None if row is None else ActionRow(*row)
 
 

@@ -4,11 +4,11 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, Literal, TypedDict, Unpack
 
-from sqlalchemy import ColumnElement, Connection, and_, case, exc, false, func, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, case, exc, exists, false, func, or_, select
 
 from api_gateway.store.patterns import BadPattern, check_pattern
 from api_gateway.store.server_rows import COLUMNS, ServerRow
-from api_gateway.store.tables import server_tags, servers
+from api_gateway.store.tables import events, server_tags, servers
 from api_gateway.vm_state import POWER_NUMBERS, UNKNOWN, find_vm_states_of_status
 
 Direction = Literal["asc", "desc"]
@@ -38,7 +38,8 @@ class ServerFilters(TypedDict, total=False):
     Collections name what may match (an empty one: nothing). Patterns are regular expressions, unanchored (``patterns``). ``statuses`` are
     words of the Compute API (``ACTIVE``, ``UNKNOWN``, ``DELETED``, …); ``task_states`` may hold None. ``tags``: has all of them,
     ``tags_any``: one of them, ``not_tags``: not all of them, ``not_tags_any``: none of them. ``deleted``: False (the default) living ones,
-    True deleted ones, None both. Bounds of time are inclusive, on ``updated_at``.
+    True deleted ones, None both. Bounds of time are inclusive, on ``updated_at``. ``event_types``: has had an event of one of these types,
+    with ``event_since`` then or later; alone ``event_since`` narrows nothing.
     """
 
     project: str | None
@@ -60,6 +61,8 @@ class ServerFilters(TypedDict, total=False):
     deleted: bool | None
     changes_since: datetime | None
     changes_before: datetime | None
+    event_types: Collection[str] | None
+    event_since: datetime | None
 
 
 def list_servers(
@@ -120,6 +123,7 @@ def _build_conditions(filters: ServerFilters) -> list[Condition]:
         _is_set(s.missing_since, filters.get("missing")),
         _is_set(s.deleted_at, filters.get("deleted", False)),
         *_build_tag_conditions(filters),
+        _has_had(filters.get("event_types"), filters.get("event_since")),
     ]
     statuses, since, before = filters.get("statuses"), filters.get("changes_since"), filters.get("changes_before")
     if statuses is not None:
@@ -196,6 +200,14 @@ def _has_tag(tag: str) -> Condition:
 
 def _has_any_tag(tags: Collection[str]) -> Condition:
     return servers.c.id.in_(select(server_tags.c.server).where(server_tags.c.tag.in_(sorted(tags))))
+
+
+def _has_had(event_types: Collection[str] | None, since: datetime | None) -> Condition | None:
+    """Asked of each server by itself, type by type: the index answers that at once, however many events there are."""
+    if event_types is None:
+        return None
+    had = exists().where(events.c.server == servers.c.id, events.c.event_type.in_(sorted(event_types)))
+    return had if since is None else had.where(events.c.occurred_at >= since)
 
 
 # --- order and pages --------------------------------------------------------------------------------------------------

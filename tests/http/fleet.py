@@ -22,6 +22,8 @@ from compute_agent.contract.models import (
     hash_inventory,
 )
 from compute_agent.contract.notifications import Notification
+from compute_agent.contract.watchdogs import Watchdog, WatchdogDevice
+from tests.unit.gateway.engine_parts import WATCHDOG_MODELS
 
 PROJECT = "demo"
 OTHER_PROJECT = "other"
@@ -81,6 +83,18 @@ _STATES = {
 _OF_THE_OTHER_PROJECT = frozenset({OTHERS, UNMEASURED})
 
 
+MANAGED = tuple(model.model for model in WATCHDOG_MODELS if model.managed)
+_RESETTING = WatchdogDevice(model="i6300esb", expiry_action="reset")
+_WATCHDOGS = {
+    RUNNING: Watchdog(configured=_RESETTING, live=_RESETTING, models=MANAGED),
+    SHUTOFF: Watchdog(configured=WatchdogDevice(model="ib700", expiry_action="none"), models=MANAGED),
+    PAUSED: Watchdog(models=("i6300esb",)),
+    CRASHED: Watchdog(live=_RESETTING, pending_restart=True, models=MANAGED),
+    SUSPENDED: Watchdog(others=(WatchdogDevice(model="diag288", expiry_action="reset"),)),
+}
+"""What the servers of the first host have, others on it none; of those on other hosts nothing is told."""
+
+
 @dataclass
 class Agent:
     """What one agent's heartbeats say."""
@@ -88,6 +102,7 @@ class Agent:
     host: str
     rpc_version: str = versions.RPC_API_VERSION
     diagnostics: bool = True
+    watchdog: bool = True
     number: int = 0
     servers: dict[str, Server] = field(default_factory=dict)
 
@@ -108,7 +123,15 @@ class Agent:
             interval=30.0,
             stopping=stopping,
             driver_bound=20.0,
-            capabilities=Capabilities(driver="fake", inject_nmi=True, diagnostics=self.diagnostics, watchdog=False, events=True),
+            capabilities=Capabilities(
+                driver="fake",
+                inject_nmi=True,
+                diagnostics=self.diagnostics,
+                watchdog=self.watchdog,
+                events=True,
+                resume=True,
+                watchdog_models=WATCHDOG_MODELS if self.watchdog else (),
+            ),
             inventory=InventoryReport(
                 readable=True,
                 full=not removed,
@@ -143,10 +166,12 @@ def build_server(server: str, power_state: PowerState, now: datetime, *, project
 def add_fleet(store: Store, clock: Clock) -> None:
     """Servers in every state on four hosts, and actions in every state on one of them."""
     now = clock.now()
-    first, second, old, down = Agent(HOST), Agent(SECOND_HOST), Agent(OLD_HOST, rpc_version="0.9"), Agent(DOWN_HOST)
+    first, second, old = Agent(HOST), Agent(SECOND_HOST), Agent(OLD_HOST, rpc_version="0.9", watchdog=False)
+    down = Agent(DOWN_HOST, watchdog=False)
     for server, power_state in _STATES.items():
         project = OTHER_PROJECT if server in _OF_THE_OTHER_PROJECT else PROJECT
-        first.servers[server] = build_server(server, power_state, now, project=project)
+        watchdog = _WATCHDOGS.get(server, Watchdog(models=MANAGED))
+        first.servers[server] = build_server(server, power_state, now, project=project).model_copy(update={"watchdog": watchdog})
     first.servers[UNMEASURED] = first.servers[UNMEASURED].model_copy(update={"vcpus": None, "memory_mib": None})
     second.servers[CONFLICT] = build_server(CONFLICT, PowerState.RUNNING, now)
     old.servers[OLD_AGENTS] = build_server(OLD_AGENTS, PowerState.RUNNING, now)

@@ -1,7 +1,7 @@
 """What tests of the engine's steps share: a caster that notes, an agent's voice as bytes on the wire, rows to begin with."""
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,25 @@ from compute_agent.contract.models import (
     hash_inventory,
 )
 from compute_agent.contract.notifications import EVENT_TYPES, HEARTBEAT_TYPE, Notification, encode, format_timestamp
+from compute_agent.contract.watchdogs import Watchdog, WatchdogModel
 from tests.fakes import FakeClock
 
 HOST = "host-1"
 JOURNAL = "journal-1"
 SERVER = "11111111-2222-4333-8444-555555555555"
 KIND = "trigger_crash_dump"
+WATCHDOG_MODELS = (
+    WatchdogModel(
+        model="i6300esb",
+        expiry_actions=("none", "reset", "poweroff", "shutdown", "pause", "dump", "inject-nmi"),
+        managed=True,
+        hot_plug=True,
+        note="A PCI card of x86 machines.",
+    ),
+    WatchdogModel(model="ib700", expiry_actions=("none", "reset"), managed=True, hot_plug=False, note="An ISA card of pc machines."),
+    WatchdogModel(model="diag288", expiry_actions=(), managed=False, hot_plug=False, note="It belongs to s390x machines."),
+)
+"""What the platform of every agent here knows."""
 
 
 class NotingCaster:
@@ -88,6 +101,8 @@ class AgentVoice:
         self.inject_nmi = True
         self.diagnostics = False
         self.host_dump = False
+        self.watchdog = False
+        self.resume = False
 
     def tell(self, event_type: str, *, server: str | None = SERVER, sequence: int | None = None, **body: Any) -> bytes:
         """One event; without ``sequence`` the next one of the journal."""
@@ -156,9 +171,11 @@ class AgentVoice:
                 driver="fake",
                 inject_nmi=self.inject_nmi,
                 diagnostics=self.diagnostics,
-                watchdog=False,
+                watchdog=self.watchdog,
                 events=True,
                 host_dump=self.host_dump,
+                resume=self.resume,
+                watchdog_models=WATCHDOG_MODELS if self.watchdog else (),
             ),
             inventory=InventoryReport(
                 readable=True,
@@ -184,7 +201,7 @@ class AgentVoice:
         )
 
 
-def build_server(clock: FakeClock, server: str = SERVER) -> Server:
+def build_server(clock: FakeClock, server: str = SERVER, *, watchdog: Watchdog | None = None) -> Server:
     return Server(
         id=server,
         name="web",
@@ -194,6 +211,7 @@ def build_server(clock: FakeClock, server: str = SERVER) -> Server:
         generation=1,
         instance_name="instance-1",
         created_at=clock.now(),
+        watchdog=watchdog,
     )
 
 
@@ -203,7 +221,14 @@ def add_agent(store: Store, voice: AgentVoice, clock: FakeClock) -> None:
 
 
 def add_action(
-    store: Store, clock: FakeClock, *, host: str = HOST, server: str = SERVER, deadline: float = 30.0, kind: str = KIND
+    store: Store,
+    clock: FakeClock,
+    *,
+    host: str = HOST,
+    server: str = SERVER,
+    deadline: float = 30.0,
+    kind: str = KIND,
+    arguments: Mapping[str, Any] | None = None,
 ) -> ActionRow:
     """An accepted action, a crash dump unless told otherwise, with its deadline so many seconds from now."""
     row = ActionRow(
@@ -218,6 +243,7 @@ def add_action(
         accepted_at=clock.now(),
         deadline=clock.now() + timedelta(seconds=deadline),
         updated_at=clock.now(),
+        arguments=arguments or {},
     )
     with store.write() as c:
         actions.insert_action(c, row)

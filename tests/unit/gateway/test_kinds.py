@@ -10,29 +10,34 @@ import pytest
 from api_gateway.acceptance import Asked, Refused, Terms, TooManyOpen, accept_action
 from api_gateway.cast_slots import ImmediateCasts
 from api_gateway.dispatcher import CAPABILITY_OF_KIND, Dispatcher
-from api_gateway.native.actions import RULE_OF_KIND
+from api_gateway.native.asking import RULE_OF_KIND
 from api_gateway.recorder import Recorder
 from api_gateway.store import Store, actions, diagnostics, servers
 from api_gateway.store.actions import ActionRow
 from api_gateway.sweep import Sweep
 from compute_agent.contract.errors import Ending
 from compute_agent.contract.models import ActionKind
+from compute_agent.contract.watchdogs import WatchdogDevice
 from tests.fakes import FakeClock
 from tests.http.answering_agents import build_report
 from tests.http.application import Application, create_application
-from tests.http.fleet import CRASHED, DUMPED, HOST, PANICKED_ACTION, RUNNING, add_action, end_action
+from tests.http.fleet import CRASHED, DUMPED, HOST, PANICKED_ACTION, PAUSED, RUNNING, add_action, end_action
 from tests.unit.gateway import engine_parts
 from tests.unit.gateway.engine_parts import SERVER, AgentVoice, NotingCaster, add_agent, build_server, get_action
 
 COLLECT, HOST_DUMP, CRASH_DUMP = ActionKind.COLLECT_DIAGNOSTICS, ActionKind.TAKE_HOST_DUMP, ActionKind.TRIGGER_CRASH_DUMP
-OTHERS = (COLLECT, HOST_DUMP)
+SET_WATCHDOG, REMOVE_WATCHDOG, RESUME = ActionKind.SET_WATCHDOG, ActionKind.REMOVE_WATCHDOG, ActionKind.RESUME
+OTHERS = (COLLECT, HOST_DUMP, SET_WATCHDOG, REMOVE_WATCHDOG, RESUME)
+ARGUMENTS: dict[ActionKind, dict[str, Any]] = {
+    SET_WATCHDOG: {"watchdog": {"model": "i6300esb", "expiry_action": "inject-nmi"}, "replace": True},
+}
 HOLDOFF = timedelta(seconds=600)
 
 
 @pytest.fixture
 def voice(store: Store, clock: FakeClock) -> AgentVoice:
     voice = AgentVoice(clock)
-    voice.diagnostics = voice.host_dump = True
+    voice.diagnostics = voice.host_dump = voice.watchdog = voice.resume = True
     add_agent(store, voice, clock)
     return voice
 
@@ -67,7 +72,7 @@ def application(tmp_path: Path) -> Iterator[Application]:
 
 
 def accept(application: Application, server: str, kind: ActionKind, *, max_open: int | None = None, force: bool = False) -> ActionRow:
-    asked = Asked(f"req-{kind}-{server}", kind, "demo", "admin", timedelta(seconds=30), force=force)
+    asked = Asked(f"req-{kind}-{server}", kind, "demo", "admin", timedelta(seconds=30), force=force, arguments=ARGUMENTS.get(kind, {}))
     with application.store.write() as c:
         row = servers.find_server(c, server)
         assert row is not None
@@ -96,11 +101,23 @@ def test_another_kind_is_cast_as_what_it_is(
     assert [request.kind for request in caster.requests] == [kind]
 
 
+def test_what_only_its_kind_has_is_cast_with_an_action(
+    dispatcher: Dispatcher, store: Store, caster: NotingCaster, clock: FakeClock
+) -> None:
+    asked = {"watchdog": {"model": "i6300esb", "expiry_action": "dump"}, "replace": False}
+    engine_parts.add_action(store, clock, kind=SET_WATCHDOG, arguments=asked)
+
+    dispatcher.step()
+
+    (request,) = caster.requests
+    assert (request.watchdog, request.replace) == (WatchdogDevice(model="i6300esb", expiry_action="dump"), False)
+
+
 @pytest.mark.parametrize("kind", OTHERS)
 def test_what_the_driver_cannot_do_ends_without_a_cast(
     dispatcher: Dispatcher, store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice, kind: str
 ) -> None:
-    voice.diagnostics = voice.host_dump = False
+    voice.diagnostics = voice.host_dump = voice.watchdog = voice.resume = False
     add_agent(store, voice, clock)
     action = engine_parts.add_action(store, clock, kind=kind)
 
@@ -189,6 +206,22 @@ def test_what_was_never_reported_says_nothing_of_an_nmi(
     row = get_action(store, action)
     assert (row.ending, row.code) == (Ending.UNKNOWN, "not_reported")
     assert "NMI" not in str(row.reason)
+
+
+def test_a_begun_change_of_a_watchdog_has_the_time_to_be_taken_back(
+    recorder: Recorder, sweep: Sweep, store: Store, clock: FakeClock, voice: AgentVoice
+) -> None:
+    """30 s of its deadline, and twice the clocks' difference and the driver's bound."""
+    action = engine_parts.add_action(store, clock, kind=SET_WATCHDOG)
+    recorder.record([voice.tell_received(action), voice.tell("action.started", action_id=action.id, kind=action.kind)])
+
+    clock.advance(30 + 43)
+    sweep.end_actions_past_deadline()
+    assert get_action(store, action).ending is None
+
+    clock.advance(1)
+    sweep.end_actions_past_deadline()
+    assert get_action(store, action).ending == Ending.UNKNOWN
 
 
 def test_a_memory_dump_leaves_a_guest_alone_that_may_be_writing_its_own(application: Application) -> None:
@@ -301,7 +334,8 @@ def test_an_action_shows_what_came_of_it_to_those_who_may_see_that(
 
 @pytest.mark.parametrize("kind", OTHERS)
 def test_clients_of_the_compute_api_see_the_other_kinds_by_their_names(application: Application, kind: ActionKind) -> None:
-    row = accept(application, CRASHED, kind)
+    server = PAUSED if kind == RESUME else CRASHED
+    row = accept(application, server, kind)
     with application.store.write() as c:
         c.exec_driver_sql(
             "UPDATE actions SET id = ?, state = 'ended', ending = 'failed', code = 'no_space', reason = 'Full.', ended_at = accepted_at "
@@ -310,7 +344,7 @@ def test_clients_of_the_compute_api_see_the_other_kinds_by_their_names(applicati
         )
 
     shown = application.client.simulate_get(
-        f"/v2.1/servers/{CRASHED}/os-instance-actions/{PANICKED_ACTION.replace('01', 'bb')}",
+        f"/v2.1/servers/{server}/os-instance-actions/{PANICKED_ACTION.replace('01', 'bb')}",
         headers={"OpenStack-API-Version": "compute 2.84"},
     ).json["instanceAction"]
 

@@ -24,14 +24,20 @@ READER_RULES = {
     "os_compute_api:servers:show",
     "os_compute_api:os-instance-actions:list",
     "os_compute_api:os-instance-actions:show",
+    "crashcart:servers:list",
     "crashcart:servers:show",
     "crashcart:actions:list",
     "crashcart:actions:show",
+    "crashcart:watchdog:show",
+    "crashcart:watchdog_models:list",
 }
 MEMBER_RULES = {
     "os_compute_api:servers:trigger_crash_dump",
     "os_compute_api:os-lock-server:lock",
     "os_compute_api:os-lock-server:unlock",
+    "crashcart:actions:resume",
+    "crashcart:watchdog:set",
+    "crashcart:watchdog:remove",
 }
 ADMIN_RULES = {
     "os_compute_api:servers:index:get_all_tenants",

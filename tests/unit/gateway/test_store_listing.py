@@ -16,6 +16,7 @@ from sqlalchemy import Connection, delete, event, text
 from api_gateway.store import Store, migrations, servers
 from api_gateway.store.server_rows import insert_servers
 from api_gateway.store.servers import SORT_KEYS, BadPattern, ServerRow
+from api_gateway.store.tables import events as events_table
 from api_gateway.store.tables import metadata, server_tags
 from api_gateway.store.tables import servers as servers_table
 from api_gateway.vm_state import POWER_NUMBERS, STATUSES, UNKNOWN, derive_vm_state, get_status
@@ -44,7 +45,7 @@ def store(request: pytest.FixtureRequest) -> Iterator[Store]:
     shared: Store = request.getfixturevalue("postgresql_store")
     yield shared
     with shared.write() as c:
-        for table in (servers_table, server_tags):
+        for table in (servers_table, server_tags, events_table):
             c.execute(delete(table))
 
 
@@ -204,6 +205,27 @@ def test_each_filter_narrows_the_list(store: Store) -> None:
     assert ask(store, not_tags_any=[]) == [3, 2, 1, 0]
     assert ask(store, project="demo", vm_states=["active"], tags=["prod"], locked=True) == [0]
     assert ask(store, name_pattern="web", statuses=["ERROR"]) == [], "an error that is being rebuilt is shown as that"
+
+
+def test_servers_are_found_by_what_happened_to_them(store: Store) -> None:
+    add(store, *(build_row(number) for number in range(4)))
+    happened = [(0, "server.rebooted", 1), (0, "server.watchdog.fired", 5), (1, "server.watchdog.fired", 3), (2, "action.ended", 9)]
+    with store.write() as c:
+        for position, (number, event_type, seconds) in enumerate(happened, 1):
+            occurred_at = NOW + timedelta(seconds=seconds)
+            row = {"position": position, "message_id": f"m-{position}", "event_type": event_type, "severity": "info"}
+            c.execute(
+                events_table.insert(),
+                {**row, "server": build_row(number).id, "occurred_at": occurred_at, "recorded_at": occurred_at, "payload": {}},
+            )
+
+    fired = {"event_types": ["server.watchdog.fired"]}
+    assert ask(store, **fired) == [1, 0]
+    assert ask(store, **fired, event_since=NOW + timedelta(seconds=5)) == [0]
+    assert ask(store, event_types=["server.rebooted", "action.ended"]) == [2, 0]
+    assert ask(store, event_types=["server.rebooted", "server.watchdog.fired"], event_since=NOW + timedelta(seconds=2), limit=1) == [1]
+    assert ask(store, event_types=[]) == []
+    assert ask(store, **fired, project="other") == []
 
 
 def test_a_status_finds_exactly_the_servers_that_are_shown_with_it(store: Store) -> None:
