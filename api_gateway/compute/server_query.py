@@ -15,12 +15,12 @@ from api_gateway.microversion import Since
 from api_gateway.policy import permit
 from api_gateway.query import find_single, parse_boolean, parse_lenient_boolean, parse_limit
 from api_gateway.visibility import is_server_id
-from api_gateway.vm_state import STATUSES, UNKNOWN
+from api_gateway.vm_state import LIVING_STATUSES
 
 Query = dict[str, list[str]]
 
 _DELETED = "DELETED"
-_KNOWN_STATUSES = frozenset(word for shown in STATUSES.values() for word in (shown.status, *shown.during.values())) | {UNKNOWN}
+_KNOWN_STATUSES = LIVING_STATUSES | {_DELETED}
 
 
 @dataclass

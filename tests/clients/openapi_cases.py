@@ -38,9 +38,13 @@ _BODIES: dict[Key, Any] = {
     ("POST", "/v2.1/servers/{server_id}/action"): {"trigger_crash_dump": None},
     ("POST", "/v1/servers/{server_id}/actions"): {"kind": "trigger_crash_dump"},
     ("PATCH", "/v1/servers/{server_id}"): {"description": "under repair"},
+    ("PUT", "/v1/servers/{server_id}/watchdog"): {"model": "i6300esb", "expiry_action": "reset"},
     ("POST", "/v1/diagnostics"): {"servers": [fleet.RUNNING, fleet.UNHEARD_OF]},
 }
 """A body that fits, for the operations that take one."""
+
+_UNHEARD_OF_QUERIES: dict[Key, str] = {("GET", "/v1/watchdog-models"): f"server_id={fleet.UNHEARD_OF}"}
+"""For the operations whose queries name what there may not be."""
 
 Before = Callable[[Application], None]
 
@@ -107,7 +111,7 @@ def _list_general(key: Key, operation: Operation) -> list[Directed]:
     if key[1].startswith("/v2.1/servers"):
         cases.append(Directed(key, 406, "a version that there is not", headers={HEADER: "compute 2.999"}))
     if 404 in operation.faults:
-        cases.append(Directed(key, 404, "ids that nobody has", path=_UNHEARD_OF))
+        cases.append(Directed(key, 404, "ids that nobody has", path=_UNHEARD_OF, query=_UNHEARD_OF_QUERIES.get(key, "")))
     return cases
 
 
@@ -124,7 +128,18 @@ def _change_parts(application: Application) -> None:
 
 
 def _end_one_with_key(application: Application) -> None:
-    asked = application.client.simulate_post(f"/v1/servers/{fleet.RUNNING}/actions", json=_WITH_KEY)
+    _end(application, application.client.simulate_post(f"/v1/servers/{fleet.RUNNING}/actions", json=_WITH_KEY))
+
+
+def _end_setting_with_key(application: Application) -> None:
+    _end(application, application.client.simulate_put(f"/v1/servers/{fleet.RUNNING}/watchdog", json=_WATCHDOG_WITH_KEY))
+
+
+def _end_removing_with_key(application: Application) -> None:
+    _end(application, application.client.simulate_delete(f"/v1/servers/{fleet.RUNNING}/watchdog", query_string=_KEY_IN_QUERY))
+
+
+def _end(application: Application, asked: Any) -> None:
     with application.store.read() as c:
         row = actions.find_action(c, asked.json["id"])
     assert row is not None
@@ -132,11 +147,14 @@ def _end_one_with_key(application: Application) -> None:
 
 
 _WITH_KEY = {"kind": "trigger_crash_dump", "idempotency_key": "once"}
+_WATCHDOG_WITH_KEY = {"model": "i6300esb", "expiry_action": "dump", "idempotency_key": "once"}
+_KEY_IN_QUERY = "idempotency_key=once"
 _RUNNING = {"server_id": fleet.RUNNING}
 _SHUTOFF = {"server_id": fleet.SHUTOFF}
 _UNMEASURED = {"server_id": fleet.UNMEASURED}
 _MISSING = {"server_id": fleet.MISSING}
 _OF_DOWN_HOST = {"server_id": fleet.DOWN_AGENTS}
+_OLD_AGENTS = {"server_id": fleet.OLD_AGENTS}
 _ONE_OPEN = {"max_open_actions_per_host": 1}
 """The fleet's first host has one."""
 _COMPUTE_ACTION = ("POST", "/v2.1/servers/{server_id}/action")
@@ -145,7 +163,9 @@ _DIAGNOSTICS = ("GET", "/v2.1/servers/{server_id}/diagnostics")
 _OWN_DIAGNOSTICS = ("GET", "/v1/servers/{server_id}/diagnostics")
 _PART = ("GET", "/v1/events/{event_id}/black-box/{part}")
 _SERVER = ("DELETE", "/v1/servers/{server_id}")
-_PARTICULAR_SUCCESSES = frozenset({_NATIVE_ACTION})
+_WATCHDOG, _SET_WATCHDOG, _REMOVE_WATCHDOG = ((method, "/v1/servers/{server_id}/watchdog") for method in ("GET", "PUT", "DELETE"))
+_MODELS = ("GET", "/v1/watchdog-models")
+_PARTICULAR_SUCCESSES = frozenset({_NATIVE_ACTION, _SET_WATCHDOG, _REMOVE_WATCHDOG})
 """These succeed with 200 in a particular case only."""
 
 _PARTICULAR = [
@@ -162,6 +182,22 @@ _PARTICULAR = [
     Directed(_NATIVE_ACTION, 200, "again with the key of one that has ended", path=_RUNNING, body=_WITH_KEY, before=_end_one_with_key),
     Directed(_NATIVE_ACTION, 409, "a crash dump of a server that is shut off", path=_SHUTOFF),
     Directed(_NATIVE_ACTION, 429, "a host that has as many open actions as it may", path=_RUNNING, options=_ONE_OPEN),
+    Directed(_WATCHDOG, 409, "a server whose agent is too old", path=_OLD_AGENTS),
+    Directed(_WATCHDOG, 501, "a server whose driver has no watchdogs", path=_OF_DOWN_HOST),
+    Directed(_SET_WATCHDOG, 202, "another one for a running server", path=_RUNNING),
+    Directed(
+        _SET_WATCHDOG, 200, "again with the key of one that has ended", path=_RUNNING, body=_WATCHDOG_WITH_KEY, before=_end_setting_with_key
+    ),
+    Directed(_SET_WATCHDOG, 409, "a server whose agent is too old", path=_OLD_AGENTS),
+    Directed(_SET_WATCHDOG, 429, "a host that has as many open actions as it may", path=_RUNNING, options=_ONE_OPEN),
+    Directed(_REMOVE_WATCHDOG, 202, "that of a running server", path=_RUNNING),
+    Directed(
+        _REMOVE_WATCHDOG, 200, "again with the key of one that has ended", path=_RUNNING, query=_KEY_IN_QUERY, before=_end_removing_with_key
+    ),
+    Directed(_REMOVE_WATCHDOG, 409, "a server whose agent is too old", path=_OLD_AGENTS),
+    Directed(_REMOVE_WATCHDOG, 429, "a host that has as many open actions as it may", path=_RUNNING, options=_ONE_OPEN),
+    Directed(_MODELS, 409, "a server whose agent is too old", query=f"server_id={fleet.OLD_AGENTS}"),
+    Directed(_MODELS, 501, "a server whose driver has no watchdogs", query=f"server_id={fleet.DOWN_AGENTS}"),
     Directed(_SERVER, 204, "a server whose host is down", path=_OF_DOWN_HOST),
     Directed(_SERVER, 409, "a server whose host is up", path=_RUNNING),
     Directed(("GET", "/openapi.json"), 503, "while Keystone is away", headers={"X-Auth-Token": "token"}, strategy="keystone"),

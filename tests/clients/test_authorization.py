@@ -60,6 +60,13 @@ MATRIX = (
     Row("POST", f"{_OWN}/actions", (202, 403, 403, 404), {"kind": "trigger_crash_dump", "force": True}),
     Row("POST", f"{_OWN}/actions", (202, 403, 403, 404), {"kind": "collect_diagnostics"}),
     Row("POST", f"{_OWN}/actions", (202, 403, 403, 404), {"kind": "take_host_dump", "force": True}),
+    Row("POST", f"{_OWN}/actions", (409, 409, 403, 404), {"kind": "resume"}),  # it is not paused
+    Row("GET", f"{_OWN}/watchdog", _READ),
+    Row("PUT", f"{_OWN}/watchdog", _WRITE, {"model": "i6300esb", "expiry_action": "reset"}, locked=(202, 409, 403, 404)),
+    Row("DELETE", f"{_OWN}/watchdog", _WRITE, locked=(202, 409, 403, 404)),
+    Row("GET", "/v1/watchdog-models", (200, 200, 200, 200)),
+    Row("GET", "/v1/watchdog-models?server_id={server}", _READ),
+    Row("GET", "/v1/servers", (200, 200, 200, 200)),
     Row("GET", f"{_OWN}/diagnostics", _ADMIN_ONLY),
     Row("POST", "/v1/diagnostics", (202, 403, 403, 403), {"servers": [_NOWHERE]}),
     Row("GET", f"/v1/events/{_NOWHERE}/black-box", (404, 404, 404, 404)),
@@ -97,7 +104,7 @@ class Ground:
         path = row.path.format(server=server.id, action=self.actions[server.id])
         body = None if row.body is None else json.dumps(row.body).encode()
         answer = self.system.ask(user, row.method, path, body)
-        if "trigger_crash_dump" in json.dumps(row.body) and answer.status == 202:
+        if answer.status == 202 and ("trigger_crash_dump" in json.dumps(row.body) or row.path.endswith("/watchdog")):
             self.system.wait_ended(answer.request_id)  # the next one would be refused until then, whoever asks
         return answer.status
 

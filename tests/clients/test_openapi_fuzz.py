@@ -32,8 +32,15 @@ _EXAMPLES = 210
 
 _ANY_VERSION = [checks.status_code_conformance, checks.content_type_conformance]
 _CHECKS = [*_ANY_VERSION, checks.response_headers_conformance, checks.response_schema_conformance]
-_MAY_BE_AWAY = frozenset({("GET", "/v2.1/servers/{server_id}/diagnostics"), ("GET", "/v1/servers/{server_id}/diagnostics")})
-"""Those that ask a host: 503 while its agent is down, 501 where that can tell nothing."""
+_MAY_BE_AWAY = frozenset(
+    {
+        ("GET", "/v2.1/servers/{server_id}/diagnostics"),
+        ("GET", "/v1/servers/{server_id}/diagnostics"),
+        ("GET", "/v1/servers/{server_id}/watchdog"),
+        ("GET", "/v1/watchdog-models"),
+    }
+)
+"""Those that need a host's word: 503 while its agent is down, 501 where that can tell nothing."""
 
 _VERSIONED = "/v2.1/servers"
 _MAX_DEADLINE = 3600
@@ -160,11 +167,11 @@ def _reproduce(case: Case, answer: Response) -> str:
 
 
 def _is_beyond_schemas(case: Case) -> bool:
-    """What no schema says: how long a deadline this gateway grants, which agent is too old, behind which server a page may begin, and that
-    no text may have a NUL."""
+    """What no schema says: how long a deadline this gateway grants, which agent is too old, behind which server a page may begin, which
+    watchdogs a platform knows, and that no text may have a NUL."""
     body = case.body if isinstance(case.body, dict) else {}
     is_too_old = (case.path_parameters or {}).get("server_id") == OLD_AGENTS
-    is_refused = (body.get("deadline_seconds") or 0) > _MAX_DEADLINE or body.get("marker") is not None
+    is_refused = (body.get("deadline_seconds") or 0) > _MAX_DEADLINE or body.get("marker") is not None or "model" in body
     return is_too_old or is_refused or r"\u0000" in json.dumps(case.body)
 
 
