@@ -12,7 +12,7 @@ from typing import Any
 
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.models import Flavor, PowerState
-from compute_agent.contract.watchdogs import WatchdogDevice
+from compute_agent.contract.watchdogs import ExpiryAction, WatchdogDevice
 from compute_agent.drivers.base import (
     BackendUnavailable,
     CollectedDiagnostics,
@@ -27,7 +27,7 @@ from compute_agent.drivers.base import (
 from compute_agent.drivers.fake_behaviours import Behaviour
 from compute_agent.drivers.fake_devices import is_plugged, make_watchdog
 from compute_agent.drivers.fake_diagnostics import count_work
-from compute_agent.drivers.fake_server import Call, FakeServer, NmiEffect, inspect_fake, write_dump
+from compute_agent.drivers.fake_server import DUMP, Call, FakeServer, NmiEffect, inspect_fake, write_dump
 
 _NAMESPACE = uuid.UUID("6f1d7c1e-6f0b-5e0e-9a55-0c0ffee0dead")
 
@@ -126,6 +126,35 @@ class FakeBackend:
         """The platform has written its memory because its watchdog fired."""
         with self._lock:
             self._get(server).expiry_dumps.append((self._clock.now(), FoundDump(path, size)))
+
+    def fire_watchdog(self, server: str, *, heeded: bool = True) -> None:
+        """Its watchdog is not fed in time; what its expiry action leads to follows at once. That of a machine that stands still does not.
+
+        :param heeded: False: the guest does not listen when it is to shut down, or the platform cannot write its memory
+        """
+        with self._lock:
+            fake = self._get(server)
+            device = None if fake.seen.watchdog is None else fake.seen.watchdog.live
+            if device is None or fake.seen.power_state is not PowerState.RUNNING:
+                return
+            action = device.expiry_action
+            # As libvirt does: a dump is called a pause.
+            self._emit(DriverEventKind.WATCHDOG_FIRED, server, ExpiryAction.PAUSE if action == ExpiryAction.DUMP else action)
+            if action == ExpiryAction.RESET:
+                self.reboot(server)
+                self.reboot(server)
+            elif action == ExpiryAction.POWEROFF:
+                self._move(server, PowerState.SHUTDOWN, DriverEventKind.STOPPED, "failed", started_at=None)
+            elif action == ExpiryAction.SHUTDOWN and heeded:
+                self._move(server, PowerState.SHUTDOWN, DriverEventKind.STOPPED, "shutdown", started_at=None)
+            elif action in (ExpiryAction.PAUSE, ExpiryAction.DUMP):
+                self._move(server, PowerState.PAUSED, DriverEventKind.PAUSED, "watchdog")
+            if action == ExpiryAction.DUMP:
+                if heeded:
+                    self.write_expiry_dump(server, f"/var/lib/fake/{server}-{len(fake.expiry_dumps) + 1}", len(DUMP))
+                self.resume(server)
+            elif action == ExpiryAction.INJECT_NMI:
+                self._take_effect(server)
 
     def start(self, server: str) -> None:
         with self._lock:
