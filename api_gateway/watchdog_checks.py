@@ -38,14 +38,12 @@ def check_set(server: ServerRow, agent: AgentRow | None, arguments: Mapping[str,
     :raises Refused: it has a device that is in the way.
     """
     watchdog = find_watchdog(server)
+    if watchdog is not None:
+        _check_obstacle(server, watchdog)
     platform = () if agent is None else list_platform_models(agent)
     if platform:
         _check_device(WatchdogDevice.from_wire(arguments["watchdog"]), platform, None if watchdog is None else watchdog.models)
-    if watchdog is None:
-        return
-    if watchdog.others:
-        raise _not_managed(server, watchdog)
-    present = watchdog.configured or watchdog.live
+    present = None if watchdog is None else watchdog.configured or watchdog.live
     if present is not None and not arguments["replace"]:
         raise Refused(
             f"Instance {server.id} has a watchdog already: {present.model} with the expiry action {present.expiry_action}. "
@@ -54,10 +52,10 @@ def check_set(server: ServerRow, agent: AgentRow | None, arguments: Mapping[str,
 
 
 def check_removal(server: ServerRow, _agent: AgentRow | None, _arguments: Mapping[str, Any]) -> None:
-    """:raises Refused: it has none but such as are not managed."""
+    """:raises Refused: it has one that is not managed."""
     watchdog = find_watchdog(server)
-    if watchdog is not None and watchdog.others and watchdog.configured is None and watchdog.live is None:
-        raise _not_managed(server, watchdog)
+    if watchdog is not None:
+        _check_obstacle(server, watchdog)
 
 
 def refuse_second_change(c: Connection, server: ServerRow) -> None:
@@ -65,6 +63,16 @@ def refuse_second_change(c: Connection, server: ServerRow) -> None:
     earlier = actions.find_open_of_server(c, server.id, WATCHDOG_CHANGES)
     if earlier is not None:
         raise Refused(f"The watchdog of instance {server.id} is being changed by action {earlier.id}; wait until it has ended.")
+
+
+def _check_obstacle(server: ServerRow, watchdog: Watchdog) -> None:
+    """A device that is not managed is in the way where its host says that there can be none beside it; that of a chipset is in nobody's.
+
+    :raises Refused: it is.
+    """
+    if watchdog.others and not watchdog.models:
+        others = _enumerate(f"{device.model} ({device.expiry_action})" for device in watchdog.others)
+        raise Refused(f"Instance {server.id} has a watchdog that is not managed here: {others}. Nothing is changed beside it.")
 
 
 def _check_device(device: WatchdogDevice, platform: Collection[WatchdogModel], possible: Collection[str] | None) -> None:
@@ -85,10 +93,6 @@ def _check_device(device: WatchdogDevice, platform: Collection[WatchdogModel], p
             f"The watchdog {model.model} of this server's platform has no expiry action {device.expiry_action}; "
             f"it has {_enumerate(model.expiry_actions)}."
         )
-
-
-def _not_managed(server: ServerRow, watchdog: Watchdog) -> Refused:
-    return Refused(f"Instance {server.id} has a watchdog that is not managed here: {_enumerate(other.model for other in watchdog.others)}.")
 
 
 def _say_choices(choices: Collection[WatchdogModel]) -> str:

@@ -73,6 +73,16 @@ def test_watchdogs_are_changed_whether_or_not_the_server_runs(application: Appli
     accept(application, server, SET_WATCHDOG)
 
 
+@pytest.mark.parametrize("kind", CHANGES)
+def test_a_chipsets_own_watchdog_is_in_nobodys_way(application: Application, kind: ActionKind) -> None:
+    """Where its host says what else the server can be given, the server can be given it."""
+    beside = Watchdog(others=(WatchdogDevice(model="itco", expiry_action="reset"),), models=("i6300esb",))
+    with application.store.write() as c:
+        c.exec_driver_sql("UPDATE servers SET watchdog = ? WHERE id = ?", (beside.model_dump_json(), RUNNING))
+
+    accept(application, RUNNING, kind)
+
+
 @pytest.mark.parametrize("server", [RUNNING, SHUTOFF, SUSPENDED, CRASHED])
 def test_only_a_paused_server_resumes(application: Application, server: str) -> None:
     with pytest.raises(Refused, match="it must be paused"):
