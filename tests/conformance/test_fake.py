@@ -6,12 +6,15 @@ import pytest
 
 from compute_agent.contract.clock import SystemClock
 from compute_agent.contract.models import PowerState
+from compute_agent.contract.watchdogs import WatchdogDevice
 from compute_agent.drivers.fake import FakeHypervisor, NmiEffect
+from compute_agent.drivers.fake_devices import make_watchdog
 from tests.conformance.diagnostics_suite import DiagnosticsConformance, HostDumpConformance, InspectionConformance
-from tests.conformance.suite import DriverConformance, EventLog, Laboratory
+from tests.conformance.suite import DriverConformance, EventLog
+from tests.conformance.watchdog_suite import WatchdogConformance, WatchdogLaboratory
 
 
-class FakeLaboratory(Laboratory):
+class FakeLaboratory(WatchdogLaboratory):
     """The hypervisor in memory: machines cost nothing, so each call makes a new one."""
 
     patience = 0.0  # it reports at once or never
@@ -37,6 +40,34 @@ class FakeLaboratory(Laboratory):
 
     def make_crashed(self) -> str:
         return self._hypervisor.make_server(power_state=PowerState.CRASHED)
+
+    def make_watched(self, device: WatchdogDevice | None, power_state: PowerState = PowerState.RUNNING) -> str:
+        return self._hypervisor.make_server(power_state=power_state, watchdog=device)
+
+    def make_full(self) -> str:
+        server = self._hypervisor.make_server()
+        self._hypervisor.fill_slots(server)
+        return server
+
+    def make_clinging(self, device: WatchdogDevice) -> str:
+        return self._hypervisor.make_server(power_state=PowerState.CRASHED, watchdog=device)
+
+    def make_transient(self, device: WatchdogDevice | None) -> str:
+        server = self._hypervisor.make_server(watchdog=device)
+        self._hypervisor.change(server, persistent=False, watchdog=make_watchdog(None, device, persistent=False))
+        return server
+
+    def make_with_unmanaged(self) -> tuple[str, WatchdogDevice]:
+        server, device = self._hypervisor.make_server(), WatchdogDevice(model="itco", expiry_action="reset")
+        self._hypervisor.change(server, watchdog=make_watchdog(others=(device,)))
+        return server, device
+
+    def define_watchdog(self, server: str, device: WatchdogDevice | None) -> None:
+        has = self._hypervisor.get_server(server).watchdog
+        self._hypervisor.change_device(server, configured=device, live=None if has is None else has.live)
+
+    def fire_watchdog(self, server: str) -> None:
+        self._hypervisor.fire_watchdog(server)
 
     def count_signals(self, server: str) -> int:
         return self._hypervisor.count_signals(server)
@@ -90,4 +121,8 @@ class TestFakeHostDump(HostDumpConformance):
 
 
 class TestFakeInspection(InspectionConformance):
+    """Nothing of its own."""
+
+
+class TestFakeWatchdogs(WatchdogConformance):
     """Nothing of its own."""
