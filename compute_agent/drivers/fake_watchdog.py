@@ -120,7 +120,7 @@ def _get(seen: DriverServer) -> Watchdog:
 def _check(seen: DriverServer, device: WatchdogDevice | None) -> None:
     """:raises ServerUnsupported: nothing was touched."""
     watchdog = _get(seen)
-    if watchdog.others and (device is not None or watchdog.configured is None):
+    if watchdog.others and not watchdog.models:  # one of the chipset's own is in nobody's way
         raise ServerUnsupported(seen.id, f"the server has a watchdog that is not managed: {watchdog.others[0].model}")
     if device is None:
         return

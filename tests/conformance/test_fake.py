@@ -59,7 +59,7 @@ class FakeLaboratory(WatchdogLaboratory):
 
     def make_with_unmanaged(self) -> tuple[str, WatchdogDevice]:
         server, device = self._hypervisor.make_server(), WatchdogDevice(model="itco", expiry_action="reset")
-        self._hypervisor.change(server, watchdog=make_watchdog(others=(device,)))
+        self._hypervisor.change(server, watchdog=make_watchdog(others=(device,), models=()))
         return server, device
 
     def define_watchdog(self, server: str, device: WatchdogDevice | None) -> None:

@@ -161,7 +161,7 @@ def test_what_the_platform_cannot_give_is_refused(hypervisor: FakeHypervisor, de
 
 def test_a_device_that_is_not_managed_is_left_alone(hypervisor: FakeHypervisor) -> None:
     server = hypervisor.make_server()
-    hypervisor.change(server, watchdog=make_watchdog(others=(WatchdogDevice(model="itco", expiry_action="reset"),)))
+    hypervisor.change(server, watchdog=make_watchdog(others=(WatchdogDevice(model="itco", expiry_action="reset"),), models=()))
     for wanted in (RESET, None):
         with pytest.raises(ServerUnsupported, match="not managed: itco"):
             set_it(hypervisor, server, wanted)

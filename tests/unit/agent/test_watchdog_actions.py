@@ -134,7 +134,7 @@ def test_what_the_server_cannot_have_is_refused_with_the_drivers_reason(agent: A
 
 def test_a_device_that_is_not_managed_stays(agent: Agent) -> None:
     server = make_watched(agent)
-    agent.hypervisor.change(server, watchdog=make_watchdog(others=(WatchdogDevice(model="itco", expiry_action="none"),)))
+    agent.hypervisor.change(server, watchdog=make_watchdog(others=(WatchdogDevice(model="itco", expiry_action="none"),), models=()))
     assert do(agent, server, RESET)[0] is Code.NOT_SUPPORTED
 
 
