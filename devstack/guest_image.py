@@ -49,6 +49,8 @@ _MAIN_MODULES = [
     "button",
     "evdev",
 ]
+# There, and not loaded by every guest.
+_FURTHER_MODULES = ["ib700wdt"]
 _CRASH_MODULES = ["virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_blk"]
 _PREFIX = "guest-"
 _XZ_MAGIC = b"\xfd7zXZ\x00"
@@ -113,7 +115,7 @@ class GuestImages:
 
     def _build(self, target: Path) -> None:
         self._log.write_text("")
-        main = _unpack_kernel(self._find_package(_MAIN_PACKAGE), _MAIN_MODULES)
+        main = _unpack_kernel(self._find_package(_MAIN_PACKAGE), _MAIN_MODULES + _FURTHER_MODULES)
         crash = _unpack_kernel(self._find_package(_CRASH_PACKAGE), _CRASH_MODULES)
         loader = target / "load_crash_kernel"
         self._run(["gcc", "-Os", "-static", "-Wall", "-o", str(loader), str(GUEST_FILES / "load_crash_kernel.c")])
@@ -190,7 +192,8 @@ def _make_base(init: str, modules: dict[str, bytes]) -> Initramfs:
     initramfs.add("/etc/acpi/PWRF/00000080", (GUEST_FILES / "acpi_power").read_bytes(), executable=True)
     for name, content in modules.items():
         initramfs.add(f"/modules/{name}.ko", content)
-    initramfs.add("/modules/order", "".join(f"{name}\n" for name in modules).encode())
+    loaded = [name for name in modules if name not in _FURTHER_MODULES]
+    initramfs.add("/modules/order", "".join(f"{name}\n" for name in loaded).encode())
     return initramfs
 
 

@@ -14,6 +14,7 @@ from xml.sax.saxutils import escape
 
 import libvirt
 
+from devstack.guest_commands import GuestCommands
 from devstack.guest_image import GuestImage, GuestImages
 from devstack.kvm import READY_MARKER
 from devstack.services import wait_until
@@ -61,7 +62,11 @@ class GuestKind(StrEnum):
 
 
 class Guest:
-    """One domain on a private libvirtd. Its files lie in `directory`/`name`."""
+    """One domain on a private libvirtd. Its files lie in `directory`/`name`.
+
+    `watchdog` is the one that it is defined with, as `MODEL:EXPIRY_ACTION` (`i6300esb:pause`). `machine` is libvirt's word (`pc`, `q35`).
+    With `pci_room` false it has no slot that would take a conventional PCI card while it runs.
+    """
 
     def __init__(
         self,
@@ -76,6 +81,9 @@ class Guest:
         display_name: str = "",
         panic_device: bool = True,
         on_crash: str = "preserve",
+        watchdog: str = "",
+        machine: str = "pc",
+        pci_room: bool = True,
     ) -> None:
         self.kind = GuestKind(kind)
         self.uuid = uuid or str(uuids.uuid4())
@@ -85,9 +93,13 @@ class Guest:
         self.display_name = display_name
         self.panic_device = panic_device
         self.on_crash = on_crash
+        self.watchdog = watchdog
+        self.machine = machine
+        self.pci_room = pci_room
         self.directory = directory.resolve() / self.name
         self.serial_log = self.directory / "serial.log"
         self.console_log = self.directory / "console.log"
+        self.commands = GuestCommands(self.directory / "commands", self.serial_log)
         self._image = image or GuestImages().ensure()
         self._uri = ""
 
@@ -113,6 +125,7 @@ class Guest:
         for log in (self.serial_log, self.console_log):
             log.unlink(missing_ok=True)
             log.touch(mode=0o600)
+        self.commands.make_pipes()
         if self.disk_image is not None:
             self.disk_image.unlink(missing_ok=True)
             with self.disk_image.open("wb") as disk:
@@ -205,6 +218,9 @@ class Guest:
             command_line += " crashkernel=96M"
         if self.kind is GuestKind.KDUMP_POST_NOTIFIERS:
             command_line += " crash_kexec_post_notifiers"
+        model, _, expiry_action = self.watchdog.partition(":")
+        if model:
+            command_line += f" crashcart.watchdog={model}"
         initramfs = self._image.kdump_initramfs if self.kind.has_crash_kernel else self._image.initramfs
         return f"""
 <domain type='{self._image.accelerator}'>
@@ -214,7 +230,7 @@ class Guest:
   <memory unit='MiB'>{320 if self.kind.has_crash_kernel else 128}</memory>
   <vcpu>1</vcpu>
   <os>
-    <type arch='x86_64' machine='pc'>hvm</type>
+    <type arch='x86_64' machine='{self.machine}'>hvm</type>
     <kernel>{escape(str(self._image.kernel))}</kernel>
     <initrd>{escape(str(initramfs))}</initrd>
     <cmdline>{command_line}</cmdline>
@@ -229,6 +245,9 @@ class Guest:
     {self._nic_xml()}
     <serial type='file'><source path='{escape(str(self.serial_log))}' append='on'/><target port='0'/></serial>
     <serial type='file'><source path='{escape(str(self.console_log))}' append='on'/><target port='1'/></serial>
+    <serial type='pipe'><source path='{escape(str(self.commands.path))}'/><target port='3'/></serial>
+    {self._pci_xml()}
+    {f"<watchdog model='{model}' action='{expiry_action}'/>" if model else ""}
     <memballoon model='virtio'><stats period='5'/></memballoon>
     {"<panic model='isa'/>" if self.panic_device else ""}
   </devices>
@@ -255,6 +274,13 @@ class Guest:
             return ""
         # The tap's name must not be that of another stack on this host.
         return f"<interface type='ethernet'><target dev='cc{self.uuid[:8]}'/><model type='virtio'/></interface>"
+
+    def _pci_xml(self) -> str:
+        if self.machine == "q35":
+            # Nothing but PCI Express without the bridge; a card in the configuration makes libvirt add one for the next start.
+            models = ("pcie-root", "pcie-root-port", "pcie-to-pci-bridge") if self.pci_room else ()
+            return "".join(f"<controller type='pci' index='{index}' model='{model}'/>" for index, model in enumerate(models))
+        return "" if self.pci_room else "<controller type='pci' index='0' model='pci-root'><target hotplug='off'/></controller>"
 
     def _read_serial(self) -> str:
         try:

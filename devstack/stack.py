@@ -33,13 +33,16 @@ _SERVICE_GRACE = 15.0
 
 @dataclass(frozen=True)
 class GuestSpec:
-    """A guest that a stack shall have. Without a uuid it keeps the one of the last start in the same directory."""
+    """A guest that a stack shall have, in the words of :class:`Guest`. Without a uuid it keeps the one of the last start in the same directory."""
 
     name: str
     kind: GuestKind = GuestKind.PANICKING
     running: bool = True
     uuid: str = ""
     on_crash: str = "preserve"
+    watchdog: str = ""
+    machine: str = "pc"
+    pci_room: bool = True
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,7 @@ class Stack:
             self.state_dir / "agent.conf",
             transport_url=self.broker.transport_url,
             libvirt_uri=self.libvirtd.uri,
+            dump_dir=self.libvirtd.dump_dir,
             state_path=self.state_dir / "agent",
             extra=self._agent_options,
         )
@@ -232,6 +236,9 @@ class Stack:
                 project=PROJECT,
                 user=USER,
                 on_crash=spec.on_crash,
+                watchdog=spec.watchdog,
+                machine=spec.machine,
+                pci_room=spec.pci_room,
             )
             guest.define(self.libvirtd.uri)
             self.guests[spec.name] = guest

@@ -17,7 +17,7 @@ Options = Mapping[str, Mapping[str, object]]
 """Section name -> option -> value."""
 
 
-def write_agent_config(path: Path, *, transport_url: str, libvirt_uri: str, state_path: Path, extra: Options) -> None:
+def write_agent_config(path: Path, *, transport_url: str, libvirt_uri: str, dump_dir: Path, state_path: Path, extra: Options) -> None:
     """`extra` wins over what is set here; the file holds the broker's password."""
     state_path.mkdir(parents=True, exist_ok=True, mode=0o700)
     _write(
@@ -25,7 +25,7 @@ def write_agent_config(path: Path, *, transport_url: str, libvirt_uri: str, stat
         {
             "DEFAULT": {"host": HOST, "transport_url": transport_url},
             "agent": {"driver": "libvirt", "state_path": state_path, "default_project": PROJECT},
-            "libvirt": {"uri": libvirt_uri},
+            "libvirt": {"uri": libvirt_uri, "auto_dump_path": dump_dir},
         },
         extra,
     )

@@ -40,6 +40,7 @@ def running_fake_stack(servers: int) -> Iterator[FakeStack]:
             directory / "agent.conf",
             transport_url=broker.transport_url,
             libvirt_uri="unused",
+            dump_dir=directory,
             state_path=directory / "agent",
             extra={"agent": {"driver": "fake", "crash_dump_holdoff": 0}, "fake": {"servers": servers}},
         )

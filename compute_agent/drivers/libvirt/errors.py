@@ -36,6 +36,11 @@ _NO_SUCH_MACHINE_FEATURE = ("machine does not provide NMIs", "this feature or co
 _NO_SPACE = "No space left on device"
 
 
+def is_lost(error: libvirt.libvirtError) -> bool:
+    """Whether it arose on the way to libvirtd and back: nobody knows what libvirtd did."""
+    return error.get_error_domain() in _ON_THE_WAY
+
+
 def translate_read_error(error: libvirt.libvirtError, server: str | None) -> NothingSent:
     """What an error of a call that changes nothing means."""
     code = error.get_error_code()
@@ -48,7 +53,7 @@ def translate_read_error(error: libvirt.libvirtError, server: str | None) -> Not
 
 def translate_injection_error(error: libvirt.libvirtError, server: str) -> DriverError:
     """What an error of ``injectNMI`` means: a refusal only where libvirt certainly has not spoken to QEMU."""
-    if error.get_error_domain() not in _ON_THE_WAY:
+    if not is_lost(error):
         refusal = _find_refusal(error, server)
         if refusal is not None:
             return refusal
@@ -62,7 +67,7 @@ def translate_injection_error(error: libvirt.libvirtError, server: str) -> Drive
 
 def translate_dump_error(error: libvirt.libvirtError, server: str) -> DriverError:
     """What an error of a host dump means: unless it was lost on the way, libvirt has ended the dump and there is no whole file."""
-    if error.get_error_domain() in _ON_THE_WAY:
+    if is_lost(error):
         return OutcomeUnknown(server, f"libvirt was lost during the dump: {error}")
     if error.get_error_code() == libvirt.VIR_ERR_INVALID_ARG:
         return CapabilityUnsupported(server, f"this QEMU cannot write such a dump: {error}")

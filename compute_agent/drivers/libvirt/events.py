@@ -14,10 +14,14 @@ import libvirt
 
 from compute_agent.contract.clock import Clock
 from compute_agent.drivers.base import DriverEvent, DriverEventKind, Events
+from compute_agent.drivers.libvirt.metadata import OWN_NAMESPACE
+from compute_agent.drivers.libvirt.watchdog_mark import NAMESPACE as WATCHDOG_NAMESPACE
 
 LOG = logging.getLogger(__name__)
 
 _Translation = tuple[DriverEventKind, str]
+OnRemoval = Callable[[str, str, bool], None]
+"""Told (server, QEMU's name of the device, whether it is gone) when a device went, or its guest would not let it go."""
 
 _LIFECYCLE: dict[int, dict[int, _Translation]] = {
     libvirt.VIR_DOMAIN_EVENT_DEFINED: {
@@ -78,6 +82,21 @@ _LIFECYCLE: dict[int, dict[int, _Translation]] = {
 }
 
 
+# What libvirt says that a watchdog does, by its number.
+_WATCHDOG_WORDS = {
+    libvirt.VIR_DOMAIN_EVENT_WATCHDOG_NONE: "none",
+    libvirt.VIR_DOMAIN_EVENT_WATCHDOG_PAUSE: "pause",
+    libvirt.VIR_DOMAIN_EVENT_WATCHDOG_RESET: "reset",
+    libvirt.VIR_DOMAIN_EVENT_WATCHDOG_POWEROFF: "poweroff",
+    libvirt.VIR_DOMAIN_EVENT_WATCHDOG_SHUTDOWN: "shutdown",
+    libvirt.VIR_DOMAIN_EVENT_WATCHDOG_DEBUG: "debug",
+    libvirt.VIR_DOMAIN_EVENT_WATCHDOG_INJECTNMI: "inject-nmi",
+}
+# libvirt's own names of watchdogs, and those that somebody chose: they say nothing of what the device is.
+_PERHAPS_WATCHDOG = ("watchdog", "ua-")
+_READ_METADATA = (OWN_NAMESPACE, WATCHDOG_NAMESPACE)
+
+
 def translate_lifecycle(event: int, detail: int) -> _Translation | None:
     """(kind, reason) of a lifecycle event; None for one that says nothing by itself or that is not known."""
     return _LIFECYCLE.get(event, {}).get(detail)
@@ -86,8 +105,9 @@ def translate_lifecycle(event: int, detail: int) -> _Translation | None:
 class LibvirtEvents(Events):
     """Registers for libvirt's events on every new connection and hands them to the one listener."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, on_removal: OnRemoval) -> None:
         self._clock = clock
+        self._on_removal = on_removal
         self._listener: Callable[[DriverEvent], None] | None = None
         self._delivering = threading.Lock()
         self._is_silenced = False
@@ -102,8 +122,17 @@ class LibvirtEvents(Events):
 
         :raises libvirt.libvirtError: the connection broke meanwhile, or the hypervisor has no such events.
         """
-        connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_lifecycle, None)
-        connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._on_reboot, None)
+        callbacks: dict[int, Callable[..., None]] = {
+            libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE: self._on_lifecycle,
+            libvirt.VIR_DOMAIN_EVENT_ID_REBOOT: self._on_reboot,
+            libvirt.VIR_DOMAIN_EVENT_ID_WATCHDOG: self._on_watchdog,
+            libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED: self._on_device_added,
+            libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED: self._on_device_removed,
+            libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVAL_FAILED: self._on_device_removal_failed,
+            libvirt.VIR_DOMAIN_EVENT_ID_METADATA_CHANGE: self._on_metadata_change,
+        }
+        for event_id, callback in callbacks.items():
+            connection.domainEventRegisterAny(None, event_id, callback, None)
 
     def report_lost(self, reason: str, at: datetime) -> None:
         """The connection is gone; what happens to servers from ``at`` on is not seen."""
@@ -128,6 +157,31 @@ class LibvirtEvents(Events):
 
     def _on_reboot(self, _connection: Any, domain: libvirt.virDomain, _opaque: Any) -> None:
         self._deliver(DriverEvent(DriverEventKind.REBOOTED, domain.UUIDString(), self._clock.now(), "reset"))
+
+    def _on_watchdog(self, _connection: Any, domain: libvirt.virDomain, action: int, _opaque: Any) -> None:
+        word = _WATCHDOG_WORDS.get(action, f"action {action}")
+        self._deliver(DriverEvent(DriverEventKind.WATCHDOG_FIRED, domain.UUIDString(), self._clock.now(), word))
+
+    def _on_device_added(self, _connection: Any, domain: libvirt.virDomain, alias: str, _opaque: Any) -> None:
+        self._deliver_device(domain, alias, "device added")
+
+    def _on_device_removed(self, _connection: Any, domain: libvirt.virDomain, alias: str, _opaque: Any) -> None:
+        self._deliver_device(domain, alias, "device removed")
+        if alias.startswith(_PERHAPS_WATCHDOG):
+            self._on_removal(domain.UUIDString(), alias, True)
+
+    def _on_device_removal_failed(self, _connection: Any, domain: libvirt.virDomain, alias: str, _opaque: Any) -> None:
+        self._deliver_device(domain, alias, "device removal failed")
+        if alias.startswith(_PERHAPS_WATCHDOG):
+            self._on_removal(domain.UUIDString(), alias, False)
+
+    def _on_metadata_change(self, _connection: Any, domain: libvirt.virDomain, _kind: int, namespace: str | None, _opaque: Any) -> None:
+        if namespace in _READ_METADATA:
+            self._deliver(DriverEvent(DriverEventKind.DEFINED, domain.UUIDString(), self._clock.now(), "metadata changed"))
+
+    def _deliver_device(self, domain: libvirt.virDomain, alias: str, reason: str) -> None:
+        if alias.startswith(_PERHAPS_WATCHDOG):
+            self._deliver(DriverEvent(DriverEventKind.DEFINED, domain.UUIDString(), self._clock.now(), reason))
 
     def _deliver(self, event: DriverEvent) -> None:
         # Several threads deliver: libvirt's own and the connection's.

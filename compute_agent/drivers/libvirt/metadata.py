@@ -9,7 +9,7 @@ from xml.etree.ElementTree import Element
 
 from compute_agent.contract.models import Flavor
 from compute_agent.contract.text import clean_line, clean_tags
-from compute_agent.drivers.libvirt.domain_xml import read_count, read_memory_kib, read_root, read_vcpus
+from compute_agent.drivers.libvirt.domain_xml import read_count, read_memory_kib, read_vcpus
 
 OWN_NAMESPACE = "https://crashcart.dev/xmlns/server/1.0"
 # Nova changed the version at its end once (1.0, 1.1) and kept the elements.
@@ -35,12 +35,8 @@ class DomainDescription:
     host_dump_after_panic: bool | None = None
 
 
-def parse_domain(xml: str) -> DomainDescription:
-    """Read a domain's XML. Nova's metadata goes before crashcart's own element; what Nova never says (description, tags) is read there.
-
-    :raises MalformedDomain: when it is not well-formed, has a document type, or is not a domain.
-    """
-    domain = read_root(xml)
+def describe_domain(domain: Element) -> DomainDescription:
+    """Nova's metadata goes before crashcart's own element; what Nova never says (description, tags) is read there."""
     nova = _find_nova_instance(domain)
     own = domain.find(f"metadata/{{{OWN_NAMESPACE}}}server")
     name, project, user = _read_own_owner(own) if nova is None else _read_nova_owner(nova)

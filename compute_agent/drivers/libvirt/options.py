@@ -31,6 +31,19 @@ OPTIONS: list[cfg.Opt] = [
         "Above 30, because libvirt waits 30 s for a server that is busy with something else (a migration, say) and then "
         "says for certain that nothing was sent.",
     ),
+    cfg.FloatOpt(
+        "detach_timeout",
+        default=12.0,
+        min=1.0,
+        help="Seconds that a guest has to let go of its watchdog when that is taken away or replaced while it runs; must be less than "
+        "call_bound. libvirt itself waits 5 of them. A guest that hangs never does, and keeps its watchdog.",
+    ),
+    cfg.StrOpt(
+        "auto_dump_path",
+        default="/var/lib/libvirt/qemu/dump",
+        help="Where libvirtd writes the dump of a server whose watchdog fires with the expiry action dump: the same as auto_dump_path in "
+        "its qemu.conf. The agent must be allowed to list it. Without meaning for a libvirtd on another host.",
+    ),
     cfg.BoolOpt(
         "count_disk_errors",
         default=True,

@@ -2,7 +2,7 @@
 
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,10 +10,11 @@ import libvirt
 
 from compute_agent.drivers.base import BackendUnavailable, DriverServer, ServerNotFound, Servers
 from compute_agent.drivers.libvirt.connection import Connection
-from compute_agent.drivers.libvirt.domain_xml import MalformedDomain
+from compute_agent.drivers.libvirt.domain_xml import MalformedDomain, read_root
 from compute_agent.drivers.libvirt.errors import translate_read_error
-from compute_agent.drivers.libvirt.metadata import NOVA, parse_domain
+from compute_agent.drivers.libvirt.metadata import NOVA, describe_domain
 from compute_agent.drivers.libvirt.states import describe_state, is_run_of_process, translate_power_state
+from compute_agent.drivers.libvirt.watchdog_state import read_state
 
 LOG = logging.getLogger(__name__)
 
@@ -49,10 +50,12 @@ class LibvirtServers(Servers):
     """All domains of the connection, running or not.
 
     :param pid_file_directory: where libvirtd writes NAME.pid when it starts QEMU; None when that is not on this host
+    :param on_lost_watchdog: told of a server that has lost the watchdog that it was to keep; called wherever servers are read
     """
 
-    def __init__(self, connection: Connection, pid_file_directory: Path | None) -> None:
+    def __init__(self, connection: Connection, pid_file_directory: Path | None, on_lost_watchdog: Callable[[str], None]) -> None:
         self._connection = connection
+        self._on_lost_watchdog = on_lost_watchdog
         self._pid_file_directory = pid_file_directory
         self._has_told_of_nova = False
 
@@ -84,7 +87,9 @@ class LibvirtServers(Servers):
     def _read(self, domain: libvirt.virDomain, state: int, reason: int, is_persistent: bool) -> DriverServer:
         server = domain.UUIDString()
         try:
-            description = parse_domain(domain.XMLDesc())
+            root = read_root(domain.XMLDesc())
+            description = describe_domain(root)
+            watchdogs = read_state(domain, is_persistent=is_persistent, root=root)
             is_arriving = _is_arriving(domain, state, reason, is_persistent)
         except libvirt.libvirtError as error:
             raise translate_read_error(error, server) from error
@@ -93,6 +98,8 @@ class LibvirtServers(Servers):
             raise BackendUnavailable(server, f"server {server}: {error}") from error
         if description.foreign_owner == NOVA:
             self._tell_of_nova()
+        if watchdogs.live is not None and watchdogs.live.was_lost:
+            self._on_lost_watchdog(server)
         return DriverServer(
             id=server,
             name=description.name,
@@ -111,6 +118,7 @@ class LibvirtServers(Servers):
             tags=description.tags,
             foreign_owner=description.foreign_owner,
             host_dump_after_panic=description.host_dump_after_panic,
+            watchdog=watchdogs.describe(),
         )
 
     def _tell_of_nova(self) -> None:

@@ -25,13 +25,16 @@ def make_conf(**values: object) -> cfg.ConfigOpts:
 
 def test_its_capabilities_are_what_it_holds() -> None:
     driver = create_driver(make_conf(), SystemClock())
-    assert driver.capabilities().model_dump() == {
+    capabilities = driver.capabilities().model_dump()
+    assert [model["model"] for model in capabilities.pop("watchdog_models")] == ["i6300esb", "ib700", "diag288", "itco"]
+    assert capabilities == {
         "driver": "libvirt",
         "inject_nmi": True,
         "diagnostics": True,
-        "watchdog": False,
+        "watchdog": True,
         "events": True,
         "host_dump": True,
+        "resume": True,
     }
 
 
@@ -39,6 +42,7 @@ def test_a_hypervisor_elsewhere_writes_no_dumps_here_and_its_operating_system_is
     driver = create_driver(make_conf(uri="qemu+ssh://elsewhere/system"), SystemClock())
     assert driver.diagnostics is not None
     assert driver.host_dump is None
+    assert driver.expiry_dumps is None
 
 
 def test_by_default_a_frozen_libvirtd_is_noticed_well_within_the_call_bound() -> None:
@@ -52,12 +56,19 @@ def test_a_keepalive_longer_than_the_call_bound_is_refused_at_start() -> None:
         create_driver(make_conf(keepalive_interval=10, keepalive_count=5), SystemClock())
 
 
+def test_a_guest_may_not_cling_to_a_device_for_longer_than_a_call_may_take() -> None:
+    with pytest.raises(ValueError, match="detach_timeout"):
+        create_driver(make_conf(call_bound=20.0, detach_timeout=20.0), SystemClock())
+
+
 def test_options_can_be_documented() -> None:
     assert {option.name for group, options in list_opts() for option in options} == {
         "uri",
         "keepalive_interval",
         "keepalive_count",
         "call_bound",
+        "detach_timeout",
+        "auto_dump_path",
         "count_disk_errors",
     }
 

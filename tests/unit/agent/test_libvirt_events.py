@@ -13,6 +13,10 @@ from compute_agent.drivers.libvirt.events import LibvirtEvents, translate_lifecy
 SERVER = "6f4c1c2e-0f6c-4f6e-9d0e-000000000001"
 
 
+def ignore_removal(server: str, alias: str, is_gone: bool) -> None:
+    pass
+
+
 class FakeDomain:
     def UUIDString(self) -> str:
         return SERVER
@@ -78,7 +82,7 @@ def test_what_says_nothing_by_itself_or_is_not_known_is_dropped(event: int, deta
 
 def test_the_listener_gets_events_of_lifecycle_and_reboot() -> None:
     seen: list[DriverEvent] = []
-    events, connection = LibvirtEvents(SystemClock()), FakeConnection()
+    events, connection = LibvirtEvents(SystemClock(), ignore_removal), FakeConnection()
     events.subscribe(seen.append)
     events.register(connection)
     lifecycle = connection.callbacks[libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE]
@@ -94,7 +98,7 @@ def test_a_failing_listener_does_not_reach_libvirt(caplog: pytest.LogCaptureFixt
     def fail(event: DriverEvent) -> None:
         raise RuntimeError("full")
 
-    events, connection = LibvirtEvents(SystemClock()), FakeConnection()
+    events, connection = LibvirtEvents(SystemClock(), ignore_removal), FakeConnection()
     events.subscribe(fail)
     events.register(connection)
     with caplog.at_level(logging.ERROR):
@@ -105,7 +109,7 @@ def test_a_failing_listener_does_not_reach_libvirt(caplog: pytest.LogCaptureFixt
 
 def test_a_silenced_listener_is_never_called_again() -> None:
     seen: list[DriverEvent] = []
-    events = LibvirtEvents(SystemClock())
+    events = LibvirtEvents(SystemClock(), ignore_removal)
     events.subscribe(seen.append)
     events.silence()
     events.report_back()
@@ -114,7 +118,7 @@ def test_a_silenced_listener_is_never_called_again() -> None:
 
 
 def test_there_is_one_listener() -> None:
-    events = LibvirtEvents(SystemClock())
+    events = LibvirtEvents(SystemClock(), ignore_removal)
     events.subscribe(lambda event: None)
     with pytest.raises(RuntimeError):
         events.subscribe(lambda event: None)

@@ -7,8 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from compute_agent.contract.models import Flavor
-from compute_agent.drivers.libvirt.domain_xml import MalformedDomain
-from compute_agent.drivers.libvirt.metadata import DomainDescription, parse_domain
+from compute_agent.drivers.libvirt.domain_xml import MalformedDomain, read_root
+from compute_agent.drivers.libvirt.metadata import DomainDescription, describe_domain
 
 OWN = "https://crashcart.dev/xmlns/server/1.0"
 OWN_METADATA = (
@@ -18,6 +18,10 @@ OWN_METADATA = (
 
 NOVA_FLAVOR = """<nova:flavor name="m1.small"><nova:memory>512</nova:memory><nova:disk>20</nova:disk><nova:swap>0</nova:swap>
     <nova:ephemeral>10</nova:ephemeral><nova:vcpus>4</nova:vcpus></nova:flavor>"""
+
+
+def parse_domain(xml: str) -> DomainDescription:
+    return describe_domain(read_root(xml))
 
 
 def make_own_metadata(inside: str) -> str:

@@ -45,7 +45,7 @@ class FakeDomain:
         return "instance-1"
 
     def __getattr__(self, call: str) -> Any:
-        def answer() -> Any:
+        def answer(*_arguments: Any) -> Any:
             self.asked.append(call)
             value = self.answers[call]
             if isinstance(value, Exception):
@@ -87,8 +87,12 @@ class FakeLink:
         return [domain for domain in self.domains.values() if not domain.answers["isPersistent"]]
 
 
+def ignore(server: str) -> None:
+    pass
+
+
 def list_servers(*domains: FakeDomain, pid_files: Path | None = None) -> list[Any]:
-    return list(LibvirtServers(FakeLink(*domains), pid_files).list_servers())
+    return list(LibvirtServers(FakeLink(*domains), pid_files, ignore).list_servers())
 
 
 @pytest.mark.parametrize(
@@ -142,7 +146,7 @@ def test_a_list_that_libvirt_refuses_is_unavailable_not_empty() -> None:
     link = FakeLink()
     link.error = make_error(libvirt.VIR_ERR_SYSTEM_ERROR, libvirt.VIR_FROM_RPC)
     with pytest.raises(BackendUnavailable):
-        LibvirtServers(link, None).list_servers()
+        LibvirtServers(link, None, ignore).list_servers()
 
 
 def test_transient_domains_are_marked() -> None:
@@ -163,7 +167,7 @@ def test_only_a_server_on_its_way_in_is_arriving(reason: int, persistent: int, j
     """Both sides of a migration are paused for it; only the source has statistics about it."""
     domain = FakeDomain(state=(libvirt.VIR_DOMAIN_PAUSED, reason), isPersistent=persistent, jobInfo=job)
     assert list_servers(domain)[0].arriving is arriving
-    assert LibvirtServers(FakeLink(domain), None).get_server(SERVER).arriving is arriving
+    assert LibvirtServers(FakeLink(domain), None, ignore).get_server(SERVER).arriving is arriving
 
 
 def test_a_run_began_when_qemu_was_started(tmp_path: Path) -> None:
@@ -184,7 +188,7 @@ def test_a_server_that_is_off_has_no_run(tmp_path: Path) -> None:
 
 
 def test_what_is_not_seen_of_nova_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    servers = LibvirtServers(FakeLink(FakeDomain(XMLDesc=f"<domain>{NOVA_XML}</domain>")), None)
+    servers = LibvirtServers(FakeLink(FakeDomain(XMLDesc=f"<domain>{NOVA_XML}</domain>")), None, ignore)
     with caplog.at_level(logging.WARNING):
         assert [server.foreign_owner for server in servers.list_servers()] == ["nova"]
         servers.list_servers()
@@ -195,7 +199,7 @@ def test_what_is_not_seen_of_nova_is_said_once(caplog: pytest.LogCaptureFixture)
 @pytest.mark.parametrize("server", [OTHER, "no uuid at all"])
 def test_an_unknown_server_is_not_found(server: str) -> None:
     with pytest.raises(ServerNotFound):
-        LibvirtServers(FakeLink(FakeDomain()), None).get_server(server)
+        LibvirtServers(FakeLink(FakeDomain()), None, ignore).get_server(server)
 
 
 def inject(domain: FakeDomain) -> list[str]:
