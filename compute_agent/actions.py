@@ -7,6 +7,7 @@ the last statement before the call, on the wall clock and on a monotonic countdo
 """
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -94,8 +95,8 @@ class Actions:
                     else:
                         transaction.restart_countdown(action.request.id, self._clock.now())
         with self._lock:
-            # However long nobody was here to go on with them: they are overdue from now on at the earliest.
-            self._patient_since.update(dict.fromkeys(begun, self._clock.monotonic()))
+            # However long nobody was here to go on with them: their time is not up before a worker has had its try.
+            self._patient_since.update(dict.fromkeys(begun, math.inf))
         return [action.request.id for action in (*started, *received)]
 
     def run(self, action_id: str) -> None:
@@ -126,10 +127,12 @@ class Actions:
             action = transaction.find_action(action_id)
             is_begun = action is not None and self._is_begun(transaction, action)
         if action is None or not (is_begun or action.state is ActionState.RECEIVED):
-            with self._lock:
-                self._pauses.pop(action_id, None)
+            self._forget_waiting(action_id)
             return
         kind = self._get_kind(action)
+        with self._lock:
+            if self._patient_since.get(action_id) == math.inf:
+                self._patient_since[action_id] = self._clock.monotonic()
         try:
             seen = None
             if is_begun:
@@ -165,6 +168,11 @@ class Actions:
                 self._patient_since[action.request.id] = now
         if before is None or before.reason != wait.reason:
             self._log(action, f"waits: {wait.reason}")
+
+    def _forget_waiting(self, action_id: str) -> None:
+        with self._lock:
+            self._pauses.pop(action_id, None)
+            self._patient_since.pop(action_id, None)
 
     def end_overdue(self) -> None:
         """One sweep: actions still waiting at their deadline expire; a call that is not back ``call_bound`` after it is unknown.
@@ -285,8 +293,7 @@ class Actions:
             raise
         with self._lock:
             self._unrecorded.pop(action_id, None)
-            self._pauses.pop(action_id, None)
-            self._patient_since.pop(action_id, None)
+        self._forget_waiting(action_id)
         if ended:
             self._log(action, f"ended {outcome.result.ending}: {outcome.result.code}: {outcome.result.reason}")
             self._on_ended(action_id)

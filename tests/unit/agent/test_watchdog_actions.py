@@ -299,6 +299,21 @@ def test_the_former_device_is_the_first_one_however_often_the_agent_dies(agent: 
     assert get_devices(agent, server) == (RESET, RESET)
 
 
+def test_a_begun_change_that_nobody_could_go_on_with_yet_is_not_given_up(agent: Agent) -> None:
+    """No worker runs before the broker is there, and that may take long."""
+    server = make_watched(agent, RESET)
+    agent.hypervisor.behave(server, go_away(agent.hypervisor.lose_backend), call=Call.ATTACH_WATCHDOG)
+    agent.do(ask(agent, server, PAUSE, seconds=30))
+    agent.hypervisor.restore_backend()
+    waiting = agent.restart()
+    agent.clock.advance(3600)
+    agent.actions.end_overdue()
+    agent.queue.add(server, *waiting)
+    agent.work()
+    assert agent.code(make_id()) == Code.WATCHDOG_NOT_CHANGED
+    assert get_devices(agent, server) == (RESET, RESET)
+
+
 def test_a_server_that_left_while_its_change_was_begun_ends_it(agent: Agent) -> None:
     server = make_watched(agent, RESET)
     agent.hypervisor.behave(server, go_away(agent.hypervisor.lose_backend), call=Call.ATTACH_WATCHDOG)
