@@ -1,0 +1,176 @@
+"""How an agent changes watchdogs and resumes servers in a simulated world, and what must be true of the devices in the end."""
+
+import json
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from compute_agent.contract.errors import Code, Ending
+from compute_agent.contract.models import ActionKind, PowerState
+from compute_agent.contract.watchdogs import ExpiryAction, Watchdog, WatchdogDevice, WatchdogModel
+from compute_agent.drivers import base
+from compute_agent.drivers.base import DriverEvent, DriverEventKind
+from tests.simulation.hypervisor import Guest, Hypervisor, LibraryBroke
+from tests.simulation.kernel import Process
+
+MODEL = WatchdogModel(
+    model="i6300esb", expiry_actions=tuple(ExpiryAction), managed=True, hot_plug=True, note="Any server, also while it runs."
+)
+CHANGES = (ActionKind.SET_WATCHDOG, ActionKind.REMOVE_WATCHDOG)
+
+
+class Devices(base.Watchdogs):
+    """Changes the machine and its configuration in steps, in an order that chance draws; between any two the agent or the daemon may die."""
+
+    def __init__(self, hypervisor: Hypervisor, process: Process, servers: base.Servers, chance: random.Random) -> None:
+        self._hypervisor = hypervisor
+        self._process = process
+        self._servers = servers
+        self._chance = chance
+
+    def list_models(self) -> Sequence[WatchdogModel]:
+        return (MODEL,)
+
+    def get_watchdog(self, server: str) -> Watchdog:
+        watchdog = self._servers.get_server(server).watchdog
+        assert watchdog is not None
+        return watchdog
+
+    def set_watchdog(self, server: str, device: WatchdogDevice) -> Watchdog:
+        return self._converge(server, device)
+
+    def remove_watchdog(self, server: str) -> Watchdog:
+        return self._converge(server, None)
+
+    def _converge(self, server: str, device: WatchdogDevice | None) -> Watchdog:
+        self._servers.get_server(server)
+        guest = self._hypervisor.guests[server]
+        before = guest.configured, guest.watchdog
+        parts = [self._plug, self._configure]
+        self._chance.shuffle(parts)
+        try:
+            for part in parts:
+                part(guest, device)
+        except base.BackendUnavailable as error:
+            if (guest.configured, guest.watchdog) == before:
+                raise
+            self._put_back(guest, before, error)
+        return self.get_watchdog(server)
+
+    def _put_back(self, guest: Guest, before: tuple[WatchdogDevice | None, WatchdogDevice | None], error: base.BackendUnavailable) -> None:
+        configured, live = before
+        try:
+            self._plug(guest, live)
+            self._configure(guest, configured)
+        except base.BackendUnavailable as second:
+            raise base.OutcomeUnknown(guest.id, f"{error.reason}; {second.reason}") from second
+        raise base.BackendUnavailable(guest.id, f"{error.reason}; it has what it had", Code.WATCHDOG_NOT_CHANGED) from error
+
+    def _plug(self, guest: Guest, device: WatchdogDevice | None) -> None:
+        if guest.watchdog == device or guest.state is PowerState.SHUTDOWN:
+            return
+        if guest.watchdog is not None:
+            self._step(guest, "detach", lambda: _set_live(guest, None))
+        if device is not None:
+            self._step(guest, f"attach {device.expiry_action}", lambda: _set_live(guest, device))
+
+    def _configure(self, guest: Guest, device: WatchdogDevice | None) -> None:
+        if guest.configured != device:
+            action = None if device is None else device.expiry_action
+            self._step(guest, f"configure {action}", lambda: setattr(guest, "configured", device))
+
+    def _step(self, guest: Guest, what: str, act: Callable[[], None]) -> None:
+        hypervisor, chance, faults = self._hypervisor, self._chance, self._hypervisor.faults
+        slow = chance.random() < faults.slow
+        takes = chance.uniform(0.5, 8.0) if slow else faults.latency * chance.uniform(0.2, 1.0)
+        hypervisor.kernel.sleep(takes * chance.random())
+        self._process.check()
+        if not hypervisor.up or chance.random() < faults.unavailable / 2:
+            raise base.BackendUnavailable(guest.id, f"the daemon said no to {what}", Code.WATCHDOG_NOT_CHANGED)
+        act()
+        hypervisor.kernel.note(hypervisor.host, f"guest {guest.name}: {what}")
+        hypervisor.tell(DriverEvent(DriverEventKind.DEFINED, guest.id, hypervisor.clock.now(), "device"))
+        hypervisor.kernel.sleep(takes * chance.random())
+        self._process.check()
+        fate = chance.random()
+        if fate < faults.answer_lost / 2:
+            raise base.OutcomeUnknown(guest.id, f"no answer to {what}")
+        if fate < (faults.answer_lost + faults.undeclared) / 2:
+            raise LibraryBroke("an error that the driver does not declare")
+
+
+class Resuming(base.Resume):
+    """Resumes a paused guest, in a moment at which the agent may die."""
+
+    def __init__(self, hypervisor: Hypervisor, process: Process, servers: base.Servers, chance: random.Random) -> None:
+        self._hypervisor = hypervisor
+        self._process = process
+        self._servers = servers
+        self._chance = chance
+
+    def resume_server(self, server: str) -> None:
+        power_state = self._servers.get_server(server).power_state
+        if power_state not in (PowerState.PAUSED, PowerState.RUNNING):
+            raise base.ServerNotRunning(server, f"guest is {power_state}")
+        self._hypervisor.resume(self._hypervisor.guests[server])
+        self._hypervisor.kernel.sleep(self._hypervisor.faults.latency)
+        self._process.check()
+        if self._chance.random() < self._hypervisor.faults.answer_lost:
+            raise base.OutcomeUnknown(server, "no answer came")
+
+
+def _set_live(guest: Guest, device: WatchdogDevice | None) -> None:
+    if guest.state is not PowerState.SHUTDOWN:
+        guest.watchdog = device
+
+
+def draw_change(chance: random.Random) -> tuple[ActionKind, dict[str, Any]]:
+    """What somebody asks for: its kind and arguments."""
+    if chance.random() < 0.3:
+        return ActionKind.REMOVE_WATCHDOG, {}
+    device = WatchdogDevice(model=MODEL.model, expiry_action=chance.choice(MODEL.expiry_actions))
+    return ActionKind.SET_WATCHDOG, {"watchdog": device.to_wire(), "replace": chance.random() < 0.8}
+
+
+# What must be true
+
+
+def check_devices(guests: list[Guest], events: list[dict[str, Any]], actions: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """Never none: what a guest has at the end is what the endings say, one after the other, and it has it live and configured.
+
+    :param guests: those whose journals and definitions were never lost
+    """
+    possible: dict[str, set[WatchdogDevice | None]] = {guest.id: {guest.first} for guest in guests}
+    unclear = set()
+    for event in sorted(events, key=lambda event: (event["epoch"], event["sequence"] or 0)):
+        payload = json.loads(event["payload"])
+        if event["event_type"] != "action.ended" or event["server"] not in possible or payload["kind"] not in CHANGES:
+            continue
+        if payload["decided_by"] != "agent":
+            continue
+        wanted = _find_wanted(actions[payload["action_id"]])
+        if payload["ending"] == Ending.SUCCEEDED:
+            possible[event["server"]] = {wanted}
+        elif payload["ending"] == Ending.UNKNOWN:
+            possible[event["server"]].add(wanted)
+            unclear.add(event["server"])
+    for guest in guests:
+        if guest.configured not in possible[guest.id]:
+            yield f"guest {guest.name} has {guest.configured} configured, by the endings it can only have {possible[guest.id]}"
+        if guest.state is not PowerState.SHUTDOWN and guest.watchdog != guest.configured and guest.id not in unclear:
+            yield f"guest {guest.name} has {guest.watchdog} live and {guest.configured} configured"
+    drifted = defaultdict(int)
+    for event in events:
+        drifted[event["server"]] += event["event_type"] == "server.watchdog.drifted"
+    for guest in guests:
+        if drifted[guest.id] and guest.id not in unclear:
+            yield f"guest {guest.name}: {drifted[guest.id]} changes by somebody else were told of, and there was nobody else"
+
+
+def _find_wanted(row: dict[str, Any]) -> WatchdogDevice | None:
+    if row["kind"] == ActionKind.REMOVE_WATCHDOG:
+        return None
+    arguments = row["arguments"]
+    arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
+    return WatchdogDevice.from_wire(arguments["watchdog"])
