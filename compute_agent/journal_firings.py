@@ -67,13 +67,7 @@ class FiringStatements(OutboxStatements):
             int(observed_late),
         )
         if firing.effect == ExpiryAction.INJECT_NMI:
-            self.execute(
-                "INSERT INTO signals (server, action_id, at, cause) VALUES (?, ?, ?, ?)",
-                server,
-                message_id,
-                to_stored(at),
-                SignalCause.WATCHDOG,
-            )
+            self._add_signal_of(firing)
         return firing
 
     def conclude_firing(
@@ -116,6 +110,15 @@ class FiringStatements(OutboxStatements):
         """The latest one of a server, with or without an outcome."""
         row = self.execute("SELECT * FROM firings WHERE server = ? ORDER BY position DESC LIMIT 1", server).fetchone()
         return None if row is None else Firing.read(row)
+
+    def _add_signal_of(self, firing: Firing) -> None:
+        self.execute(
+            "INSERT INTO signals (server, action_id, at, cause) VALUES (?, ?, ?, ?)",
+            firing.server,
+            firing.message_id,
+            to_stored(firing.at),
+            SignalCause.WATCHDOG,
+        )
 
 
 _WANTS_A_LOOK = frozenset({WatchdogResult.DUMP_FAILED, WatchdogResult.NOTHING_SEEN, WatchdogResult.NOT_OBSERVED})

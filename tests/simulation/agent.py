@@ -176,6 +176,10 @@ class Agent:
             observer.check_timers()
             _wait(wake["observer"], IDLE_WAIT)
 
+        def search() -> None:
+            if not observer.dump_search.step(0):
+                kernel.sleep(IDLE_WAIT)
+
         def work() -> None:
             action_id = queue.take(0)
             if action_id is None:
@@ -216,7 +220,7 @@ class Agent:
             # oslo.messaging hands each message to a thread of its own: two of them may overtake each other.
             kernel.spawn(process, lambda: self._dispatch(rpc, message))
 
-        for step in (observe, sweep):
+        for step in (observe, search, sweep):
             kernel.spawn(process, repeat(process, step))
         while not self._broker.reaches(process):  # the host's lock comes first, and it is the broker's
             kernel.sleep(1.0)

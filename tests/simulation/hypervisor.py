@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from compute_agent.contract.models import PowerState
+from compute_agent.contract.watchdogs import Watchdog, WatchdogDevice
 from compute_agent.drivers import base
-from compute_agent.drivers.base import DriverEvent, DriverEventKind, DriverServer
+from compute_agent.drivers.base import DriverEvent, DriverEventKind, DriverServer, FoundDump
 from tests.simulation.kernel import START, Event, HostClock, Process
 
 CALL_BOUND = 20.0
@@ -57,7 +58,10 @@ class Call:
 
 @dataclass
 class Guest:
-    """``takes`` says how it answers an NMI: ``panics``, ``dumps`` (silent, then reboots), ``loads`` (says so, then reboots), ``deaf``."""
+    """``takes`` says how it answers an NMI: ``panics``, ``dumps`` (silent, then reboots), ``loads`` (says so, then reboots), ``deaf``.
+
+    ``dumps`` are the files that the platform wrote because its watchdog fired, and when each was begun.
+    """
 
     id: str
     name: str
@@ -67,6 +71,9 @@ class Guest:
     owed: list[Call] = field(default_factory=list)
     defined: bool = True
     resets: list[float] = field(default_factory=list)
+    reason: str = ""
+    watchdog: WatchdogDevice | None = None
+    dumps: list[tuple[datetime, FoundDump]] = field(default_factory=list)
 
 
 class Hypervisor:
@@ -92,13 +99,13 @@ class Hypervisor:
         if up != self.up:
             self.up = up
             kind = DriverEventKind.BACKEND_BACK if up else DriverEventKind.BACKEND_LOST
-            self._tell(DriverEvent(kind, None, self._now()), always=True)
+            self.tell(DriverEvent(kind, None, self._now()), always=True)
 
     def set_state(self, guest: Guest, state: PowerState, kind: DriverEventKind, reason: str) -> None:
         if guest.state == state and kind is not DriverEventKind.REBOOTED:
             return
         was_off = guest.state in (PowerState.SHUTDOWN, PowerState.CRASHED)
-        guest.state = state
+        guest.state, guest.reason = state, reason
         if kind in (DriverEventKind.REBOOTED, DriverEventKind.STOPPED):
             guest.resets.append(self.kernel.time)
             guest.owed.clear()
@@ -108,9 +115,9 @@ class Hypervisor:
             for call in guest.owed:
                 call.fired_at = self.kernel.time
             guest.owed.clear()
-            self._answer(guest)
+            self.answer_nmi(guest)
         self.kernel.note(self.host, f"guest {guest.name} {kind}: {reason}")
-        self._tell(DriverEvent(kind, guest.id, self._now(), reason))
+        self.tell(DriverEvent(kind, guest.id, self._now(), reason))
 
     def pause(self, guest: Guest) -> None:
         if guest.state is PowerState.RUNNING:
@@ -139,14 +146,14 @@ class Hypervisor:
         if guest.defined and guest.state is PowerState.SHUTDOWN:
             guest.defined = False
             self.kernel.note(self.host, f"guest {guest.name} undefined")
-            self._tell(DriverEvent(DriverEventKind.UNDEFINED, guest.id, self._now(), "operator"))
+            self.tell(DriverEvent(DriverEventKind.UNDEFINED, guest.id, self._now(), "operator"))
 
     def define(self, guest: Guest) -> None:
         """The same UUID again: another life of it."""
         if not guest.defined:
             guest.defined = True
             self.kernel.note(self.host, f"guest {guest.name} defined")
-            self._tell(DriverEvent(DriverEventKind.DEFINED, guest.id, self._now(), "operator"))
+            self.tell(DriverEvent(DriverEventKind.DEFINED, guest.id, self._now(), "operator"))
 
     # The NMI
 
@@ -201,24 +208,29 @@ class Hypervisor:
             guest.owed.append(call)
         else:
             call.fired_at = self.kernel.time
-            self._answer(guest)
+            self.answer_nmi(guest)
 
-    def _answer(self, guest: Guest) -> None:
-        """What the guest does, a little later."""
+    def call_in_this_run(self, guest: Guest, seconds: float, act: Callable[[], None]) -> None:
+        """Do something later, if the guest then still runs and was neither reset nor started anew."""
         run = guest.started_at, len(guest.resets)
 
-        def later(seconds: float, act: Callable[[], None]) -> None:
-            def unless_reset() -> None:
-                if (guest.started_at, len(guest.resets)) == run and guest.state is PowerState.RUNNING:
-                    act()
+        def unless_reset() -> None:
+            if (guest.started_at, len(guest.resets)) == run and guest.state is PowerState.RUNNING:
+                act()
 
-            self.kernel.call_after(seconds, unless_reset)
+        self.kernel.call_after(seconds, unless_reset)
+
+    def answer_nmi(self, guest: Guest) -> None:
+        """What the guest does, a little later."""
+
+        def later(seconds: float, act: Callable[[], None]) -> None:
+            self.call_in_this_run(guest, seconds, act)
 
         if guest.takes == "panics":
             later(0.011, lambda: self.set_state(guest, PowerState.CRASHED, DriverEventKind.PANICKED, "pvpanic"))
         elif guest.takes in ("dumps", "loads"):
             if guest.takes == "loads":
-                later(0.011, lambda: self._tell(DriverEvent(DriverEventKind.CRASH_KERNEL_STARTED, guest.id, self._now(), "pvpanic")))
+                later(0.011, lambda: self.tell(DriverEvent(DriverEventKind.CRASH_KERNEL_STARTED, guest.id, self._now(), "pvpanic")))
             dumping = self._chance.uniform(5.0, 90.0)
             later(dumping, lambda: self.set_state(guest, PowerState.RUNNING, DriverEventKind.REBOOTED, "the dump is written"))
 
@@ -239,18 +251,23 @@ class Hypervisor:
             call_bound=CALL_BOUND,
             nmi=_Nmi(self, process, find_action, life),
             diagnostics=_Diagnostics(self, process),
+            expiry_dumps=_ExpiryDumps(self, process),
             events=_Events(self, process),
         )
 
     def listen(self, process: Process, listener: Callable[[DriverEvent], None]) -> None:
         self._listening_process, self._listener = process, listener
 
+    def is_listening(self, process: Process) -> bool:
+        return self._listening_process is process
+
     def greet(self, process: Process) -> None:
         """The driver's first connection is made, if the daemon is there; otherwise it will be when the daemon comes."""
         if self.up and self._listening_process is process:
-            self._tell(DriverEvent(DriverEventKind.BACKEND_BACK, None, self._now(), "connected"))
+            self.tell(DriverEvent(DriverEventKind.BACKEND_BACK, None, self._now(), "connected"))
 
-    def _tell(self, event: DriverEvent, *, always: bool = False) -> None:
+    def tell(self, event: DriverEvent, *, always: bool = False) -> None:
+        """To the agent that listens, if there is one and the daemon is there."""
         if self._listener is None or self._listening_process is None or not self._listening_process.alive:
             return
         if self.up or always:
@@ -268,8 +285,9 @@ class Hypervisor:
             user=None,
             instance_name=f"domain-{guest.name}",
             power_state=guest.state,
-            state_reason="",
+            state_reason=guest.reason,
             started_at=guest.started_at if guest.state in (PowerState.RUNNING, PowerState.PAUSED) else None,
+            watchdog=Watchdog(configured=guest.watchdog, live=None if guest.state is PowerState.SHUTDOWN else guest.watchdog),
         )
 
 
@@ -279,22 +297,37 @@ class _Servers(base.Servers):
         self._process = process
 
     def list_servers(self) -> Sequence[DriverServer]:
-        self._answer_or_raise(None)
+        self.check_reachable(None)
         return [self._hypervisor.describe(guest) for guest in self._hypervisor.guests.values() if guest.defined]
 
     def get_server(self, server: str) -> DriverServer:
-        self._answer_or_raise(server)
+        self.check_reachable(server)
         guest = self._hypervisor.guests.get(server)
         if guest is None or not guest.defined:
             raise base.ServerNotFound(server, "no such guest")
         return self._hypervisor.describe(guest)
 
-    def _answer_or_raise(self, server: str | None) -> None:
+    def check_reachable(self, server: str | None) -> None:
+        """Takes as long as the daemon does.
+
+        :raises BackendUnavailable: it is away.
+        """
         self._process.check()
         if self._hypervisor.kernel.get_process() is not None:
             self._hypervisor.kernel.sleep(self._hypervisor.draw_reading_time())
         if not self._hypervisor.up:
             raise base.BackendUnavailable(server, "the daemon is away")
+
+
+class _ExpiryDumps(base.ExpiryDumps):
+    def __init__(self, hypervisor: Hypervisor, process: Process) -> None:
+        self._hypervisor = hypervisor
+        self._servers = _Servers(hypervisor, process)
+
+    def find_expiry_dump(self, server: str, since: datetime) -> FoundDump | None:
+        self._servers.check_reachable(server)
+        found = [dump for began_at, dump in self._hypervisor.guests[server].dumps if began_at >= since]
+        return found[-1] if found else None
 
 
 class _Diagnostics(base.DiagnosticsSource):

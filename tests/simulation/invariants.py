@@ -14,6 +14,7 @@ from compute_agent.contract.errors import CODES, Code, Ending
 from compute_agent.contract.models import ActionKind
 from tests.simulation.hypervisor import Call
 from tests.simulation.kernel import START
+from tests.simulation.watchdogs import check_firings, check_holdoff_after_firings
 from tests.simulation.world import World
 
 CLOCK_TOLERANCE = 4.0
@@ -33,6 +34,7 @@ def check_run(world: World) -> list[str]:
         _check_events,
         _check_reports,
         _check_observations,
+        _check_watchdogs,
         _check_violation_counters,
         _check_servers,
     )
@@ -229,6 +231,12 @@ def _check_observations(world: World, record: Record) -> Iterator[str]:
     for (action, epoch), count in finals.items():
         if count > 1:
             yield f"{action}: {count} final observations out of one journal {epoch}"
+
+
+def _check_watchdogs(world: World, record: Record) -> Iterator[str]:
+    guests = {guest.id: guest for agent in world.agents for guest in agent.hypervisor.guests.values()}
+    yield from check_firings(world.watchdogs, guests, record.events, world.lost_epochs)
+    yield from check_holdoff_after_firings(record.events, record.actions, world.plan.holdoff, CLOCK_TOLERANCE)
 
 
 def _check_violation_counters(_world: World, record: Record) -> Iterator[str]:

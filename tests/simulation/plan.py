@@ -54,6 +54,8 @@ class Plan:
     purges: float = 0.0
     journal_losses: float = 0.0
     clock_steps: float = 0.0
+    firings: float = 0.0
+    """Of the guests' watchdogs."""
 
     @property
     def loses_journals(self) -> bool:
@@ -114,4 +116,5 @@ def draw_plan(seed: int) -> Plan:
         journal_losses=sometimes(1.0, share=0.2),
         clock_steps=sometimes(1.0, share=0.2),
         collections=chance.choice((0, 0, 0, 5)),
+        firings=sometimes(12.0, share=0.5),
     )

@@ -18,6 +18,8 @@ LABELS = (
     "journal.outbox.sent",
     "journal.outbox.resend",
     "journal.server.state",
+    "journal.server.watchdog.fired",
+    "journal.server.watchdog.outcome",
     "store.accept",
     "store.claim",
     "store.try_cast",
@@ -32,7 +34,7 @@ LABELS = (
 
 
 def make_plan(*points: CrashPoint) -> Plan:
-    """A run that comes by every commit: guests that move, casts that are lost, an engine that is away and a queue that is purged."""
+    """A run that comes by every commit: guests that move and hang, casts that are lost, an engine that is away, a queue that is purged."""
     return Plan(
         seed="crash-points-2",
         duration=60.0,
@@ -47,6 +49,7 @@ def make_plan(*points: CrashPoint) -> Plan:
         engine_kills=3.0,
         cuts=2.0,
         purges=20.0,
+        firings=12.0,
         crash_points=points,
     )
 

@@ -1,6 +1,7 @@
 """The simulation finds what it is there to find: each of these bugs, planted into the production code, breaks a promise in some seed."""
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from compute_agent.actions import Actions
 from compute_agent.contract.models import ActionRequest
 from compute_agent.contract.publisher import OutboxPump
 from compute_agent.crash_dump import HoldOff
+from compute_agent.dump_search import DumpSearch
 from compute_agent.endpoint import Endpoint
 from compute_agent.journal import ActionState, Journal, JournalledAction, JournalTransaction
+from compute_agent.journal_firings import Firing, FiringStatements
 from compute_agent.watch import Watch
 from tests.simulation.broker import Consumer, Faults
 from tests.simulation.hypervisor import DriverFaults
@@ -181,6 +184,41 @@ def observe_after_the_last_word(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(JournalTransaction, "observe", observe_again)
 
 
+def forget_the_watchdogs_nmi(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An NMI that a watchdog injected holds nothing off."""
+    monkeypatch.setattr(FiringStatements, "_add_signal_of", lambda self, firing: None)
+
+
+def forget_firings_at_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the life that told a firing waits for its outcome."""
+    add_firing, list_open_firings = FiringStatements.add_firing, FiringStatements.list_open_firings
+    own: dict[tuple[str, int], set[str]] = defaultdict(set)
+
+    def add_and_remember(self: FiringStatements, *arguments: Any, **options: Any) -> Firing:
+        firing = add_firing(self, *arguments, **options)
+        own[self._origin.journal_id, self._origin.incarnation].add(firing.message_id)
+        return firing
+
+    def list_own(self: FiringStatements, server: str | None = None) -> list[Firing]:
+        remembered = own[self._origin.journal_id, self._origin.incarnation]
+        return [firing for firing in list_open_firings(self, server) if firing.message_id in remembered]
+
+    monkeypatch.setattr(FiringStatements, "add_firing", add_and_remember)
+    monkeypatch.setattr(FiringStatements, "list_open_firings", list_own)
+
+
+def conclude_without_looking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Timers conclude a firing that the search for its dump has concluded, or will."""
+    conclude_firing = FiringStatements.conclude_firing
+
+    def conclude_again(self: FiringStatements, firing: Firing, *arguments: Any, **options: Any) -> bool:
+        self.execute("UPDATE firings SET concluded_at = NULL WHERE message_id = ?", firing.message_id)
+        return conclude_firing(self, firing, *arguments, **options)
+
+    monkeypatch.setattr(FiringStatements, "conclude_firing", conclude_again)
+    monkeypatch.setattr(DumpSearch, "is_looking", lambda self, firing: False)
+
+
 BUGS: list[tuple[Plant, dict[str, Any]]] = [
     (run_an_action_twice, {"agent_kills": 8.0, "driver": DriverFaults(slow=0.5)}),
     (forget_duplicates, {"broker": Faults(cast_repeated=0.5, delay=0.5)}),
@@ -196,6 +234,9 @@ BUGS: list[tuple[Plant, dict[str, Any]]] = [
     (accept_any_journal, {"journal_losses": 8.0, "broker": Faults(publish_fails=0.9), "cuts": 6.0, "deadlines": (20.0, 40.0)}),
     (run_two_of_a_server_at_once, {"driver": DriverFaults(slow=0.5), "guest_moves": 0.0}),
     (observe_after_the_last_word, {}),
+    (forget_the_watchdogs_nmi, {"firings": 40.0, "guest_moves": 0.0}),
+    (forget_firings_at_a_restart, {"firings": 40.0, "agent_kills": 8.0}),
+    (conclude_without_looking, {"firings": 40.0, "driver": DriverFaults(slow_read=0.5)}),
 ]
 
 

@@ -23,6 +23,7 @@ from tests.simulation.gateway import MAX_CLOCK_SKEW, SWEEP_INTERVAL, Gateway
 from tests.simulation.hypervisor import CALL_BOUND, Guest, Hypervisor, LibraryBroke
 from tests.simulation.kernel import HostClock, Kernel, Process
 from tests.simulation.plan import Plan
+from tests.simulation.watchdogs import Watchdogs
 
 GRACE = MAX_CLOCK_SKEW + CALL_BOUND
 SWEEP_ALLOWANCE = SWEEP_INTERVAL + 4.0
@@ -54,6 +55,7 @@ class World:
         self.broker = Broker(self.kernel, self._draw("broker"), dataclasses.replace(plan.broker))
         self.gateway = Gateway(self.kernel, self.broker, template, folder, self.watch_commit, self._draw("gateway"))
         self.agents = [self._create_agent(number, folder) for number in range(plan.hosts)]
+        self.watchdogs = [Watchdogs(agent.hypervisor, self._draw(f"watchdogs-{number}")) for number, agent in enumerate(self.agents)]
         self.errors = _ErrorLog(self.kernel)
 
     def _draw(self, purpose: str) -> random.Random:
@@ -245,6 +247,10 @@ class World:
             self._strike(plan.cuts, lambda agent=agent: self._cut(agent.process.name))
             self._strike(plan.daemon_stops, lambda agent=agent: self._stop_daemon(agent.hypervisor))
             self._strike(plan.clock_steps, lambda agent=agent: self._step_clock(agent))
+        firing = self._draw("firings")
+        for agent, watchdogs in zip(self.agents, self.watchdogs, strict=True):
+            fire = functools.partial(self._fire_a_watchdog, agent, watchdogs)
+            self._strike(plan.firings, fire, firing)
         self._strike(plan.engine_kills, lambda: self._kill_if_alive(self.gateway.engine))
         self._strike(plan.freezes, lambda: self._freeze(self.gateway.engine))
         self._strike(plan.cuts, lambda: self._cut("engine"))
@@ -252,14 +258,18 @@ class World:
         self._strike(plan.alarms, self._raise_alarm)
         self._strike(plan.purges, self._purge)
 
-    def _strike(self, per_minute: float, fault: Callable[[], None]) -> None:
+    def _strike(self, per_minute: float, fault: Callable[[], None], chance: random.Random | None = None) -> None:
         """Schedule ``fault`` at random moments of the run."""
         if not per_minute:
             return
-        time = self._chaos.expovariate(per_minute / 60)
+        chance = chance or self._chaos
+        time = chance.expovariate(per_minute / 60)
         while time < self.plan.duration:
             self.kernel.call_at(time, fault)
-            time += self._chaos.expovariate(per_minute / 60)
+            time += chance.expovariate(per_minute / 60)
+
+    def _fire_a_watchdog(self, agent: Agent, watchdogs: Watchdogs) -> None:
+        watchdogs.fire_any(agent.process)
 
     def _move_a_guest(self, hypervisor: Hypervisor) -> None:
         guest = self._chaos.choice(list(hypervisor.guests.values()))
