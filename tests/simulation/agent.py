@@ -1,5 +1,6 @@
 """An agent as its service composes it, life after life, over one journal and one hypervisor that outlive it."""
 
+import dataclasses
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 from compute_agent.action_queue import ActionQueue, Turn
 from compute_agent.actions import Actions
 from compute_agent.contract.diagnostics import DiagnosticsReply, DiagnosticsReport
-from compute_agent.contract.models import BlackBoxChunk
+from compute_agent.contract.models import ActionKind, ActionRequest, BlackBoxChunk
 from compute_agent.contract.publisher import PublishFailed
 from compute_agent.contract.transport import oslo_messaging
 from compute_agent.contract.versions import RELEASE
@@ -19,9 +20,14 @@ from compute_agent.drivers.base import DriverEvent
 from compute_agent.endpoint import Endpoint
 from compute_agent.inventory import Inventory
 from compute_agent.journal import ActionState, Journal
+from compute_agent.kinds import TURN_OF_KIND
 from compute_agent.observer import Observer
 from compute_agent.reporter import Heartbeats, Reporter
+from compute_agent.resume_action import Resume
+from compute_agent.watchdog_actions import RemoveWatchdog, SetWatchdog
+from compute_agent.watchdog_drift import WatchdogDrift
 from tests.simulation.broker import Broker, SimulatedPublisher
+from tests.simulation.devices import Devices, Resuming
 from tests.simulation.gateway import MAX_CLOCK_SKEW, CommitWatch, repeat
 from tests.simulation.hypervisor import Hypervisor
 from tests.simulation.kernel import Event, Kernel, Process
@@ -116,7 +122,10 @@ class Agent:
         self.path.parent.mkdir(exist_ok=True)
         journal = self._journal = WatchedJournal.open(self.path, host=self.host, clock=clock)
         kernel.note(self.host, f"agent starts, incarnation {journal.incarnation} of journal {journal.journal_id}")
-        driver = self.hypervisor.connect(process, self._find_started, f"{journal.journal_id}/{journal.incarnation}")
+        life = f"{journal.journal_id}/{journal.incarnation}"
+        driver = self.hypervisor.connect(process, self._find_started, life)
+        parts = (self.hypervisor, process, driver.servers, random.Random(f"{life}/devices"))
+        driver = dataclasses.replace(driver, watchdog=Devices(*parts), resume=Resuming(*parts))
         wake = {name: Event(kernel) for name in ("queue", "observer", "reporter", "heartbeat")}
         queue = _WakingQueue(wake["queue"].set)
         observer = Observer(journal, driver, clock, first_look=FIRST_LOOK, limit=OBSERVATION_LIMIT, on_state_change=wake["heartbeat"].set)
@@ -127,14 +136,31 @@ class Agent:
 
         actions = Actions(
             journal,
-            [CrashDump(journal, driver, clock, HoldOff(clock, self._holdoff)), CollectDiagnostics(journal, driver, clock, get_report)],
+            [
+                CrashDump(journal, driver, clock, HoldOff(clock, self._holdoff)),
+                CollectDiagnostics(journal, driver, clock, get_report),
+                SetWatchdog(journal, driver, clock),
+                RemoveWatchdog(journal, driver, clock),
+                Resume(journal, driver, clock),
+            ],
             clock,
             max_clock_skew=MAX_CLOCK_SKEW,
             on_ended=observer.action_ended,
         )
         reporter = Reporter(journal, SimulatedPublisher(self._broker, process), clock)
         journal.on_new_events(wake["reporter"].set)
-        inventory = Inventory(journal, driver, clock, interval=HEARTBEAT_INTERVAL, inventory_interval=INVENTORY_INTERVAL)
+
+        def queue_action(request: ActionRequest) -> None:
+            queue.add(request.server, request.id, TURN_OF_KIND[request.kind])
+
+        def give_out(action_ids: list[str]) -> None:
+            for action_id in action_ids:
+                with journal.transaction("read") as transaction:
+                    request = transaction.get_action(action_id).request
+                queue_action(request)
+
+        drift = WatchdogDrift(journal, clock, reapply=False, queue_action=queue_action)
+        inventory = Inventory(journal, driver, clock, interval=HEARTBEAT_INTERVAL, inventory_interval=INVENTORY_INTERVAL, drift=drift)
 
         def compare(servers: frozenset[str]) -> None:
             observer.enqueue_comparison(servers)
@@ -165,9 +191,7 @@ class Agent:
 
         assert driver.events is not None
         driver.events.subscribe(take_event)
-        for action_id in actions.recover():
-            with journal.transaction("read") as transaction:
-                queue.add(transaction.get_action(action_id).request.server, action_id)
+        give_out(actions.recover())
         kernel.call_after(self._chance.uniform(0.0, 2.0), lambda: self.hypervisor.greet(process))
 
         def observe() -> None:
@@ -210,6 +234,7 @@ class Agent:
 
         def sweep() -> None:
             actions.end_overdue()
+            give_out(actions.list_due())
             kernel.sleep(IDLE_WAIT)
 
         def listen() -> None:
@@ -240,7 +265,7 @@ class Agent:
         assert self._journal is not None
         with self._journal.transaction("read") as transaction:
             started = transaction.list_actions(ActionState.STARTED, server)
-        return started[-1].request.id
+        return [action.request.id for action in started if action.request.kind is ActionKind.TRIGGER_CRASH_DUMP][-1]
 
 
 class _WakingQueue(ActionQueue):

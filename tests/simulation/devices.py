@@ -21,7 +21,7 @@ CHANGES = (ActionKind.SET_WATCHDOG, ActionKind.REMOVE_WATCHDOG)
 
 
 class Devices(base.Watchdogs):
-    """Changes the machine and its configuration in steps, in an order that chance draws; between any two the agent or the daemon may die."""
+    """Changes the machine and its configuration in steps, in an order that chance draws; at any of them the agent or the daemon may die."""
 
     def __init__(self, hypervisor: Hypervisor, process: Process, servers: base.Servers, chance: random.Random) -> None:
         self._hypervisor = hypervisor

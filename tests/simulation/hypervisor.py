@@ -60,6 +60,7 @@ class Call:
 class Guest:
     """``takes`` says how it answers an NMI: ``panics``, ``dumps`` (silent, then reboots), ``loads`` (says so, then reboots), ``deaf``.
 
+    ``watchdog`` is the live one, ``first`` the one of the beginning. ``redefined``: it had more than one life.
     ``dumps`` are the files that the platform wrote because its watchdog fired, and when each was begun.
     """
 
@@ -73,6 +74,9 @@ class Guest:
     resets: list[float] = field(default_factory=list)
     reason: str = ""
     watchdog: WatchdogDevice | None = None
+    configured: WatchdogDevice | None = None
+    first: WatchdogDevice | None = None
+    redefined: bool = False
     dumps: list[tuple[datetime, FoundDump]] = field(default_factory=list)
 
 
@@ -105,6 +109,8 @@ class Hypervisor:
         if guest.state == state and kind is not DriverEventKind.REBOOTED:
             return
         was_off = guest.state in (PowerState.SHUTDOWN, PowerState.CRASHED)
+        if guest.state is PowerState.SHUTDOWN and state is PowerState.RUNNING:
+            guest.watchdog = guest.configured
         guest.state, guest.reason = state, reason
         if kind in (DriverEventKind.REBOOTED, DriverEventKind.STOPPED):
             guest.resets.append(self.kernel.time)
@@ -144,7 +150,7 @@ class Hypervisor:
     def undefine(self, guest: Guest) -> None:
         """Only what is off can be undefined here."""
         if guest.defined and guest.state is PowerState.SHUTDOWN:
-            guest.defined = False
+            guest.defined, guest.redefined = False, True
             self.kernel.note(self.host, f"guest {guest.name} undefined")
             self.tell(DriverEvent(DriverEventKind.UNDEFINED, guest.id, self._now(), "operator"))
 
@@ -287,7 +293,12 @@ class Hypervisor:
             power_state=guest.state,
             state_reason=guest.reason,
             started_at=guest.started_at if guest.state in (PowerState.RUNNING, PowerState.PAUSED) else None,
-            watchdog=Watchdog(configured=guest.watchdog, live=None if guest.state is PowerState.SHUTDOWN else guest.watchdog),
+            watchdog=Watchdog(
+                configured=guest.configured,
+                live=None if guest.state is PowerState.SHUTDOWN else guest.watchdog,
+                pending_restart=guest.state is not PowerState.SHUTDOWN and guest.watchdog != guest.configured,
+                models=("i6300esb",),
+            ),
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from compute_agent.contract.errors import CODES, Code, Ending
 from compute_agent.contract.models import ActionKind
+from tests.simulation.devices import check_devices
 from tests.simulation.hypervisor import Call
 from tests.simulation.kernel import START
 from tests.simulation.watchdogs import check_firings, check_holdoff_after_firings
@@ -35,6 +36,7 @@ def check_run(world: World) -> list[str]:
         _check_reports,
         _check_observations,
         _check_watchdogs,
+        _check_devices,
         _check_violation_counters,
         _check_servers,
     )
@@ -237,6 +239,11 @@ def _check_watchdogs(world: World, record: Record) -> Iterator[str]:
     guests = {guest.id: guest for agent in world.agents for guest in agent.hypervisor.guests.values()}
     yield from check_firings(world.watchdogs, guests, record.events, world.lost_epochs)
     yield from check_holdoff_after_firings(record.events, record.actions, world.plan.holdoff, CLOCK_TOLERANCE)
+
+
+def _check_devices(world: World, record: Record) -> Iterator[str]:
+    known = [guest for agent in world.agents if not agent.lost_epochs for guest in agent.hypervisor.guests.values() if not guest.redefined]
+    yield from check_devices(known, record.events, record.actions)
 
 
 def _check_violation_counters(_world: World, record: Record) -> Iterator[str]:

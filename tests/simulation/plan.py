@@ -31,6 +31,10 @@ class Plan:
     actions: int = 12
     collections: int = 0
     """Further actions that collect diagnostics."""
+    changes: int = 0
+    """Further actions that set or remove a watchdog."""
+    resumes: int = 0
+    """Further actions that resume a server."""
     holdoff: float = 600.0
     gateway_holdoff: float = 600.0
     """0 lets everything through to the agents, so that theirs is tried."""
@@ -117,4 +121,6 @@ def draw_plan(seed: int) -> Plan:
         clock_steps=sometimes(1.0, share=0.2),
         collections=chance.choice((0, 0, 0, 5)),
         firings=sometimes(12.0, share=0.5),
+        changes=chance.choice((0, 0, 3, 12)),
+        resumes=chance.choice((0, 0, 0, 4)),
     )

@@ -8,9 +8,10 @@ import random
 import re
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from api_gateway import acceptance
@@ -19,6 +20,7 @@ from api_gateway.store import servers as stored_servers
 from compute_agent.contract.models import ActionKind, PowerState
 from tests.simulation.agent import Agent
 from tests.simulation.broker import Broker
+from tests.simulation.devices import draw_change
 from tests.simulation.gateway import MAX_CLOCK_SKEW, SWEEP_INTERVAL, Gateway
 from tests.simulation.hypervisor import CALL_BOUND, Guest, Hypervisor, LibraryBroke
 from tests.simulation.kernel import HostClock, Kernel, Process
@@ -56,7 +58,12 @@ class World:
         self.gateway = Gateway(self.kernel, self.broker, template, folder, self.watch_commit, self._draw("gateway"))
         self.agents = [self._create_agent(number, folder) for number in range(plan.hosts)]
         self.watchdogs = [Watchdogs(agent.hypervisor, self._draw(f"watchdogs-{number}")) for number, agent in enumerate(self.agents)]
+        for guest in self.list_guests():
+            guest.configured = guest.first = guest.watchdog
         self.errors = _ErrorLog(self.kernel)
+
+    def list_guests(self) -> list[Guest]:
+        return [guest for agent in self.agents for guest in agent.hypervisor.guests.values()]
 
     def _draw(self, purpose: str) -> random.Random:
         return random.Random(f"{self.plan.seed}/{purpose}")
@@ -184,7 +191,15 @@ class World:
 
     # What people do
 
-    def post(self, server: str, *, deadline: float, force: bool = False, kind: ActionKind = ActionKind.TRIGGER_CRASH_DUMP) -> None:
+    def post(
+        self,
+        server: str,
+        *,
+        deadline: float,
+        force: bool = False,
+        kind: ActionKind = ActionKind.TRIGGER_CRASH_DUMP,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
         """A request to the API: a task of its own, because the API may be killed at its commit too."""
         action_id = f"req-{self._draw_id()}"
         process = Process("api")
@@ -205,6 +220,7 @@ class World:
                         user="operator",
                         deadline=timedelta(seconds=deadline),
                         force=force,
+                        arguments=arguments or {},
                     )
                     terms = acceptance.Terms(holdoff=timedelta(seconds=self.plan.gateway_holdoff))
                     acceptance.accept_action(c, row, asked, now=self.gateway.clock.now(), terms=terms)
@@ -239,6 +255,14 @@ class World:
             at, server, deadline = collecting.uniform(2.0, plan.duration), collecting.choice(servers), collecting.uniform(*plan.deadlines)
             collect = functools.partial(self.post, server, deadline=deadline, kind=ActionKind.COLLECT_DIAGNOSTICS)
             self.kernel.call_at(at, collect)
+        changing = self._draw("changes")
+        for _ in range(plan.changes):
+            at, server, deadline = changing.uniform(2.0, plan.duration), changing.choice(servers), changing.uniform(*plan.deadlines)
+            kind, arguments = draw_change(changing)
+            self.kernel.call_at(at, functools.partial(self.post, server, deadline=deadline, kind=kind, arguments=arguments))
+        for _ in range(plan.resumes):
+            at, server, deadline = changing.uniform(2.0, plan.duration), changing.choice(servers), changing.uniform(*plan.deadlines)
+            self.kernel.call_at(at, functools.partial(self.post, server, deadline=deadline, kind=ActionKind.RESUME))
         for agent in self.agents:
             self._strike(plan.guest_moves, lambda agent=agent: self._move_a_guest(agent.hypervisor))
             self._strike(plan.agent_kills, lambda agent=agent: self._kill_if_alive(agent.process))
