@@ -3,14 +3,17 @@
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from compute_agent import service
 from compute_agent.config import load_config
 from compute_agent.contract.clock import SystemClock
+from compute_agent.contract.watchdogs import WatchdogDevice
 from compute_agent.drivers.base import DriverEvent, DriverEventKind
 from compute_agent.drivers.fake import FakeHypervisor
+from compute_agent.journal import OutboxRow
 from compute_agent.service import AgentService
 from devstack.services import wait_until
 
@@ -55,28 +58,55 @@ def agent(tmp_path: Path, hypervisor: FakeHypervisor, monkeypatch: pytest.Monkey
 
 
 def test_a_panicked_server_leaves_a_black_box_and_a_dump(agent: AgentService, hypervisor: FakeHypervisor, tmp_path: Path) -> None:
-    wanted = {"server.panicked", "server.black_box", "server.host_dump"}
-    seen: set[str] = set()
-    told = threading.Event()
-
-    def look() -> None:
-        with agent._journal.transaction("test") as transaction:
-            seen.update(row.event_type for row in transaction.list_outbox(1, 10**6))
-        if wanted <= seen:
-            told.set()
-
-    agent._journal.on_new_events(look)
-    server = hypervisor.make_server()
-    agent._observer.enqueue_comparison(frozenset({server}))
-    wait_until(lambda: is_known(agent, server), PATIENCE, "the agent to know the server")
-    hypervisor.panic(server)
-    assert told.wait(PATIENCE), f"only {seen}"
+    wait_told = watch_for(agent, {"server.panicked", "server.black_box", "server.host_dump"})
+    hypervisor.panic(make_known(agent, hypervisor))
+    wait_told()
     assert len(list((tmp_path / "dumps").glob("*.kdump"))) == 1
     [box] = (tmp_path / "state" / "black_boxes").iterdir()
     assert {"diagnostics-after.json", "state.json"} <= {part.name for part in box.iterdir()}
 
 
-def is_known(agent: AgentService, server: str) -> bool:
+def test_a_watchdogs_dump_is_looked_for_and_a_panic_by_its_nmi_leaves_a_black_box(agent: AgentService, hypervisor: FakeHypervisor) -> None:
+    wait_told = watch_for(agent, {"server.panicked", "server.watchdog.outcome", "server.black_box"})
+    dumping, panicking = (
+        make_known(agent, hypervisor, watchdog=WatchdogDevice(model="i6300esb", expiry_action=action)) for action in ("dump", "inject-nmi")
+    )
+    hypervisor.fire_watchdog(dumping)
+    hypervisor.fire_watchdog(panicking)
+    told = wait_told()
+    (outcome,) = [row for row in told if row.event_type == "server.watchdog.outcome" and row.server == dumping]
+    assert outcome.payload["dump_path"] == f"/var/lib/fake/{dumping}-1"
+    (box,) = [row for row in told if row.event_type == "server.black_box"]
+    assert (box.server, box.payload["cause"], box.payload["action_id"]) == (panicking, "server.panicked", None)
+
+
+def watch_for(agent: AgentService, wanted: set[str]) -> Callable[[], list[OutboxRow]]:
+    """The returned function waits until events of all these types are in the journal, and gives all events."""
+    rows: list[OutboxRow] = []
+    told = threading.Event()
+
+    def look() -> None:
+        with agent._journal.transaction("test") as transaction:
+            rows[:] = transaction.list_outbox(1, 10**6)
+        if wanted <= {row.event_type for row in rows}:
+            told.set()
+
+    def wait() -> list[OutboxRow]:
+        assert told.wait(PATIENCE), f"only {[row.event_type for row in rows]}"
+        return rows
+
+    agent._journal.on_new_events(look)
+    return wait
+
+
+def make_known(agent: AgentService, hypervisor: FakeHypervisor, **fields: Any) -> str:
     """A panic of a server that is seen for the first time would be the state in which it is found, and no event."""
+    server = hypervisor.make_server(**fields)
+    agent._observer.enqueue_comparison(frozenset({server}))
+    wait_until(lambda: is_known(agent, server), PATIENCE, "the agent to know the server")
+    return server
+
+
+def is_known(agent: AgentService, server: str) -> bool:
     with agent._journal.transaction("test") as transaction:
         return transaction.find_known_server(server) is not None
