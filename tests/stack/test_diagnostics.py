@@ -17,15 +17,12 @@ import libvirt
 import pytest
 
 from devstack.guests import LOAD_BYTES, LOAD_FRAMES, Guest, GuestKind
-from devstack.ports import find_free_base
-from devstack.real_parts import list_missing_parts, may_skip_real_tests
 from devstack.services import wait_until
 from devstack.stack import GuestSpec, Stack
 from devstack.stack_config import HOST, Options
+from tests.stack.real_stack import TIMEOUT, find_qemu, running_stack, trigger, wait_for, wait_power_state
 from tests.stack.test_agent_over_broker import Ear
-from tests.stack.test_real_guests import find_qemu, trigger, wait_for, wait_power_state
 
-TIMEOUT = 40.0
 SAMPLE_INTERVAL = 3.0
 GUESTS = (
     GuestSpec("loaded", GuestKind.LOADED),
@@ -49,23 +46,14 @@ def dumps(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory, dumps: Path) -> Iterator[Stack]:
     """One whole system; each test leaves all its parts running, and the loaded guest paused."""
-    missing = list_missing_parts()
-    if missing and may_skip_real_tests():
-        pytest.skip(f"not installed: {', '.join(missing)}")
-    assert not missing, f"not installed: {', '.join(missing)}"
-    libvirt.registerErrorHandler(lambda *_: None, None)
     options: Options = {
         "agent": {"first_look": 1, "sample_interval": SAMPLE_INTERVAL, "diagnostics_limit": 1},
         "host_dump": {"directory": dumps, "after_panic": True, "quota_mib": _QUOTA_MIB, "min_free_mib": 64},
         "black_box": {"console_tail_kib": 16},
     }
-    system = Stack(tmp_path_factory.mktemp("stack"), find_free_base(), guests=GUESTS, agent_options=options)
-    try:
-        system.up()
+    with running_stack(tmp_path_factory.mktemp("stack"), GUESTS, options) as system:
         system.guests["loaded"].suspend()
         yield system
-    finally:
-        system.down()
 
 
 @pytest.fixture

@@ -9,18 +9,15 @@ import signal
 import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
 
 import libvirt
 import pytest
 
 from devstack.guests import Guest, GuestKind
-from devstack.ports import find_free_base
-from devstack.real_parts import list_missing_parts, may_skip_real_tests
-from devstack.services import ProcessId, iterate_command_lines, wait_until
+from devstack.services import wait_until
 from devstack.stack import GuestSpec, Stack
+from tests.stack.real_stack import TIMEOUT, find_qemu, get_server, running_stack, trigger, wait_for, wait_power_state
 
-TIMEOUT = 40.0
 SURVIVORS = ("counted", "late", "too-late", "killed", "crossed", "broker", "alarm")
 GUESTS = (
     GuestSpec("panicking", GuestKind.PANICKING),
@@ -38,51 +35,8 @@ GUESTS = (
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """One whole system; each test leaves all its parts running."""
-    missing = list_missing_parts()
-    if missing and may_skip_real_tests():
-        pytest.skip(f"not installed: {', '.join(missing)}")
-    assert not missing, f"not installed: {', '.join(missing)}"
-    libvirt.registerErrorHandler(lambda *_: None, None)
-    system = Stack(tmp_path_factory.mktemp("stack"), find_free_base(), guests=GUESTS, agent_options={"agent": {"first_look": 1}})
-    try:
-        system.up()
+    with running_stack(tmp_path_factory.mktemp("stack"), GUESTS, {"agent": {"first_look": 1}}) as system:
         yield system
-    finally:
-        system.down()
-
-
-def trigger(stack: Stack, guest: Guest) -> str:
-    """POST as today's clients do; the action's id."""
-    answer = stack.client.trigger_crash_dump(guest.uuid)
-    assert answer.status == 202, answer.text
-    return answer.request_id
-
-
-def wait_for(stack: Stack, action_id: str, **expected: object) -> dict[str, Any]:
-    """The action once its fields, or its observation's, are as expected."""
-    seen: dict[str, Any] = {}
-
-    def is_there() -> bool:
-        seen.update(stack.client.get_action(action_id))
-        flat = seen | {"observation": None, "final": None} | (seen["observation"] or {})
-        return all(flat[name] == value for name, value in expected.items())
-
-    try:
-        wait_until(is_there, TIMEOUT, f"{action_id} to show {expected}")
-    except TimeoutError as error:
-        raise AssertionError(f"{error}; it shows {seen}") from error
-    return seen
-
-
-def get_server(stack: Stack, guest: Guest) -> dict[str, Any]:
-    answer = stack.client.get(f"/v2.1/servers/{guest.uuid}")
-    assert answer.status == 200, answer.text
-    found: dict[str, Any] = answer.body["server"]
-    return found
-
-
-def wait_power_state(stack: Stack, guest: Guest, number: int) -> None:
-    wait_until(lambda: get_server(stack, guest)["OS-EXT-STS:power_state"] == number, TIMEOUT, f"{guest.name} to be in power state {number}")
 
 
 def assert_signalled_once(stack: Stack, guest: Guest) -> None:
@@ -125,15 +79,6 @@ def panic_behind_libvirt(stack: Stack, guest: Guest) -> None:
                 said += chunk
     finally:
         os.close(directory_fd)
-
-
-def find_qemu(guest: Guest) -> ProcessId:
-    for pid, command_line in iterate_command_lines():
-        if command_line.startswith(b"/usr/bin/qemu-system") and guest.uuid.encode() in command_line:
-            found = ProcessId.find_running(pid)
-            if found is not None:
-                return found
-    raise LookupError(f"no QEMU process of {guest.name}")
 
 
 def test_two_injections_count_two(stack: Stack) -> None:

@@ -1,0 +1,77 @@
+"""One whole system with real guests for a test file, and what tests of it ask through HTTP."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import libvirt
+import pytest
+
+from devstack.guests import Guest
+from devstack.ports import find_free_base
+from devstack.real_parts import list_missing_parts, may_skip_real_tests
+from devstack.services import ProcessId, iterate_command_lines, wait_until
+from devstack.stack import GuestSpec, Stack
+from devstack.stack_config import Options
+
+TIMEOUT = 40.0
+
+
+@contextmanager
+def running_stack(directory: Path, guests: Sequence[GuestSpec], agent_options: Options) -> Iterator[Stack]:
+    """All parts, running; skips on a laptop that lacks them, fails in CI."""
+    missing = list_missing_parts()
+    if missing and may_skip_real_tests():
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    assert not missing, f"not installed: {', '.join(missing)}"
+    libvirt.registerErrorHandler(lambda *_: None, None)
+    system = Stack(directory, find_free_base(), guests=guests, agent_options=agent_options)
+    try:
+        system.up()
+        yield system
+    finally:
+        system.down()
+
+
+def trigger(stack: Stack, guest: Guest) -> str:
+    """POST as today's clients do; the action's id."""
+    answer = stack.client.trigger_crash_dump(guest.uuid)
+    assert answer.status == 202, answer.text
+    return answer.request_id
+
+
+def wait_for(stack: Stack, action_id: str, **expected: object) -> dict[str, Any]:
+    """The action once its fields, or its observation's, are as expected."""
+    seen: dict[str, Any] = {}
+
+    def is_there() -> bool:
+        seen.update(stack.client.get_action(action_id))
+        flat = seen | {"observation": None, "final": None} | (seen["observation"] or {})
+        return all(flat[name] == value for name, value in expected.items())
+
+    try:
+        wait_until(is_there, TIMEOUT, f"{action_id} to show {expected}")
+    except TimeoutError as error:
+        raise AssertionError(f"{error}; it shows {seen}") from error
+    return seen
+
+
+def get_server(stack: Stack, guest: Guest) -> dict[str, Any]:
+    answer = stack.client.get(f"/v2.1/servers/{guest.uuid}")
+    assert answer.status == 200, answer.text
+    found: dict[str, Any] = answer.body["server"]
+    return found
+
+
+def wait_power_state(stack: Stack, guest: Guest, number: int) -> None:
+    wait_until(lambda: get_server(stack, guest)["OS-EXT-STS:power_state"] == number, TIMEOUT, f"{guest.name} to be in power state {number}")
+
+
+def find_qemu(guest: Guest) -> ProcessId:
+    for pid, command_line in iterate_command_lines():
+        if command_line.startswith(b"/usr/bin/qemu-system") and guest.uuid.encode() in command_line:
+            found = ProcessId.find_running(pid)
+            if found is not None:
+                return found
+    raise LookupError(f"no QEMU process of {guest.name}")
