@@ -12,6 +12,14 @@ from devstack.services import wait_until
 _CARD = "8086:25ab"
 
 
+def make_pipes(path: Path) -> None:
+    """PATH.in and PATH.out, the two ends of one of QEMU's pipes, made anew: what nobody has read is gone."""
+    for end in ("in", "out"):
+        pipe = path.with_suffix(f".{end}")
+        pipe.unlink(missing_ok=True)
+        os.mkfifo(pipe, mode=0o600)
+
+
 class GuestCommands:
     """The other end of the guest's fourth serial line: QEMU reads from PATH.in; nothing comes out of PATH.out.
 
@@ -24,10 +32,7 @@ class GuestCommands:
 
     def make_pipes(self) -> None:
         """Make them anew: commands that nobody has read are gone."""
-        for end in ("in", "out"):
-            pipe = self.path.with_suffix(f".{end}")
-            pipe.unlink(missing_ok=True)
-            os.mkfifo(pipe, mode=0o600)
+        make_pipes(self.path)
 
     def send(self, command: str) -> str:
         """Hand one line of shell to a guest that runs, and do not wait for it; the token that it answers with.

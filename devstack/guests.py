@@ -10,11 +10,11 @@ from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape, quoteattr
 
 import libvirt
 
-from devstack.guest_commands import GuestCommands
+from devstack.guest_commands import GuestCommands, make_pipes
 from devstack.guest_image import GuestImage, GuestImages
 from devstack.kvm import READY_MARKER
 from devstack.services import wait_until
@@ -65,7 +65,8 @@ class Guest:
     """One domain on a private libvirtd. Its files lie in `directory`/`name`.
 
     `watchdog` is the one that it is defined with, as `MODEL:EXPIRY_ACTION` (`i6300esb:pause`). `machine` is libvirt's word (`pc`, `q35`).
-    With `pci_room` false it has no slot that would take a conventional PCI card while it runs.
+    With `pci_room` false it has no slot that would take a conventional PCI card while it runs. With `second_monitor` QEMU has another one
+    beside libvirt's, on the pipes `monitor`.in and .out: it tells there what it tells libvirt, whether a libvirtd runs or not.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Guest:
         watchdog: str = "",
         machine: str = "pc",
         pci_room: bool = True,
+        second_monitor: bool = False,
     ) -> None:
         self.kind = GuestKind(kind)
         self.uuid = uuid or str(uuids.uuid4())
@@ -96,10 +98,12 @@ class Guest:
         self.watchdog = watchdog
         self.machine = machine
         self.pci_room = pci_room
+        self.second_monitor = second_monitor
         self.directory = directory.resolve() / self.name
         self.serial_log = self.directory / "serial.log"
         self.console_log = self.directory / "console.log"
         self.commands = GuestCommands(self.directory / "commands", self.serial_log)
+        self.monitor = self.directory / "monitor"
         self._image = image or GuestImages().ensure()
         self._uri = ""
 
@@ -126,6 +130,8 @@ class Guest:
             log.unlink(missing_ok=True)
             log.touch(mode=0o600)
         self.commands.make_pipes()
+        if self.second_monitor:
+            make_pipes(self.monitor)
         if self.disk_image is not None:
             self.disk_image.unlink(missing_ok=True)
             with self.disk_image.open("wb") as disk:
@@ -223,7 +229,7 @@ class Guest:
             command_line += f" crashcart.watchdog={model}"
         initramfs = self._image.kdump_initramfs if self.kind.has_crash_kernel else self._image.initramfs
         return f"""
-<domain type='{self._image.accelerator}'>
+<domain type='{self._image.accelerator}' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
   <name>{escape(self.name)}</name>
   <uuid>{self.uuid}</uuid>
   {self._metadata_xml()}
@@ -251,6 +257,7 @@ class Guest:
     <memballoon model='virtio'><stats period='5'/></memballoon>
     {"<panic model='isa'/>" if self.panic_device else ""}
   </devices>
+  {self._second_monitor_xml()}
 </domain>"""
 
     def _metadata_xml(self) -> str:
@@ -281,6 +288,13 @@ class Guest:
             models = ("pcie-root", "pcie-root-port", "pcie-to-pci-bridge") if self.pci_room else ()
             return "".join(f"<controller type='pci' index='{index}' model='{model}'/>" for index, model in enumerate(models))
         return "" if self.pci_room else "<controller type='pci' index='0' model='pci-root'><target hotplug='off'/></controller>"
+
+    def _second_monitor_xml(self) -> str:
+        if not self.second_monitor:
+            return ""
+        path = str(self.monitor).replace(",", ",,")
+        words = ("-chardev", f"pipe,id=second,path={path}", "-mon", "chardev=second,mode=control")
+        return f"<qemu:commandline>{''.join(f'<qemu:arg value={quoteattr(word)}/>' for word in words)}</qemu:commandline>"
 
     def _read_serial(self) -> str:
         try:

@@ -33,7 +33,7 @@ _SERVICE_GRACE = 15.0
 
 @dataclass(frozen=True)
 class GuestSpec:
-    """A guest that a stack shall have, in the words of :class:`Guest`. Without a uuid it keeps the one of the last start in the same directory."""
+    """A guest that a stack shall have, in the words of `Guest`. Without a uuid it keeps the one of the last start in the same directory."""
 
     name: str
     kind: GuestKind = GuestKind.PANICKING
@@ -43,6 +43,7 @@ class GuestSpec:
     watchdog: str = ""
     machine: str = "pc"
     pci_room: bool = True
+    second_monitor: bool = False
 
 
 @dataclass(frozen=True)
@@ -239,6 +240,7 @@ class Stack:
                 watchdog=spec.watchdog,
                 machine=spec.machine,
                 pci_room=spec.pci_room,
+                second_monitor=spec.second_monitor,
             )
             guest.define(self.libvirtd.uri)
             self.guests[spec.name] = guest
