@@ -118,8 +118,7 @@ class WatchdogChange(Kind):
         """
         now = self._look(action)
         device = self.get_wanted(action)
-        # Configured, and the running machine lost what it had and did not get the new one: half done.
-        if find_device(now) == device and (not now.pending_restart or now.live == former.live):
+        if find_device(now) == device and (not now.pending_restart or self._needs_restart(device, now.live)):
             return self._succeed(action, former, now)
         if isinstance(error, NothingSent):
             if (now.configured, now.live) == (former.configured, former.live):
@@ -128,6 +127,12 @@ class WatchdogChange(Kind):
         if not is_over:
             raise NotYet("it is not known how far the change came" if error is None else error.reason)
         return self._put_back(action, former, error)
+
+    def _needs_restart(self, *devices: WatchdogDevice | None) -> bool:
+        """Whether one of these comes or goes at a start only; otherwise a machine that still waits for its next one is half changed."""
+        watchdogs = self._find_watchdogs()
+        hot_plugged = {model.model for model in (() if watchdogs is None else watchdogs.list_models()) if model.hot_plug}
+        return any(device is not None and device.model not in hot_plugged for device in devices)
 
     def _put_back(self, action: JournalledAction, former: Watchdog, error: DriverError | None) -> Outcome:
         """Also where it seems to be there: a dead agent's request may still be on its way, and this one comes after it."""

@@ -187,11 +187,15 @@ class Gateway:
         if self.engine is not None and self.engine.alive and self._chance.random() < 0.9:
             self._wake_dispatcher()
 
-    def list_open_past(self, time: float) -> list[str]:
-        """Actions that have not ended and whose deadline lies before that virtual second."""
-        limit = int((START - _EPOCH + timedelta(seconds=time)) / timedelta(microseconds=1))
-        query = "SELECT id FROM actions WHERE state IN ('accepted', 'received', 'started') AND deadline < ?"
-        return [row[0] for row in self._watcher.execute(query, (limit,))]
+    def list_open_past(self, time: float, grace: float) -> list[str]:
+        """Actions that have not ended and whose deadline and grace lie before that virtual second; of a watchdog's change that was begun
+        the grace counts twice, for the former device to be put back."""
+        once, twice = (int((START - _EPOCH + timedelta(seconds=time - times * grace)) / timedelta(microseconds=1)) for times in (1, 2))
+        query = (
+            "SELECT id FROM actions WHERE state IN ('accepted', 'received', 'started')"
+            " AND deadline < CASE WHEN state = 'started' AND kind LIKE '%_watchdog' THEN ? ELSE ? END"
+        )
+        return [row[0] for row in self._watcher.execute(query, (twice, once))]
 
     def _consume(self, process: Process, queue: object, record: Callable[[Sequence[bytes]], None]) -> None:
         """One connection's life, as ``consumer.QueueConsumer`` leads it."""

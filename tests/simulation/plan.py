@@ -121,6 +121,6 @@ def draw_plan(seed: int) -> Plan:
         clock_steps=sometimes(1.0, share=0.2),
         collections=chance.choice((0, 0, 0, 5)),
         firings=sometimes(12.0, share=0.5),
-        changes=chance.choice((0, 0, 3, 12)),
+        changes=chance.choice((0, 0, 0, 10)),
         resumes=chance.choice((0, 0, 0, 4)),
     )

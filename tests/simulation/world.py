@@ -130,7 +130,7 @@ class World:
         """Every few seconds: each row ends, visibly, by its deadline and grace, as soon as the engine can run at all."""
         engine, now = self.gateway.engine, self.kernel.time
         if engine is not None and engine.alive and now - self._engine_since > SWEEP_ALLOWANCE:
-            for action_id in self.gateway.list_open_past(now - GRACE - SWEEP_ALLOWANCE):
+            for action_id in self.gateway.list_open_past(now - SWEEP_ALLOWANCE, GRACE):
                 self.overdue.setdefault(action_id, now)
         self.kernel.call_after(2.5, self._watch_deadlines)
 

@@ -185,6 +185,22 @@ def test_an_answer_that_was_lost_is_looked_for_in_the_device(agent: Agent) -> No
     assert do(agent, server, PAUSE)[0] is Code.WATCHDOG_SET
 
 
+def test_what_is_configured_and_could_be_live_is_half_done_after_an_answer_that_was_lost(agent: Agent) -> None:
+    """A platform may write the configuration first."""
+    server = make_watched(agent, RESET)
+
+    def configure_only(deliver: object) -> None:
+        agent.hypervisor.change_device(server, configured=PAUSE, live=RESET)
+        raise OutcomeUnknown(None, "no answer")
+
+    agent.hypervisor.behave(server, configure_only, call=Call.DETACH_WATCHDOG)
+    assert agent.do(ask(agent, server, PAUSE)).state is ActionState.STARTED
+    agent.clock.advance(2)
+    sweep(agent)
+    assert agent.code(make_id()) == Code.WATCHDOG_SET
+    assert get_devices(agent, server) == (PAUSE, PAUSE)
+
+
 class Broken(Watchdogs):
     """Fails with ``error`` when a watchdog is to be set, and does nothing before it does."""
 
