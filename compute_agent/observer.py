@@ -321,10 +321,11 @@ class Observer:
 
     def _tell_unseen_firings(self, transaction: JournalTransaction, survey: Survey, at: datetime) -> frozenset[str]:
         """Of servers that are found paused by their watchdog; returns which."""
-        pairs: list[tuple[Server | None, Server]] = [(None, server) for server in survey.arrived]
-        pairs += [(_find_here(transaction, server.id), server) for server in survey.altered]
-        pairs += [(change.before, change.after) for change in survey.changed]
-        return frozenset(after.id for before, after in pairs if self._firings.find_unseen(transaction, before, after, at))
+        candidates = [*survey.arrived, *survey.altered, *(change.after for change in survey.changed)]
+        paused = [server for server in candidates if server.power_state is PowerState.PAUSED]
+        return frozenset(
+            after.id for after in paused if self._firings.find_unseen(transaction, _find_here(transaction, after.id), after, at)
+        )
 
     def _apply(self, transaction: JournalTransaction, survey: Survey, at: datetime) -> None:
         for server in (*survey.arrived, *survey.altered):

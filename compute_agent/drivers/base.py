@@ -82,11 +82,11 @@ class DriverServer:
     """A server as the driver sees it now.
 
     ``started_at`` is when the current run of the machine began (None: off or not known), ``state_reason`` the backend's own word for
-    why it is in this state. ``arriving`` is true while a migration brings it in: it is not this host's yet. ``persistent`` false: it
-    vanishes when it stops. ``project``, ``user``, ``name``, ``description``, ``flavor`` and ``tags`` come from the server's metadata, None
-    or empty when it has none, and so does ``host_dump_after_panic``: whether its operator wants the hypervisor to write its memory to a
-    file when it panics. ``foreign_owner`` is another control plane that manages this server as well (``nova``), or None. ``watchdog`` is
-    None only where the driver does not look.
+    why it is in this state (its last word is ``watchdog``, there and in the event, when that paused it). ``arriving`` is true while a
+    migration brings it in: it is not this host's yet. ``persistent`` false: it vanishes when it stops. ``project``, ``user``, ``name``,
+    ``description``, ``flavor`` and ``tags`` come from the server's metadata, None or empty when it has none, and so does
+    ``host_dump_after_panic``: whether its operator wants the hypervisor to write its memory to a file when it panics. ``foreign_owner``
+    is another control plane that manages this server as well (``nova``), or None. ``watchdog`` is None only where the driver does not look.
 
     ``started_at`` is the same in every reading of one run, to the microsecond and whatever is done to the clock: another value is taken
     for another run, and that ends a hold-off. A driver that can only compute it (now minus uptime, say) gives None.
