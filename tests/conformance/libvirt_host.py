@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from oslo_config import cfg
@@ -52,12 +53,12 @@ class LibvirtHost:
         self.libvirtd = PrivateLibvirtd(directory)
         self._guests = directory / "guests"
 
-    def define(self, kind: str, **options: str) -> Guest:
+    def define(self, kind: str, **options: Any) -> Guest:
         guest = Guest(kind=kind, directory=self._guests, **options)
         guest.define(self.libvirtd.uri)
         return guest
 
-    def boot(self, kind: str, **options: str) -> Guest:
+    def boot(self, kind: str, **options: Any) -> Guest:
         guest = self.define(kind, **options)
         guest.start()
         guest.wait_ready()
@@ -79,14 +80,17 @@ class LibvirtHost:
             os.kill(pid, signal.SIGCONT)
 
     @contextmanager
-    def driver(self) -> Iterator[tuple[Driver, LibvirtEventLog]]:
-        """A connected driver and its events."""
+    def driver(self, **options: object) -> Iterator[tuple[Driver, LibvirtEventLog]]:
+        """A connected driver with these options, and its events."""
         conf = cfg.ConfigOpts()
         conf([])
         register_options(conf)
         conf.set_override("uri", self.libvirtd.uri, GROUP)
         conf.set_override("keepalive_interval", KEEPALIVE_INTERVAL, GROUP)
         conf.set_override("keepalive_count", KEEPALIVE_COUNT, GROUP)
+        conf.set_override("auto_dump_path", str(self.libvirtd.dump_dir), GROUP)
+        for name, value in options.items():
+            conf.set_override(name, value, GROUP)
         driver = create_driver(conf, SystemClock())
         assert driver.events is not None
         assert driver.lifecycle is not None

@@ -5,19 +5,24 @@ from collections.abc import Iterator
 import libvirt
 import pytest
 
+from compute_agent.contract.models import PowerState
+from compute_agent.contract.watchdogs import WatchdogDevice
+from compute_agent.drivers.base import Driver
 from devstack.guests import Guest
 from devstack.services import wait_until
 from tests.conformance.diagnostics_suite import DiagnosticsConformance, HostDumpConformance, InspectionConformance
 from tests.conformance.libvirt_host import LibvirtEventLog, LibvirtHost, started_libvirt_host
-from tests.conformance.suite import Driver, DriverConformance, Laboratory
+from tests.conformance.libvirt_watchdogs import find_live, give, give_configured, has_cold, make_persistent, make_transient
+from tests.conformance.suite import DriverConformance
+from tests.conformance.watchdog_suite import WatchdogConformance, WatchdogLaboratory
 
 
 class Machine:
     """A guest that is booted only as often as it must be."""
 
-    def __init__(self, host: LibvirtHost, kind: str) -> None:
+    def __init__(self, host: LibvirtHost, guest: Guest) -> None:
         self._host = host
-        self.guest = host.define(kind)
+        self.guest = guest
         self._boots = 0
 
     @property
@@ -27,7 +32,7 @@ class Machine:
     def make_running(self) -> str:
         """Running and ready for an NMI, whatever it was before."""
         if self.state == libvirt.VIR_DOMAIN_CRASHED:
-            self.guest.destroy()
+            self.make_stopped()
         if self.state == libvirt.VIR_DOMAIN_SHUTOFF:
             self.start()
         if self.state == libvirt.VIR_DOMAIN_PAUSED:
@@ -42,6 +47,7 @@ class Machine:
 
     def make_stopped(self) -> str:
         self.guest.destroy()
+        self._boots = self.guest.count_boots()  # one that did not get ready never will
         return self.guest.uuid
 
     def make_crashed(self) -> str:
@@ -61,8 +67,8 @@ class Machine:
         self._boots += 1
 
 
-class LibvirtLaboratory(Laboratory):
-    """Three guests, made when a test first needs them."""
+class LibvirtLaboratory(WatchdogLaboratory):
+    """Four guests, made when a test first needs them."""
 
     patience = 15.0
 
@@ -71,6 +77,7 @@ class LibvirtLaboratory(Laboratory):
         self.events = events
         self._host = host
         self._machines: dict[str, Machine] = {}
+        self._transient: Guest | None = None
 
     def make_surviving(self) -> str:
         return self._get("surviving").make_running()
@@ -87,6 +94,54 @@ class LibvirtLaboratory(Laboratory):
     def make_crashed(self) -> str:
         return self._get("panicking").make_crashed()
 
+    def make_watched(self, device: WatchdogDevice | None, power_state: PowerState = PowerState.RUNNING) -> str:
+        machine = self._get("surviving" if power_state is PowerState.RUNNING else "deaf")
+        if power_state is PowerState.RUNNING:
+            if has_cold(self._host, machine.guest):
+                machine.make_stopped()
+                give(self._host, machine.guest, None)
+            machine.make_running()
+        else:
+            machine.make_stopped()
+        give(self._host, machine.guest, device)
+        return machine.guest.uuid
+
+    def make_full(self) -> str:
+        """PCI Express has no slot for the card until libvirt adds a bridge for the next start."""
+        machine = self._get("full")
+        give(self._host, machine.guest, None)
+        if machine.state == libvirt.VIR_DOMAIN_SHUTOFF:
+            machine.start()
+        return machine.guest.uuid
+
+    def make_clinging(self, device: WatchdogDevice) -> str:
+        guest = self._get("panicking").guest
+        self.make_crashed()
+        with self._host.libvirtd.connect() as connection:
+            domain = connection.lookupByUUIDString(guest.uuid)
+            give_configured(connection, domain, device)
+            if find_live(domain) is None:
+                domain.attachDeviceFlags(
+                    f"<watchdog model='{device.model}' action='{device.expiry_action}'/>", libvirt.VIR_DOMAIN_AFFECT_LIVE
+                )
+        return guest.uuid
+
+    def make_transient(self, device: WatchdogDevice | None) -> str:
+        server = self.make_watched(device)
+        self._transient = self._guest(server)
+        make_transient(self._host, self._transient)
+        return server
+
+    def make_with_unmanaged(self) -> tuple[str, WatchdogDevice]:
+        pytest.skip("libvirt refuses diag288 on this architecture, and has itco only from 9.1 on")
+
+    def define_watchdog(self, server: str, device: WatchdogDevice | None) -> None:
+        with self._host.libvirtd.connect() as connection:
+            give_configured(connection, connection.lookupByUUIDString(server), device)
+
+    def fire_watchdog(self, server: str) -> None:
+        self._guest(server).commands.starve_watchdog()
+
     def count_signals(self, server: str) -> int:
         return self._find(server).guest.nmi_count()
 
@@ -97,7 +152,7 @@ class LibvirtLaboratory(Laboratory):
         self._find(server).start()
 
     def stop(self, server: str) -> None:
-        self._guest(server).destroy()
+        self._find(server).make_stopped()
 
     def pause(self, server: str) -> None:
         self._guest(server).suspend()
@@ -120,8 +175,12 @@ class LibvirtLaboratory(Laboratory):
         self._host.libvirtd.start()
 
     def _get(self, kind: str) -> Machine:
+        if self._transient is not None:
+            make_persistent(self._host, self._transient)
+            self._transient = None
         if kind not in self._machines:
-            self._machines[kind] = Machine(self._host, kind)
+            guest = self._host.define("deaf", machine="q35", pci_room=False) if kind == "full" else self._host.define(kind)
+            self._machines[kind] = Machine(self._host, guest)
         return self._machines[kind]
 
     def _find(self, server: str) -> Machine:
@@ -150,4 +209,8 @@ class TestLibvirtHostDump(HostDumpConformance):
 
 
 class TestLibvirtInspection(InspectionConformance):
+    """Everything that the suite demands."""
+
+
+class TestLibvirtWatchdogs(WatchdogConformance):
     """Everything that the suite demands."""
