@@ -3,6 +3,7 @@
 import dataclasses
 from collections import defaultdict
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from compute_agent.action_queue import ActionQueue
 from compute_agent.actions import Actions
 from compute_agent.contract.models import ActionRequest
 from compute_agent.contract.publisher import OutboxPump
+from compute_agent.contract.watchdogs import Watchdog
 from compute_agent.crash_dump import HoldOff
 from compute_agent.dump_search import DumpSearch
 from compute_agent.endpoint import Endpoint
 from compute_agent.journal import ActionState, Journal, JournalledAction, JournalTransaction
 from compute_agent.journal_firings import Firing, FiringStatements
 from compute_agent.watch import Watch
+from compute_agent.watchdog_actions import WatchdogChange
 from tests.simulation.broker import Consumer, Faults
 from tests.simulation.hypervisor import DriverFaults
 from tests.simulation.plan import Plan
@@ -219,6 +222,30 @@ def conclude_without_looking(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DumpSearch, "is_looking", lambda self, firing: False)
 
 
+def forget_what_the_server_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a change finds half done is taken for what the server had before."""
+    put_back = WatchdogChange._put_back
+
+    def put_back_what_is_there(self: WatchdogChange, action: JournalledAction, former: Watchdog, error: Any) -> Any:
+        return put_back(self, action, self._look(action), error)
+
+    monkeypatch.setattr(WatchdogChange, "_put_back", put_back_what_is_there)
+
+
+def expire_what_was_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a restart a change that was begun counts as one that was not: its deadline ends it."""
+    monkeypatch.setattr(WatchdogChange, "is_begun", lambda self, transaction, action: False)
+    begin = JournalTransaction.begin_watchdog_change
+
+    def begin_anew(self: JournalTransaction, action_id: str, former: Watchdog, at: datetime) -> None:
+        self.end_watchdog_change(action_id)
+        begin(self, action_id, former, at)
+
+    monkeypatch.setattr(JournalTransaction, "begin_watchdog_change", begin_anew)
+
+
+_CHANGES: dict[str, Any] = {"actions": 0, "changes": 30, "guest_moves": 0.0, "deadlines": (2.0, 6.0), "driver": DriverFaults(slow=0.7)}
+
 BUGS: list[tuple[Plant, dict[str, Any]]] = [
     (run_an_action_twice, {"agent_kills": 8.0, "driver": DriverFaults(slow=0.5)}),
     (forget_duplicates, {"broker": Faults(cast_repeated=0.5, delay=0.5)}),
@@ -237,6 +264,8 @@ BUGS: list[tuple[Plant, dict[str, Any]]] = [
     (forget_the_watchdogs_nmi, {"firings": 40.0, "guest_moves": 0.0}),
     (forget_firings_at_a_restart, {"firings": 40.0, "agent_kills": 8.0}),
     (conclude_without_looking, {"firings": 40.0, "driver": DriverFaults(slow_read=0.5)}),
+    (forget_what_the_server_had, {**_CHANGES, "agent_kills": 12.0}),
+    (expire_what_was_begun, {**_CHANGES, "agent_kills": 12.0}),
 ]
 
 
