@@ -24,13 +24,21 @@ def _measure_diagnostics(chosen: argparse.Namespace) -> list[Figure]:
     return diagnostics.measure(chosen.runs, chosen.guests)
 
 
+def _measure_watchdogs(chosen: argparse.Namespace) -> list[Figure]:
+    from tests.bench import watchdogs  # needs libvirt as well
+
+    return watchdogs.measure(chosen.runs)
+
+
 SUITES: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
     "crash-dump": _measure_crash_dump,
     "diagnostics": _measure_diagnostics,
     "hops": lambda chosen: hops.measure(chosen.runs),
     "listing": lambda chosen: listing.measure(chosen.runs),
+    "watchdogs": _measure_watchdogs,
 }
-"""By the name that the command line knows: real guests, what diagnostics cost, where an action's time goes, pages of servers."""
+"""By the name that the command line knows: real guests, what diagnostics cost, where an action's time goes, pages of servers, firings and
+how fast events are recorded."""
 
 
 def main() -> int:

@@ -39,6 +39,8 @@ class Report:
     """All figures of a run and what they were measured on."""
 
     figures: list[Figure] = field(default_factory=list)
+    load_before: float = field(default_factory=lambda: os.getloadavg()[0])
+    """Of the minute before: what else the machine was doing."""
 
     def to_markdown(self) -> str:
         """One row per figure; the last columns compare its median with its floor's."""
@@ -81,7 +83,8 @@ class Report:
 
     def _describe_machine(self) -> dict[str, str]:
         packages = {name: metadata.version(name) for name in _PACKAGES if _is_installed(name)}
-        return {"cores": str(os.cpu_count()), "kernel": platform.release(), "python": platform.python_version(), **packages}
+        load = {"load before": f"{self.load_before:.1f}"}
+        return {"cores": str(os.cpu_count()), **load, "kernel": platform.release(), "python": platform.python_version(), **packages}
 
 
 def _is_installed(name: str) -> bool:
