@@ -16,11 +16,12 @@ from aiosmtpd.controller import Controller
 
 @dataclass(frozen=True)
 class Call:
-    """One request as it came."""
+    """One request as it came, and what it was answered."""
 
     path: str
     headers: dict[str, str]
     body: bytes
+    status: int
 
 
 @dataclass
@@ -44,9 +45,11 @@ def run_receiver(receiver: Receiver, *, port: int = 0, context: ssl.SSLContext |
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            receiver.calls.append(Call(self.path, {name.lower(): value for name, value in self.headers.items()}, body))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            call = Call(self.path, headers, body, receiver.status)
+            receiver.calls.append(call)
             receiver.before_answer(self.connection)
-            self.send_response(receiver.status)
+            self.send_response(call.status)
             for name, value in receiver.headers.items():
                 self.send_header(name, value)
             self.end_headers()

@@ -17,10 +17,10 @@ _HOST = rf"{_NAME}(?:\.{_NAME})*\.?"
 _PATH = r"[!-\"$-;=?-~]*"
 """Any printable ASCII but #, < and >."""
 URL_PATTERN = rf"^(https?)://({_HOST}|\[[0-9A-Fa-f:.]{{2,45}}\])(?::([0-9]{{1,5}}))?(/{_PATH}|\?{_PATH})?$"
-ADDRESS_PATTERN = rf"^[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~-]+)*@{_NAME}(\.{_NAME})*$"
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+ADDRESS_PATTERN = rf"^{_ATOM}(\.{_ATOM})*@{_NAME}(\.{_NAME})*$"
 _URL = re.compile(URL_PATTERN)
 _ADDRESS = re.compile(ADDRESS_PATTERN)
-_LONGEST_LOCAL_PART = 64
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -67,8 +67,7 @@ class TargetRules:
 
     def check_address(self, text: str) -> None:
         """:raises TargetRefused: it is no address, or of a domain that is not allowed."""
-        if len(text) > LONGEST_ADDRESS or not _fits(_ADDRESS, text) or len(text.partition("@")[0]) > _LONGEST_LOCAL_PART:
-            raise TargetRefused("The address must be a single one, like ops@example.com, in ASCII.")
+        check_address_form(text)
         domain = text.rpartition("@")[2].lower()
         if self.mail_domains and domain not in {allowed.lower() for allowed in self.mail_domains}:
             raise TargetRefused(f"[smtp] allowed_domains has no {domain}.")
@@ -100,6 +99,12 @@ def parse_url(text: str) -> WebhookUrl:
         authority += f":{number}"
     path = path or "/"
     return WebhookUrl(scheme == "https", bare, number, path if path.startswith("/") else f"/{path}", authority)
+
+
+def check_address_form(text: str) -> None:
+    """:raises TargetRefused: it is not exactly one address."""
+    if len(text) > LONGEST_ADDRESS or not _fits(_ADDRESS, text):
+        raise TargetRefused(f"The address must be a single one, like ops@example.com, in ASCII, at most {LONGEST_ADDRESS} characters.")
 
 
 def not_allowed(host: str) -> TargetRefused:

@@ -156,7 +156,6 @@ def test_usual_addresses_are_taken(text: str) -> None:
         '"ops"@example.com',
         ".ops@example.com",
         "ops@exämple.com",
-        "o" * 65 + "@example.com",
         "ops@" + "a." * 126 + "example.com",
     ],
 )

@@ -12,7 +12,22 @@ from sqlalchemy import Connection, event
 from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from api_gateway.store import Store, actions, agents, diagnostics, event_listing, events, gaps, migrations, outbox, servers, sightings
+from api_gateway.store import (
+    Store,
+    actions,
+    agents,
+    deliveries,
+    diagnostics,
+    event_listing,
+    events,
+    gaps,
+    matching,
+    migrations,
+    outbox,
+    servers,
+    sightings,
+    subscriptions,
+)
 from api_gateway.store.tables import SCHEMA_REVISION, metadata
 from tests.fakes import FakeClock
 from tests.unit.gateway.store_parts import SERVER
@@ -81,6 +96,14 @@ LISTINGS: dict[str, Callable[[Connection], object]] = {
     "the gaps that an event fills": lambda c: gaps.close_gap(c, host="a", epoch="e", first=1, last=2),
     "what to publish": lambda c: outbox.list_unsent(c),
     "what was published long ago": lambda c: outbox.prune(c, sent_before=NOW),
+    "subscriptions of a project": lambda c: subscriptions.list_subscriptions(c, project="demo", limit=10),
+    "whether there is something to deliver": lambda c: deliveries.is_due(c, now=NOW),
+    "what to deliver": lambda c: deliveries.claim(c, owner="x", now=NOW, lease=SPAN, limit=4),
+    "deliveries of a subscription": lambda c: deliveries.list_deliveries(c, "s-1", limit=10),
+    "deliveries of a subscription in one state": lambda c: deliveries.list_deliveries(
+        c, "s-1", limit=10, state=matching.DeliveryState.DEAD
+    ),
+    "deliveries settled long ago": lambda c: deliveries.prune(c, settled_before=NOW),
 }
 
 
