@@ -41,6 +41,11 @@ class LibvirtEventLog(EventLog):
         """Wait for it; fails the test when it does not come within ``timeout`` seconds."""
         return self.wait_for(kind, server, since=since, timeout=timeout)
 
+    def list_firings(self, server: str) -> list[DriverEvent]:
+        """Every event so far that says that its watchdog fired."""
+        with self._arrived:
+            return [event for event in self._events if (event.kind, event.server) == (DriverEventKind.WATCHDOG_FIRED, server)]
+
     def list_kinds(self, server: str | None) -> list[DriverEventKind]:
         with self._arrived:
             return [event.kind for event in self._events if event.server == server]

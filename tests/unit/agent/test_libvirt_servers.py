@@ -244,10 +244,11 @@ def test_no_call_queues_behind_a_stuck_qemu(control: list[int]) -> None:
     [
         [libvirt.VIR_DOMAIN_CONTROL_JOB, 0, 3600_000],
         [libvirt.VIR_DOMAIN_CONTROL_OCCUPIED, 0, 40],
+        [libvirt.VIR_DOMAIN_CONTROL_ERROR, libvirt.VIR_DOMAIN_CONTROL_ERROR_REASON_INTERNAL, 0],
         make_error(libvirt.VIR_ERR_NO_SUPPORT),
         make_error(libvirt.VIR_ERR_OPERATION_INVALID),
     ],
-    ids=["long backup", "busy just now", "no QEMU", "off meanwhile"],
+    ids=["long backup", "busy just now", "detach in progress", "no QEMU", "off meanwhile"],
 )
 def test_libvirt_decides_where_the_monitor_is_not_stuck(control: Any) -> None:
     assert inject(FakeDomain(controlInfo=control)).count("injectNMI") == 1
