@@ -1,4 +1,4 @@
-"""``crashcart-engine``: dispatcher, recorder, sweep and outbox in one process, or one of them alone.
+"""``crashcart-engine``: dispatcher, recorder, sweep, outbox, deliveries and event stream in one process, or one of them alone.
 
 The composition root: threads, sockets and connections of the gateway's background work begin and end here. Every part starts and
 lives while the broker is away. Several engines may run: leases, the queue's single active consumer and idempotent steps keep them apart.
@@ -19,12 +19,15 @@ from oslo_log import log
 from api_gateway.cast_slots import CastThreads
 from api_gateway.config import create_process_name, find_rpc_pin, load_config
 from api_gateway.consumer import QueueConsumer
+from api_gateway.deliveries.deliverer import Deliverer
+from api_gateway.deliveries.wiring import create_senders, read_back_off
 from api_gateway.dispatcher import Dispatcher
 from api_gateway.echo import ECHO_INTERVAL, Echo
 from api_gateway.loops import Loop
 from api_gateway.outbox import StoredOutbox
 from api_gateway.recorder import Recorder
 from api_gateway.store import Store, StoreError
+from api_gateway.stream.listener import StreamListener
 from api_gateway.sweep import Sweep
 from api_gateway.wake import WakeReceiver, WakeSender
 from compute_agent.contract.broker import BrokerAddress, find_tls
@@ -38,11 +41,13 @@ from compute_agent.contract.transport import create_rpc_transport, register_mess
 
 LOG = logging.getLogger(__name__)
 
-ROLES = ("dispatcher", "recorder", "sweep", "outbox")
+ROLES = ("dispatcher", "recorder", "sweep", "outbox", "deliveries", "stream")
 
 _IDLE_WAIT = 1.0
 """Seconds after which the dispatcher looks without having been woken."""
 _OUTBOX_INTERVAL = 0.5
+_DELIVERIES_INTERVAL = 0.25
+"""Seconds after which is looked for what was recorded meanwhile."""
 _ASK_THREADS = 2
 _STOP_TIMEOUT = 5.0
 """Seconds that an ordered stop may take; what is held longer (by a broker in alarm) is left behind, nothing is lost by it."""
@@ -55,7 +60,8 @@ class Engine:
     """The chosen roles, wired up; nothing runs before :meth:`start`.
 
     :param caster: to cast actions with; None for the RPC transport of ``conf``
-    :raises OSError: the wake-up socket cannot be bound.
+    :raises OSError: a socket cannot be bound, or a file with authorities cannot be read.
+    :raises ValueError: options contradict each other.
     """
 
     def __init__(
@@ -78,9 +84,18 @@ class Engine:
         self._loops: list[Loop] = []
         self._ask_slots: CastThreads | None = None
         self._wake_dispatcher: Callable[[], object] = lambda: None
+        self._on_recorded: list[Callable[[], object]] = []
         try:
             # In this order: the dispatcher's own wake-up is used by the recorder.
-            for role, wire in zip(ROLES, (self._wire_dispatcher, self._wire_recorder, self._wire_sweep, self._wire_outbox), strict=True):
+            wires = (
+                self._wire_dispatcher,
+                self._wire_recorder,
+                self._wire_sweep,
+                self._wire_outbox,
+                self._wire_deliveries,
+                self._wire_stream,
+            )
+            for role, wire in zip(ROLES, wires, strict=True):
                 if role in self._roles:
                     wire()
         except BaseException:
@@ -147,7 +162,13 @@ class Engine:
         recorder = Recorder(
             self._store, self._get_caster(), self._clock, slots=self._get_ask_slots(), on_agent_restarted=lambda: self._wake_dispatcher()
         )
-        self._add_consumer(RECORDER_QUEUES, recorder.record)
+
+        def record(bodies: Sequence[bytes]) -> None:
+            recorder.record(bodies)
+            for wake in self._on_recorded:
+                wake()
+
+        self._add_consumer(RECORDER_QUEUES, record)
         self._add_consumer([DEAD_LETTER_QUEUE], lambda bodies: recorder.record(bodies, DEAD_LETTER_QUEUE.name))
         self._add_consumer([HEARTBEAT_QUEUE], recorder.record_heartbeats)
         self._add_echo()
@@ -191,6 +212,41 @@ class Engine:
 
         loop = self._add_loop("outbox", step, wake=publisher.abort)
         self._closing.callback(publisher.close)
+
+    def _wire_deliveries(self) -> None:
+        options = self._conf.deliveries
+        wake = threading.Event()
+        deliverer = Deliverer(
+            self._store,
+            self._clock,
+            owner=create_process_name("deliveries"),
+            slots=self._add_pool("delivery", options.workers, on_free=wake.set),
+            senders=create_senders(self._conf, self._clock),
+            back_off=read_back_off(self._conf),
+            lease=options.lease,
+            keep=options.keep,
+        )
+
+        def step() -> None:
+            wake.clear()
+            for duty in deliverer.duties:
+                loop.attempt(duty)
+            wake.wait(_DELIVERIES_INTERVAL)
+
+        loop = self._add_loop("deliveries", step, wake=wake.set)
+
+    def _wire_stream(self) -> None:
+        options = self._conf.stream
+        listener = StreamListener(
+            self._store,
+            self._clock,
+            host=options.listen_host,
+            port=options.listen_port,
+            max_connections=options.max_connections,
+            lifetime=options.lifetime,
+        )
+        self._on_recorded.append(listener.wake)
+        self._add_loop("stream", listener.run, wake=listener.stop)
 
     def _add_loop(self, name: str, step: Callable[[], None], *, wake: Callable[[], None] = lambda: None) -> Loop:
         loop = Loop(name, step, wake=wake)

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from api_gateway.acceptance import Terms
 from api_gateway.agent_calls import AgentCalls
+from api_gateway.deliveries.targets import TargetRules
 from api_gateway.last_reports import LastReports
 from api_gateway.native.waiting import LongPolls
 from api_gateway.rpc_versions import Speech
@@ -30,6 +31,12 @@ class Settings:
     """The most items that one page holds, whatever ``limit`` says."""
     diagnostics_max_age: timedelta
     """How old the last known diagnostics may be that are told while a host does not answer."""
+    stream_url: str
+    """Where the event stream's listener is reached, without a path."""
+    max_subscriptions: int
+    """How many a project may have."""
+    target_rules: TargetRules
+    """Where subscriptions may lead."""
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def parse_lenient_boolean(text: str) -> bool:
     return text.strip().lower() in _TRUE
 
 
-def link_next(request: Request, query: Mapping[str, list[str]], last: str) -> list[dict[str, str]]:
-    """The same request behind the item with the id ``last``."""
-    following = {**query, "marker": [last]}
+def link_next(request: Request, query: Mapping[str, list[str]], last: str, *, name: str = "marker") -> list[dict[str, str]]:
+    """The same request behind the item with the id ``last``; ``name`` is the parameter that says so."""
+    following = {**query, name: [last]}
     return [{"rel": "next", "href": f"{request.prefix}{quote(request.path)}?{urlencode(following, doseq=True, errors='replace')}"}]

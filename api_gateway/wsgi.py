@@ -28,8 +28,9 @@ from api_gateway.auth.authentication import Authentication
 from api_gateway.auth.guards import LoopbackGuard, WebPageGuard, is_loopback_name
 from api_gateway.auth.strategy import StrategyUnusable, create_strategy
 from api_gateway.compute.routes import ROUTES as COMPUTE_ROUTES
-from api_gateway.config import find_rpc_pin, load_config
+from api_gateway.config import find_rpc_pin, get_stream_url, load_config
 from api_gateway.context import Request
+from api_gateway.deliveries.wiring import read_target_rules
 from api_gateway.gateway import Gateway, Settings
 from api_gateway.last_reports import LastReports
 from api_gateway.limits import Limits
@@ -201,4 +202,7 @@ def _read_settings(conf: cfg.ConfigOpts) -> Settings:
         max_wait=conf.api.long_poll_limit,
         max_page=conf.api.max_limit,
         diagnostics_max_age=timedelta(seconds=conf.api.diagnostics_max_age),
+        stream_url=get_stream_url(conf),
+        max_subscriptions=conf.deliveries.max_subscriptions,
+        target_rules=read_target_rules(conf),
     )

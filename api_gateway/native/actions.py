@@ -9,6 +9,7 @@ from api_gateway.gateway import Gateway
 from api_gateway.limits import NATIVE_MEDIA_TYPES, read_json
 from api_gateway.native.action_view import is_settled, view_action, view_results
 from api_gateway.native.asking import take_on
+from api_gateway.native.event_view import RULE_OF_RESULT
 from api_gateway.native.schemas import parse_action_body, parse_wait
 from api_gateway.policy import is_permitted, permit
 from api_gateway.query import check_known, find_single, link_next, parse_limit, read_query
@@ -16,13 +17,6 @@ from api_gateway.request_ids import is_request_id
 from api_gateway.store import Connection, actions, events, servers
 from api_gateway.store.actions import ActionRow
 from api_gateway.visibility import get_visible_server
-
-_RULE_OF_RESULT = {
-    "server.diagnostics": "crashcart:diagnostics:show",
-    "server.host_dump": "crashcart:actions:take_host_dump",
-    "server.black_box": "crashcart:black_box:show",
-}
-"""What lets one see what came of an action, by the type of the event that says it."""
 
 
 def show_action(gateway: Gateway, request: Request, response: falcon.Response, action_id: str) -> None:
@@ -37,7 +31,7 @@ def show_action(gateway: Gateway, request: Request, response: falcon.Response, a
 
     row, owner = gateway.long_polls.wait_until(lambda found: is_settled(found[0]), read, wait)
     identity = request.context.identity
-    seen = [event_type for event_type, rule in _RULE_OF_RESULT.items() if is_permitted(identity, rule, owner)]
+    seen = [event_type for event_type, rule in RULE_OF_RESULT.items() if is_permitted(identity, rule, owner)]
     with gateway.store.read() as c:
         results = events.list_latest_of_action(c, row.id, row.host, seen)
     answer_json(response, {**view_action(row, identity, owner), **view_results(results, request.prefix)})

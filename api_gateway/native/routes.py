@@ -1,6 +1,18 @@
 """The routes of our own API."""
 
-from api_gateway.native import actions, agents, black_box, diagnostics, healthcheck, servers, watchdog_models, watchdogs
+from api_gateway.native import (
+    actions,
+    agents,
+    black_box,
+    diagnostics,
+    event_stream,
+    events,
+    healthcheck,
+    servers,
+    subscriptions,
+    watchdog_models,
+    watchdogs,
+)
 from api_gateway.routing import Route
 
 ROUTES: tuple[Route, ...] = (
@@ -19,7 +31,15 @@ ROUTES: tuple[Route, ...] = (
     Route("DELETE", "/v1/servers/{server_id}/watchdog", watchdogs.remove_watchdog),
     Route("GET", "/v1/watchdog-models", watchdog_models.list_models),
     Route("POST", "/v1/diagnostics", diagnostics.collect_diagnostics),
+    Route("GET", "/v1/events", events.list_events),
+    Route("GET", "/v1/events/stream", event_stream.open_stream),
+    Route("GET", "/v1/events/{event_id}", events.show_event),
     Route("GET", "/v1/events/{event_id}/black-box", black_box.show_black_box),
     Route("GET", "/v1/events/{event_id}/black-box/{part}", black_box.fetch_part),
+    Route("GET", "/v1/subscriptions", subscriptions.list_subscriptions),
+    Route("POST", "/v1/subscriptions", subscriptions.create_subscription),
+    Route("GET", "/v1/subscriptions/{subscription_id}", subscriptions.show_subscription),
+    Route("DELETE", "/v1/subscriptions/{subscription_id}", subscriptions.delete_subscription),
+    Route("GET", "/v1/subscriptions/{subscription_id}/deliveries", subscriptions.list_deliveries),
     Route("GET", "/v1/agents", agents.list_agents),
 )

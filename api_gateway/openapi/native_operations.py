@@ -1,7 +1,9 @@
 """The operations of our own API, of the healthcheck, and of the document itself."""
 
+from api_gateway.native.events import ORDERS
 from api_gateway.native.server_query import EVENT_TYPE_PATTERN
 from api_gateway.native.times import TIME_PATTERN
+from api_gateway.openapi.event_parameters import EVENT_FILTERS, LAST_EVENT_ID, POSITION
 from api_gateway.openapi.native_bodies import ACTION_BODY, COLLECT_BODY, IDEMPOTENCY_KEY, OVERLAY_BODY, SECONDS_TO_LIVE, WATCHDOG_BODY
 from api_gateway.openapi.operation import Answer, Operation, Operations, Schema, refer
 from api_gateway.openapi.parameters import LIMIT, describe_query
@@ -159,6 +161,42 @@ NATIVE_OPERATIONS: Operations = {
         summary="Have the diagnostics of many servers collected and published as events",
         answers={202: Answer("An action for each server that can have one, and why the others cannot.", refer("CollectingDiagnostics"))},
         body=COLLECT_BODY,
+    ),
+    ("GET", "/v1/events"): Operation(
+        id="list_events",
+        tag=_TAG,
+        summary="List what happened, in the order in which it was recorded",
+        answers={200: Answer("A page of events. It may hold less than was asked for while a next one is linked.", refer("Events"))},
+        parameters=(
+            *EVENT_FILTERS,
+            LIMIT,
+            describe_query("after", POSITION, "The position behind which the page begins, in the order that is asked for."),
+            describe_query("order", {"enum": list(ORDERS)}, "By ascending position, or newest first."),
+        ),
+    ),
+    ("GET", "/v1/events/stream"): Operation(
+        id="open_event_stream",
+        tag=_TAG,
+        summary="Be told of events as they are recorded",
+        answers={
+            307: Answer(
+                "To where the events are told as server-sent events, for a short time after this answer. A message's id is the event's "
+                "position, its event the type, its data an Event. When it ends, come here again with the last id.",
+                headers={"Location": URI, "Cache-Control": {"const": "no-store"}},
+            )
+        },
+        parameters=(
+            *EVENT_FILTERS,
+            describe_query("after", POSITION, "The position behind which the stream begins; without it the stream begins now."),
+            LAST_EVENT_ID,
+        ),
+    ),
+    ("GET", "/v1/events/{event_id}"): Operation(
+        id="show_event",
+        tag=_TAG,
+        summary="Show an event",
+        answers={200: Answer("The event.", refer("Event"))},
+        faults=(404,),
     ),
     ("GET", "/v1/events/{event_id}/black-box"): Operation(
         id="show_black_box",

@@ -2,12 +2,12 @@
 
 from api_gateway.diagnostics import Source
 from api_gateway.openapi.operation import Schema, describe_list, describe_object, or_null, refer
-from api_gateway.openapi.words import BOOLEAN, COUNT, NEXT_LINKS, NUMBER, REQUEST_ID, SERVER_ID, STRING
+from api_gateway.openapi.words import BOOLEAN, COUNT, NEXT_LINKS, NUMBER, REQUEST_ID, SERVER_ID, STRING, TIME
 from api_gateway.store.actions import ActionState
 from api_gateway.store.servers import OVERLAY_FIELDS
 from compute_agent.contract.errors import Ending
 
-_TIME: Schema = {"type": "string", "format": "date-time", "pattern": r"^[0-9-]{10}T[0-9:]{8}\.[0-9]{6}Z$"}
+_TIME = TIME
 _SECONDS: Schema = {"type": "number", "minimum": 0}
 _TIME_OR_NULL = or_null(_TIME)
 
@@ -167,6 +167,23 @@ _KNOWN_SERVER = describe_object(
     optional=("watchdog", *_ONLY_FOR_ADMINS),
 )
 
+_EVENT = describe_object(
+    {
+        "id": STRING,
+        "position": COUNT,
+        "type": STRING,
+        "severity": STRING,
+        "server": or_null(STRING),
+        "host": or_null(STRING),
+        "project": or_null(STRING),
+        "action_id": or_null(STRING),
+        "occurred_at": _TIME_OR_NULL,
+        "recorded_at": _TIME,
+        "payload": or_null({"type": "object"}),
+    },
+    optional=_FOR_SOME,
+)
+
 _AGENT = describe_object(
     {
         "host": STRING,
@@ -197,6 +214,8 @@ NATIVE_SCHEMAS: dict[str, Schema] = {
     "Watchdog": describe_object(_WATCHDOG),
     "ShownWatchdog": describe_object({"server": SERVER_ID, **_WATCHDOG, "state_at": _TIME, "heartbeat_at": _TIME_OR_NULL}),
     "WatchdogModels": describe_object({"models": describe_list(_WATCHDOG_MODEL)}),
+    "Event": _EVENT,
+    "Events": describe_object({"events": describe_list(refer("Event")), "links": NEXT_LINKS}),
     "Agents": describe_object({"agents": describe_list(_AGENT)}),
     "OpenApi": {
         "type": "object",

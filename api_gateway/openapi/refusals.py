@@ -10,7 +10,7 @@ MEANINGS: dict[int, str] = {
     403: "The caller may not do this.",
     404: "There is no such thing that the caller can see.",
     406: "The Compute API version that was asked for is not one of ours.",
-    409: "The present state of the server forbids it; the message says which.",
+    409: "The present state, of the server or of the gateway, forbids it; the message says which.",
     413: "The request's body is too large.",
     415: "The request's body is of a media type that is not read here.",
     429: "Too much is under way already; try again later.",

@@ -38,9 +38,10 @@ _RULES: tuple[tuple[str, str, str, str], ...] = (
     (
         "os_compute_api:os-extended-server-attributes",
         _ADMIN,
-        "See on which host a server is and what it is called there, and on which host an action was carried out.",
+        "See on which host a server is and what it is called there, and on which host an action was carried out or an event happened.",
         f"GET {_SERVER}, GET /v2.1/servers/detail, GET /v1/servers, GET /v1/servers/{{server_id}}, "
-        "GET /v1/servers/{server_id}/actions, GET /v1/actions/{action_id}",
+        "GET /v1/servers/{server_id}/actions, GET /v1/actions/{action_id}, GET /v1/events, GET /v1/events/{event_id}, "
+        "GET /v1/events/stream",
     ),
     (
         "os_compute_api:servers:trigger_crash_dump",
@@ -92,7 +93,8 @@ _RULES: tuple[tuple[str, str, str, str], ...] = (
         "crashcart:actions:take_host_dump",
         _ADMIN,
         "Have the hypervisor write a server's memory to a file on its host, and see where.",
-        "POST /v1/servers/{server_id}/actions, GET /v1/actions/{action_id}",
+        "POST /v1/servers/{server_id}/actions, GET /v1/actions/{action_id}, GET /v1/events, GET /v1/events/{event_id}, "
+        "GET /v1/events/stream",
     ),
     (
         "crashcart:actions:resume",
@@ -118,7 +120,8 @@ _RULES: tuple[tuple[str, str, str, str], ...] = (
         "crashcart:diagnostics:show",
         _ADMIN,
         "See a server's diagnostics with their age and history, and those that an action collected.",
-        "GET /v1/servers/{server_id}/diagnostics, GET /v1/actions/{action_id}",
+        "GET /v1/servers/{server_id}/diagnostics, GET /v1/actions/{action_id}, GET /v1/events, GET /v1/events/{event_id}, "
+        "GET /v1/events/stream",
     ),
     (
         "crashcart:diagnostics:collect",
@@ -126,11 +129,30 @@ _RULES: tuple[tuple[str, str, str, str], ...] = (
         "Have the diagnostics of servers collected and published as events.",
         "POST /v1/diagnostics, POST /v1/servers/{server_id}/actions",
     ),
+    ("crashcart:events:list", _READER, "List the events of one's own project; an admin those of all.", "GET /v1/events"),
+    ("crashcart:events:show", _READER, "Show an event of one's own project; an admin any.", "GET /v1/events/{event_id}"),
+    (
+        "crashcart:events:stream",
+        _READER,
+        "Be told of the events of one's own project as they are recorded; an admin of all.",
+        "GET /v1/events/stream",
+    ),
     (
         "crashcart:black_box:show",
         _ADMIN,
         "See and fetch what a host kept of a server that crashed.",
-        "GET /v1/events/{event_id}/black-box, GET /v1/events/{event_id}/black-box/{part}",
+        "GET /v1/events/{event_id}/black-box, GET /v1/events/{event_id}/black-box/{part}, GET /v1/events, GET /v1/events/{event_id}, "
+        "GET /v1/events/stream",
+    ),
+    ("crashcart:subscriptions:list", _READER, "List subscriptions to events.", "GET /v1/subscriptions"),
+    ("crashcart:subscriptions:show", _READER, "Show a subscription.", "GET /v1/subscriptions/{subscription_id}"),
+    ("crashcart:subscriptions:create", _MEMBER, "Have events told by webhook or e-mail.", "POST /v1/subscriptions"),
+    ("crashcart:subscriptions:delete", _MEMBER, "End a subscription.", "DELETE /v1/subscriptions/{subscription_id}"),
+    (
+        "crashcart:subscriptions:deliveries",
+        _READER,
+        "See what a subscriber was told.",
+        "GET /v1/subscriptions/{subscription_id}/deliveries",
     ),
     ("crashcart:agents:list", _ADMIN, "List the agents.", "GET /v1/agents"),
 )

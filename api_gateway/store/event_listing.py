@@ -7,7 +7,7 @@ hold less than was asked for, even nothing, and still have a next one.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import BigInteger, Column, ColumnElement, Connection, Select, bindparam, func, literal, or_, select, union_all
@@ -25,6 +25,7 @@ _MOST_WAYS = 32
 """More event types than that are not looked for one by one."""
 _LATE_CLOCKS = timedelta(hours=1)
 """How far ahead of ours a host's clock may be so that ``since`` still finds its events."""
+_BEFORE_ALL = datetime(1970, 1, 2, tzinfo=UTC)
 _AT_LEAST: dict[str, tuple[str, ...]] = {
     word: tuple(other.value for other in tuple(Severity)[place:]) for place, word in enumerate(severity.value for severity in Severity)
 }
@@ -253,7 +254,7 @@ _NEAREST = (
 
 def _find_begin(c: Connection, since: datetime | None) -> int:
     """A position up to which all was recorded well before ``since``: found by halving, as positions are in the order of recording."""
-    if since is None:
+    if since is None or since <= _BEFORE_ALL:
         return 0
     earliest = since - _LATE_CLOCKS
     low, high = 0, get_last_position(c) + 1  # recorded too early; recorded late enough, or behind the last one

@@ -26,6 +26,7 @@ _PATH = {
     "action_id": fleet.PANICKED_ACTION,
     "event_id": fleet.BLACK_BOX_EVENT,
     "part": next(iter(fleet.BLACK_BOX_PARTS)),
+    "subscription_id": fleet.SUBSCRIPTION,
 }
 _UNHEARD_OF = {
     "server_id": fleet.UNHEARD_OF,
@@ -33,6 +34,7 @@ _UNHEARD_OF = {
     "action_id": fleet.NO_ACTION,
     "event_id": "77",
     "part": "nothing",
+    "subscription_id": fleet.UNHEARD_OF,
 }
 _BODIES: dict[Key, Any] = {
     ("POST", "/v2.1/servers/{server_id}/action"): {"trigger_crash_dump": None},
@@ -40,6 +42,7 @@ _BODIES: dict[Key, Any] = {
     ("PATCH", "/v1/servers/{server_id}"): {"description": "under repair"},
     ("PUT", "/v1/servers/{server_id}/watchdog"): {"model": "i6300esb", "expiry_action": "reset"},
     ("POST", "/v1/diagnostics"): {"servers": [fleet.RUNNING, fleet.UNHEARD_OF]},
+    ("POST", "/v1/subscriptions"): {"target": {"kind": "webhook", "url": "https://hooks.example/"}},
 }
 """A body that fits, for the operations that take one."""
 
@@ -110,7 +113,7 @@ def _list_general(key: Key, operation: Operation) -> list[Directed]:
         cases.append(Directed(key, 415, "a body of another media type", headers={"Content-Type": "text/xml"}, raw=b"<action/>"))
     if key[1].startswith("/v2.1/servers"):
         cases.append(Directed(key, 406, "a version that there is not", headers={HEADER: "compute 2.999"}))
-    if 404 in operation.faults:
+    if 404 in operation.faults and ("{" in key[1] or key in _UNHEARD_OF_QUERIES):
         cases.append(Directed(key, 404, "ids that nobody has", path=_UNHEARD_OF, query=_UNHEARD_OF_QUERIES.get(key, "")))
     return cases
 
@@ -165,6 +168,8 @@ _PART = ("GET", "/v1/events/{event_id}/black-box/{part}")
 _SERVER = ("DELETE", "/v1/servers/{server_id}")
 _WATCHDOG, _SET_WATCHDOG, _REMOVE_WATCHDOG = ((method, "/v1/servers/{server_id}/watchdog") for method in ("GET", "PUT", "DELETE"))
 _MODELS = ("GET", "/v1/watchdog-models")
+_SUBSCRIPTIONS = ("POST", "/v1/subscriptions")
+_HOOK = {"kind": "webhook", "url": "https://hooks.example/"}
 _PARTICULAR_SUCCESSES = frozenset({_NATIVE_ACTION, _SET_WATCHDOG, _REMOVE_WATCHDOG})
 """These succeed with 200 in a particular case only."""
 
@@ -198,7 +203,12 @@ _PARTICULAR = [
     Directed(_REMOVE_WATCHDOG, 429, "a host that has as many open actions as it may", path=_RUNNING, options=_ONE_OPEN),
     Directed(_MODELS, 409, "a server whose agent is too old", query=f"server_id={fleet.OLD_AGENTS}"),
     Directed(_MODELS, 501, "a server whose driver has no watchdogs", query=f"server_id={fleet.DOWN_AGENTS}"),
+    Directed(("GET", "/v1/events/stream"), 307, "from now on"),
     Directed(_SERVER, 204, "a server whose host is down", path=_OF_DOWN_HOST),
     Directed(_SERVER, 409, "a server whose host is up", path=_RUNNING),
+    Directed(_SUBSCRIPTIONS, 201, "a webhook"),
+    Directed(_SUBSCRIPTIONS, 404, "a server that nobody has", body={"server": fleet.UNHEARD_OF, "target": _HOOK}),
+    Directed(_SUBSCRIPTIONS, 409, "by mail, without a mail server", body={"target": {"kind": "email", "address": "ops@example.com"}}),
+    Directed(("DELETE", "/v1/subscriptions/{subscription_id}"), 204, "one that there is"),
     Directed(("GET", "/openapi.json"), 503, "while Keystone is away", headers={"X-Auth-Token": "token"}, strategy="keystone"),
 ]

@@ -36,7 +36,7 @@ _SERVER = "/v2.1/servers/{server}"
 _ACTION = f"{_SERVER}/action"
 _OWN = "/v1/servers/{server}"
 _NOWHERE = "00000000-0000-4000-8000-0000000000ff"
-"""The id of no server, action or event."""
+"""The id of no server, action, event or subscription."""
 _READ = (200, 200, 200, 404)
 _WRITE = (202, 202, 403, 404)
 _ADMIN_ONLY = (200, 403, 403, 404)
@@ -69,9 +69,18 @@ MATRIX = (
     Row("GET", "/v1/servers", (200, 200, 200, 200)),
     Row("GET", f"{_OWN}/diagnostics", _ADMIN_ONLY),
     Row("POST", "/v1/diagnostics", (202, 403, 403, 403), {"servers": [_NOWHERE]}),
+    Row("GET", "/v1/events", (200, 200, 200, 200)),
+    Row("GET", "/v1/events?host=compute-1", (200, 403, 403, 403)),
+    Row("GET", "/v1/events/stream", (307, 307, 307, 307)),
+    Row("GET", f"/v1/events/{_NOWHERE}", (404, 404, 404, 404)),
     Row("GET", f"/v1/events/{_NOWHERE}/black-box", (404, 404, 404, 404)),
     Row("GET", f"/v1/events/{_NOWHERE}/black-box/state.json", (404, 404, 404, 404)),
     Row("GET", "/v1/actions/{action}", _READ),
+    Row("GET", "/v1/subscriptions", (200, 200, 200, 200)),
+    Row("POST", "/v1/subscriptions", (409, 409, 403, 409), {"target": {"kind": "email", "address": "ops@example.com"}}),  # sends no mail
+    Row("GET", f"/v1/subscriptions/{_NOWHERE}", (404, 404, 404, 404)),
+    Row("DELETE", f"/v1/subscriptions/{_NOWHERE}", (404, 404, 404, 404)),
+    Row("GET", f"/v1/subscriptions/{_NOWHERE}/deliveries", (404, 404, 404, 404)),
     Row("GET", "/v1/agents", (200, 403, 403, 403)),
 )
 OPEN = ("/", "/v2.1", "/v2.1/", "/v2", "/v2/", "/healthcheck")

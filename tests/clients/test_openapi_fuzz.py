@@ -24,7 +24,7 @@ from tests.clients.openapi_cases import AT_MAXIMUM, Directed, Key, list_directed
 from tests.clients.openapi_world import ACTIONS, CALLERS, SERVERS, World
 from tests.http.application import AUTHORITY, Application
 from tests.http.described import is_documented_body, list_deviations, read_version
-from tests.http.fleet import BLACK_BOX_EVENT, DUMPED, OLD_AGENTS
+from tests.http.fleet import BLACK_BOX_EVENT, DUMPED, OLD_AGENTS, SUBSCRIPTION
 
 _LEAST = 5_000
 _EXAMPLES = 210
@@ -112,12 +112,20 @@ class Steering:
     server: str | None
     action: str | None
     event: str | None
+    subscription: str | None
     caller: dict[str, str]
     at_maximum: bool
 
     def apply(self, case: Case) -> None:
         """An id or a caller of None leaves what was generated."""
-        for name, known in (("server_id", self.server), ("request_id", self.action), ("action_id", self.action), ("event_id", self.event)):
+        ids = {
+            "server_id": self.server,
+            "request_id": self.action,
+            "action_id": self.action,
+            "event_id": self.event,
+            "subscription_id": self.subscription,
+        }
+        for name, known in ids.items():
             if known is not None and name in case.path_parameters:
                 case.path_parameters[name] = known
         case.headers.update(self.caller)
@@ -131,6 +139,7 @@ def _steerings() -> st.SearchStrategy[Steering]:
         server=st.sampled_from([*SERVERS, DUMPED, DUMPED, DUMPED, None, None]),
         action=st.sampled_from([*ACTIONS, None]),
         event=st.sampled_from([BLACK_BOX_EVENT, "1", None]),
+        subscription=st.sampled_from([SUBSCRIPTION, None]),
         caller=st.sampled_from(CALLERS),
         at_maximum=st.sampled_from([True, True, True, False]),
     )
@@ -168,11 +177,12 @@ def _reproduce(case: Case, answer: Response) -> str:
 
 def _is_beyond_schemas(case: Case) -> bool:
     """What no schema says: how long a deadline this gateway grants, which agent is too old, behind which server a page may begin, which
-    watchdogs a platform knows, and that no text may have a NUL."""
+    watchdogs a platform knows, which of all URLs may be called, and that no text may have a NUL."""
     body = case.body if isinstance(case.body, dict) else {}
     is_too_old = (case.path_parameters or {}).get("server_id") == OLD_AGENTS
     is_refused = (body.get("deadline_seconds") or 0) > _MAX_DEADLINE or body.get("marker") is not None or "model" in body
-    return is_too_old or is_refused or r"\u0000" in json.dumps(case.body)
+    is_elsewhere = isinstance(body.get("target"), dict) and "url" in body["target"]
+    return is_too_old or is_refused or is_elsewhere or r"\u0000" in json.dumps(case.body)
 
 
 @pytest.mark.parametrize("directed", _DIRECTED, ids=lambda directed: directed.name)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import sha256
 
-from api_gateway.store import Store, actions, agents, events, reports, servers
+from api_gateway.store import Store, actions, agents, events, matching, reports, servers, subscriptions
 from api_gateway.store.actions import ActionRow, ActionState
+from api_gateway.store.subscriptions import SubscriptionRow
 from compute_agent.contract import versions
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.models import (
@@ -65,7 +66,18 @@ IDS = {
 }
 """Every id above by its name."""
 
-EVENTS = {"BLACK_BOX_EVENT": BLACK_BOX_EVENT}
+FIRED_EVENT = "fired-of-dumped"
+OTHERS_EVENT = "started-of-others"
+AGENT_EVENT = "agent-up"
+DIAGNOSTICS_EVENT = "diagnostics-of-dumped"
+UNKNOWN_EVENT = "levitated-of-dumped"
+CONFLICT_EVENT = "claimed-twice"
+"""The message_ids of events, at the positions from 2 in this order; the black box's has 1."""
+
+EVENTS = {name: value for name, value in globals().items() if name.endswith("_EVENT")}
+
+SUBSCRIPTION = "5c000000-0000-4000-8000-000000000001"
+"""Of PROJECT, to what happens to its servers."""
 
 _STATES = {
     RUNNING: PowerState.RUNNING,
@@ -179,7 +191,11 @@ def add_fleet(store: Store, clock: Clock) -> None:
     for agent in (first, second, old, down):
         agent.beat(store, now)
     _add_actions(store, now)
+    add_subscription(store, now)
     add_black_box(store, now)
+    _add_events(store, now)
+    with store.write() as c:
+        matching.match_events(c, now=now)
     down.beat(store, now, stopping=True)
     long_ago = now - timedelta(hours=1)
     first.beat(store, long_ago, removed=(RemovedServer(id=DELETED, departure=Departure.UNDEFINED),))
@@ -214,6 +230,50 @@ def add_black_box(
     notification = Notification(message_id, "server.black_box", f"compute_agent.{host}", "info", "2026-01-01 00:00:00.000000", body)
     with store.write() as c:
         events.record_events(c, [notification], now=now)
+
+
+def _add_events(store: Store, now: datetime) -> None:
+    """What hosts told besides: of DUMPED, of a server of the other project, of a host, and of two hosts at once."""
+    told: tuple[tuple[str, str, str, str | None, dict[str, object]], ...] = (
+        (FIRED_EVENT, "server.watchdog.fired", "warn", DUMPED, {"model": "i6300esb", "expiry_action": "pause", "driver_word": "pause"}),
+        (OTHERS_EVENT, "server.started", "info", OTHERS, {"power_state": "running", "reason": "booted"}),
+        (AGENT_EVENT, "agent.up", "info", None, {"journal_id": f"journal-of-{HOST}", "incarnation": 1, "reason": "started"}),
+        (DIAGNOSTICS_EVENT, "server.diagnostics", "info", DUMPED, {"action_id": PANICKED_ACTION, "report": {"server": DUMPED}}),
+        (UNKNOWN_EVENT, "server.levitated", "info", DUMPED, {"above": HOST}),
+        (CONFLICT_EVENT, "server.claimed_twice", "error", CONFLICT, {"hosts": [HOST, SECOND_HOST]}),
+    )
+    notifications = []
+    for sequence, (message_id, event_type, severity, server, body) in enumerate(told, 2):
+        payload = {
+            "version": versions.EVENT_VERSION,
+            "server": server,
+            "host": HOST,
+            "epoch": f"journal-of-{HOST}",
+            "sequence": sequence,
+            "occurred_at": (now + timedelta(seconds=sequence)).isoformat(),
+            **body,
+        }
+        notifications.append(Notification(message_id, event_type, f"compute_agent.{HOST}", severity, "2026-01-01 00:00:00.000000", payload))
+    with store.write() as c:
+        events.record_events(c, notifications, now=now)
+
+
+def add_subscription(store: Store, now: datetime) -> None:
+    """Somebody of the fleet's project is told of what happens from now on."""
+    row = SubscriptionRow(
+        id=SUBSCRIPTION,
+        project=PROJECT,
+        user="owner",
+        types=("server.*",),
+        severity="info",
+        server=None,
+        target_kind="webhook",
+        target="https://hooks.example/fleet",
+        created_at=now,
+        secret="whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
+    )
+    with store.write() as c:
+        subscriptions.insert_subscription(c, row, most=1)
 
 
 def add_action(store: Store, action_id: str, server: str, accepted_at: datetime, *, project: str = PROJECT) -> ActionRow:

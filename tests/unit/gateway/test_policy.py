@@ -19,6 +19,9 @@ from api_gateway.reloading import Unreadable
 from tests.fakes import FakeClock
 
 READER_RULES = {
+    "crashcart:events:list",
+    "crashcart:events:show",
+    "crashcart:events:stream",
     "os_compute_api:servers:index",
     "os_compute_api:servers:detail",
     "os_compute_api:servers:show",
@@ -30,6 +33,9 @@ READER_RULES = {
     "crashcart:actions:show",
     "crashcart:watchdog:show",
     "crashcart:watchdog_models:list",
+    "crashcart:subscriptions:list",
+    "crashcart:subscriptions:show",
+    "crashcart:subscriptions:deliveries",
 }
 MEMBER_RULES = {
     "os_compute_api:servers:trigger_crash_dump",
@@ -38,6 +44,8 @@ MEMBER_RULES = {
     "crashcart:actions:resume",
     "crashcart:watchdog:set",
     "crashcart:watchdog:remove",
+    "crashcart:subscriptions:create",
+    "crashcart:subscriptions:delete",
 }
 ADMIN_RULES = {
     "os_compute_api:servers:index:get_all_tenants",

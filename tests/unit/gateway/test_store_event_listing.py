@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -19,7 +19,7 @@ from tests.postgresql import Postgresql
 NOW = FakeClock().now()
 _TYPES = ("action.ended", "server.started", "server.watchdog.fired", "server.watchdog.outcome", "server.watchdogs", "agent.up")
 _SEVERITIES = ("info", "warn", "error", "info", "urgent")
-COUNT = 120
+COUNT = 60
 
 
 @pytest.fixture(scope="module")
@@ -90,13 +90,14 @@ FILTERS: dict[str, dict[str, Any]] = {
     "no type": {"types": ()},
     "at least warn": {"severity": "warn"},
     "at least info, so no word of a newer release": {"severity": "info"},
-    "since": {"since": NOW + timedelta(minutes=90)},
+    "since": {"since": NOW + timedelta(minutes=45)},
     "until": {"until": NOW + timedelta(minutes=20)},
-    "a span": {"since": NOW + timedelta(minutes=40), "until": NOW + timedelta(minutes=60)},
+    "a span": {"since": NOW + timedelta(minutes=40), "until": NOW + timedelta(minutes=52)},
+    "since ever": {"since": datetime.min.replace(tzinfo=UTC)},
     "since after all": {"since": NOW + timedelta(days=9)},
     "a server and a type": {"server": "s1", "types": ("server.started",)},
     "a project and a prefix": {"project": "demo", "types": ("server.*",), "severity": "error"},
-    "a host and a span": {"host": "h2", "since": NOW + timedelta(minutes=40), "until": NOW + timedelta(minutes=110)},
+    "a host and a span": {"host": "h2", "since": NOW + timedelta(minutes=30), "until": NOW + timedelta(minutes=55)},
     "all": {
         "server": "s1",
         "host": "h1",
@@ -110,16 +111,15 @@ FILTERS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("effort", [3, 10_000])
-def test_every_page_together_is_what_the_filters_match_in_both_directions(store: Store, rows: list[EventRow], effort: int) -> None:
+def test_every_page_together_is_what_the_filters_match_in_both_directions(store: Store, rows: list[EventRow]) -> None:
     for name, wanted in FILTERS.items():
         filters = EventFilters(**wanted)
         expected = [row for row in rows if filters.match(row)]
-        assert read(store, filters, effort=effort) == expected, name
-        assert read(store, filters, effort=effort, newest_first=True) == expected[::-1], name
+        assert read(store, filters, effort=5) == expected, name
+        assert read(store, filters, effort=5, newest_first=True) == expected[::-1], name
 
 
-def read(store: Store, filters: EventFilters, *, effort: int, newest_first: bool = False, limit: int = 4) -> list[EventRow]:
+def read(store: Store, filters: EventFilters, *, effort: int, newest_first: bool = False, limit: int = 5) -> list[EventRow]:
     found: list[EventRow] = []
     after: int | None = None
     with store.read() as c:
