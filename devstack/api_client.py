@@ -47,10 +47,10 @@ class ApiClient:
         self.url = url.rstrip("/")
         self._headers = headers or {}
         # A proxy of the environment has no business between us and 127.0.0.1.
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Redirects)
 
     def get(self, path: str, *, timeout: float = 10.0, headers: dict[str, str] | None = None) -> Answer:
-        """GET; an HTTP error is an Answer too. Raises OSError when there is no answer within `timeout` seconds."""
+        """GET; an HTTP error or a redirect is an Answer too. Raises OSError when there is no answer within `timeout` seconds."""
         return self.request("GET", path, timeout=timeout, headers=headers)
 
     def post(self, path: str, body: Any, *, timeout: float = 10.0, headers: dict[str, str] | None = None) -> Answer:
@@ -101,6 +101,13 @@ class ApiClient:
         except urllib.error.HTTPError as error:
             with error:
                 return _read_answer(error.code, error.headers, error.read())
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Followed by nobody: they are answers as any other."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
 
 
 def _read_answer(status: int, headers: Any, content: bytes) -> Answer:
