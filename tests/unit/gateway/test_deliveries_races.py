@@ -22,13 +22,22 @@ EVENTS = 20
 SUBSCRIBERS = 3
 
 
-@pytest.fixture
-def store(postgresql: Postgresql) -> Iterator[Store]:
+@pytest.fixture(scope="module")
+def migrated(postgresql: Postgresql) -> Iterator[Store]:
     store = Store(postgresql.create_database("deliveries"))
     store.upgrade_schema()
     yield store
     store.dispose()
     postgresql.drop_database("deliveries")
+
+
+@pytest.fixture
+def store(migrated: Store) -> Iterator[Store]:
+    """Without subscriptions; what an earlier test recorded is still there."""
+    yield migrated
+    with migrated.write() as c:
+        for row in subscriptions.list_subscriptions(c, project=None, limit=1000):
+            subscriptions.delete_subscription(c, row.id)
 
 
 def run_behind(store: Store, first: Callable[[Connection], object], second: Callable[[Connection], object]) -> object:

@@ -68,7 +68,7 @@ def create_sender(
     timeout: float = 5.0,
     ca: trustme.CA | None = None,
 ) -> WebhookSender:
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody
     if ca is not None:
         ca.configure_trust(context)
     return WebhookSender(rules, clock or SystemClock(), timeout=timeout, context=context, resolver=names or Names(["127.0.0.1"]))
