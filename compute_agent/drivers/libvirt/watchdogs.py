@@ -7,6 +7,7 @@ called again.
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import libvirt
 
@@ -15,7 +16,7 @@ from compute_agent.contract.models import PowerState
 from compute_agent.contract.watchdogs import Watchdog, WatchdogDevice, WatchdogModel
 from compute_agent.drivers.base import BackendUnavailable, DriverError, OutcomeUnknown, ServerNotFound, ServerUnsupported, Watchdogs
 from compute_agent.drivers.libvirt.calls import CallConnections
-from compute_agent.drivers.libvirt.domain_xml import MalformedDomain
+from compute_agent.drivers.libvirt.domain_xml import MalformedDomain, read_root
 from compute_agent.drivers.libvirt.errors import is_lost, translate_read_error
 from compute_agent.drivers.libvirt.monitor import check_monitor
 from compute_agent.drivers.libvirt.removals import Removals
@@ -24,7 +25,7 @@ from compute_agent.drivers.libvirt.states import describe_state, translate_power
 from compute_agent.drivers.libvirt.watchdog_live import LiveChanges, NotChanged, NothingLeft, Step, plan_change
 from compute_agent.drivers.libvirt.watchdog_models import BY_WORD, MODELS, find_obstacle, find_refusal, say_obstacle
 from compute_agent.drivers.libvirt.watchdog_state import WatchdogState, read_state
-from compute_agent.drivers.libvirt.watchdog_xml import replace_watchdog
+from compute_agent.drivers.libvirt.watchdog_xml import read_watchdogs, replace_watchdog
 
 LOG = logging.getLogger(__name__)
 
@@ -77,16 +78,17 @@ class LibvirtWatchdogs(Watchdogs):
             before = _read(domain, server)
             _check(connection, domain, server, before, wanted)
             try:
+                written = None
                 if before.configured is not None and before.configured.managed != wanted:
-                    _configure(connection, domain, server, wanted)
+                    written = _configure(connection, domain, server, wanted)
                 if before.live_root is not None:
-                    self._change_live(connection, domain, server, before, wanted)
+                    self._change_live(domain, server, before, wanted, written)
             except libvirt.libvirtError as error:
                 raise _translate(error, server) from error
             return _read(domain, server).describe()
 
     def _change_live(
-        self, connection: libvirt.virConnect, domain: libvirt.virDomain, server: str, before: WatchdogState, wanted: WatchdogDevice | None
+        self, domain: libvirt.virDomain, server: str, before: WatchdogState, wanted: WatchdogDevice | None, written: "_Written | None"
     ) -> None:
         assert before.live is not None
         assert before.live_root is not None
@@ -102,8 +104,8 @@ class LibvirtWatchdogs(Watchdogs):
             if can_wait:
                 LOG.info("Server %s gets its watchdog at its next start: %s", server, error)
                 return
-            if before.configured is not None and before.configured.managed != wanted:
-                _configure(connection, domain, server, before.configured.managed)
+            if written is not None:
+                _take_back(domain, server, written)
             raise BackendUnavailable(server, str(error), Code.WATCHDOG_NOT_CHANGED) from error
 
 
@@ -153,16 +155,42 @@ def _check(
         )
 
 
-def _configure(connection: libvirt.virConnect, domain: libvirt.virDomain, server: str, wanted: WatchdogDevice | None) -> None:
+@dataclass(frozen=True)
+class _Written:
+    """The configuration before and after it was written, and its watchdog before."""
+
+    before: str
+    after: str
+    former: WatchdogDevice | None
+
+
+def _configure(connection: libvirt.virConnect, domain: libvirt.virDomain, server: str, wanted: WatchdogDevice | None) -> _Written:
     """Write the configuration, in one step.
 
     :raises BackendUnavailable: libvirt refused it; it is as it was.
     :raises libvirt.libvirtError: libvirt was lost on the way.
     """
+    before = domain.XMLDesc(_WHOLE)
     try:
-        connection.defineXML(replace_watchdog(domain.XMLDesc(_WHOLE), wanted))
+        former = read_watchdogs(read_root(before)).managed
+        _define(connection, server, replace_watchdog(before, wanted))
     except MalformedDomain as error:
         raise BackendUnavailable(server, str(error), Code.WATCHDOG_NOT_CHANGED) from error
+    return _Written(before, domain.XMLDesc(_WHOLE), former)
+
+
+def _take_back(domain: libvirt.virDomain, server: str, written: _Written) -> None:
+    """Write the former configuration, to the byte unless another tool has written meanwhile; raises as :func:`_configure`."""
+    connection = domain.connect()
+    if domain.XMLDesc(_WHOLE) == written.after:
+        _define(connection, server, written.before)
+    else:
+        _configure(connection, domain, server, written.former)
+
+
+def _define(connection: libvirt.virConnect, server: str, xml: str) -> None:
+    try:
+        connection.defineXML(xml)
     except libvirt.libvirtError as error:
         if is_lost(error):
             raise

@@ -92,6 +92,51 @@ def test_the_listener_gets_events_of_lifecycle_and_reboot() -> None:
     assert [(event.kind, event.server) for event in seen] == [(DriverEventKind.PANICKED, SERVER), (DriverEventKind.REBOOTED, SERVER)]
 
 
+class Registered:
+    """A connection whose callbacks a test calls for one domain, and what came of that."""
+
+    def __init__(self) -> None:
+        self.seen: list[DriverEvent] = []
+        self.removals: list[tuple[str, str, bool]] = []
+        events = LibvirtEvents(SystemClock(), lambda *removal: self.removals.append(removal))
+        events.subscribe(self.seen.append)
+        self.connection = FakeConnection()
+        events.register(self.connection)
+
+    def tell(self, event_id: int, *details: object) -> list[tuple[DriverEventKind, str]]:
+        self.seen.clear()
+        self.connection.callbacks[event_id](self.connection, FakeDomain(), *details, None)
+        assert {event.server for event in self.seen} <= {SERVER}
+        return [(event.kind, event.reason) for event in self.seen]
+
+
+@pytest.mark.parametrize(
+    ("action", "word"),
+    [(0, "none"), (1, "pause"), (2, "reset"), (3, "poweroff"), (4, "shutdown"), (5, "debug"), (6, "inject-nmi"), (7, "action 7")],
+)
+def test_a_watchdog_fires_with_libvirts_own_word(action: int, word: str) -> None:
+    assert Registered().tell(libvirt.VIR_DOMAIN_EVENT_ID_WATCHDOG, action) == [(DriverEventKind.WATCHDOG_FIRED, word)]
+
+
+@pytest.mark.parametrize("alias", ["watchdog0", "ua-mine"])
+def test_a_watchdog_that_comes_or_goes_is_a_change_and_its_removal_is_told_to_who_waits(alias: str) -> None:
+    registered = Registered()
+    assert registered.tell(libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, alias) == [(DriverEventKind.DEFINED, "device added")]
+    assert registered.tell(libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, alias) == [(DriverEventKind.DEFINED, "device removed")]
+    assert registered.tell(libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVAL_FAILED, alias) == [(DriverEventKind.DEFINED, "device removal failed")]
+    assert registered.removals == [(SERVER, alias, True), (SERVER, alias, False)]
+
+
+def test_other_devices_and_others_metadata_are_nobodys_business() -> None:
+    registered = Registered()
+    for event_id in (libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED):
+        assert registered.tell(event_id, "virtio-disk0") == []
+    assert registered.tell(libvirt.VIR_DOMAIN_EVENT_ID_METADATA_CHANGE, 2, "urn:others") == []
+    assert registered.removals == []
+    ours = "https://crashcart.dev/xmlns/watchdog/1.0"
+    assert registered.tell(libvirt.VIR_DOMAIN_EVENT_ID_METADATA_CHANGE, 2, ours) == [(DriverEventKind.DEFINED, "metadata changed")]
+
+
 def test_a_failing_listener_does_not_reach_libvirt(caplog: pytest.LogCaptureFixture) -> None:
     """libvirt's only event thread must live on for all other servers; the loss is told with its traceback."""
 

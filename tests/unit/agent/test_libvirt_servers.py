@@ -10,6 +10,7 @@ import libvirt
 import pytest
 
 from compute_agent.contract.models import PowerState
+from compute_agent.contract.watchdogs import Watchdog, WatchdogDevice
 from compute_agent.drivers.base import BackendUnavailable, DriverError, OutcomeUnknown, ServerNotFound, ServerNotRunning
 from compute_agent.drivers.libvirt.nmi import LibvirtNmi
 from compute_agent.drivers.libvirt.servers import LibvirtServers
@@ -185,6 +186,32 @@ def test_the_start_of_a_run_is_unknown_without_the_pid_file(tmp_path: Path) -> N
 def test_a_server_that_is_off_has_no_run(tmp_path: Path) -> None:
     (tmp_path / "instance-1.pid").touch()
     assert list_servers(FakeDomain(state=(libvirt.VIR_DOMAIN_SHUTOFF, 1)), pid_files=tmp_path)[0].started_at is None
+
+
+def make_watched(live: str, note: str = "") -> str:
+    kind = "<os><type arch='x86_64' machine='pc-i440fx-7.2'>hvm</type></os>"
+    return f"<domain type='kvm' id='3'>{kind}<metadata>{note}</metadata><devices>{live}</devices></domain>"
+
+
+def test_the_list_says_which_watchdog_a_server_has_and_which_it_will_have() -> None:
+    xml = {0: make_watched("<watchdog model='i6300esb'/>"), libvirt.VIR_DOMAIN_XML_INACTIVE: make_watched("").replace(" id='3'", "")}
+    domain = FakeDomain()
+    domain.XMLDesc = lambda flags=0: xml[flags]
+    device = WatchdogDevice(model="i6300esb", expiry_action="reset")
+    expected = Watchdog(configured=None, live=device, pending_restart=True, models=("i6300esb", "ib700"))
+    assert list_servers(domain)[0].watchdog == expected
+    transient = FakeDomain(isPersistent=0, XMLDesc=xml[0])
+    assert list_servers(transient)[0].watchdog == Watchdog(live=device, models=("i6300esb", "ib700"))
+
+
+@pytest.mark.parametrize(("run", "told"), [("host/3", [SERVER]), ("host/2", [])])
+def test_a_watchdog_that_was_lost_is_told_wherever_servers_are_read(run: str, told: list[str]) -> None:
+    note = f"<c:live xmlns:c='https://crashcart.dev/xmlns/watchdog/1.0' run='{run}' leaving='i6300esb:reset'/>"
+    domain = FakeDomain(XMLDesc=make_watched("", note))
+    domain.answers["connect"] = FakeDomain(getHostname="host")
+    lost: list[str] = []
+    LibvirtServers(FakeLink(domain), None, lost.append).list_servers()
+    assert lost == told
 
 
 def test_what_is_not_seen_of_nova_is_said_once(caplog: pytest.LogCaptureFixture) -> None:

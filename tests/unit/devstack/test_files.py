@@ -2,6 +2,7 @@
 
 import configparser
 import json
+import os
 import socket
 import stat
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from devstack.broker_definitions import write_definitions
+from devstack.guest_commands import GuestCommands
 from devstack.guest_image import GuestImage
 from devstack.guests import Guest, GuestKind
 from devstack.initramfs import Initramfs
@@ -67,7 +69,7 @@ def test_a_block_with_a_listener_is_not_free() -> None:
         assert Ports(base).list_taken() == [base + 3]
 
 
-def make_guest(tmp_path: Path, kind: GuestKind, **options: str) -> Guest:
+def make_guest(tmp_path: Path, kind: GuestKind, **options: object) -> Guest:
     image = GuestImage(tmp_path / "vmlinux", tmp_path / "initramfs", tmp_path / "initramfs-kdump", "qemu")
     return Guest(kind=kind, directory=tmp_path, image=image, **options)  # type: ignore[arg-type]
 
@@ -108,3 +110,33 @@ def test_nmis_are_counted_since_the_last_boot_and_half_written_lines_are_ignored
     guest.serial_log.write_text("".join([ready, "crashcart-nmi-count: 7\r\n", ready, *counts]))
     assert guest.nmi_count() == 1
     assert guest.count_boots() == 2
+
+
+@pytest.mark.parametrize(
+    ("machine", "pci_room", "bridges", "refuses"),
+    [("pc", True, 0, False), ("pc", False, 0, True), ("q35", True, 1, False), ("q35", False, 0, False)],
+)
+def test_a_guest_has_room_for_a_card_or_none(tmp_path: Path, machine: str, pci_room: bool, bridges: int, refuses: bool) -> None:
+    xml = make_guest(tmp_path, GuestKind.DEAF, machine=machine, pci_room=pci_room, watchdog="ib700:inject-nmi").domain_xml()
+    assert xml.count("pcie-to-pci-bridge") == bridges
+    assert ("hotplug='off'" in xml) is refuses
+    assert f"machine='{machine}'" in xml
+    assert "<watchdog model='ib700' action='inject-nmi'/>" in xml
+    assert "crashcart.watchdog=ib700" in xml
+
+
+def test_a_guests_answer_is_that_to_this_command(tmp_path: Path) -> None:
+    log = tmp_path / "serial.log"
+    commands = GuestCommands(tmp_path / "commands", log)
+    commands.make_pipes()
+    pipe = os.open(tmp_path / "commands.in", os.O_RDWR)
+    try:
+        token = commands.send("ls")
+        assert os.read(pipe, 100).decode() == f"{token} ls\n"
+        log.write_text("crashcart-said 0: no\r\ncrashcart-done 0: 0\r\n")
+        with pytest.raises(TimeoutError):
+            commands.run("ls", timeout=0.0)
+    finally:
+        os.close(pipe)
+    with pytest.raises(OSError, match="commands"):
+        commands.send("ls")
