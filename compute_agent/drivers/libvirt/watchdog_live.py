@@ -64,7 +64,7 @@ def plan_change(live: LiveWatchdog, wanted: WatchdogDevice | None) -> Step:
         return Step.NEXT_START  # until then it keeps the one that it has
     if wanted is not None and ExpiryAction.DUMP not in (live.said, wanted.expiry_action):
         return Step.SET_ACTION
-    if not BY_WORD[have.model].hot_plug:
+    if live.is_fixed or not BY_WORD[have.model].hot_plug:
         return Step.NEXT_START
     return Step.DETACH if wanted is None else Step.REPLACE
 

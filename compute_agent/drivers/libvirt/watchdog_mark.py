@@ -5,14 +5,14 @@ the domain stops. Two facts are in it. The expiry action that QEMU was told past
 device whose removal was asked for and not confirmed: QEMU may still take it away when the guest resumes or reboots; then it is put back.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 import libvirt
 
 from compute_agent.contract.watchdogs import WatchdogDevice
-from compute_agent.drivers.libvirt.watchdog_xml import FoundWatchdogs, read_watchdogs
+from compute_agent.drivers.libvirt.watchdog_xml import FoundWatchdogs, find_element, is_fixed, read_watchdogs
 
 NAMESPACE = "https://crashcart.dev/xmlns/watchdog/1.0"
 _PREFIX = "crashcart-watchdog"
@@ -41,13 +41,14 @@ class Mark:
 class LiveWatchdog:
     """What the running machine has. ``device`` is the managed one as it really is, ``said`` libvirt's word of its action.
 
-    ``is_sure`` is false while nobody knows which of two actions it has.
+    ``is_sure`` is false while nobody knows which of two actions it has. ``is_fixed``: it stays until the machine stops.
     """
 
     device: WatchdogDevice | None
     others: tuple[WatchdogDevice, ...]
     said: str = ""
     is_sure: bool = True
+    is_fixed: bool = False
     mark: Mark | None = None
 
     @property
@@ -69,7 +70,8 @@ def read_live(domain: libvirt.virDomain, root: Element) -> LiveWatchdog:
     found, mark = read_watchdogs(root), find_mark(root)
     if mark is not None and mark.run != find_run(domain, root):
         mark = None
-    return join_live(found, mark)
+    element = find_element(root)
+    return replace(join_live(found, mark), is_fixed=element is not None and is_fixed(root, element))
 
 
 def join_live(found: FoundWatchdogs, mark: Mark | None) -> LiveWatchdog:

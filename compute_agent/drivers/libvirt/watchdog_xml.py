@@ -43,6 +43,18 @@ def find_alias(element: Element) -> str | None:
     return None if alias is None else alias.get("name")
 
 
+def is_fixed(domain: Element, element: Element) -> bool:
+    """Whether this live device cannot be taken away while the machine runs: nothing on its PCI bus can."""
+    address = element.find("address[@type='pci']")
+    if address is None:
+        return False
+    bus = int(address.get("bus", "0"), 16)
+    controller = domain.find(f"devices/controller[@type='pci'][@index='{bus}']")
+    if controller is None:
+        return False
+    return controller.get("model") == "pcie-root" or controller.find("target[@hotplug='off']") is not None
+
+
 def write_device(device: WatchdogDevice) -> str:
     """A new one, without an address: libvirt finds one."""
     return ElementTree.tostring(Element("watchdog", model=device.model, action=device.expiry_action), encoding="unicode")
