@@ -82,8 +82,10 @@ class Deliverer:
     def begin(self) -> None:
         """Begin as many of the tries that are due as there are free slots."""
         free, now = self._slots.count_free(), self._clock.now()
+        if not free:
+            return
         with self._store.read() as c:
-            if not free or not stored_deliveries.is_due(c, now=now):
+            if not stored_deliveries.is_due(c, now=now):
                 return
         with self._store.write() as c:
             claims = stored_deliveries.claim(c, owner=self._owner, now=now, lease=self._lease, limit=free)
