@@ -49,6 +49,11 @@ class Ports:
         return self.base + 4
 
     @property
+    def stream(self) -> int:
+        """The engine's event stream."""
+        return self.base + 5
+
+    @property
     def ctl_dist(self) -> range:
         """Erlang distribution of rabbitmqctl itself, one port per call that runs at the same time."""
         return range(self.base + 6, self.base + BLOCK)

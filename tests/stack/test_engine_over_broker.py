@@ -32,7 +32,7 @@ def state(tmp_path: Path, broker: PrivateRabbitMQ) -> Path:
         f"[DEFAULT]\ntransport_url = {broker.transport_url}\n"
         f"[database]\nconnection = sqlite:///{tmp_path / 'gateway.sqlite'}\nbusy_timeout = 2\n"
         f"[dispatcher]\nwake_socket = {tmp_path / 'wake.sock'}\nreceived_timeout = 1\n"
-        f"[sweep]\ngap_retry = 1\n"
+        f"[sweep]\ngap_retry = 1\n[stream]\nlisten_port = 0\n"
     )
     return tmp_path
 

@@ -31,7 +31,7 @@ def conf(tmp_path: Path) -> cfg.ConfigOpts:
     path = tmp_path / "gateway.conf"
     path.write_text(
         f"[DEFAULT]\ntransport_url = {NO_BROKER}\n[database]\nconnection = sqlite:///{tmp_path / 'gateway.sqlite'}\n"
-        f"[dispatcher]\nwake_socket = {tmp_path / 'wake.sock'}\n"
+        f"[dispatcher]\nwake_socket = {tmp_path / 'wake.sock'}\n[stream]\nlisten_port = 0\n"
     )
     return load_config([], config_files=[str(path)])
 
