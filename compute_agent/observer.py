@@ -169,6 +169,9 @@ class Observer:
             self._watch.is_blind = True
             LOG.warning("host %s: hypervisor connection lost: %s", self._journal.host, event.reason)
             self._on_state_change()
+        elif event.kind is DriverEventKind.BACKEND_BACK and event.server is not None:
+            LOG.info("server %s on host %s: %s, comparing its state", event.server, self._journal.host, event.reason)
+            self.reconcile(frozenset({event.server}))
         elif event.kind is DriverEventKind.BACKEND_BACK:
             LOG.info("host %s: hypervisor connection is there: %s", self._journal.host, event.reason)
             self.reconcile()

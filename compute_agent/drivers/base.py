@@ -409,7 +409,8 @@ class Events(ABC):
 
         The listener only enqueues: it never blocks and never raises, so it may be called from the backend's own event thread. What
         happened while the backend was away is not replayed: report BACKEND_LOST and BACKEND_BACK and the agent compares states. On
-        BACKEND_BACK every subscription is in force again *before* the event is given.
+        BACKEND_BACK every subscription is in force again *before* the event is given. Of a server whose events begin only later, give it
+        again with that server: its state alone is compared once more.
         """
 
 

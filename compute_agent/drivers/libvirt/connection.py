@@ -24,6 +24,10 @@ LOG = logging.getLogger(__name__)
 
 _RETRY_INTERVAL = 1.0
 _SHORT_GOODBYE = 1.0
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 2.0
+_UNREAD_LIMIT = 60.0
+"""Seconds for which a server is waited for whose events have not begun: later, two inventories in a row tell what was missed."""
 _CLOSE_REASONS = {
     libvirt.VIR_CONNECT_CLOSE_REASON_ERROR: "connection error",
     libvirt.VIR_CONNECT_CLOSE_REASON_EOF: "libvirtd closed the connection",
@@ -43,7 +47,8 @@ class Connection:
 
     :param register: called with every new connection before anybody else can use it; raises libvirtError when it cannot
     :param on_lost: called once for each connection that was there and is gone, with the reason and the time
-    :param on_back: called after each new connection is in use
+    :param on_back: called with None after each new connection is in use, and with each server whose events began only later
+    :param list_unread: which servers' events may not have begun yet; empty when the connection does not say
     """
 
     def __init__(
@@ -53,13 +58,15 @@ class Connection:
         *,
         register: Callable[[libvirt.virConnect], None],
         on_lost: Callable[[str, datetime], None],
-        on_back: Callable[[], None],
+        on_back: Callable[[str | None], None],
+        list_unread: Callable[[libvirt.virConnect], frozenset[str]] = lambda connection: frozenset(),
     ) -> None:
         self._address = address
         self._clock = clock
         self._register = register
         self._on_lost = on_lost
         self._on_back = on_back
+        self._list_unread = list_unread
         self._changed = threading.Condition()
         # All of these under the condition.
         self._current: libvirt.virConnect | None = None
@@ -145,14 +152,30 @@ class Connection:
             if self._loss is None:
                 self._current = connection
         LOG.info("Connected to libvirt at %s", self._address.shown)
-        self._on_back()
+        unread = self._list_unread(connection)
+        self._on_back(None)
+        self._await_unread(connection, unread)
+        self._wait_for_end(None)
         with self._changed:
-            self._changed.wait_for(lambda: self._is_closing or self._loss is not None)
             self._current = None
             loss = None if self._is_closing else self._loss
             if loss is not None:
                 self._unavailable = BackendUnavailable(None, f"lost libvirt at {self._address.shown}: {loss.reason}")
         return loss
+
+    def _await_unread(self, connection: libvirt.virConnect, unread: frozenset[str]) -> None:
+        """Tell of each of these servers when its events have begun."""
+        pause, give_up = _FIRST_PAUSE, self._clock.monotonic() + _UNREAD_LIMIT
+        while unread and self._clock.monotonic() < give_up and not self._wait_for_end(pause):
+            left = unread & self._list_unread(connection)
+            for server in sorted(unread - left):
+                self._on_back(server)
+            unread, pause = left, min(2 * pause, _LONGEST_PAUSE)
+
+    def _wait_for_end(self, timeout: float | None) -> bool:
+        """Whether the connection was lost, or the driver closes, within ``timeout`` seconds (None: wait for it)."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._is_closing or self._loss is not None, timeout)
 
     def _on_closed(self, _connection: Any, reason: int, token: object) -> None:
         """libvirt's close callback, on its event thread. Calls of now fail at once; the rest is the connection thread's."""

@@ -27,6 +27,7 @@ from compute_agent.drivers.libvirt.host_dump import LibvirtHostDump
 from compute_agent.drivers.libvirt.inspection import LibvirtInspection
 from compute_agent.drivers.libvirt.link import Address, KeepAlive
 from compute_agent.drivers.libvirt.nmi import LibvirtNmi
+from compute_agent.drivers.libvirt.reconnects import list_occupied
 from compute_agent.drivers.libvirt.removals import Removals
 from compute_agent.drivers.libvirt.resume import LibvirtResume
 from compute_agent.drivers.libvirt.servers import LibvirtServers
@@ -55,7 +56,9 @@ def create_driver(conf: cfg.ConfigOpts, clock: Clock) -> Driver:
     removals = Removals()
     events = LibvirtEvents(clock, lambda server, alias, is_gone: removals.note(server, alias, is_gone=is_gone))
     address = Address(group.uri, keepalive)
-    main = Connection(address, clock, register=events.register, on_lost=events.report_lost, on_back=events.report_back)
+    main = Connection(
+        address, clock, register=events.register, on_lost=events.report_lost, on_back=events.report_back, list_unread=list_occupied
+    )
     calls = CallConnections(address, main)
     watchdogs = LibvirtWatchdogs(calls, removals, group.detach_timeout)
     return Driver(

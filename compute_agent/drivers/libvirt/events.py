@@ -138,9 +138,10 @@ class LibvirtEvents(Events):
         """The connection is gone; what happens to servers from ``at`` on is not seen."""
         self._deliver(DriverEvent(DriverEventKind.BACKEND_LOST, None, at, reason))
 
-    def report_back(self) -> None:
-        """A connection is there and all registrations are in force."""
-        self._deliver(DriverEvent(DriverEventKind.BACKEND_BACK, None, self._clock.now(), "connected"))
+    def report_back(self, server: str | None = None) -> None:
+        """A connection is there and all registrations are in force; with a ``server``, libvirtd has now found that one again."""
+        reason = "connected" if server is None else "found again by libvirtd"
+        self._deliver(DriverEvent(DriverEventKind.BACKEND_BACK, server, self._clock.now(), reason))
 
     def silence(self) -> None:
         """When this returns, the listener is not being called and never will be again."""

@@ -53,6 +53,7 @@ class Backend:
         self.script: queue.SimpleQueue[FakeLink | Exception] = queue.SimpleQueue()
         self.told: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.tries: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.unread: list[frozenset[str]] = []
 
     def open(self, uri: str) -> FakeLink:
         self.tries.put(uri)
@@ -67,8 +68,11 @@ class Backend:
     def on_lost(self, reason: str, at: datetime) -> None:
         self.told.put(f"lost: {reason}")
 
-    def on_back(self) -> None:
-        self.told.put("back")
+    def on_back(self, server: str | None) -> None:
+        self.told.put("back" if server is None else f"back: {server}")
+
+    def list_unread(self, link: FakeLink) -> frozenset[str]:
+        return self.unread.pop(0) if self.unread else frozenset()
 
 
 @pytest.fixture
@@ -76,6 +80,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Backend:
     backend = Backend()
     monkeypatch.setattr(libvirt, "open", backend.open)
     monkeypatch.setattr(connection_module, "_RETRY_INTERVAL", 0.01)
+    monkeypatch.setattr(connection_module, "_FIRST_PAUSE", 0.01)
     return backend
 
 
@@ -87,6 +92,7 @@ def connection(backend: Backend) -> Iterator[Connection]:
         register=backend.register,
         on_lost=backend.on_lost,
         on_back=backend.on_back,
+        list_unread=backend.list_unread,
     )
     yield connection
     backend.script.put(make_error(libvirt.VIR_ERR_SYSTEM_ERROR, message="over"))
@@ -123,6 +129,26 @@ def test_a_lost_connection_is_replaced_by_one_with_all_registrations(backend: Ba
     assert connection.get() is second
     assert second.asked == ["keepalive 3 3", "close callback", "events"]
     assert first.is_closed
+
+
+def test_a_server_whose_events_begin_later_is_told_of_when_they_have_begun(backend: Backend, connection: Connection) -> None:
+    link = FakeLink()
+    backend.unread = [frozenset({"a", "b", "c"}), frozenset({"b", "c"}), frozenset({"c", "busy since"}), frozenset({"busy since"})]
+    backend.script.put(link)
+    connection.open()
+    assert [backend.told.get(timeout=5) for _ in range(4)] == ["back", "back: a", "back: b", "back: c"]
+    link.break_off(libvirt.VIR_CONNECT_CLOSE_REASON_EOF)
+    assert backend.told.get(timeout=5) == "lost: libvirtd closed the connection"
+
+
+def test_a_connection_that_is_lost_meanwhile_is_not_waited_with(backend: Backend, connection: Connection) -> None:
+    link = FakeLink()
+    backend.unread = [frozenset({"stuck"})] * 10_000
+    backend.script.put(link)
+    connection.open()
+    assert backend.told.get(timeout=5) == "back"
+    link.break_off(libvirt.VIR_CONNECT_CLOSE_REASON_EOF)
+    assert backend.told.get(timeout=5) == "lost: libvirtd closed the connection"
 
 
 def test_a_late_word_of_an_old_connection_does_not_end_the_new_one(backend: Backend, connection: Connection) -> None:

@@ -409,6 +409,17 @@ def test_a_driver_that_never_says_that_it_is_there_is_asked(bench: Bench) -> Non
     assert bench.find_server(server).power_state is PowerState.SHUTDOWN
 
 
+def test_a_server_whose_events_began_late_is_compared_once_more_and_no_other(bench: Bench) -> None:
+    late, other = bench.make_server(effect=NmiEffect.SURVIVE), bench.make_server(effect=NmiEffect.SURVIVE)
+    bench.hypervisor.subscribe(lambda event: None)
+    bench.hypervisor.stop(late)
+    bench.hypervisor.stop(other)
+    bench.emit(DriverEventKind.BACKEND_BACK, late)
+    assert bench.find_server(late).power_state is PowerState.SHUTDOWN
+    assert bench.find_server(other).power_state is PowerState.RUNNING, "that is its own events' to tell"
+    assert [event.observed_late for event in bench.events("server.stopped")] == [True]
+
+
 def test_a_change_that_a_comparison_has_told_is_not_told_again_by_its_late_event(bench: Bench) -> None:
     server = bench.make_server(effect=NmiEffect.SURVIVE)
     bench.hypervisor.subscribe(lambda event: None)
