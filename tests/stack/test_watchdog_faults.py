@@ -5,17 +5,15 @@ The ledger of what really fired is QEMU's own, read by this test past crashcart,
 
 import os
 import random
+import signal
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import libvirt
 import pytest
 
 from devstack.guests import Guest, GuestKind
-from devstack.ports import find_free_base
-from devstack.real_parts import list_missing_parts, may_skip_real_tests
 from devstack.services import wait_until
 from devstack.stack import GuestSpec, Stack
 from tests.firing_ledger import Fired, FiringLedger
@@ -33,14 +31,13 @@ from tests.stack.firing_record import (
     read_journal,
     read_store,
 )
+from tests.stack.real_stack import find_qemu, running_stack
 
 TIMEOUT = 40.0
 SEED = int(os.environ.get("CRASHCART_FAULT_SEED", "5"))
 KILLED = ("agent", "agent", "engine", "engine", "libvirtd", "libvirtd", "broker")
 WATCHING = ("agent", "libvirtd")
 """While one of them is away nobody is told of a firing."""
-HEARTBEAT = 5
-"""Seconds. Two of them find what libvirtd had not read from QEMU yet when it let the agent compare states."""
 FIRING = tuple(f"fires-{number}" for number in range(5))
 PAUSED = "pauses"
 GUESTS = (
@@ -52,18 +49,8 @@ _FOR_EVER = 100_000
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    missing = list_missing_parts()
-    if missing and may_skip_real_tests():
-        pytest.skip(f"not installed: {', '.join(missing)}")
-    assert not missing, f"not installed: {', '.join(missing)}"
-    libvirt.registerErrorHandler(lambda *_: None, None)
-    options = {"agent": {"heartbeat_interval": HEARTBEAT}}
-    system = Stack(tmp_path_factory.mktemp("stack"), find_free_base(), guests=GUESTS, agent_options=options)
-    try:
-        system.up()
+    with running_stack(tmp_path_factory.mktemp("stack"), GUESTS, {}) as system:
         yield system
-    finally:
-        system.down()
 
 
 class Faults:
@@ -81,7 +68,7 @@ class Faults:
             "agent": (stack.agent.kill, stack.agent.start),
             "engine": (stack.engine.kill, stack.engine.start),
             "broker": (stack.broker.kill, stack.broker.start),
-            "libvirtd": (stack.libvirtd.kill, stack.libvirtd.start),
+            "libvirtd": (stack.libvirtd.kill, self._start_libvirtd),
         }
 
     def kill_and_revive(self, part: str) -> None:
@@ -102,6 +89,17 @@ class Faults:
             self._resume()
         self._ledger.wait_for_next([guest.uuid for guest in self._firing], TIMEOUT)
 
+    def _start_libvirtd(self) -> None:
+        """It takes its time to find the paused guest again: the agent is connected, and compares states, before that."""
+        since = datetime.now(UTC)
+        qemu = find_qemu(self._pausing)
+        qemu.send(signal.SIGSTOP)
+        try:
+            self.stack.libvirtd.start()
+            self._wait_connected(since)
+        finally:
+            qemu.send(signal.SIGCONT)
+
     def _fire_unseen(self) -> None:
         already = len(self._ledger.list_firings(self._pausing.uuid))
         self._pausing.commands.starve_watchdog()
@@ -110,16 +108,18 @@ class Faults:
 
     def _wait_told_of_events(self, part: str, since: datetime) -> datetime:
         """Since when libvirtd is told of every guest's events again, which it is only after it answers, and the agent of libvirtd's."""
-        told = []
+        told = [since]
         if part == "libvirtd":
             with self.stack.libvirtd.connect() as connection:
                 for guest in (*self._firing, self._pausing):
                     connection.lookupByUUIDString(guest.uuid).memoryStats()  # answered by the guest's monitor
             told.append(datetime.now(UTC))
+        return max(*told, self._wait_connected(since))
+
+    def _wait_connected(self, since: datetime) -> datetime:
         log = self.stack.agent.log
         assert log is not None
-        told += wait_until(lambda: [at for at in list_connections(log) if at > since], TIMEOUT, "the agent to connect to libvirt")[:1]
-        return max(told)
+        return wait_until(lambda: [at for at in list_connections(log) if at > since], TIMEOUT, "the agent to connect to libvirt")[0]
 
     def _resume(self) -> None:
         """Once the unseen pause is told: found afterwards, and concluded."""
