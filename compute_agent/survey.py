@@ -88,7 +88,8 @@ def find_arrival(transaction: JournalTransaction, seen: DriverServer, *, at: dat
 def compare(transaction: JournalTransaction, listed: Sequence[DriverServer], *, read_at: datetime, default_project: str) -> Survey:
     """Compare a complete list, read from ``read_at`` on, with the known servers.
 
-    A server whose state an event changed after ``read_at`` is left alone: of two reports the later one holds.
+    A server whose state an event changed after ``read_at`` is left alone: of two reports the later one holds. So is one that is about to
+    have stopped, however long its platform takes: that is an event's to tell, and if that is lost, the next list's.
     """
     survey = Survey()
     known = transaction.list_known_servers()
@@ -99,7 +100,7 @@ def compare(transaction: JournalTransaction, listed: Sequence[DriverServer], *, 
                 survey.arrived.append(arrival)
             continue
         before = known.pop(seen.id).server
-        if seen.arriving or before.state_at > read_at:
+        if seen.arriving or seen.stopping or before.state_at > read_at:
             continue
         after = describe(
             seen, generation=before.generation, created_at=before.created_at, state_at=before.state_at, default_project=default_project

@@ -83,7 +83,8 @@ class DriverServer:
 
     ``started_at`` is when the current run of the machine began (None: off or not known), ``state_reason`` the backend's own word for
     why it is in this state (its last word is ``watchdog``, there and in the event, when that paused it). ``arriving`` is true while a
-    migration brings it in: it is not this host's yet. ``persistent`` false: it vanishes when it stops. ``project``, ``user``, ``name``,
+    migration brings it in: it is not this host's yet. ``stopping`` is true while its guest has ended and the event that says so is still to
+    come. ``persistent`` false: it vanishes when it stops. ``project``, ``user``, ``name``,
     ``description``, ``flavor`` and ``tags`` come from the server's metadata, None or empty when it has none, and so does
     ``host_dump_after_panic``: whether its operator wants the hypervisor to write its memory to a file when it panics. ``foreign_owner``
     is another control plane that manages this server as well (``nova``), or None. ``watchdog`` is None only where the driver does not look.
@@ -104,6 +105,7 @@ class DriverServer:
     started_at: datetime | None = None
     persistent: bool = True
     arriving: bool = False
+    stopping: bool = False
     description: str | None = None
     flavor: Flavor | None = None
     tags: tuple[str, ...] = ()

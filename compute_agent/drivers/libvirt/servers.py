@@ -113,6 +113,7 @@ class LibvirtServers(Servers):
             started_at=find_run_start(self._pid_file_directory, domain.name()) if is_run_of_process(state, reason) else None,
             persistent=is_persistent,
             arriving=is_arriving,
+            stopping=state == libvirt.VIR_DOMAIN_SHUTDOWN,
             description=description.description,
             flavor=description.flavor,
             tags=description.tags,

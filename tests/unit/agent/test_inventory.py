@@ -251,6 +251,19 @@ def test_a_state_is_left_to_its_event_and_only_a_lasting_difference_was_missed(b
     assert bench.inventory.refresh() == frozenset()
 
 
+def test_a_stop_that_takes_its_time_is_not_found_before_its_event(bench: Bench) -> None:
+    """A QEMU with much memory is there for seconds after its guest has ended."""
+    server = bench.hypervisor.make_server()
+    bench.beat()
+    bench.hypervisor.change(server, power_state=PowerState.SHUTDOWN, stopping=True)
+    for _ in range(3):
+        bench.clock.advance(1)
+        assert bench.inventory.refresh() == frozenset()
+    bench.hypervisor.change(server, stopping=False)
+    bench.inventory.refresh()
+    assert bench.inventory.refresh() == {server}, "its event was lost"
+
+
 def test_a_server_that_vanished_without_an_event_is_found_out(bench: Bench) -> None:
     server = bench.hypervisor.make_server()
     bench.beat()

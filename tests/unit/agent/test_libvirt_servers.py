@@ -171,6 +171,12 @@ def test_only_a_server_on_its_way_in_is_arriving(reason: int, persistent: int, j
     assert LibvirtServers(FakeLink(domain), None, ignore).get_server(SERVER).arriving is arriving
 
 
+@pytest.mark.parametrize(("state", "stopping"), [(libvirt.VIR_DOMAIN_SHUTDOWN, True), (libvirt.VIR_DOMAIN_SHUTOFF, False)])
+def test_a_domain_whose_guest_has_ended_is_stopping_until_its_process_has_too(state: int, stopping: bool) -> None:
+    [listed] = list_servers(FakeDomain(state=(state, 1)))
+    assert (listed.power_state, listed.stopping) == (PowerState.SHUTDOWN, stopping)
+
+
 def test_a_run_began_when_qemu_was_started(tmp_path: Path) -> None:
     pid_file = tmp_path / "instance-1.pid"
     pid_file.touch()
