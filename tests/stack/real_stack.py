@@ -1,5 +1,6 @@
 """One whole system with real guests for a test file, and what tests of it ask through HTTP."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from devstack.guests import Guest
 from devstack.ports import find_free_base
 from devstack.real_parts import list_missing_parts, may_skip_real_tests
-from devstack.services import ProcessId, iterate_command_lines, wait_until
+from devstack.services import ProcessId, Service, iterate_command_lines, wait_until
 from devstack.stack import GuestSpec, Stack
 from devstack.stack_config import Options
 
@@ -32,6 +33,21 @@ def running_stack(directory: Path, guests: Sequence[GuestSpec], agent_options: O
         yield system
     finally:
         system.down()
+
+
+@contextmanager
+def another_agent(stack: Stack, argv: Sequence[str], **environment: str) -> Iterator[None]:
+    """For the time of a with block this program is the agent; the one before it and itself are ended by kill -9."""
+    stack.agent.kill()
+    agent = Service(
+        "another agent", argv, env={**os.environ, **environment}, log=stack.state_dir / "another-agent.log", cwd=stack.state_dir
+    )
+    agent.start()
+    try:
+        yield
+    finally:
+        agent.kill()
+        stack.agent.start()
 
 
 def trigger(stack: Stack, guest: Guest) -> str:

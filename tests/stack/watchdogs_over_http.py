@@ -90,6 +90,11 @@ def read_xmls(stack: Stack, guest: Guest) -> tuple[str, str]:
         return domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE), domain.XMLDesc()
 
 
+def find_address(stack: Stack, guest: Guest) -> str:
+    """Where the live card is, as libvirt's XML says it."""
+    return read_xmls(stack, guest)[1].partition("<watchdog")[2].partition("</watchdog>")[0].partition("<address")[2]
+
+
 def configure_elsewhere(stack: Stack, guest: Guest, device: str | None) -> None:
     """Write the domain's configuration as another tool does, past crashcart."""
     with stack.libvirtd.connect() as connection:
