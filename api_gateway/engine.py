@@ -245,6 +245,7 @@ class Engine:
             max_connections=options.max_connections,
             lifetime=options.lifetime,
         )
+        self._closing.callback(listener.close)
         self._on_recorded.append(listener.wake)
         self._add_loop("stream", listener.run, wake=listener.stop)
 

@@ -71,6 +71,11 @@ class StreamListener:
             with suppress(RuntimeError):  # it has ended meanwhile
                 running[0].call_soon_threadsafe(running[1].set)
 
+    def close(self) -> None:
+        """Let the address go if it was never listened on."""
+        if self._bound is not None:
+            self._bound.close()
+
     def wake(self) -> None:
         """Something was recorded in this process. From any thread."""
         feed = self._feed
@@ -89,14 +94,13 @@ class StreamListener:
             bound.close()
             if error.errno != EADDRINUSE:
                 raise OSError(error.errno, f"cannot listen on {self._host} port {self._port}: {error.strerror or error}") from error
-            if not self._said_taken:
-                LOG.warning(
-                    "port %s of %s is taken, by another engine's event stream as it should be: waiting for it", self._port, self._host
-                )
-            self._said_taken = True
-            return None
-        self._port = bound.getsockname()[1]
-        return bound
+        else:
+            self._port = bound.getsockname()[1]
+            return bound
+        if not self._said_taken:
+            LOG.warning("port %s of %s is taken, by another engine's event stream as it should be: waiting for it", self._port, self._host)
+        self._said_taken = True
+        return None
 
     async def _serve(self, bound: socket.socket) -> None:
         closing = asyncio.Event()
