@@ -42,9 +42,26 @@ class EventStream:
             self._connection.close()
             raise Refused(self._answer.status, {name.lower(): value for name, value in self._answer.headers.items()}, body)
         self.comments: list[str] = []
+        self.last_id: int | None = None
+        """What a reader that is cut off comes again with."""
 
     def __iter__(self) -> Iterator[Message]:
         """:raises OSError, http.client.HTTPException: the connection was cut off, or nothing came within the timeout."""
+        for fields in self._list_blocks():
+            if "data" in fields:
+                yield Message(int(fields["id"]), fields["event"], json.loads(fields["data"]))
+
+    def read_up_to(self, position: int) -> None:
+        """Until the stream has told that it is there, with an event or without one.
+
+        :raises EOFError: it ended before.
+        """
+        for _ in self._list_blocks():
+            if self.last_id == position:
+                return
+        raise EOFError(f"the stream ended at {self.last_id}")
+
+    def _list_blocks(self) -> Iterator[dict[str, str]]:
         fields: dict[str, str] = {}
         for raw in self._answer:
             line = raw.decode().rstrip("\n")
@@ -54,8 +71,9 @@ class EventStream:
             elif line:
                 fields[name] = value
             else:
-                if "data" in fields:
-                    yield Message(int(fields["id"]), fields["event"], json.loads(fields["data"]))
+                if "id" in fields:
+                    self.last_id = int(fields["id"])
+                yield fields
                 fields = {}
 
     def take(self, count: int) -> list[Message]:

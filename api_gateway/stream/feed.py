@@ -25,6 +25,8 @@ T = TypeVar("T")
 LOOK_INTERVAL = 0.25
 """Seconds between two looks at the record while nobody wakes us: another process may record."""
 _PAGE = 500
+_BACKLOG_PAGE = 100
+"""Each reader that is behind has one of its own in memory, for as long as it takes to take it."""
 _KEPT = 2000
 """Events kept for all connections together; who is further behind reads the store."""
 _PAUSE_AFTER_FAILURE = 1.0
@@ -115,7 +117,7 @@ class Feed:
 
     async def read_backlog(self, filters: EventFilters, after: int) -> tuple[list[Told], int]:
         """What the store has behind ``after`` of what fits the filters, and up to which position that was looked for."""
-        backlog = await insist(lambda: self._record.list_backlog(filters, after, _PAGE))
+        backlog = await insist(lambda: self._record.list_backlog(filters, after, _BACKLOG_PAGE))
         return [Told(event) for event in backlog.events], backlog.reached
 
     async def wait(self, timeout: float) -> bool:

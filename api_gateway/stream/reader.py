@@ -9,9 +9,8 @@ from api_gateway.stream.ticket import Ticket
 Write = Callable[[bytes], Awaitable[None]]
 """Hands bytes on; waits while the reader has too much unread."""
 
-GREETING = b"retry: 1000\n\n"
-"""How many milliseconds a reader that was cut off shall wait before it comes again."""
-KEEP_ALIVE = b": still here\n\n"
+_RETRY_MILLISECONDS = 1000
+"""How long a reader that was cut off shall wait before it comes again."""
 _KEEP_ALIVE_INTERVAL = 15.0
 """Seconds of silence after which a comment is sent, so that nobody on the way takes the connection for dead."""
 _AT_ONCE = 64 * 1024
@@ -37,7 +36,7 @@ async def tell(feed: Feed, ticket: Ticket, write: Write, *, patience: float) -> 
             raise TooSlow from error
 
     position = ticket.after
-    await send(GREETING)
+    await send(_write_place(position, f"retry: {_RETRY_MILLISECONDS}"))
     async with feed.read():
         while True:
             kept = feed.find_kept(position)
@@ -48,7 +47,13 @@ async def tell(feed: Feed, ticket: Ticket, write: Write, *, patience: float) -> 
                 position = kept[-1].event.position
                 await _send_all([told for told in kept if ticket.filters.match(told.event)], ticket, send)
             elif not await feed.wait(_KEEP_ALIVE_INTERVAL):
-                await send(KEEP_ALIVE)
+                await send(_write_place(position, ": still here"))
+
+
+def _write_place(position: int, line: str) -> bytes:
+    """A message without an event. Its id is where the reader is, for one to whom nothing was told yet: when it comes again without an id,
+    it begins with what is recorded then."""
+    return f"id: {position}\n{line}\n\n".encode("ascii")
 
 
 async def _send_all(told: Sequence[Told], ticket: Ticket, send: Write) -> None:

@@ -80,6 +80,7 @@ def list_ids(stream: EventStream, count: int) -> list[int]:
 
 def test_what_was_recorded_and_what_comes_is_told_once_and_in_order(run: Callable[..., Running], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed, "_PAGE", 3)
+    monkeypatch.setattr(feed, "_BACKLOG_PAGE", 3)
     monkeypatch.setattr(feed, "_KEPT", 5)
     stream = run()
     stream.record(8)
@@ -229,6 +230,20 @@ def test_silence_is_filled_with_comments(run: Callable[..., Running], monkeypatc
     threading.Timer(0.2, stream.record).start()
     assert list_ids(opened, 1) == [1]
     assert ": still here" in opened.comments
+
+
+def test_a_reader_to_whom_nothing_was_told_knows_where_to_go_on(run: Callable[..., Running], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "_KEEP_ALIVE_INTERVAL", 0.02)
+    stream = run()
+    stream.record(3)
+    opened = stream.open(after=3, types=("agent.*",))
+    opened.read_up_to(3)
+    stream.record(2)
+    opened.read_up_to(5)
+    opened.close()
+    stream.record(event_type="agent.up", server=None)
+    again = stream.open(after=6, last_id=opened.last_id, types=("agent.*",))
+    assert list_ids(again, 1) == [6], "what the API would begin with by now is behind it"
 
 
 def test_a_stream_ends_when_its_time_is_over(run: Callable[..., Running]) -> None:
