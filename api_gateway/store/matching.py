@@ -4,9 +4,10 @@ How far that has come is a counter, which moves in the transaction that adds the
 nothing that this counter has passed can still come.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
+from itertools import chain
 from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, insert, or_, select, update
@@ -26,6 +27,9 @@ class DeliveryState(StrEnum):
     DELIVERED = "delivered"
     DEAD = "dead"
 
+
+_Wanted = tuple[str, int, EventFilters]
+"""A subscription's id, the last position that it is not told of, and its filters."""
 
 _BATCH = 200
 _MOST_DELIVERIES = 2000
@@ -79,14 +83,21 @@ def match_events(c: Connection, *, now: datetime) -> int:
 
 def _build_rows(known: Sequence[SubscriptionRow], page: Sequence[EventRow], now: datetime) -> tuple[list[dict[str, Any]], int]:
     """The deliveries, and of how many events of the page they are."""
-    wanted: list[tuple[str, int, EventFilters]] = [(row.id, row.begins_after, row.filters) for row in known]
+    of_project: dict[str | None, list[_Wanted]] = {None: []}
+    for row in known:
+        of_project.setdefault(row.project, []).append((row.id, row.begins_after, row.filters))
     rows: list[dict[str, Any]] = []
     for number, event in enumerate(page):
         if len(rows) >= _MOST_DELIVERIES:
             return rows, number
         rows += [
             {"subscription": key, "position": event.position, "state": DeliveryState.WAITING, "created_at": now, "tries": 0, "try_at": now}
-            for key, begins_after, filters in wanted
+            for key, begins_after, filters in _list_concerned(of_project, event.project)
             if event.position > begins_after and filters.match(event)
         ]
     return rows, len(page)
+
+
+def _list_concerned(of_project: Mapping[str | None, Sequence[_Wanted]], project: str | None) -> Iterable[_Wanted]:
+    """Those that ask for everybody's events, and those of the event's own project: not all that there are, which others wait for."""
+    return of_project[None] if project is None else chain(of_project[None], of_project.get(project, ()))
