@@ -7,7 +7,9 @@ restart the comparison of states begins it again, as long as the journal has no 
 import logging
 import threading
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
+from compute_agent.bounded_calls import BoundedCalls, NoAnswer
 from compute_agent.contract.clock import Clock
 from compute_agent.drivers.base import Driver, DriverError, FoundDump
 from compute_agent.journal import Journal
@@ -16,9 +18,12 @@ from compute_agent.watchdog_outcomes import DUMP_FAILED, Verdict, describe_dump,
 
 LOG = logging.getLogger(__name__)
 
+DUMP_LIMIT = 21_600.0
+"""Seconds that a server may stand still while the platform writes its memory: 2 TB at 100 MB/s."""
 _RETRY_INTERVAL = 5.0
 _PATIENCE = 300.0
 """Seconds for which a place that cannot be read is asked again."""
+_LOOK_THREADS = 4
 _OUTCOME = "server.watchdog.outcome"
 
 
@@ -41,6 +46,7 @@ class DumpSearch:
         self._clock = clock
         self._condition = threading.Condition()
         self._cases: dict[str, _Case] = {}
+        self._looks: BoundedCalls[FoundDump | None] = BoundedCalls("expiry-dump", threads=_LOOK_THREADS, limit=driver.call_bound)
 
     def begin(self, firing: Firing, *, observed_late: bool) -> None:
         """Look for the file of this firing, whose server runs again; only enqueues, and changes nothing if it is looked for already."""
@@ -64,9 +70,9 @@ class DumpSearch:
             return False
         try:
             dump = self._find_dump(case.firing)
-        except DriverError as error:
-            LOG.warning("server %s: the dump that its watchdog caused cannot be looked for: %s", case.firing.server, error.reason)
-            self._postpone(case, error.reason)
+        except (DriverError, NoAnswer) as error:
+            LOG.warning("server %s: the dump that its watchdog caused cannot be looked for: %s", case.firing.server, error)
+            self._postpone(case, str(error))
         except Exception as error:
             LOG.exception("server %s: looking for the dump that its watchdog caused failed in a way no driver declares", case.firing.server)
             self._postpone(case, repr(error))
@@ -89,7 +95,16 @@ class DumpSearch:
     def _find_dump(self, firing: Firing) -> FoundDump | None:
         if self._driver.expiry_dumps is None:
             return None
-        dump = self._driver.expiry_dumps.find_expiry_dump(firing.server, firing.at)
+        with self._journal.transaction("read") as transaction:
+            former, following = transaction.find_neighbours(firing)
+        since, until = firing.at, None
+        if firing.observed_late:  # when it fired is not known: after the one before, and no longer ago than a dump takes
+            since -= timedelta(seconds=DUMP_LIMIT)
+            since = since if former is None else max(since, former.at)
+        if following is not None and following.at > since:  # the clock may have been set back
+            until = following.at
+        find_expiry_dump = self._driver.expiry_dumps.find_expiry_dump
+        dump = self._looks.call(firing.message_id, lambda: find_expiry_dump(firing.server, since, until))
         if dump is None:
             return None
         with self._journal.transaction("read") as transaction:

@@ -12,7 +12,7 @@ from compute_agent.bounded_calls import BoundedCalls, NoAnswer
 from compute_agent.contract.models import PowerState, Server
 from compute_agent.contract.watchdogs import ExpiryAction, Watchdog
 from compute_agent.drivers.base import Driver, DriverError, DriverEvent, DriverEventKind, DriverServer
-from compute_agent.dump_search import DumpSearch
+from compute_agent.dump_search import DUMP_LIMIT, DumpSearch
 from compute_agent.journal import JournalTransaction
 from compute_agent.journal_firings import Firing
 from compute_agent.watchdog_outcomes import (
@@ -34,8 +34,6 @@ from compute_agent.watchdog_outcomes import (
 
 LOG = logging.getLogger(__name__)
 
-DUMP_LIMIT = 21_600.0
-"""Seconds that a server may stand still while the platform writes its memory: 2 TB at 100 MB/s."""
 _LOOK_LIMIT = 1.0
 """Seconds that the telling of a firing waits for the driver to say which device it was."""
 _LOOK_THREADS = 2

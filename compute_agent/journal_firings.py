@@ -111,6 +111,17 @@ class FiringStatements(OutboxStatements):
         row = self.execute("SELECT * FROM firings WHERE server = ? ORDER BY position DESC LIMIT 1", server).fetchone()
         return None if row is None else Firing.read(row)
 
+    def find_neighbours(self, firing: Firing) -> tuple[Firing | None, Firing | None]:
+        """The same server's firing before this one and the one after it."""
+        position = "(SELECT position FROM firings WHERE message_id = ?2)"
+        before, after = (
+            self.execute(
+                f"SELECT * FROM firings WHERE server = ?1 AND position {where} LIMIT 1", firing.server, firing.message_id
+            ).fetchone()
+            for where in (f"< {position} ORDER BY position DESC", f"> {position} ORDER BY position")
+        )
+        return None if before is None else Firing.read(before), None if after is None else Firing.read(after)
+
     def _add_signal_of(self, firing: Firing) -> None:
         self.execute(
             "INSERT INTO signals (server, action_id, at, cause) VALUES (?, ?, ?, ?)",

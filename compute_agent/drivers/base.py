@@ -356,8 +356,8 @@ class ExpiryDumps(ABC):
     """Finds the file that the platform wrote because a watchdog with the expiry action ``dump`` fired."""
 
     @abstractmethod
-    def find_expiry_dump(self, server: str, since: datetime) -> FoundDump | None:
-        """The newest dump of this server that was begun at ``since`` or later; None: there is none, so it failed.
+    def find_expiry_dump(self, server: str, since: datetime, until: datetime | None = None) -> FoundDump | None:
+        """The newest dump of this server that was begun at ``since`` or later, and before ``until``; None: there is none, so it failed.
 
         Called from a worker thread when the server runs again after the firing; may be repeated at will.
 

@@ -277,11 +277,12 @@ class FakeBackend:
         with self._lock:
             return self._get(server).free_slots > 0
 
-    def find_expiry_dump(self, server: str, since: datetime) -> FoundDump | None:
+    def find_expiry_dump(self, server: str, since: datetime, until: datetime | None) -> FoundDump | None:
         with self._lock:
             self._check_available()
             fake = self._servers.get(server)
-            found = [] if fake is None else [dump for began_at, dump in fake.expiry_dumps if began_at >= since]
+            dumps = [] if fake is None else fake.expiry_dumps
+            found = [dump for began_at, dump in dumps if since <= began_at and (until is None or began_at < until)]
             return found[-1] if found else None
 
     def inspect_server(self, server: str) -> InspectedServer:

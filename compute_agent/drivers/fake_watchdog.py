@@ -109,8 +109,8 @@ class FakeExpiryDumps(ExpiryDumps):
     def __init__(self, backend: FakeBackend) -> None:
         self._backend = backend
 
-    def find_expiry_dump(self, server: str, since: datetime) -> FoundDump | None:
-        return self._backend.find_expiry_dump(server, since)
+    def find_expiry_dump(self, server: str, since: datetime, until: datetime | None = None) -> FoundDump | None:
+        return self._backend.find_expiry_dump(server, since, until)
 
 
 def _get(seen: DriverServer) -> Watchdog:

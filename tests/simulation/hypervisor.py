@@ -335,9 +335,10 @@ class _ExpiryDumps(base.ExpiryDumps):
         self._hypervisor = hypervisor
         self._servers = _Servers(hypervisor, process)
 
-    def find_expiry_dump(self, server: str, since: datetime) -> FoundDump | None:
+    def find_expiry_dump(self, server: str, since: datetime, until: datetime | None = None) -> FoundDump | None:
         self._servers.check_reachable(server)
-        found = [dump for began_at, dump in self._hypervisor.guests[server].dumps if began_at >= since]
+        dumps = self._hypervisor.guests[server].dumps
+        found = [dump for began_at, dump in dumps if since <= began_at and (until is None or began_at < until)]
         return found[-1] if found else None
 
 

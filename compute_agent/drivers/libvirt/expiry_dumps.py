@@ -21,6 +21,8 @@ _NAME_LENGTH = 20
 _TIME_FORMAT = "%Y-%m-%d-%H:%M:%S"
 _FILE_NAME = re.compile(r"(?P<number>\d+)-(?P<name>.+)-(?P<time>\d{4}-\d\d-\d\d-\d\d:\d\d:\d\d)", re.DOTALL)
 _PRECISION = timedelta(seconds=1)
+_LATENESS = timedelta(seconds=1)
+"""How long after libvirtd has begun the dump the event of the firing comes here at the latest, on a busy host."""
 
 
 class LibvirtExpiryDumps(ExpiryDumps):
@@ -30,13 +32,17 @@ class LibvirtExpiryDumps(ExpiryDumps):
         self._connections = connections
         self._directory = directory
 
-    def find_expiry_dump(self, server: str, since: datetime) -> FoundDump | None:
+    def find_expiry_dump(self, server: str, since: datetime, until: datetime | None = None) -> FoundDump | None:
         try:
             number, name = self._find_name(server)
         except ServerNotFound:
             return None  # its name is gone with it
-        dumps = list(self._list_dumps(server, number, name, since))
-        return max(dumps)[1] if dumps else None
+        dumps = [
+            (begun, written, dump)
+            for begun, written, dump in self._list_dumps(server, number, name)
+            if begun > since - _PRECISION - _LATENESS and (until is None or begun <= until - _PRECISION)
+        ]
+        return max(dumps)[2] if dumps else None
 
     def _find_name(self, server: str) -> tuple[int | None, str]:
         """The number of the running domain, None when it is off, and its name.
@@ -50,9 +56,8 @@ class LibvirtExpiryDumps(ExpiryDumps):
             except libvirt.libvirtError as error:
                 raise translate_read_error(error, server) from error
 
-    def _list_dumps(
-        self, server: str, number: int | None, name: str, since: datetime
-    ) -> Iterator[tuple[tuple[datetime, float], FoundDump]]:
+    def _list_dumps(self, server: str, number: int | None, name: str) -> Iterator[tuple[datetime, float, FoundDump]]:
+        """When each was begun and when it was written last."""
         try:
             with os.scandir(self._directory) as entries:
                 for entry in entries:
@@ -61,8 +66,8 @@ class LibvirtExpiryDumps(ExpiryDumps):
                         continue
                     status = entry.stat(follow_symlinks=False)
                     begun = _read_time(found["time"], status.st_mtime)
-                    if entry.is_file(follow_symlinks=False) and begun is not None and begun > since - _PRECISION:
-                        yield (begun, status.st_mtime), FoundDump(entry.path, status.st_size)
+                    if entry.is_file(follow_symlinks=False) and begun is not None:
+                        yield begun, status.st_mtime, FoundDump(entry.path, status.st_size)
         except OSError as error:
             raise BackendUnavailable(server, f"cannot look into {self._directory}: {error.strerror}") from error
 

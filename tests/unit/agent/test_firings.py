@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,7 @@ from compute_agent.contract.models import Observation, PowerState
 from compute_agent.contract.watchdogs import ExpiryAction, Watchdog, WatchdogDevice
 from compute_agent.drivers.base import BackendUnavailable, DriverEvent, DriverEventKind
 from compute_agent.drivers.fake import NmiEffect
-from compute_agent.firings import DUMP_LIMIT
+from compute_agent.dump_search import DUMP_LIMIT, DumpSearch
 from tests.unit.agent.action_parts import Crash
 from tests.unit.agent.observer_bench import Bench
 
@@ -130,6 +131,42 @@ def test_the_file_of_the_dump_before_is_not_taken_for_this_ones(bench: Bench) ->
     fire(bench, server)
     fire(bench, server, heeded=False)
     assert [outcome.result for outcome in list_outcomes(bench)] == ["dumped", "dump_failed"]
+
+
+def test_each_of_two_dumps_is_named_with_its_own_firing_although_the_first_was_looked_for_late(bench: Bench) -> None:
+    server = make_watched(bench, "dump")
+    bench.hypervisor.fire_watchdog(server)
+    while bench.observer.step(0):
+        pass
+    bench.hypervisor.lose_backend()
+    bench.observer.dump_search.step(0)
+    bench.hypervisor.restore_backend()
+    bench.clock.advance(2)
+    fire(bench, server)
+    bench.wait(5)
+    paths = {outcome.fired_event: outcome.dump_path for outcome in list_outcomes(bench)}
+    assert [paths[fired.id] for fired in list_fired(bench)] == [f"/var/lib/fake/{server}-1", f"/var/lib/fake/{server}-2"]
+
+
+def test_a_place_that_does_not_answer_keeps_no_other_servers_dump_from_being_found(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    stuck, found = make_watched(bench, "dump"), make_watched(bench, "dump")
+    find, is_over = bench.hypervisor.find_expiry_dump, Event()
+    bench.observer.dump_search = search = DumpSearch(bench.journal, replace(bench.hypervisor.driver, call_bound=0.01), bench.clock)
+    bench.observer._firings._search = search
+
+    def find_or_hang(server: str, *window: Any) -> Any:
+        if server == stuck:
+            is_over.wait(10)
+        return find(server, *window)
+
+    monkeypatch.setattr(bench.hypervisor, "find_expiry_dump", find_or_hang)
+    try:
+        fire(bench, stuck)
+        search._looks._limit = 10
+        fire(bench, found)
+        assert [(outcome.server, outcome.result) for outcome in list_outcomes(bench)] == [(found, "dumped")]
+    finally:
+        is_over.set()
 
 
 def test_a_place_that_cannot_be_read_is_asked_again(bench: Bench) -> None:
@@ -585,6 +622,22 @@ def test_an_open_firing_is_concluded_after_a_gap(
     assert outcome.observed_late or result == "not_observed"
 
 
+def test_the_dump_of_a_firing_that_was_found_is_named_although_it_was_begun_before_that(bench: Bench) -> None:
+    server = make_watched(bench, "dump")
+    fire(bench, server)
+    bench.clock.advance(60)
+    bench.kill()
+    bench.hypervisor.change(server, power_state=PowerState.PAUSED, state_reason="paused: watchdog")
+    bench.hypervisor.write_expiry_dump(server, "/dumps/2", 5)
+    bench.clock.advance(60)
+    bench.start()
+    bench.drain()
+    bench.hypervisor.resume(server)
+    bench.drain()
+    assert [fired.observed_late for fired in list_fired(bench)] == [False, True]
+    assert [outcome.dump_path for outcome in list_outcomes(bench)] == [f"/var/lib/fake/{server}-1", "/dumps/2"]
+
+
 def test_a_dump_that_goes_on_after_a_gap_is_waited_for(bench: Bench) -> None:
     server = make_watched(bench, "dump")
     bench.kill()
@@ -669,10 +722,10 @@ def test_a_search_that_breaks_is_tried_again(bench: Bench, monkeypatch: pytest.M
     answers = [ZeroDivisionError("no"), BackendUnavailable(None, "not now")]
     find = bench.hypervisor.find_expiry_dump
 
-    def find_in_the_end(server: str, since: Any) -> Any:
+    def find_in_the_end(*window: Any) -> Any:
         if answers:
             raise answers.pop()
-        return find(server, since)
+        return find(*window)
 
     monkeypatch.setattr(bench.hypervisor, "find_expiry_dump", find_in_the_end)
     fire(bench, make_watched(bench, "dump"))

@@ -30,9 +30,14 @@ def make_dump(directory: Path, number: int, name: str, begun: datetime, size: in
 
 
 def find(
-    directory: Path, name: str = "pc", number: int | None = 1, since: datetime = FIRED_AT, server: str = SERVER
+    directory: Path,
+    name: str = "pc",
+    number: int | None = 1,
+    since: datetime = FIRED_AT,
+    until: datetime | None = None,
+    server: str = SERVER,
 ) -> tuple[str, int] | None:
-    found = LibvirtExpiryDumps(FakeLink(NamedDomain(name, number)), directory).find_expiry_dump(server, since)
+    found = LibvirtExpiryDumps(FakeLink(NamedDomain(name, number)), directory).find_expiry_dump(server, since, until)
     return None if found is None else (found.path, found.size)
 
 
@@ -43,6 +48,18 @@ def test_the_newest_one_since_the_firing_is_found_although_its_name_has_whole_se
     newest = make_dump(tmp_path, 1, "pc", FIRED_AT + timedelta(seconds=8), size=7)
     assert find(tmp_path) == (str(newest), 7)
     assert find(tmp_path, since=FIRED_AT + timedelta(seconds=20)) is None
+
+
+def test_one_that_was_begun_right_before_its_event_came_is_found(tmp_path: Path) -> None:
+    """In the second before: an event takes its time on a busy host."""
+    path = make_dump(tmp_path, 1, "pc", FIRED_AT.replace(second=50, microsecond=0))
+    assert find(tmp_path, since=FIRED_AT.replace(microsecond=5_000)) == (str(path), 5)
+
+
+def test_the_next_firings_one_is_left_to_that(tmp_path: Path) -> None:
+    first = make_dump(tmp_path, 1, "pc", FIRED_AT.replace(microsecond=0))
+    make_dump(tmp_path, 1, "pc", FIRED_AT + timedelta(seconds=2))
+    assert find(tmp_path, until=FIRED_AT + timedelta(seconds=2)) == (str(first), 5)
 
 
 def test_other_servers_other_runs_and_other_files_are_left_alone(tmp_path: Path) -> None:
