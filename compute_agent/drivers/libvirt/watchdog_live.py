@@ -162,7 +162,8 @@ class LiveChanges:
         element = find_element(root)
         assert element is not None
         alias = find_alias(element) or ""
-        kept = _note_action(run, live.said, former, None)
+        # What was asked for once may still come to pass, also when asking for it again is refused.
+        kept = _note_action(run, live.said, former, None if live.mark is None or live.mark.leaving is None else former)
         _note_first(domain, replace(kept, leaving=former))
         began = time.monotonic()
         with self._removals.expect(domain.UUIDString(), alias) as expected:

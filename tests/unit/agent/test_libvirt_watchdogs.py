@@ -175,6 +175,18 @@ def test_what_qemu_takes_away_late_is_put_back_as_it_was_last(bench: Bench) -> N
     assert bench.read().live is None, "another tool took it away: it had not been asked for in vain"
 
 
+def test_what_was_asked_for_in_vain_is_remembered_although_asking_again_is_refused(bench: Bench) -> None:
+    """As a QEMU does that still waits for the guest; when that resets, the device goes."""
+    bench.machine.clings = True
+    assert isinstance(bench.find_error(DUMP), BackendUnavailable)
+    bench.machine.fail = {"detachDeviceFlags": REFUSED}
+    assert isinstance(bench.find_error(None), BackendUnavailable)
+    bench.machine.let_go()
+    bench.watchdogs.put_back(SERVER)
+    assert bench.read().live == RESET
+    bench.check_truth()
+
+
 def test_a_device_that_is_gone_counts_although_nobody_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """The event was lost with a connection; libvirt's own definition says the same."""
     monkeypatch.setattr(bench.removals, "note", lambda *arguments, **words: None)
