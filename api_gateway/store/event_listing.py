@@ -86,7 +86,9 @@ def list_page(
     begin = _find_begin(c, filters.since)
     if not newest_first:
         after = begin if after is None else max(after, begin)
-    walk = _Walk(after, begin, newest_first)
+    # Before the types are looked up: what is recorded meanwhile may be of one that is not among them.
+    last = get_last_position(c) if _has_prefix(filters.types) else None
+    walk = _Walk(after, begin, last, newest_first)
     found = _list_exact_types(c, filters.types)
     if found is not None and not found:
         return EventPage((), None)
@@ -102,15 +104,18 @@ def list_page(
 
 @dataclass(frozen=True)
 class _Walk:
-    """Where a page begins, and in which direction it goes; never to ``begin`` or below."""
+    """Where a page begins, and in which direction it goes; never to ``begin`` or below, nor above ``last``."""
 
     after: int | None
     begin: int
+    last: int | None
     newest_first: bool
 
     def restrict(self, end: int | None) -> list[Condition]:
         """What lies behind ``after`` and up to ``end``."""
         position, found = events.c.position, []
+        if self.last is not None:
+            found.append(position <= self.last)
         if self.newest_first:
             found.append(position > self.begin if end is None else position >= end)
             if self.after is not None:
@@ -209,6 +214,10 @@ def _is_of_type(event_type: str, pattern: str) -> bool:
     return event_type.startswith(pattern[:-1]) if pattern.endswith("*") else event_type == pattern
 
 
+def _has_prefix(patterns: Collection[str] | None) -> bool:
+    return any(pattern.endswith("*") for pattern in patterns or ())
+
+
 def _is_of_types(patterns: Collection[str]) -> Condition:
     column = _unindexed(events.c.event_type)
     exact = [pattern for pattern in patterns if not pattern.endswith("*")]
@@ -220,7 +229,7 @@ def _list_exact_types(c: Connection, patterns: Sequence[str] | None) -> list[str
     """The types in the record that fit; None where nothing is asked for, or the record has too many different ones to look at."""
     if patterns is None:
         return None
-    if not any(pattern.endswith("*") for pattern in patterns):
+    if not _has_prefix(patterns):
         return sorted(set(patterns))
     known = list(c.execute(_TYPES).scalars())
     if len(known) > _MOST_TYPES:

@@ -1,6 +1,6 @@
 """Lists of events: each filter, both directions, pages without gap or repeat, and never more work than a page may be."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, event, insert, text
 
-from api_gateway.store import Store
+from api_gateway.store import Connection, Store, event_listing
 from api_gateway.store.columns import values_of
 from api_gateway.store.event_listing import EventFilters, list_page
 from api_gateway.store.events import EventRow
@@ -131,6 +131,27 @@ def read(store: Store, filters: EventFilters, *, effort: int, newest_first: bool
                 return found
             assert after is None or (page.reached < after if newest_first else page.reached > after), "it gets on"
             after = page.reached
+
+
+def test_a_type_that_comes_up_while_a_page_is_read_is_on_the_next_one(
+    store: Store, rows: list[EventRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a database shows each statement what is committed by then, the types may be older than the page."""
+    list_types = event_listing._list_exact_types
+    fresh = [replace(build_row(COUNT + number), event_type=word) for number, word in ((1, "server.of_tomorrow"), (2, "server.started"))]
+
+    def list_types_before_more_comes(c: Connection, patterns: Sequence[str] | None) -> list[str] | None:
+        found = list_types(c, patterns)
+        with store.write() as other:
+            other.execute(insert(events_table), [values_of(row) for row in fresh])
+        return found
+
+    with monkeypatch.context() as patch, store.read() as c:
+        patch.setattr(event_listing, "_list_exact_types", list_types_before_more_comes)
+        page = list_page(c, EventFilters(types=("server.*",)), after=COUNT - 10, limit=100)
+    with store.read() as c:
+        following = list_page(c, EventFilters(types=("server.*",)), after=page.events[-1].position)
+    assert [*page.events, *following.events][-2:] == fresh
 
 
 def test_a_rare_type_is_found_at_once_however_much_else_there_is(store: Store, rows: list[EventRow]) -> None:
