@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection, HTTPException
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,6 +26,7 @@ from devstack.ports import find_free_base
 from devstack.stack import GuestSpec, Stack
 from tests.bench import recording
 from tests.bench.figures import Figure
+from tests.event_stream import EventStream
 from tests.firing_ledger import Fired, FiringLedger
 
 FIRED = "server.watchdog.fired"
@@ -101,6 +103,25 @@ class _Reader:
 
 
 @contextmanager
+def _following(url: str, total: int) -> Iterator[list[tuple[str, datetime]]]:
+    """What a reader of the event stream is told of that many firings, with the moment."""
+    told: list[tuple[str, datetime]] = []
+    stream = EventStream(f"{url}/v1/events/stream?type={FIRED}", last_id=0, timeout=_TIMEOUT)
+
+    def note() -> None:
+        for message in islice(stream, total):
+            told.append((message.data["server"], datetime.now(UTC)))
+
+    thread = threading.Thread(target=note, name="follower")
+    thread.start()
+    try:
+        yield told
+    finally:
+        thread.join()
+        stream.close()
+
+
+@contextmanager
 def _listening(uri: str) -> Iterator[list[tuple[str, datetime]]]:
     """What a client of libvirt that does nothing else is told of firings, with the moment."""
     told: list[tuple[str, datetime]] = []
@@ -120,7 +141,12 @@ def _measure_firings(stack: Stack, times: int) -> list[Figure]:
     guests = list(stack.guests.values())
     total = times * len(guests)
     began = time.monotonic()
-    with FiringLedger(guests) as ledger, _listening(stack.libvirtd.uri) as told, _Reader(stack.url) as reader:
+    with (
+        FiringLedger(guests) as ledger,
+        _listening(stack.libvirtd.uri) as told,
+        _following(stack.url, total) as streamed,
+        _Reader(stack.url) as reader,
+    ):
         for guest in guests:
             guest.commands.starve_watchdog(times=times)
         ledger.wait_for(lambda firings: len(firings) >= total, _TIMEOUT + 4.0 * times, f"{total} firings")
@@ -140,6 +166,7 @@ def _measure_firings(stack: Stack, times: int) -> list[Figure]:
         Figure("firing to QEMU's second monitor", [(each.read_at - each.at) / timedelta(milliseconds=1) for each in fired]),
         Figure(floor, _list_delays(fired, told)),
         Figure("firing to the agent", _list_delays(fired, committed), floor=floor),
+        Figure("firing to the event on the stream", _list_delays(fired, streamed), floor=floor),
         Figure("firing to the event visible in the API", visible, floor=floor, note=note),
     ]
 
