@@ -15,8 +15,9 @@ Resolver = Callable[[str, int], Sequence[str]]
 
 _TRANSLATED = IPv6Network("64:ff9b::/96")
 """Its last 32 bits are the IPv4 address that a translator (NAT64) on the way calls."""
-_NEVER = tuple(ip_network(text) for text in ("2002::/16", "64:ff9b:1::/48", "192.88.99.0/24"))
-"""Global by their number, but other tunnels and translators lead from them to who knows where."""
+_NEVER = tuple(ip_network(text) for text in ("2002::/16", "64:ff9b:1::/48", "192.88.99.0/24", "192.0.0.0/24", "3fff::/20"))
+"""Global by their number, or for some Pythons, but tunnels and translators lead from the first three to who knows where, and the others
+are for nobody's servers; clouds put their metadata there (192.0.0.192)."""
 
 
 def resolve(host: str, port: int) -> list[str]:
