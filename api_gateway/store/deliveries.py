@@ -132,7 +132,7 @@ def settle_failed(
         _end(c, delivery, DeliveryState.DEAD, reason, now, tries=1)
     else:
         values = {"tries": delivery.tries + 1, "try_at": again_at, "last_tried_at": now, "last_error": reason}
-        c.execute(update(deliveries).where(_is(delivery)).values(values))
+        c.execute(update(deliveries).where(_is(delivery), deliveries.c.state == DeliveryState.WAITING).values(values))
     failing_since = row.failing_since or now
     if failing_since < give_up_before:
         old = (deliveries.c.subscription == row.id, deliveries.c.state == DeliveryState.WAITING, deliveries.c.created_at < give_up_before)

@@ -239,6 +239,20 @@ def test_a_success_is_noted_even_by_who_lost_the_lease(store: Store, clock: Fake
     assert get_subscription(store).lease_owner is None
 
 
+def test_a_failure_says_nothing_of_what_somebody_else_has_delivered_meanwhile(store: Store, clock: FakeClock, sender: NotingSender) -> None:
+    subscribe(store, clock)
+    record(store, clock)
+    slow, held = create_deliverer(store, clock, sender)
+    slow.step()
+    clock.advance(61)
+    other, slots = create_deliverer(store, clock, sender, owner="engine-2")
+    other.step()
+    held.finish()
+    sender.failure = fail()
+    slots.finish()
+    assert [(row.state, row.tries, row.last_error) for row in list_deliveries(store)] == [("delivered", 1, None)]
+
+
 def test_an_event_that_is_not_kept_any_more_is_given_up_saying_so(store: Store, clock: FakeClock, sender: NotingSender) -> None:
     subscribe(store, clock)
     record(store, clock)
