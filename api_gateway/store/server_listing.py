@@ -39,7 +39,7 @@ class ServerFilters(TypedDict, total=False):
     words of the Compute API (``ACTIVE``, ``UNKNOWN``, ``DELETED``, …); ``task_states`` may hold None. ``tags``: has all of them,
     ``tags_any``: one of them, ``not_tags``: not all of them, ``not_tags_any``: none of them. ``deleted``: False (the default) living ones,
     True deleted ones, None both. Bounds of time are inclusive, on ``updated_at``. ``event_types``: has had an event of one of these types,
-    with ``event_since`` then or later; alone ``event_since`` narrows nothing.
+    with ``event_since`` then or later; alone ``event_since`` narrows nothing. With ``project`` only events of when it was that project's.
     """
 
     project: str | None
@@ -123,7 +123,7 @@ def _build_conditions(filters: ServerFilters) -> list[Condition]:
         _is_set(s.missing_since, filters.get("missing")),
         _is_set(s.deleted_at, filters.get("deleted", False)),
         *_build_tag_conditions(filters),
-        _has_had(filters.get("event_types"), filters.get("event_since")),
+        _has_had(filters.get("event_types"), filters.get("event_since"), filters.get("project")),
     ]
     statuses, since, before = filters.get("statuses"), filters.get("changes_since"), filters.get("changes_before")
     if statuses is not None:
@@ -202,11 +202,13 @@ def _has_any_tag(tags: Collection[str]) -> Condition:
     return servers.c.id.in_(select(server_tags.c.server).where(server_tags.c.tag.in_(sorted(tags))))
 
 
-def _has_had(event_types: Collection[str] | None, since: datetime | None) -> Condition | None:
-    """Asked of each server by itself, type by type: the index answers that at once, however many events there are."""
+def _has_had(event_types: Collection[str] | None, since: datetime | None, project: str | None) -> Condition | None:
+    """Asked of each server by itself, type by type: the index answers that at once, however many events there are. What happened to it
+    while it was another project's is not for the one that is asked for."""
     if event_types is None:
         return None
     had = exists().where(events.c.server == servers.c.id, events.c.event_type.in_(sorted(event_types)))
+    had = had if project is None else had.where(events.c.project == project)
     return had if since is None else had.where(events.c.occurred_at >= since)
 
 

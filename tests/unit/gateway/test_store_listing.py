@@ -213,7 +213,7 @@ def test_servers_are_found_by_what_happened_to_them(store: Store) -> None:
     with store.write() as c:
         for position, (number, event_type, seconds) in enumerate(happened, 1):
             occurred_at = NOW + timedelta(seconds=seconds)
-            row = {"position": position, "message_id": f"m-{position}", "event_type": event_type, "severity": "info"}
+            row = {"position": position, "message_id": f"m-{position}", "event_type": event_type, "severity": "info", "project": "former"}
             c.execute(
                 events_table.insert(),
                 {**row, "server": build_row(number).id, "occurred_at": occurred_at, "recorded_at": occurred_at, "payload": {}},
@@ -226,6 +226,10 @@ def test_servers_are_found_by_what_happened_to_them(store: Store) -> None:
     assert ask(store, event_types=["server.rebooted", "server.watchdog.fired"], event_since=NOW + timedelta(seconds=2), limit=1) == [1]
     assert ask(store, event_types=[]) == []
     assert ask(store, **fired, project="other") == []
+    assert ask(store, **fired, project="demo") == [], "these are demo's servers by now, and were not when it happened"
+    with store.write() as c:
+        c.execute(events_table.update().where(events_table.c.position == 3).values(project="demo"))
+    assert ask(store, **fired, project="demo") == [1]
 
 
 def test_a_status_finds_exactly_the_servers_that_are_shown_with_it(store: Store) -> None:
