@@ -34,13 +34,14 @@ LATER = Budget("clients + upgrade + chaos", 480)
 
 @dataclass(frozen=True)
 class Tier:
-    """Directories under tests/ that are run together."""
+    """Directories under tests/ that are run together, on all processors if ``shares`` says how: each test by itself (``worksteal``), or
+    the tests of a file after each other (``loadfile``), which share real parts that are dear to start."""
 
     name: str
     budget: Budget
     directories: tuple[str, ...] = ()
     needs_real_parts: bool = False
-    side_by_side: bool = False
+    shares: str | None = None
 
     def list_paths(self) -> list[Path]:
         return [TESTS / directory for directory in self.directories or (self.name,) if (TESTS / directory).is_dir()]
@@ -50,11 +51,11 @@ TIERS = {
     tier.name: tier
     for tier in (
         Tier("check", QUICK),
-        Tier("unit", QUICK, ("unit", "http"), side_by_side=True),
-        Tier("contract", QUICK, side_by_side=True),
-        Tier("simulation", QUICK, side_by_side=True),
-        Tier("conformance", REAL, needs_real_parts=True),
-        Tier("stack", REAL, needs_real_parts=True),
+        Tier("unit", QUICK, ("unit", "http"), shares="worksteal"),
+        Tier("contract", QUICK, shares="worksteal"),
+        Tier("simulation", QUICK, shares="worksteal"),
+        Tier("conformance", REAL, needs_real_parts=True, shares="loadfile"),
+        Tier("stack", REAL, needs_real_parts=True, shares="loadfile"),
         Tier("clients", LATER),
         Tier("upgrade", LATER, needs_real_parts=True),
         Tier("chaos", LATER, needs_real_parts=True),
@@ -96,10 +97,10 @@ def run_tests(suites: list[str], *, all_suites: bool, state_dir: Path) -> int:
         if tier.name == "check":
             _run_checks(outcome, steps)
         else:
-            _run_pytest(outcome, tier.name, [str(path) for path in tier.list_paths()], results, all_suites, tier.side_by_side)
+            _run_pytest(outcome, tier.name, [str(path) for path in tier.list_paths()], results, all_suites, tier.shares)
         outcome.spend(tier.budget, time.monotonic() - started)
     if paths:
-        _run_pytest(outcome, "paths", paths, results, all_suites, side_by_side=False)
+        _run_pytest(outcome, "paths", paths, results, all_suites, shares=None)
     return _conclude(outcome, steps)
 
 
@@ -153,12 +154,12 @@ def _run_checks(outcome: Outcome, steps: Steps) -> None:
             steps.say(result.output)
 
 
-def _run_pytest(outcome: Outcome, name: str, paths: list[str], results: Path, all_suites: bool, side_by_side: bool) -> None:
+def _run_pytest(outcome: Outcome, name: str, paths: list[str], results: Path, all_suites: bool, shares: str | None) -> None:
     report = results / f"{name}.xml"
     report.unlink(missing_ok=True)
     argv = [sys.executable, "-m", "pytest", f"--junitxml={report}", *paths]
-    if side_by_side and (os.cpu_count() or 1) > 1:
-        argv += ["--numprocesses=auto", "--dist=worksteal"]
+    if shares is not None and (os.cpu_count() or 1) > 1:
+        argv += ["--numprocesses=auto", f"--dist={shares}"]
     environment = dict(os.environ) | ({"CRASHCART_TEST_ALL": "1"} if all_suites else {})
     code = subprocess.run(argv, cwd=ROOT, env=environment).returncode if paths else 5
     counted = _read_report(report)
