@@ -20,6 +20,7 @@ from compute_agent.contract.models import (
     hash_inventory,
 )
 from compute_agent.contract.notifications import EVENT_TYPES, HEARTBEAT_TYPE, Notification, encode, format_timestamp
+from tests.databases import write_database
 from tests.fakes import FakeClock
 
 HOST = "host-1"
@@ -230,6 +231,4 @@ def get_action(store: Store, row: ActionRow) -> ActionRow:
 
 
 def open_store(path: Path) -> Store:
-    store = Store(f"sqlite:///{path}", busy_timeout=0.2)
-    store.upgrade_schema()
-    return store
+    return Store(f"sqlite:///{write_database(path)}", busy_timeout=0.2)
