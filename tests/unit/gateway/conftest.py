@@ -35,6 +35,15 @@ def postgresql() -> Iterator[Postgresql]:
         pytest.skip(str(error))
 
 
+@pytest.fixture(scope="session")
+def empty_postgresql(postgresql: Postgresql) -> str:
+    """Names a database with the tables of this release and no rows, to be copied."""
+    store = Store(postgresql.create_database("empty"))
+    store.upgrade_schema()
+    store.dispose()
+    return "empty"
+
+
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
