@@ -80,12 +80,15 @@ def _check_wheel() -> None:
             _run_logged([*_pip_for(environment), "install", "--no-deps", "--force-reinstall", str(wheel)], log)
         except StepFailed as error:
             raise CheckFailed(error.explain()) from error
-        # Away from the source tree, which would be imported instead of what is in the wheel.
-        for command in COMMANDS:
-            _run([str(environment / "bin" / command), "--help"], cwd=Path(scratch))
         loaded = "import sys, api_gateway.wsgi; sys.exit(bool({'libvirt', 'pyghmi', 'sushy'} & set(sys.modules)))"
-        _run([str(environment / "bin/python"), "-c", loaded], cwd=Path(scratch))
-        _run([*_pip_for(environment), "check"])
+        runs = [
+            *([str(environment / "bin" / command), "--help"] for command in COMMANDS),
+            [str(environment / "bin/python"), "-c", loaded],
+            [*_pip_for(environment), "check"],
+        ]
+        with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
+            # Away from the source tree, which would be imported instead of what is in the wheel.
+            list(threads.map(lambda argv: _run(argv, cwd=Path(scratch)), runs))
 
 
 def _time_check(name: str, check: Callable[[], None]) -> CheckResult:

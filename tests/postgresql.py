@@ -33,9 +33,12 @@ class Postgresql:
     def build_url(self, database: str) -> str:
         return f"postgresql+psycopg://{self.user}@/{database}?host={self.directory}"
 
-    def create_database(self, name: str) -> str:
-        """:returns: its URL."""
-        command = [self.programs / "createdb", f"--host={self.directory}", f"--username={self.user}", name]
+    def create_database(self, name: str, *, template: str = "template1") -> str:
+        """A copy of ``template``, to which nobody may be connected.
+
+        :returns: its URL.
+        """
+        command = [self.programs / "createdb", f"--host={self.directory}", f"--username={self.user}", f"--template={template}", name]
         subprocess.run(command, check=True, capture_output=True)
         return self.build_url(name)
 

@@ -13,6 +13,7 @@ from api_gateway.config import load_config
 from api_gateway.store import Store
 from api_gateway.wsgi import create_app
 from compute_agent.contract.clock import Clock, SystemClock
+from tests.databases import write_database
 from tests.http.answering_agents import AnsweringAgents
 from tests.http.fleet import add_fleet
 
@@ -45,8 +46,7 @@ def create_application(
     for name, value in options.items():
         conf.set_override(name, value, group="api")
     clock = clock or SystemClock()
-    store = Store(f"sqlite:///{directory / 'gateway.sqlite'}")
-    store.upgrade_schema()
+    store = Store(f"sqlite:///{write_database(directory / 'gateway.sqlite')}")
     if fleet:
         add_fleet(store, clock)
     wakes: list[bool] = []

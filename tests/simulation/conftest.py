@@ -1,6 +1,5 @@
 """The template database (tables made once), a folder in memory, and ``--seed`` to replay one seed."""
 
-import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from api_gateway.store import Store
+from tests.databases import write_database
 
 ALL_SEEDS = "0-199"
 """The worlds that an ordinary test run goes through."""
@@ -31,13 +30,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="session")
 def template() -> Iterator[Path]:
     """A gateway database without a row."""
-    logging.getLogger("alembic").setLevel(logging.WARNING)
     with _memory_folder() as folder:
-        path = folder / "template.sqlite"
-        store = Store(f"sqlite:///{path}")
-        store.upgrade_schema()
-        store.dispose()
-        yield path
+        yield write_database(folder / "template.sqlite")
 
 
 @pytest.fixture

@@ -250,7 +250,7 @@ BUGS: list[tuple[Plant, dict[str, Any]]] = [
     (run_an_action_twice, {"agent_kills": 8.0, "driver": DriverFaults(slow=0.5)}),
     (forget_duplicates, {"broker": Faults(cast_repeated=0.5, delay=0.5)}),
     (ignore_deadlines, {"broker": Faults(delay=0.5), "deadlines": (0.5, 5.0)}),
-    (check_deadline_too_early, {"driver": DriverFaults(slow_read=0.5), "deadlines": (0.5, 5.0)}),
+    (check_deadline_too_early, {"driver": DriverFaults(slow_read=0.9), "deadlines": (0.5, 3.0)}),
     (mark_sent_before_the_confirm, {"broker": Faults(publish_fails=0.3)}),
     (acknowledge_before_the_commit, {"crash_at_commit": 0.03}),
     (forget_gaps, {"purges": 30.0, "engine_kills": 6.0}),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from compute_agent import intake, loops
 from compute_agent.contract.clock import SystemClock
 from compute_agent.host_lock import HostTaken
 from compute_agent.intake import Intake
@@ -16,6 +17,13 @@ from compute_agent.loops import Backoff, Loop, run_bounded
 from compute_agent.service import main
 
 ANSWER_TIME = 10.0
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before what failed is tried again. How long they are is asserted nowhere here, that they end is."""
+    monkeypatch.setattr(intake, "_RETRY_INTERVAL", 0.02)
+    monkeypatch.setattr(loops, "_PAUSE_AFTER_FAULT", 0.02)
 
 
 class FakeLock:

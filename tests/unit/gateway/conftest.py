@@ -1,6 +1,5 @@
 """A clock and a store of its own for each test."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,23 +7,14 @@ import pytest
 
 from api_gateway.store import Store
 from devstack.real_parts import may_skip_real_tests
+from tests.databases import write_database
 from tests.fakes import FakeClock
 from tests.postgresql import NoPostgresql, Postgresql, run_postgresql
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated database without rows; copying it is faster than migrating again."""
-    path = tmp_path_factory.mktemp("store") / "empty.sqlite"
-    store = Store(f"sqlite:///{path}")
-    store.upgrade_schema()
-    store.dispose()
-    return path
-
-
 @pytest.fixture
-def database(empty_database: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copy(empty_database, tmp_path / "gateway.sqlite"))
+def database(tmp_path: Path) -> Path:
+    return write_database(tmp_path / "gateway.sqlite")
 
 
 @pytest.fixture
@@ -43,6 +33,15 @@ def postgresql() -> Iterator[Postgresql]:
         if not may_skip_real_tests():
             raise
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def empty_postgresql(postgresql: Postgresql) -> str:
+    """Names a database with the tables of this release and no rows, to be copied."""
+    store = Store(postgresql.create_database("empty"))
+    store.upgrade_schema()
+    store.dispose()
+    return "empty"
 
 
 @pytest.fixture

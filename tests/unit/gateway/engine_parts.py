@@ -21,6 +21,7 @@ from compute_agent.contract.models import (
 )
 from compute_agent.contract.notifications import EVENT_TYPES, HEARTBEAT_TYPE, Notification, encode, format_timestamp
 from compute_agent.contract.watchdogs import Watchdog, WatchdogModel
+from tests.databases import write_database
 from tests.fakes import FakeClock
 
 HOST = "host-1"
@@ -256,6 +257,4 @@ def get_action(store: Store, row: ActionRow) -> ActionRow:
 
 
 def open_store(path: Path) -> Store:
-    store = Store(f"sqlite:///{path}", busy_timeout=0.2)
-    store.upgrade_schema()
-    return store
+    return Store(f"sqlite:///{write_database(path)}", busy_timeout=0.2)

@@ -9,14 +9,14 @@ from oslo_log.formatters import ContextFormatter
 
 from api_gateway import wsgi
 from api_gateway.config import load_config
-from api_gateway.store import Store
+from tests.databases import write_database
 from tests.http.application import create_application
 from tests.unit.gateway.auth_parts import ROLES, build_login, create_basic_application, write_user_file
 
 
 def start(directory: Path, options: str) -> int:
     """``crashcart-api`` with a good store up to the moment at which it would listen."""
-    Store(f"sqlite:///{directory / 'gateway.sqlite'}").upgrade_schema()
+    write_database(directory / "gateway.sqlite")
     path = directory / "gateway.conf"
     path.write_text(f"[database]\nconnection = sqlite:///{directory / 'gateway.sqlite'}\n{options}")
     return wsgi.main(["--config-file", str(path)])
@@ -41,7 +41,7 @@ def test_a_broken_policy_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_with_passwords_other_addresses_than_loopback_may_be_listened_on(tmp_path: Path) -> None:
-    Store(f"sqlite:///{tmp_path / 'gateway.sqlite'}").upgrade_schema()
+    write_database(tmp_path / "gateway.sqlite")
     write_user_file(tmp_path / "htpasswd")
     (tmp_path / "roles.yaml").write_text(ROLES)
     conf = load_config([], config_files=[])

@@ -15,6 +15,7 @@ from api_gateway.store import Store, actions, agents, events
 from api_gateway.sweep import Sweep
 from compute_agent.contract.notifications import EVENT_TYPES, HEARTBEAT_TYPE, encode
 from tests.contract import golden
+from tests.databases import write_database
 from tests.fakes import FakeClock
 from tests.unit.gateway.engine_parts import AgentVoice, NotingCaster, add_action, add_agent, get_action
 
@@ -35,8 +36,7 @@ _numbers = itertools.count()
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    store = Store(f"sqlite:///{tmp_path_factory.mktemp('hostile') / 'gateway.sqlite'}")
-    store.upgrade_schema()
+    store = Store(f"sqlite:///{write_database(tmp_path_factory.mktemp('hostile') / 'gateway.sqlite')}")
     yield store
     store.dispose()
 

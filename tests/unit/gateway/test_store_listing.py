@@ -28,11 +28,11 @@ STATUS_WORDS = sorted({UNKNOWN, *(word for shown in STATUSES.values() for word i
 
 
 @pytest.fixture(scope="module")
-def postgresql_store(postgresql: Postgresql) -> Iterator[Store]:
-    store = Store(postgresql.create_database("gateway"))
-    store.upgrade_schema()
+def postgresql_store(postgresql: Postgresql, empty_postgresql: str) -> Iterator[Store]:
+    store = Store(postgresql.create_database("gateway", template=empty_postgresql))
     yield store
     store.dispose()
+    postgresql.drop_database("gateway")  # one process may come to this file more than once, when it takes over tests of another one
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

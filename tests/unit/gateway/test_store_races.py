@@ -32,9 +32,8 @@ IDENTITY = Identity(Caller("admin", "demo", frozenset({"admin"})), True, Everyth
 
 
 @pytest.fixture
-def store(postgresql: Postgresql, clock: FakeClock) -> Iterator[Store]:
-    store = Store(postgresql.create_database("races"))
-    store.upgrade_schema()
+def store(postgresql: Postgresql, empty_postgresql: str, clock: FakeClock) -> Iterator[Store]:
+    store = Store(postgresql.create_database("races", template=empty_postgresql))
     host = FakeHost(store, clock, "a")
     host.put()
     host.beat(full=True)
