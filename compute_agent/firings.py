@@ -28,8 +28,9 @@ from compute_agent.watchdog_outcomes import (
     find_device,
     find_verdict,
     is_contradicted,
-    is_watchdogs_pause,
+    is_paused_by_watchdog,
     judge_state,
+    shows_unseen_firing,
 )
 
 LOG = logging.getLogger(__name__)
@@ -122,7 +123,7 @@ class Firings:
 
     def find_unseen(self, transaction: JournalTransaction, before: Server | None, after: Server, at: datetime) -> bool:
         """Tell a firing that paused ``after`` and that nobody saw; it is concluded with the others. False: there was none."""
-        if not _is_paused_by_watchdog(after) or (before is not None and _is_paused_by_watchdog(before)):
+        if not shows_unseen_firing(before, after):
             return False
         if any(firing.effect in (ExpiryAction.PAUSE, ExpiryAction.DUMP) for firing in transaction.list_open_firings(after.id)):
             return False  # its event came, only the pause was not seen
@@ -220,11 +221,7 @@ class Firings:
         return is_new
 
 
-def _is_paused_by_watchdog(server: Server) -> bool:
-    return server.power_state is PowerState.PAUSED and is_watchdogs_pause(server.state_reason)
-
-
 def _stands_paused(transaction: JournalTransaction, server: str) -> bool:
     """Paused by its watchdog: while it is, none can fire, for it stands still with the machine."""
     known = transaction.find_known_server(server)
-    return known is not None and known.removed_at is None and _is_paused_by_watchdog(known.server)
+    return known is not None and known.removed_at is None and is_paused_by_watchdog(known.server)

@@ -16,6 +16,7 @@ from compute_agent.drivers.base import BackendUnavailable, Driver
 from compute_agent.journal import Journal, JournalTransaction
 from compute_agent.survey import Survey, compare
 from compute_agent.watchdog_drift import WatchdogDrift
+from compute_agent.watchdog_outcomes import is_paused_by_watchdog, shows_unseen_firing
 
 LOG = logging.getLogger(__name__)
 
@@ -71,7 +72,8 @@ class Inventory:
     def refresh(self) -> frozenset[str]:
         """Read the driver once and take over what needs no event.
 
-        :returns: servers whose state or departure no event has told although it was seen at the previous refresh already
+        :returns: servers that are to be compared by whoever tells of states: those whose state or departure no event has told although it
+            was seen at the previous refresh already, and those that a watchdog has paused unseen
         """
         read_at = self._clock.now()
         try:
@@ -85,14 +87,19 @@ class Inventory:
         self._listed = frozenset(seen.id for seen in listed)
         with self._journal.transaction("server.state") as transaction:
             survey = compare(transaction, listed, read_at=read_at, default_project=self._default_project)
+            unseen = frozenset(server.id for server in (*survey.arrived, *survey.altered) if _shows_unseen_firing(transaction, server))
             for server in (*survey.arrived, *survey.altered):
-                transaction.put_known_server(server)
+                if server.id not in unseen:
+                    transaction.put_known_server(server)
             reapplied = [] if self._drift is None else self._drift.compare(transaction, listed, read_at)
         if self._drift is not None:
             self._drift.begin(reapplied)
         for server in survey.arrived:
-            LOG.info("server %s is new on host %s: %s, generation %d", server.id, self._journal.host, server.power_state, server.generation)
-        return self._suspect(survey)
+            if server.id not in unseen:
+                LOG.info(
+                    "server %s is new on host %s: %s, generation %d", server.id, self._journal.host, server.power_state, server.generation
+                )
+        return self._suspect(survey) | unseen
 
     def heartbeat(self, stopping: bool = False) -> Heartbeat:
         """The next heartbeat: everything when asked for or due, otherwise what changed since the one before."""
@@ -156,6 +163,14 @@ class Inventory:
     def _report_unreadable(self) -> InventoryReport:
         known = hash_inventory({server.id: server.generation for server in self._told.values()})
         return InventoryReport(readable=False, full=False, revision=self._revision, base_revision=self._revision, hash=known)
+
+
+def _shows_unseen_firing(transaction: JournalTransaction, server: Server) -> bool:
+    """Whether to take it over here would hide that its watchdog has fired."""
+    if not is_paused_by_watchdog(server):
+        return False
+    known = transaction.find_known_server(server.id)
+    return shows_unseen_firing(None if known is None or known.removed_at is not None else known.server, server)
 
 
 def _find_departure(transaction: JournalTransaction, server: str) -> Departure:

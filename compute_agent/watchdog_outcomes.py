@@ -5,7 +5,7 @@ Pure tables and functions: ``firings`` applies them. What is seen first is told 
 
 from dataclasses import dataclass
 
-from compute_agent.contract.models import PowerState
+from compute_agent.contract.models import PowerState, Server
 from compute_agent.contract.notifications import WatchdogResult
 from compute_agent.contract.watchdogs import ExpiryAction, Watchdog, WatchdogDevice
 from compute_agent.drivers.base import DriverEventKind, FoundDump
@@ -44,6 +44,15 @@ def find_effect(expiry_action: str | None, driver_word: str) -> str:
 def is_watchdogs_pause(reason: str) -> bool:
     """Whether a server is paused by its watchdog, in the platform's words (``watchdog``, ``paused: watchdog``)."""
     return reason.rpartition(": ")[2] == _REASON
+
+
+def is_paused_by_watchdog(server: Server) -> bool:
+    return server.power_state is PowerState.PAUSED and is_watchdogs_pause(server.state_reason)
+
+
+def shows_unseen_firing(before: Server | None, after: Server) -> bool:
+    """Whether a server's watchdog has fired and paused it since it was as it is known."""
+    return is_paused_by_watchdog(after) and (before is None or not is_paused_by_watchdog(before))
 
 
 # What events say

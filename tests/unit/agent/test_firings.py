@@ -15,6 +15,7 @@ from compute_agent.contract.watchdogs import ExpiryAction, Watchdog, WatchdogDev
 from compute_agent.drivers.base import BackendUnavailable, DriverEvent, DriverEventKind
 from compute_agent.drivers.fake import NmiEffect
 from compute_agent.dump_search import DUMP_LIMIT, DumpSearch
+from compute_agent.inventory import Inventory
 from tests.unit.agent.action_parts import Crash
 from tests.unit.agent.observer_bench import Bench
 
@@ -560,6 +561,26 @@ def test_a_server_that_is_first_seen_paused_by_its_watchdog_is_told(bench: Bench
     bench.start()
     bench.drain()
     assert get_outcome(bench).observed_late
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_heartbeat_before_the_first_comparison_hides_no_firing(bench: Bench, known: bool) -> None:
+    if known:
+        server = make_watched(bench, "pause")
+        bench.hypervisor.pause(server)
+        bench.drain()
+    bench.kill()
+    if known:
+        bench.hypervisor.resume(server)
+    else:
+        server = bench.hypervisor.make_server(watchdog=WatchdogDevice(model="ib700", expiry_action="pause"))
+    bench.hypervisor.fire_watchdog(server)
+    bench.start()
+    inventory = Inventory(bench.journal, bench.hypervisor.driver, bench.clock)
+    assert inventory.refresh() == {server}
+    bench.drain()
+    assert get_outcome(bench).observed_late
+    assert inventory.refresh() == set()
 
 
 def test_a_firing_that_was_found_is_not_told_again_by_its_event(bench: Bench) -> None:
