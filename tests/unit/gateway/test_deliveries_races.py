@@ -23,9 +23,8 @@ SUBSCRIBERS = 3
 
 
 @pytest.fixture(scope="module")
-def migrated(postgresql: Postgresql) -> Iterator[Store]:
-    store = Store(postgresql.create_database("deliveries"))
-    store.upgrade_schema()
+def migrated(postgresql: Postgresql, empty_postgresql: str) -> Iterator[Store]:
+    store = Store(postgresql.create_database("deliveries", template=empty_postgresql))
     yield store
     store.dispose()
     postgresql.drop_database("deliveries")

@@ -23,11 +23,11 @@ COUNT = 60
 
 
 @pytest.fixture(scope="module")
-def postgresql_store(postgresql: Postgresql) -> Iterator[Store]:
-    store = Store(postgresql.create_database("event_listing"))
-    store.upgrade_schema()
+def postgresql_store(postgresql: Postgresql, empty_postgresql: str) -> Iterator[Store]:
+    store = Store(postgresql.create_database("event_listing", template=empty_postgresql))
     yield store
     store.dispose()
+    postgresql.drop_database("event_listing")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
