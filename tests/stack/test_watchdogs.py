@@ -32,7 +32,9 @@ from tests.stack.watchdogs_over_http import (
     find_address,
     list_events,
     put,
+    read_models,
     read_xmls,
+    resume,
     see,
     wait_events,
     wait_firings,
@@ -162,9 +164,10 @@ def test_a_running_server_gets_loses_and_changes_its_watchdog(stack: Stack, goin
 
 def test_a_server_that_is_off_is_changed_at_once_and_one_that_runs_gets_another_model_at_its_next_start(stack: Stack) -> None:
     guest = stack.guests["pc"]
-    for device in (RESET, None, "ib700:reset", PAUSE, "ib700:pause"):
+    for device, model in ((RESET, "i6300esb"), (None, None), ("ib700:reset", "ib700"), (PAUSE, "i6300esb"), ("ib700:pause", "ib700")):
         change(stack, guest, device)
-        wait_seen(stack, guest, device, None)
+        assert read_models(stack, guest) == (model, None)
+    wait_seen(stack, guest, "ib700:pause", None)
     guest.start()
     wait_seen(stack, guest, "ib700:pause", "ib700:pause")
     assert "next start" in change(stack, guest, None)["reason"]
@@ -181,20 +184,25 @@ def test_a_server_that_is_off_is_changed_at_once_and_one_that_runs_gets_another_
     wait_seen(stack, guest, RESET, RESET)
 
 
-@pytest.mark.parametrize("name", ["pc-full", "q35-full"])
-def test_without_a_free_slot_the_watchdog_comes_at_the_next_start(stack: Stack, name: str) -> None:
-    guest = stack.guests[name]
-    guest.start()
-    wait_seen(stack, guest, None, None)
-    assert "next start" in change(stack, guest, RESET)["reason"]
-    wait_seen(stack, guest, RESET, None, pending_restart=True)
-    guest.destroy()
-    guest.start()
-    wait_seen(stack, guest, RESET, RESET)
-    if name == "pc-full":  # the other one has a slot now, on a bridge that came with the card
-        assert "next start" in change(stack, guest, None)["reason"]
-        wait_seen(stack, guest, None, RESET, pending_restart=True)
+def test_without_a_free_slot_the_watchdog_comes_and_goes_at_the_next_start(stack: Stack) -> None:
+    guests = [stack.guests[name] for name in ("pc-full", "q35-full")]
+    for guest in guests:
+        guest.start()
+    for guest in guests:
+        wait_seen(stack, guest, None, None)
+        assert "next start" in change(stack, guest, RESET)["reason"]
+    for guest in guests:
+        wait_seen(stack, guest, RESET, None, pending_restart=True)
         guest.destroy()
+        guest.start()
+    for guest in guests:
+        wait_seen(stack, guest, RESET, RESET)
+    # The other one has a slot now, on a bridge that came with the card.
+    [full, _] = guests
+    assert "next start" in change(stack, full, None)["reason"]
+    wait_seen(stack, full, None, RESET, pending_restart=True)
+    full.destroy()
+    wait_seen(stack, full, None, None)
 
 
 def test_an_isa_watchdog_fires_with_the_expiry_action_that_it_was_given_while_it_ran(stack: Stack) -> None:
@@ -207,7 +215,10 @@ def test_an_isa_watchdog_fires_with_the_expiry_action_that_it_was_given_while_it
 
 
 def test_what_a_server_cannot_have_and_a_second_watchdog_are_refused_before_any_change(stack: Stack) -> None:
-    for guest in (stack.guests["q35"], stack.guests["ib700"]):
+    running, other = stack.guests["q35"], stack.guests["ib700"]
+    wait_for(stack, ask(stack, running, RESET), ending="succeeded")
+    wait_seen(stack, running, RESET, RESET)
+    for guest in (running, other):
         before, seen = read_xmls(stack, guest), see(stack, guest)
         for device, says in (("diag288:reset", "s390"), ("itco:reset", "chipset"), ("tco:reset", "tco"), ("ib700:explode", "explode")):
             answer = put(stack, guest, device)
@@ -364,14 +375,6 @@ def test_a_watchdog_that_another_tool_changed_is_set_again_where_that_is_wanted(
 
 
 # What the above need
-
-
-def resume(stack: Stack, guest: Guest) -> None:
-    answer = stack.client.post(f"/v1/servers/{guest.uuid}/actions", {"kind": "resume"})
-    assert answer.status == 202, answer.text
-    wait_for(stack, answer.body["id"], ending="succeeded", code="resumed")
-    wait_power_state(stack, guest, RUNNING)
-    assert guest.commands.run("echo goes on") == "goes on"
 
 
 def prepare(stack: Stack, device: str) -> list[Guest]:

@@ -13,7 +13,7 @@ from devstack.guests import Guest
 from devstack.services import wait_until
 from devstack.stack import Stack
 from tests.conformance import libvirt_watchdogs
-from tests.stack.real_stack import TIMEOUT, wait_for
+from tests.stack.real_stack import TIMEOUT, wait_for, wait_power_state
 
 FIRED, OUTCOME, DRIFTED = "server.watchdog.fired", "server.watchdog.outcome", "server.watchdog.drifted"
 Event = dict[str, Any]
@@ -41,6 +41,15 @@ def change(stack: Stack, guest: Guest, device: str | None, **expected: object) -
     """Ask for it and wait for the ending; the action."""
     code = "watchdog_set" if device is not None else "watchdog_removed"
     return wait_for(stack, ask(stack, guest, device), **({"ending": "succeeded", "code": code} | expected))
+
+
+def resume(stack: Stack, guest: Guest) -> None:
+    """Ask for it, and wait until the guest does something again."""
+    answer = stack.client.post(f"/v1/servers/{guest.uuid}/actions", {"kind": "resume"})
+    assert answer.status == 202, answer.text
+    wait_for(stack, answer.body["id"], ending="succeeded", code="resumed")
+    wait_power_state(stack, guest, 1)
+    assert guest.commands.run("echo goes on") == "goes on"
 
 
 @dataclass(frozen=True)
