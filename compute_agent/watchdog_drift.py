@@ -37,10 +37,11 @@ class WatchdogDrift:
         :param read_at: when ``listed`` began to be read: what an action has changed since may not be in it
         """
         seen = {server.id: server.watchdog for server in listed}
+        changing = _list_changing(transaction)
         actions = []
         for wanted in transaction.list_wanted_watchdogs():
             found = seen.get(wanted.server)
-            if found is None or wanted.set_at >= read_at or self._is_open(transaction, wanted.server):
+            if found is None or wanted.set_at >= read_at or wanted.server in changing:
                 continue
             if find_device(found) == wanted.device:
                 if wanted.told is not None:
@@ -53,11 +54,6 @@ class WatchdogDrift:
         """They are committed: let them be run."""
         for request in actions:
             self._queue_action(request)
-
-    def _is_open(self, transaction: JournalTransaction, server: str) -> bool:
-        return any(
-            action.state is not ActionState.ENDED and action.request.kind in _CHANGES for action in transaction.list_actions(server=server)
-        )
 
     def _tell(self, transaction: JournalTransaction, wanted: WantedWatchdog, found: Watchdog) -> list[ActionRequest]:
         actions = [self._add_action(transaction, wanted)] if self._reapply else []
@@ -95,3 +91,9 @@ class WatchdogDrift:
         )
         transaction.add_action(request, now)
         return request
+
+
+def _list_changing(transaction: JournalTransaction) -> set[str]:
+    """Servers whose watchdog is being changed, or is to be."""
+    actions = [*transaction.list_actions(ActionState.RECEIVED), *transaction.list_actions(ActionState.STARTED)]
+    return {action.request.server for action in actions if action.request.kind in _CHANGES}

@@ -173,6 +173,17 @@ def test_an_action_that_was_journalled_and_not_queued_is_run_after_a_restart(hos
     assert agent.restart() == [request.id]
 
 
+def test_actions_that_have_ended_are_not_read_again_at_each_heartbeat(host: Host) -> None:
+    """A week of them, in a transaction that keeps every crash dump waiting."""
+    server = make_watched(host.agent)
+    host.set(server, RESET)
+    with host.agent.change() as transaction:
+        transaction.execute("UPDATE actions SET request = 'whoever reads this fails' WHERE state = 'ended'")
+    host.tamper(server, PAUSE)
+    host.beat()
+    assert len(host.list_told()) == 1
+
+
 def test_the_next_life_of_a_server_has_no_wanted_watchdog(host: Host) -> None:
     agent = host.agent
     server = make_watched(agent)
