@@ -58,5 +58,5 @@ class WatchdogStatements(Statements):
         self.execute("UPDATE wanted_watchdogs SET told = ? WHERE server = ?", told, server)
 
     def forget_wanted_watchdog(self, server: str) -> None:
-        """The server left: should it come back, nobody has asked for a watchdog of that life of it."""
+        """Nobody has asked for what it has now: it left (and may come back for another life), or a change of it ended unknown."""
         self.execute("DELETE FROM wanted_watchdogs WHERE server = ?", server)

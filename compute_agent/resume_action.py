@@ -22,11 +22,15 @@ class Resume(Kind):
         if self._driver.resume is None:
             raise Refused(Code.NOT_SUPPORTED, f"The driver {self._driver.name} cannot resume servers; nothing was done.")
         seen = self.get_server(action)
-        if seen.power_state is PowerState.RUNNING:
-            raise Refused(Code.NOTHING_TO_CHANGE)
-        if seen.power_state is not PowerState.PAUSED:
+        if seen.power_state not in (PowerState.RUNNING, PowerState.PAUSED):
             raise Refused(Code.SERVER_NOT_PAUSED, f"The server is {seen.power_state}, not paused; nothing was done.")
         return seen
+
+    def check_at_start(self, transaction: JournalTransaction, action: JournalledAction, seen: DriverServer | None) -> None:
+        """Only here: of a former life of the server even nothing is not to be done."""
+        assert seen is not None  # narrows the type: check() gave it
+        if seen.power_state is PowerState.RUNNING:
+            raise Refused(Code.NOTHING_TO_CHANGE)
 
     def is_begun(self, transaction: JournalTransaction, action: JournalledAction) -> bool:
         return action.state is ActionState.STARTED

@@ -79,14 +79,16 @@ class WatchdogChange(Kind):
             raise NotYet(f"the change of action {earlier} is not over")
         former = self._read(watchdogs, action)
         self.check_former(action, former)
-        if find_device(former) == self.get_wanted(action) and not former.pending_restart:
-            raise Refused(Code.NOTHING_TO_CHANGE, f"{describe_watchdog(former)} Nothing was changed.")
         return replace(seen, watchdog=former)
 
     def check_at_start(self, transaction: JournalTransaction, action: JournalledAction, seen: DriverServer | None) -> None:
         assert seen is not None  # narrows the types: check() gave both
-        assert seen.watchdog is not None
-        transaction.begin_watchdog_change(action.request.id, seen.watchdog, self._clock.now())
+        former = seen.watchdog
+        assert former is not None
+        # Only here: of a former life of the server even nothing is not to be done.
+        if find_device(former) == self.get_wanted(action) and not former.pending_restart:
+            raise Refused(Code.NOTHING_TO_CHANGE, f"{describe_watchdog(former)} Nothing was changed.")
+        transaction.begin_watchdog_change(action.request.id, former, self._clock.now())
 
     def is_begun(self, transaction: JournalTransaction, action: JournalledAction) -> bool:
         return transaction.find_former_watchdog(action.request.id) is not None
@@ -105,10 +107,15 @@ class WatchdogChange(Kind):
             return self._bring_to_an_end(action, former, error, is_over=_is_over(check_deadline))
 
     def keep(self, transaction: JournalTransaction, action: JournalledAction, result: ActionResult) -> None:
+        """What it is to have from now on; nothing while nobody knows what it has, nor of a life of the server that is over."""
+        request = action.request
+        known = transaction.find_known_server(request.server)
+        if known is None or known.removed_at is not None or known.server.generation != request.server_generation:
+            return
         if result.ending is Ending.SUCCEEDED:
-            request = action.request
-            device = self.get_wanted(action)
-            transaction.want_watchdog(request.server, request.server_generation, device, request.id, self._clock.now())
+            transaction.want_watchdog(request.server, request.server_generation, self.get_wanted(action), request.id, self._clock.now())
+        elif result.ending is Ending.UNKNOWN:
+            transaction.forget_wanted_watchdog(request.server)
 
     def _bring_to_an_end(self, action: JournalledAction, former: Watchdog, error: DriverError | None, *, is_over: bool) -> Outcome:
         """From what the server has now, after an attempt that failed (``error``) or when it is too late for one.

@@ -1,6 +1,6 @@
 """Watchdogs are set and removed: what is refused, what is changed, and what the ending says of it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -99,6 +99,33 @@ def test_a_server_that_left_is_wanted_nothing_of(agent: Agent) -> None:
     with agent.change() as transaction:
         transaction.remove_known_server(server, Departure.UNDEFINED, agent.clock.now())
     assert find_wanted(agent, server) is None
+
+
+def test_what_a_former_life_of_the_server_was_to_have_is_not_wanted_of_the_next(agent: Agent) -> None:
+    """It was undefined and defined again while the driver was at work."""
+    server = make_watched(agent)
+
+    def begin_the_next_life(deliver: Callable[[], None]) -> None:
+        deliver()
+        with agent.change() as transaction:
+            known = transaction.list_known_servers()[server].server
+            transaction.remove_known_server(server, Departure.UNDEFINED, agent.clock.now())
+            transaction.put_known_server(known.model_copy(update={"generation": known.generation + 1}))
+
+    agent.hypervisor.behave(server, begin_the_next_life, call=Call.CONFIGURE_WATCHDOG)
+    assert do(agent, server, RESET)[0] is Code.WATCHDOG_SET
+    assert find_wanted(agent, server) is None
+
+
+def test_of_a_former_life_nothing_is_there_already(agent: Agent) -> None:
+    server = make_watched(agent, RESET)
+    request = ask(agent, server, RESET)
+    with agent.change() as transaction:
+        known = transaction.list_known_servers()[server].server
+        transaction.put_known_server(known.model_copy(update={"generation": known.generation + 1}))
+    result = agent.do(request).result
+    assert result is not None
+    assert result.code is Code.SERVER_MOVED
 
 
 # Refusals
@@ -259,6 +286,18 @@ def test_what_can_never_be_brought_to_an_end_is_unknown_and_says_what_was_last_s
     assert (result.ending, result.code) == (Ending.UNKNOWN, Code.ANSWER_LOST)
     assert "the former watchdog could not be put back: no answer" in result.reason
     assert not count_begun(agent)
+
+
+def test_after_an_unknown_change_nobody_is_blamed_for_what_the_server_has(agent: Agent) -> None:
+    server = make_watched(agent)
+    do(agent, server, RESET)
+    break_driver(agent, OutcomeUnknown(None, "no answer"))
+    agent.do(ask(agent, server, PAUSE, 2, seconds=30))
+    for _ in range(20):
+        agent.clock.advance(2.1)
+        sweep(agent)
+    assert agent.code(make_id(2)) == Code.ANSWER_LOST
+    assert find_wanted(agent, server) is None
 
 
 def test_a_change_that_is_begun_survives_its_hypervisors_absence_and_is_finished_in_time(agent: Agent) -> None:
