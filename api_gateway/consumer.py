@@ -22,8 +22,8 @@ LOG = logging.getLogger(__name__)
 
 _IDLE_WAIT = 0.5
 """Seconds that a quiet queue is waited for before the stop signal and the connection's heartbeat are looked at."""
-_MORE_WAIT = 0.0003
-"""Seconds that a begun batch waits for one more message: what was published together comes within less."""
+_MORE_WAIT_MILLISECONDS = 1
+"""That a begun batch waits for one more message: what was published together comes within less."""
 _FRAME_WAIT = 0.001
 """Seconds that the rest of a frame is waited for. Not 0: py-amqp loses a half-read frame of a non-blocking socket."""
 _FIRST_PAUSE = 0.2
@@ -141,7 +141,9 @@ def _has_more(link: Link) -> bool:
     """Whether something can be read within a moment that is too short for the socket's own timeout."""
     if isinstance(link.sock, ssl.SSLSocket) and link.sock.pending():
         return True
-    return bool(select.select([link.sock], [], [], _MORE_WAIT)[0])
+    poll = select.poll()  # unlike select(), for any descriptor: the readers of an event stream may have the first thousand
+    poll.register(link.sock, select.POLLIN)
+    return bool(poll.poll(_MORE_WAIT_MILLISECONDS))
 
 
 def _drain(link: Link, timeout: float) -> bool:

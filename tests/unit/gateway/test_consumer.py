@@ -1,5 +1,7 @@
 """The consuming loop against a scripted link: when it acknowledges, and when it lets everything go."""
 
+import fcntl
+import resource
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -100,6 +102,23 @@ def test_a_batch_is_acknowledged_as_a_whole_after_it_was_recorded() -> None:
     link.log = log
     run_consumer([link], lambda bodies: log.append(list(bodies)))
     assert log == [("prefetch", 6), [b"1", b"2", b"3"], ("ack", 3, True), [b"4"], ("ack", 4, True), "close", "collect"]
+
+
+def test_a_link_is_read_however_many_files_the_process_has_open() -> None:
+    """An engine with a thousand readers of its stream that connects to the broker anew: ``select`` knows descriptors up to 1023 only."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert hard == resource.RLIM_INFINITY or hard > 1024
+    link = ScriptedLink([b"1", b"2"], stop)
+    recorded: list[Sequence[bytes]] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1025), hard))
+    try:
+        with link.sock as low:
+            link.sock = socket.socket(fileno=fcntl.fcntl(low.fileno(), fcntl.F_DUPFD_CLOEXEC, 1024))
+        run_consumer([link], recorded.append)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert recorded == [[b"1", b"2"]]
+    assert link.log[-2:] == ["close", "collect"]
 
 
 def test_what_the_store_does_not_take_is_not_acknowledged_and_comes_again_over_a_new_link() -> None:
