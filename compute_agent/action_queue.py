@@ -1,11 +1,11 @@
-"""Which action a worker takes next: one at a time per server, many servers in parallel, the urgent first, few slow ones at a time.
+"""Which action a worker takes next: one at a time per server, many servers in parallel, the urgent first, few of those that take long.
 
 Only a hint of what to do: the journal says what may still be done, so a queue that is lost or filled twice harms nothing.
 """
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from enum import IntEnum
 
 
@@ -23,10 +23,11 @@ class ActionQueue:
     """A queue of action ids that never gives out two of one server before the first is :meth:`done`. Thread-safe.
 
     :param slow_at_once: slow actions that are given out at the same time at most
+    :param changes_at_once: the same of changes: each waits for a guest that may hang, and they must not keep all workers either
     """
 
-    def __init__(self, slow_at_once: int = 1) -> None:
-        self._slow_at_once = slow_at_once
+    def __init__(self, slow_at_once: int = 1, changes_at_once: int = 4) -> None:
+        self._at_once = {Turn.SLOW: slow_at_once, Turn.CHANGE: changes_at_once}
         self._turns: dict[str, Turn] = {}
         self._condition = threading.Condition()
         self._waiting: dict[str, deque[str]] = {}
@@ -87,10 +88,10 @@ class ActionQueue:
 
     def _find_ready(self) -> str | None:
         """Of the servers whose next action may be taken the one with the most urgent; of those the one that has waited longest."""
-        slow_running = sum(self._turns[action_id] is Turn.SLOW for action_id in self._running.values())
-        may_be_slow = slow_running < self._slow_at_once
+        running = Counter(self._turns[action_id] for action_id in self._running.values())
+        full = {turn for turn, at_once in self._at_once.items() if running[turn] >= at_once}
         turns = {server: self._turns[self._waiting[server][0]] for server in self._ready}
-        return min((server for server in self._ready if may_be_slow or turns[server] is not Turn.SLOW), key=turns.__getitem__, default=None)
+        return min((server for server in self._ready if turns[server] not in full), key=turns.__getitem__, default=None)
 
     def _offer(self, server: str) -> None:
         if server in self._waiting and server not in self._running and server not in self._ready:

@@ -88,7 +88,7 @@ class AgentService:
         self._sampler = Sampler(self._driver.diagnostics, clock, list_servers=self._list_servers)
         self._collector = Collector(self._driver, self._sampler, clock, limit=agent.diagnostics_limit, threads=agent.diagnostics_threads)
         self._aftermath = Aftermath(conf, self._journal, self._driver, clock, self._sampler, self._collector)
-        self._queue = ActionQueue()
+        self._queue = ActionQueue(changes_at_once=max(1, agent.workers // 2))
         self._observer = Observer(
             self._journal,
             self._driver,

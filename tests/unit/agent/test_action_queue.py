@@ -95,3 +95,15 @@ def test_an_urgent_one_comes_before_all_readings_that_wait(queue: ActionQueue) -
     assert [queue.take(0) for _ in range(3)] == ["dump-s", "dump-u", "read-t0"]
     queue.done("dump-s")
     assert queue.take(0) == "read-s0"
+
+
+def test_changes_never_keep_all_workers_from_a_crash_dump() -> None:
+    """Four guests that do not let go of a device, say; a fifth server hangs."""
+    queue = ActionQueue(changes_at_once=2)
+    for number in range(4):
+        queue.add(f"s{number}", f"change{number}", Turn.CHANGE)
+    assert [queue.take(0) for _ in range(3)] == ["change0", "change1", None]
+    queue.add("t", "crash dump", Turn.ACT)
+    assert queue.take(0) == "crash dump"
+    queue.done("change0")
+    assert [queue.take(0), queue.take(0)] == ["change2", None]
