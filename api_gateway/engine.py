@@ -24,10 +24,11 @@ from api_gateway.deliveries.wiring import create_senders, read_back_off
 from api_gateway.dispatcher import Dispatcher
 from api_gateway.echo import ECHO_INTERVAL, Echo
 from api_gateway.loops import Loop
+from api_gateway.open_files import allow_open_files
 from api_gateway.outbox import StoredOutbox
 from api_gateway.recorder import Recorder
 from api_gateway.store import Store, StoreError
-from api_gateway.stream.listener import StreamListener
+from api_gateway.stream.listener import SPARE_CONNECTIONS, StreamListener
 from api_gateway.sweep import Sweep
 from api_gateway.wake import WakeReceiver, WakeSender
 from compute_agent.contract.broker import BrokerAddress, find_tls
@@ -49,6 +50,8 @@ _OUTBOX_INTERVAL = 0.5
 _DELIVERIES_INTERVAL = 0.25
 """Seconds after which is looked for what was recorded meanwhile."""
 _ASK_THREADS = 2
+_OTHER_FILES = 500
+"""That the other roles may have open beside the stream's connections: their own to store, broker and targets."""
 _STOP_TIMEOUT = 5.0
 """Seconds that an ordered stop may take; what is held longer (by a broker in alarm) is left behind, nothing is lost by it."""
 _MOMENT = 0.1
@@ -237,6 +240,7 @@ class Engine:
 
     def _wire_stream(self) -> None:
         options = self._conf.stream
+        allow_open_files(options.max_connections + SPARE_CONNECTIONS + _OTHER_FILES)
         listener = StreamListener(
             self._store,
             self._clock,

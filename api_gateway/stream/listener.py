@@ -24,7 +24,7 @@ LOG = logging.getLogger(__name__)
 
 _REQUEST_TIMEOUT = 10.0
 """Seconds within which a connection must have sent its request."""
-_SPARE_CONNECTIONS = 100
+SPARE_CONNECTIONS = 100
 """More than streams are served: to those a refusal is said."""
 _TAKEN_INTERVAL = 1.0
 
@@ -137,7 +137,7 @@ class StreamListener:
             ws="none",
             lifespan="off",
             interface="asgi3",
-            limit_concurrency=self._max_connections + _SPARE_CONNECTIONS,
+            limit_concurrency=self._max_connections + SPARE_CONNECTIONS,
             log_config=None,
             log_level="warning",
             access_log=False,  # it would have the tickets

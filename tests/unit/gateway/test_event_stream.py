@@ -217,7 +217,7 @@ def test_a_connection_that_asks_for_nothing_is_dropped(run: Callable[..., Runnin
 
 
 def test_so_is_each_beyond_what_answers_can_be_given_to(run: Callable[..., Running], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener, "_SPARE_CONNECTIONS", 1)
+    monkeypatch.setattr(listener, "SPARE_CONNECTIONS", 1)
     port = run(max_connections=1).listener.port
     with socket.create_connection(("127.0.0.1", port)), socket.create_connection(("127.0.0.1", port), timeout=10) as second:
         assert read_to_end(second) == b""
