@@ -43,7 +43,7 @@ def build_text(message: Message) -> str:
     lines += ["", *said] if (said := [text for name in _SENTENCES if isinstance(text := payload.get(name), str) and text]) else []
     lines += ["", "The whole event:", "", json.dumps(event, indent=2), "", "-- "]
     lines += [f"You are told because of the subscription {subscription}; DELETE /v1/subscriptions/{subscription} ends it.", ""]
-    return "\n".join(lines)
+    return "\n".join(lines).encode(errors="replace").decode()  # JSON has halves of letters, which no mail can
 
 
 def _say_about(message: Message) -> str:

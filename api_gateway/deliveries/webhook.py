@@ -165,7 +165,7 @@ class WebhookSender:
             return min(float(text[:9]), _LONGEST_WAIT)
         try:
             until = parsedate_to_datetime(text)
-        except ValueError:
+        except (ValueError, OverflowError):
             return 0.0
         until = until if until.tzinfo is not None else until.replace(tzinfo=UTC)
         return min(max((until - self._clock.now()).total_seconds(), 0.0), _LONGEST_WAIT)

@@ -91,6 +91,13 @@ def test_an_event_cannot_write_into_the_head_of_its_mail(mailbox: Mailbox) -> No
     assert "\n" not in mail["Subject"]
 
 
+def test_a_text_that_no_mail_can_hold_is_told_all_the_same(mailbox: Mailbox) -> None:
+    create_sender(mailbox).send(build_message(payload={"reason": "half \ud800 a letter"}))
+    text = mailbox.mails[0].get_content()
+    assert "half ? a letter" in text
+    assert '"reason": "half \\ud800 a letter"' in text
+
+
 def test_an_event_of_a_host_says_so(mailbox: Mailbox) -> None:
     create_sender(mailbox).send(build_message(name=None, server=None, project=None, payload=None, type="agent.down"))
     assert mailbox.mails[0]["Subject"] == "[crashcart] WARN agent.down compute-1"
