@@ -11,7 +11,7 @@ from datetime import timedelta
 from api_gateway.cast_slots import CastSlots
 from api_gateway.deliveries.back_off import BackOff
 from api_gateway.deliveries.outcome import Message, NotDelivered, Sender
-from api_gateway.native.event_view import view_event
+from api_gateway.native.event_view import find_shown, view_event
 from api_gateway.store import Connection, Store, StoreBusy, StoreUnavailable, events, servers
 from api_gateway.store import deliveries as stored_deliveries
 from api_gateway.store import matching as stored_matching
@@ -171,7 +171,7 @@ def _find_message(c: Connection, claimed: Claim) -> Message | None:
     return Message(
         subscription,
         f"{subscription.id}.{position}",
-        view_event(event, subscription.withheld),
+        view_event(event, find_shown(subscription.shown)),
         server.name if server is not None and server.project == event.project else None,  # somebody else's since is called what it likes
     )
 

@@ -1,6 +1,7 @@
 """An event as ``/v1``, its stream and its subscribers are shown it, less what they may not see.
 
-What is withheld is said in words, so that a stream or a subscription can carry them: HOSTS, and the types whose payload is for some only.
+What is withheld is said in words: HOSTS, and the types whose payload is for some only. A stream or a subscription carries those that are
+*not* withheld from its reader (find_shown): a word that a later release adds is then withheld from all who are there already.
 """
 
 from collections.abc import Collection
@@ -37,6 +38,11 @@ def is_visible(row: EventRow, identity: Identity) -> bool:
 def find_withheld(identity: Identity, project: str | None) -> frozenset[str]:
     """What ``identity`` may not see of events of ``project``; None: of anybody's, for which being in some project is not enough."""
     return frozenset(word for word, rule in _RULES.items() if not is_permitted(identity, rule, project or ""))
+
+
+def find_shown(withheld: Collection[str]) -> frozenset[str]:
+    """What is not withheld, of all that can be; and the other way round."""
+    return frozenset(_RULES.keys() - set(withheld))
 
 
 def view_event(row: EventRow, withheld: Collection[str]) -> dict[str, Any]:

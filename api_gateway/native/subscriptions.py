@@ -13,7 +13,7 @@ from api_gateway.gateway import Gateway
 from api_gateway.identity import Identity
 from api_gateway.limits import NATIVE_MEDIA_TYPES, read_json
 from api_gateway.native.event_query import parse_position
-from api_gateway.native.event_view import find_withheld
+from api_gateway.native.event_view import find_shown, find_withheld
 from api_gateway.native.subscription_body import SubscriptionBody, parse_subscription_body
 from api_gateway.native.subscription_view import view_delivery, view_subscription
 from api_gateway.policy import permit
@@ -44,7 +44,7 @@ def create_subscription(gateway: Gateway, request: Request, response: falcon.Res
         target=body.target,
         created_at=gateway.clock.now(),
         secret=create_secret() if body.target_kind == WEBHOOK else None,
-        withheld=tuple(sorted(find_withheld(identity, project))),
+        shown=tuple(sorted(find_shown(find_withheld(identity, project)))),
     )
     most = gateway.settings.max_subscriptions
     try:

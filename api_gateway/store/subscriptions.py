@@ -22,7 +22,7 @@ class SubscriptionRow:
     :param target_kind: ``webhook`` or ``email``
     :param target: a URL or an address
     :param secret: what a webhook's calls are signed with
-    :param withheld: words for what its maker may not see of events
+    :param shown: words for what its maker may see of events and not everybody may
     :param begins_after: the last position that it is not told of
     :param try_at: when the next delivery is to be tried; while one is in flight, when the lease ends; None: nothing waits
     :param failures: tries in a row that failed, of any of its deliveries
@@ -40,7 +40,7 @@ class SubscriptionRow:
     created_at: datetime
     begins_after: int = 0
     secret: str | None = field(default=None, repr=False)
-    withheld: tuple[str, ...] = ()
+    shown: tuple[str, ...] = ()
     try_at: datetime | None = None
     lease_owner: str | None = None
     failures: int = 0

@@ -291,7 +291,7 @@ subscriptions = Table(
     Column("target_kind", _WORD, nullable=False),
     Column("target", Text, nullable=False),
     Column("secret", _NAME),
-    Column("withheld", Words),
+    Column("shown", Words),
     Column("created_at", Moment, nullable=False),
     Column("begins_after", BigInteger, nullable=False),
     Column("try_at", Moment),
@@ -304,9 +304,9 @@ subscriptions = Table(
     # Those that have something to deliver now.
     Index("ix_subscriptions_try_at", "try_at"),
 )
-"""Who is told of which events. ``project`` NULL: of all of them, an admin's. ``types`` none: of every type. ``withheld``: what its maker
-may not see. ``begins_after``: the last position that it is not told of. ``try_at``: when the next of its deliveries is to be tried; while
-one is in flight, when the lease on all of them ends; NULL: there is none."""
+"""Who is told of which events. ``project`` NULL: of all of them, an admin's. ``types`` none: of every type. ``shown``: what its maker may see
+and not everybody may. ``begins_after``: the last position that it is not told of. ``try_at``: when the next of its deliveries is to be
+tried; while one is in flight, when the lease on all of them ends; NULL: there is none."""
 
 deliveries = Table(
     "deliveries",

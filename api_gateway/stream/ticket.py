@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from api_gateway.native.event_view import find_shown
 from api_gateway.store.event_listing import EventFilters
 
 PATH = "/v1/events/stream/live"
@@ -45,7 +46,7 @@ class Ticket:
         """As text for a URL."""
         filters = {name: value for name, value in vars(self.filters).items() if value is not None}
         filters |= {name: filters[name].isoformat() for name in _TIMES if name in filters}
-        told = {"filters": filters, "withheld": sorted(self.withheld), "after": self.after, "expires": self.expires.timestamp()}
+        told = {"filters": filters, "shown": sorted(find_shown(self.withheld)), "after": self.after, "expires": self.expires.timestamp()}
         body = _encode(json.dumps(told, separators=(",", ":")).encode("ascii"))
         return f"{body}.{_encode(_compute_signature(body, key))}"
 
@@ -59,7 +60,7 @@ def read_ticket(text: str, key: str, now: datetime) -> Ticket:
     expires = datetime.fromtimestamp(told["expires"], UTC)
     if now >= expires:
         raise TicketRefused("This ticket has expired: ask the API for another one.")
-    return Ticket(_read_filters(told["filters"]), frozenset(told["withheld"]), told["after"], expires)
+    return Ticket(_read_filters(told["filters"]), find_shown(told["shown"]), told["after"], expires)
 
 
 def _read_filters(told: dict[str, Any]) -> EventFilters:

@@ -74,7 +74,7 @@ class System:
         target = f"http://127.0.0.1:{self.base}/hook" if kind == "webhook" else "ops@example.com"
         row = SubscriptionRow(
             id=kind, project=None, user="admin", types=("server.watchdog.*",), severity="warn", server=None,
-            target_kind=kind, target=target, created_at=_CLOCK.now(), secret=secret,
+            target_kind=kind, target=target, created_at=_CLOCK.now(), secret=secret, shown=("hosts",),
         )  # fmt: skip
         with self.store.write() as c:
             subscriptions.insert_subscription(c, row, most=10)

@@ -5,6 +5,7 @@ from typing import Any
 from api_gateway.deliveries.back_off import BackOff
 from api_gateway.deliveries.deliverer import Deliverer
 from api_gateway.deliveries.outcome import Message, NotDelivered
+from api_gateway.native.event_view import find_shown
 from api_gateway.store import Store, deliveries, events, subscriptions
 from api_gateway.store.deliveries import DeliveryRow
 from api_gateway.store.events import EventRow
@@ -48,6 +49,7 @@ def subscribe(store: Store, clock: FakeClock, key: str = "s-1", **changes: Any) 
         "target": "https://hooks.example/events",
         "created_at": clock.now(),
         "secret": "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
+        "shown": tuple(find_shown(())),
     }
     with store.write() as c:
         return subscriptions.insert_subscription(c, SubscriptionRow(**(values | changes)), most=MOST)

@@ -71,7 +71,7 @@ def test_a_subscription_is_told_of_its_project_types_severity_and_server_only(st
 
 
 def test_what_the_maker_may_not_see_is_not_told(store: Store, clock: FakeClock, sender: NotingSender) -> None:
-    subscribe(store, clock, withheld=("hosts", "server.diagnostics"))
+    subscribe(store, clock, shown=())
     record(
         store, clock, build_event("1", "server.diagnostics", host="a", report={"secret": 1}), build_event("2", host="a", reason="booted")
     )

@@ -7,7 +7,8 @@ import pytest
 
 from api_gateway.config import load_config
 from api_gateway.identity import Caller, Identity
-from api_gateway.native.event_view import HOSTS, RULE_OF_RESULT, find_withheld, is_visible, view_event
+from api_gateway.native import event_view
+from api_gateway.native.event_view import HOSTS, RULE_OF_RESULT, find_shown, find_withheld, is_visible, view_event
 from api_gateway.policy.rule_set import Policy
 from api_gateway.store.events import EventRow
 from compute_agent.contract.clock import SystemClock
@@ -83,6 +84,13 @@ def test_what_is_of_everybody_takes_more_than_being_in_some_project(tmp_path: Pa
     admin = identify(tmp_path, "admin", **{rule: "rule:project_reader_api"})
     assert find_withheld(admin, None) == {"server.diagnostics"}
     assert find_withheld(admin, "demo") == frozenset()
+
+
+def test_what_a_later_release_keeps_for_some_is_withheld_from_who_subscribed_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown_today = find_shown({HOSTS})
+    assert find_shown(shown_today) == {HOSTS}
+    monkeypatch.setitem(event_view._RULES, "server.of_tomorrow", "crashcart:tomorrow:show")
+    assert find_shown(shown_today) == {HOSTS, "server.of_tomorrow"}
 
 
 def test_members_see_their_projects_events_and_admins_all(tmp_path: Path) -> None:

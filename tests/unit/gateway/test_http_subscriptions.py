@@ -42,15 +42,15 @@ def test_a_project_has_no_more_subscriptions_than_it_may(client: testing.TestCli
     assert [subscribe(project=None) for _ in range(3)] == [201, 201, 409]
 
 
-def test_what_its_maker_may_not_see_is_kept_with_the_subscription(client: testing.TestClient, store: Store) -> None:
-    withheld = []
+def test_what_its_maker_may_see_is_kept_with_the_subscription(client: testing.TestClient, store: Store) -> None:
+    shown = []
     for headers in (_MEMBER, {"X-Roles": "admin"}):
         answer = client.simulate_post("/v1/subscriptions", json={"target": _HOOK}, headers=headers)
         with store.read() as c:
             row = subscriptions.find_subscription(c, answer.json["id"])
         assert row is not None
-        withheld.append(row.withheld)
-    assert withheld == [("hosts", "server.black_box", "server.diagnostics", "server.host_dump"), ()]
+        shown.append(row.shown)
+    assert shown == [(), ("hosts", "server.black_box", "server.diagnostics", "server.host_dump")]
 
 
 def test_a_secret_is_logged_nowhere(client: testing.TestClient, caplog: pytest.LogCaptureFixture) -> None:

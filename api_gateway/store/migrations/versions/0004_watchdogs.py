@@ -34,7 +34,7 @@ def upgrade() -> None:
         sa.Column("target_kind", sa.String(length=64), nullable=False),
         sa.Column("target", sa.Text(), nullable=False),
         sa.Column("secret", sa.String(length=255)),
-        sa.Column("withheld", Words()),
+        sa.Column("shown", Words()),
         sa.Column("created_at", Moment(), nullable=False),
         sa.Column("begins_after", sa.BigInteger(), nullable=False),
         sa.Column("try_at", Moment()),
