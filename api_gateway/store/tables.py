@@ -304,8 +304,8 @@ subscriptions = Table(
     # Those that have something to deliver now.
     Index("ix_subscriptions_try_at", "try_at"),
 )
-"""Who is told of which events. ``project`` NULL: of all of them, an admin's. ``types`` none: of every type. ``shown``: what its maker may see
-and not everybody may. ``begins_after``: the last position that it is not told of. ``try_at``: when the next of its deliveries is to be
+"""Who is told of which events. ``project`` NULL: of all of them, an admin's. ``types`` none: of every type. ``shown``: what its maker may
+see and not everybody may. ``begins_after``: the last position that it is not told of. ``try_at``: when the next of its deliveries is to be
 tried; while one is in flight, when the lease on all of them ends; NULL: there is none."""
 
 deliveries = Table(

@@ -224,7 +224,8 @@ def test_what_an_engine_that_died_had_in_flight_is_told_by_another_when_its_leas
     assert [(row.state, row.tries) for row in list_deliveries(store)] == [("delivered", 1)], "who lost the lease has no say any more"
 
 
-def test_a_success_is_noted_even_by_who_lost_the_lease(store: Store, clock: FakeClock, sender: NotingSender) -> None:
+def begin_twice(store: Store, clock: FakeClock, sender: NotingSender) -> tuple[HeldCasts, HeldCasts]:
+    """A delivery in flight from an engine whose lease has ended, and from the one that has it by now."""
     subscribe(store, clock)
     record(store, clock)
     slow, held = create_deliverer(store, clock, sender)
@@ -232,6 +233,11 @@ def test_a_success_is_noted_even_by_who_lost_the_lease(store: Store, clock: Fake
     clock.advance(61)
     other, slots = create_deliverer(store, clock, sender, owner="engine-2")
     other.step()
+    return held, slots
+
+
+def test_a_success_is_noted_even_by_who_lost_the_lease(store: Store, clock: FakeClock, sender: NotingSender) -> None:
+    held, slots = begin_twice(store, clock, sender)
     held.finish()
     assert [row.state for row in list_deliveries(store)] == ["delivered"]
     slots.finish()
@@ -240,13 +246,7 @@ def test_a_success_is_noted_even_by_who_lost_the_lease(store: Store, clock: Fake
 
 
 def test_a_failure_says_nothing_of_what_somebody_else_has_delivered_meanwhile(store: Store, clock: FakeClock, sender: NotingSender) -> None:
-    subscribe(store, clock)
-    record(store, clock)
-    slow, held = create_deliverer(store, clock, sender)
-    slow.step()
-    clock.advance(61)
-    other, slots = create_deliverer(store, clock, sender, owner="engine-2")
-    other.step()
+    held, slots = begin_twice(store, clock, sender)
     held.finish()
     sender.failure = fail()
     slots.finish()
