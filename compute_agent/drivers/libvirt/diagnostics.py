@@ -16,8 +16,9 @@ from compute_agent.drivers.libvirt.domain_xml import MalformedDomain
 from compute_agent.drivers.libvirt.errors import translate_read_error
 from compute_agent.drivers.libvirt.monitor import check_monitor
 from compute_agent.drivers.libvirt.reading import Occasion, join_reading
+from compute_agent.drivers.libvirt.runs import find_run_start
 from compute_agent.drivers.libvirt.sampling import BoundedReads
-from compute_agent.drivers.libvirt.servers import find_run_start, get_domain
+from compute_agent.drivers.libvirt.servers import get_domain
 
 # Only what is shown: each further group costs QEMU another question.
 _WANTED = (

@@ -60,7 +60,7 @@ def create_driver(conf: cfg.ConfigOpts, clock: Clock) -> Driver:
         address, clock, register=events.register, on_lost=events.report_lost, on_back=events.report_back, list_unread=list_occupied
     )
     calls = CallConnections(address, main)
-    watchdogs = LibvirtWatchdogs(calls, removals, group.detach_timeout)
+    watchdogs = LibvirtWatchdogs(calls, removals, group.detach_timeout, directory)
     return Driver(
         name=NAME,
         servers=LibvirtServers(main, directory, on_lost_watchdog=removals.suspect),

@@ -3,7 +3,6 @@
 import logging
 import uuid
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import libvirt
@@ -13,6 +12,7 @@ from compute_agent.drivers.libvirt.connection import Connection
 from compute_agent.drivers.libvirt.domain_xml import MalformedDomain, read_root
 from compute_agent.drivers.libvirt.errors import translate_read_error
 from compute_agent.drivers.libvirt.metadata import NOVA, describe_domain
+from compute_agent.drivers.libvirt.runs import find_run_start
 from compute_agent.drivers.libvirt.states import describe_state, is_run_of_process, translate_power_state
 from compute_agent.drivers.libvirt.watchdog_state import read_state
 
@@ -33,17 +33,6 @@ def get_domain(connection: libvirt.virConnect, server: str) -> libvirt.virDomain
         return connection.lookupByUUIDString(server)
     except libvirt.libvirtError as error:
         raise translate_read_error(error, server) from error
-
-
-def find_run_start(pid_file_directory: Path | None, name: str) -> datetime | None:
-    """When QEMU was started: libvirtd writes its pid file once in its life. libvirt has no call that says it."""
-    if pid_file_directory is None:
-        return None
-    try:
-        written = (pid_file_directory / f"{name}.pid").stat().st_mtime
-    except OSError:  # another way of running libvirtd, or not allowed to look: then it is not known
-        return None
-    return datetime.fromtimestamp(written, UTC)
 
 
 class LibvirtServers(Servers):
@@ -89,7 +78,7 @@ class LibvirtServers(Servers):
         try:
             root = read_root(domain.XMLDesc())
             description = describe_domain(root)
-            watchdogs = read_state(domain, is_persistent=is_persistent, root=root)
+            watchdogs = read_state(domain, self._pid_file_directory, is_persistent=is_persistent, root=root)
             is_arriving = _is_arriving(domain, state, reason, is_persistent)
         except libvirt.libvirtError as error:
             raise translate_read_error(error, server) from error

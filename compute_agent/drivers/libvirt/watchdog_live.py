@@ -9,6 +9,7 @@ import logging
 import time
 from dataclasses import replace
 from enum import StrEnum
+from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
@@ -19,7 +20,8 @@ from compute_agent.contract.watchdogs import ExpiryAction, WatchdogDevice
 from compute_agent.drivers.libvirt.domain_xml import read_root
 from compute_agent.drivers.libvirt.errors import is_lost
 from compute_agent.drivers.libvirt.removals import Removals
-from compute_agent.drivers.libvirt.watchdog_mark import LiveWatchdog, Mark, find_run, read_live, write_mark
+from compute_agent.drivers.libvirt.runs import find_run
+from compute_agent.drivers.libvirt.watchdog_mark import LiveWatchdog, Mark, read_live, write_mark
 from compute_agent.drivers.libvirt.watchdog_models import BY_WORD
 from compute_agent.drivers.libvirt.watchdog_xml import find_alias, find_element, write_device
 
@@ -70,11 +72,14 @@ def plan_change(live: LiveWatchdog, wanted: WatchdogDevice | None) -> Step:
 
 
 class LiveChanges:
-    """:param detach_timeout: seconds that a guest has to let go of a device"""
+    """:param detach_timeout: seconds that a guest has to let go of a device
+    :param pid_file_directory: as :func:`find_run` wants it
+    """
 
-    def __init__(self, removals: Removals, detach_timeout: float) -> None:
+    def __init__(self, removals: Removals, detach_timeout: float, pid_file_directory: Path | None) -> None:
         self._removals = removals
         self._detach_timeout = detach_timeout
+        self._pid_file_directory = pid_file_directory
 
     def bring(self, domain: libvirt.virDomain, root: Element, wanted: WatchdogDevice | None) -> None:
         """Take the step that :func:`plan_change` names.
@@ -84,7 +89,8 @@ class LiveChanges:
         :raises NothingLeft: neither device is there.
         :raises libvirt.libvirtError: libvirt was lost on the way (nobody knows), or refused before anything was done.
         """
-        live, run = read_live(domain, root), find_run(domain, root)
+        live = read_live(domain, root, self._pid_file_directory)
+        run = find_run(domain, root, self._pid_file_directory)
         match plan_change(live, wanted):
             case Step.NOTHING:
                 self._tidy(domain, live)
@@ -110,7 +116,7 @@ class LiveChanges:
         root = read_root(domain.XMLDesc())
         if root.get("id") is None:
             return
-        live = read_live(domain, root)
+        live = read_live(domain, root, self._pid_file_directory)
         if live.was_lost and live.mark is not None and live.mark.leaving is not None:
             domain.attachDeviceFlags(write_device(live.mark.leaving), _LIVE)
             write_mark(domain, Mark(live.mark.run))

@@ -6,12 +6,14 @@ device whose removal was asked for and not confirmed: QEMU may still take it awa
 """
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 import libvirt
 
 from compute_agent.contract.watchdogs import WatchdogDevice
+from compute_agent.drivers.libvirt.runs import find_run
 from compute_agent.drivers.libvirt.watchdog_xml import FoundWatchdogs, find_element, is_fixed, read_watchdogs
 
 NAMESPACE = "https://crashcart.dev/xmlns/watchdog/1.0"
@@ -57,18 +59,13 @@ class LiveWatchdog:
         return self.device is None and self.mark is not None and self.mark.leaving is not None
 
 
-def find_run(domain: libvirt.virDomain, root: Element) -> str:
-    """Names the running process: its number at this libvirtd's host."""
-    return f"{domain.connect().getHostname()}/{root.get('id', '')}"
-
-
-def read_live(domain: libvirt.virDomain, root: Element) -> LiveWatchdog:
+def read_live(domain: libvirt.virDomain, root: Element, pid_file_directory: Path | None) -> LiveWatchdog:
     """What the running machine has, of its live XML.
 
     :raises libvirt.libvirtError: libvirt did not answer.
     """
     found, mark = read_watchdogs(root), find_mark(root)
-    if mark is not None and mark.run != find_run(domain, root):
+    if mark is not None and mark.run != find_run(domain, root, pid_file_directory):
         mark = None
     element = find_element(root)
     return replace(join_live(found, mark), is_fixed=element is not None and is_fixed(root, element))

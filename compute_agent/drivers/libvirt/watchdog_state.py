@@ -1,6 +1,7 @@
 """What a domain has of watchdogs, read of its configuration and of its running machine."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from xml.etree.ElementTree import Element
 
 import libvirt
@@ -41,7 +42,9 @@ class WatchdogState:
         )
 
 
-def read_state(domain: libvirt.virDomain, *, is_persistent: bool, root: Element | None = None) -> WatchdogState:
+def read_state(
+    domain: libvirt.virDomain, pid_file_directory: Path | None, *, is_persistent: bool, root: Element | None = None
+) -> WatchdogState:
     """Of a domain that runs and is persistent libvirt has two XMLs, and both are read each time: nothing tells when either changed.
 
     :param root: what ``XMLDesc()`` has just said, where the caller has read it
@@ -52,4 +55,4 @@ def read_state(domain: libvirt.virDomain, *, is_persistent: bool, root: Element 
     if root.get("id") is None:  # it is off: there is only its configuration
         return WatchdogState(read_machine(root), read_watchdogs(root), None, None)
     configured = read_watchdogs(read_root(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))) if is_persistent else None
-    return WatchdogState(read_machine(root), configured, read_live(domain, root), root)
+    return WatchdogState(read_machine(root), configured, read_live(domain, root, pid_file_directory), root)

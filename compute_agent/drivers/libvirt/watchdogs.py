@@ -8,6 +8,7 @@ called again.
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import libvirt
 
@@ -38,19 +39,21 @@ class LibvirtWatchdogs(Watchdogs):
     no way to write only if nothing changed. That is seen as drift.
 
     :param detach_timeout: seconds that a guest has to let go of a device
+    :param pid_file_directory: where libvirtd writes NAME.pid when it starts QEMU; None when that is not on this host
     """
 
-    def __init__(self, connections: CallConnections, removals: Removals, detach_timeout: float) -> None:
+    def __init__(self, connections: CallConnections, removals: Removals, detach_timeout: float, pid_file_directory: Path | None) -> None:
         self._connections = connections
         self._removals = removals
-        self._live = LiveChanges(removals, detach_timeout)
+        self._live = LiveChanges(removals, detach_timeout, pid_file_directory)
+        self._pid_file_directory = pid_file_directory
 
     def list_models(self) -> Sequence[WatchdogModel]:
         return MODELS
 
     def get_watchdog(self, server: str) -> Watchdog:
         with self._connections.borrow() as connection:
-            return _read(get_domain(connection, server), server).describe()
+            return self._read(get_domain(connection, server), server).describe()
 
     def set_watchdog(self, server: str, device: WatchdogDevice) -> Watchdog:
         if device.model not in BY_WORD:
@@ -75,7 +78,7 @@ class LibvirtWatchdogs(Watchdogs):
     def _change(self, server: str, wanted: WatchdogDevice | None) -> Watchdog:
         with self._removals.turn(server), self._connections.borrow() as connection:
             domain = get_domain(connection, server)
-            before = _read(domain, server)
+            before = self._read(domain, server)
             _check(connection, domain, server, before, wanted)
             try:
                 written = None
@@ -85,7 +88,16 @@ class LibvirtWatchdogs(Watchdogs):
                     self._change_live(domain, server, before, wanted, written)
             except libvirt.libvirtError as error:
                 raise _translate(error, server) from error
-            return _read(domain, server).describe()
+            return self._read(domain, server).describe()
+
+    def _read(self, domain: libvirt.virDomain, server: str) -> WatchdogState:
+        """:raises DriverError: nothing was read."""
+        try:
+            return read_state(domain, self._pid_file_directory, is_persistent=bool(domain.isPersistent()))
+        except libvirt.libvirtError as error:
+            raise translate_read_error(error, server) from error
+        except MalformedDomain as error:
+            raise BackendUnavailable(server, str(error)) from error
 
     def _change_live(
         self, domain: libvirt.virDomain, server: str, before: WatchdogState, wanted: WatchdogDevice | None, written: "_Written | None"
@@ -107,16 +119,6 @@ class LibvirtWatchdogs(Watchdogs):
             if written is not None:
                 _take_back(domain, server, written)
             raise BackendUnavailable(server, str(error), Code.WATCHDOG_NOT_CHANGED) from error
-
-
-def _read(domain: libvirt.virDomain, server: str) -> WatchdogState:
-    """:raises DriverError: nothing was read."""
-    try:
-        return read_state(domain, is_persistent=bool(domain.isPersistent()))
-    except libvirt.libvirtError as error:
-        raise translate_read_error(error, server) from error
-    except MalformedDomain as error:
-        raise BackendUnavailable(server, str(error)) from error
 
 
 def _check(

@@ -1,5 +1,7 @@
 """Changes of a libvirt domain's watchdog: whatever fails at whatever step, it has the former or the new one, and the same call goes on."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 import libvirt
@@ -33,11 +35,11 @@ CRASHED = (libvirt.VIR_DOMAIN_CRASHED, 1)
 class Bench:
     """A machine and the driver's part over it."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, watchdog: str = "", **options: Any) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, watchdog: str = "", pid_file_directory: Path | None = None, **options: Any) -> None:
         self.removals = Removals()
         self.machine = Machine(self.removals, watchdog, **options)
         monkeypatch.setattr(libvirt_qemu, "qemuMonitorCommand", self.machine.command)
-        self.watchdogs = LibvirtWatchdogs(self.machine, self.removals, detach_timeout=0.0)
+        self.watchdogs = LibvirtWatchdogs(self.machine, self.removals, 0.0, pid_file_directory)
 
     def change(self, wanted: WatchdogDevice | None) -> Watchdog:
         return self.watchdogs.remove_watchdog(SERVER) if wanted is None else self.watchdogs.set_watchdog(SERVER, wanted)
@@ -134,6 +136,17 @@ def test_a_note_of_another_run_is_void(bench: Bench) -> None:
     bench.machine.qemu_action = "reset"
     seen = bench.read()
     assert (seen.configured, seen.live, seen.pending_restart) == (PAUSE, RESET, True)
+
+
+def test_a_note_of_another_run_is_void_although_it_has_the_same_number(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """After a restart of the host libvirtd counts from 1 again, and what was saved is restored."""
+    pid_file = tmp_path / "inst.pid"
+    pid_file.write_text("1")
+    bench = Bench(monkeypatch, ESB.format("reset"), tmp_path)
+    assert bench.change(PAUSE).live == PAUSE
+    assert bench.read().live == PAUSE
+    os.utime(pid_file, (1_800_000_000, 1_800_000_000))
+    assert bench.read().live == RESET
 
 
 @pytest.mark.parametrize("wanted", [DUMP, None])
