@@ -83,6 +83,11 @@ def wait_seen(stack: Stack, guest: Guest, configured: str | None, live: str | No
     assert read_models(stack, guest) == (_find_model(configured), _find_model(live))
 
 
+def wait_card(guest: Guest) -> None:
+    """The guest itself sees an i6300esb: its kernel looks for one when it is told that something was plugged in."""
+    wait_until(guest.commands.has_i6300esb, TIMEOUT, f"{guest.name} to see the card")
+
+
 def read_models(stack: Stack, guest: Guest) -> tuple[str | None, str | None]:
     """In libvirt's XMLs: the configured model and the live one."""
     with stack.libvirtd.connect() as connection:
