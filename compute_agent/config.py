@@ -76,7 +76,12 @@ AGENT_OPTIONS: list[cfg.Opt] = [
         min=1,
         help="Collections of diagnostics at the same time at most; those that a hypervisor which hangs keeps count as well.",
     ),
-    cfg.IntOpt("workers", default=8, min=1, help="Actions that run at the same time, each on another server."),
+    cfg.IntOpt(
+        "workers",
+        default=8,
+        min=1,
+        help="Actions that run at the same time, each on another server. At most half of them change watchdogs, which waits for guests.",
+    ),
 ]
 
 HOST_DUMP_OPTIONS: list[cfg.Opt] = [
