@@ -50,6 +50,7 @@ class TakeHostDump(Kind):
         dump = self._dumps.take(seen, action.request.id, check_deadline)
         now = self._clock.now()
         body = {"action_id": action.request.id, "path": str(dump.path), "bytes": dump.size, "duration": dump.duration}
-        reason = f"The server's memory is in {dump.path} on its host: {dump.size} bytes, written in {dump.duration:.1f} s."
+        # The path is in the event alone: not all who may see an action's ending may know the host's directories.
+        reason = f"The server's memory is in a file on its host: {dump.size} bytes, written in {dump.duration:.1f} s."
         event = ServerEvent("server.host_dump", body)
         return Outcome(self.result(Code.HOST_DUMP_TAKEN, reason), now, returned_at=now, events=(event,))
