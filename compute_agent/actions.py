@@ -17,7 +17,8 @@ from compute_agent.action_queue import ActionQueue
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.errors import Code
 from compute_agent.contract.models import ActionResult, Observation
-from compute_agent.drivers.base import DriverError, DriverServer, NothingSent
+from compute_agent.drivers.errors import DriverError, NothingSent
+from compute_agent.drivers.models import DriverServer
 from compute_agent.journal import ActionState, Journal, JournalledAction, JournalTransaction, JournalUnusable
 from compute_agent.kinds import Kind, NotYet, Outcome, Refused, make_result
 

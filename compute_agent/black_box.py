@@ -17,7 +17,9 @@ from compute_agent.bounded_calls import BoundedCalls, NoAnswer
 from compute_agent.collector import Collector
 from compute_agent.contract.clock import Clock
 from compute_agent.diagnostics import find_earlier, make_report
-from compute_agent.drivers.base import Driver, DriverError, InspectedServer
+from compute_agent.drivers.base import Driver
+from compute_agent.drivers.errors import DriverError
+from compute_agent.drivers.models import InspectedServer
 from compute_agent.journal import Journal
 from compute_agent.kinds import Refused
 from compute_agent.observations import Crash

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from compute_agent.drivers.base import DriverEventKind
+from compute_agent.drivers.models import DriverEventKind
 from compute_agent.journal import ActionState, JournalTransaction, Signal
 from compute_agent.journal_firings import Firing
 from compute_agent.journal_rows import SignalCause

@@ -8,7 +8,9 @@ from compute_agent.contract.diagnostics import DiagnosticsReply, DiagnosticsRepo
 from compute_agent.contract.errors import Code
 from compute_agent.contract.models import ActionKind
 from compute_agent.diagnostics import find_earlier, make_report
-from compute_agent.drivers.base import BackendUnavailable, CollectedDiagnostics, Driver, NothingSent
+from compute_agent.drivers.base import Driver
+from compute_agent.drivers.errors import BackendUnavailable, NothingSent
+from compute_agent.drivers.models import CollectedDiagnostics
 from compute_agent.kinds import Refused, make_result
 from compute_agent.sampler import Sampler
 

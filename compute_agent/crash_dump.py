@@ -9,7 +9,8 @@ from datetime import timedelta
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.errors import Code
 from compute_agent.contract.models import ActionKind, Observation, PowerState
-from compute_agent.drivers.base import Driver, DriverServer
+from compute_agent.drivers.base import Driver
+from compute_agent.drivers.models import DriverServer
 from compute_agent.journal import Journal, JournalledAction, JournalTransaction
 from compute_agent.journal_rows import SignalCause
 from compute_agent.kinds import Kind, Outcome, Refused

@@ -9,7 +9,7 @@ from typing import TypeVar
 from compute_agent.contract.diagnostics import CpuDetails, Diagnostics, DiagnosticsReport, DiskDetails, MemoryDetails, NicDetails
 from compute_agent.contract.models import PowerState
 from compute_agent.contract.text import clean_line
-from compute_agent.drivers.base import CollectedDiagnostics, DiskCounters, NicCounters
+from compute_agent.drivers.models import CollectedDiagnostics, DiskCounters, NicCounters
 
 SHORTEST_SPAN = 1.0
 """Seconds between two readings at least, for rates that mean something: counters are updated only now and then."""

@@ -9,7 +9,8 @@ from compute_agent.contract.clock import Clock
 from compute_agent.contract.diagnostics import DiagnosticsReport
 from compute_agent.contract.errors import Code
 from compute_agent.contract.models import ActionKind
-from compute_agent.drivers.base import Driver, DriverServer
+from compute_agent.drivers.base import Driver
+from compute_agent.drivers.models import DriverServer
 from compute_agent.journal import Journal, JournalledAction
 from compute_agent.kinds import Kind, Outcome, Refused, ServerEvent
 

@@ -11,7 +11,9 @@ from datetime import timedelta
 
 from compute_agent.bounded_calls import BoundedCalls, NoAnswer
 from compute_agent.contract.clock import Clock
-from compute_agent.drivers.base import Driver, DriverError, FoundDump
+from compute_agent.drivers.base import Driver
+from compute_agent.drivers.errors import DriverError
+from compute_agent.drivers.models import FoundDump
 from compute_agent.journal import Journal
 from compute_agent.journal_firings import Firing
 from compute_agent.watchdog_outcomes import DUMP_FAILED, Verdict, describe_dump, describe_unknown_dump

@@ -10,7 +10,9 @@ import queue
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.errors import Code
 from compute_agent.contract.models import PowerState
-from compute_agent.drivers.base import Driver, DriverError, DriverServer, NothingSent
+from compute_agent.drivers.base import Driver
+from compute_agent.drivers.errors import DriverError, NothingSent
+from compute_agent.drivers.models import DriverServer
 from compute_agent.host_dumps import Dump, HostDumps, has_crash_kernel
 from compute_agent.journal import Journal
 from compute_agent.kinds import Refused

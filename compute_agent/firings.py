@@ -11,7 +11,9 @@ from datetime import datetime, timedelta
 from compute_agent.bounded_calls import BoundedCalls, NoAnswer
 from compute_agent.contract.models import PowerState, Server
 from compute_agent.contract.watchdogs import ExpiryAction, Watchdog
-from compute_agent.drivers.base import Driver, DriverError, DriverEvent, DriverEventKind, DriverServer
+from compute_agent.drivers.base import Driver
+from compute_agent.drivers.errors import DriverError
+from compute_agent.drivers.models import DriverEvent, DriverEventKind, DriverServer
 from compute_agent.dump_search import DUMP_LIMIT, DumpSearch
 from compute_agent.journal import JournalTransaction
 from compute_agent.journal_firings import Firing

@@ -9,7 +9,8 @@ from compute_agent.contract.clock import Clock
 from compute_agent.contract.errors import Code
 from compute_agent.contract.models import ActionKind, PowerState
 from compute_agent.crash_dump import HoldOff
-from compute_agent.drivers.base import Driver, DriverServer
+from compute_agent.drivers.base import Driver
+from compute_agent.drivers.models import DriverServer
 from compute_agent.host_dumps import HostDumps, has_crash_kernel
 from compute_agent.journal import Journal, JournalledAction, JournalTransaction
 from compute_agent.kinds import Kind, Outcome, Refused, ServerEvent

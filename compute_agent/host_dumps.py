@@ -18,7 +18,8 @@ from pathlib import Path
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.errors import Code
 from compute_agent.contract.models import PowerState
-from compute_agent.drivers.base import Driver, DriverServer
+from compute_agent.drivers.base import Driver
+from compute_agent.drivers.models import DriverServer
 from compute_agent.journal import JournalTransaction
 from compute_agent.kinds import Refused
 

@@ -12,7 +12,8 @@ from datetime import timedelta
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.models import Departure, Heartbeat, InventoryReport, PowerState, RemovedServer, Server, hash_inventory
 from compute_agent.contract.versions import EVENT_VERSION, RELEASE, RPC_API_VERSION
-from compute_agent.drivers.base import BackendUnavailable, Driver
+from compute_agent.drivers.base import Driver
+from compute_agent.drivers.errors import BackendUnavailable
 from compute_agent.journal import Journal, JournalTransaction
 from compute_agent.survey import Survey, compare
 from compute_agent.watchdog_drift import WatchdogDrift

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from compute_agent.contract.notifications import Severity, WatchdogResult
 from compute_agent.contract.watchdogs import ExpiryAction
-from compute_agent.drivers.base import FoundDump
+from compute_agent.drivers.models import FoundDump
 from compute_agent.journal_outbox import OutboxStatements
 from compute_agent.journal_rows import SignalCause, from_stored, to_stored
 from compute_agent.watchdog_outcomes import Verdict, find_effect

@@ -15,7 +15,9 @@ from compute_agent.action_queue import Turn
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.errors import CODES, Code
 from compute_agent.contract.models import ActionKind, ActionResult
-from compute_agent.drivers.base import Driver, DriverError, DriverServer, NothingSent, ServerNotFound
+from compute_agent.drivers.base import Driver
+from compute_agent.drivers.errors import DriverError, NothingSent, ServerNotFound
+from compute_agent.drivers.models import DriverServer
 from compute_agent.journal import Journal, JournalledAction, JournalTransaction
 
 LOG = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from compute_agent.contract.models import Observation, PowerState
-from compute_agent.drivers.base import DriverEventKind
+from compute_agent.drivers.models import DriverEventKind
 
 GUIDE = "doc/guest-setup.rst"
 

@@ -15,7 +15,9 @@ from datetime import datetime, timedelta
 from compute_agent.causes import Cause, find_cause
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.models import Departure, Observation, PowerState, Server
-from compute_agent.drivers.base import BackendUnavailable, Driver, DriverEvent, DriverEventKind, DriverServer, ServerNotFound
+from compute_agent.drivers.base import Driver
+from compute_agent.drivers.errors import BackendUnavailable, ServerNotFound
+from compute_agent.drivers.models import DriverEvent, DriverEventKind, DriverServer
 from compute_agent.dump_search import DumpSearch
 from compute_agent.firings import Firings
 from compute_agent.journal import Journal, JournalTransaction

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from compute_agent.contract.errors import Code
 from compute_agent.contract.models import ActionKind, PowerState
-from compute_agent.drivers.base import DriverServer
+from compute_agent.drivers.models import DriverServer
 from compute_agent.journal import ActionState, JournalledAction, JournalTransaction
 from compute_agent.kinds import Kind, NotYet, Outcome, Refused
 

@@ -9,7 +9,9 @@ from collections.abc import Callable, Collection
 
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.outage import Outage
-from compute_agent.drivers.base import BackendUnavailable, CollectedDiagnostics, DiagnosticsSource
+from compute_agent.drivers.base import DiagnosticsSource
+from compute_agent.drivers.errors import BackendUnavailable
+from compute_agent.drivers.models import CollectedDiagnostics
 
 SAMPLES_KEPT = 20
 _MOST_FRESH = 4096

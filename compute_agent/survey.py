@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from compute_agent.contract.models import Departure, PowerState, Server
-from compute_agent.drivers.base import DriverServer
+from compute_agent.drivers.models import DriverServer
 from compute_agent.journal import JournalTransaction
 
 

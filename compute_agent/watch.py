@@ -8,7 +8,7 @@ import logging
 from datetime import datetime
 
 from compute_agent.contract.models import Observation, PowerState, Server
-from compute_agent.drivers.base import DriverEvent, DriverEventKind
+from compute_agent.drivers.models import DriverEvent, DriverEventKind
 from compute_agent.journal import ActionState, JournalledAction, JournalTransaction
 from compute_agent.observations import (
     LEFT,

@@ -13,15 +13,9 @@ from dataclasses import replace
 from compute_agent.contract.errors import Code, Ending
 from compute_agent.contract.models import ActionKind, ActionResult
 from compute_agent.contract.watchdogs import Watchdog, WatchdogDevice
-from compute_agent.drivers.base import (
-    BackendUnavailable,
-    DriverError,
-    DriverServer,
-    NothingSent,
-    OutcomeUnknown,
-    ServerNotFound,
-    Watchdogs,
-)
+from compute_agent.drivers.base import Watchdogs
+from compute_agent.drivers.errors import BackendUnavailable, DriverError, NothingSent, OutcomeUnknown, ServerNotFound
+from compute_agent.drivers.models import DriverServer
 from compute_agent.journal import JournalledAction, JournalTransaction
 from compute_agent.kinds import Kind, NotYet, Outcome, Refused
 

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.models import ActionKind, ActionRequest
 from compute_agent.contract.watchdogs import Watchdog
-from compute_agent.drivers.base import DriverServer
+from compute_agent.drivers.models import DriverServer
 from compute_agent.journal import ActionState, Journal, JournalTransaction, WantedWatchdog
 from compute_agent.watchdog_actions import describe_device, describe_watchdog, find_device
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from compute_agent.contract.models import PowerState, Server
 from compute_agent.contract.notifications import WatchdogResult
 from compute_agent.contract.watchdogs import ExpiryAction, Watchdog, WatchdogDevice
-from compute_agent.drivers.base import DriverEventKind, FoundDump
+from compute_agent.drivers.models import DriverEventKind, FoundDump
 
 _ACTIONS = frozenset(ExpiryAction)
 _REASON = "watchdog"

@@ -9,24 +9,11 @@ from collections.abc import Callable, Sequence
 from oslo_config import cfg
 
 from compute_agent.contract.clock import Clock
-from compute_agent.drivers.base import (
-    CollectedDiagnostics,
-    DiagnosticsSource,
-    Driver,
-    DriverEvent,
-    DriverServer,
-    Events,
-    HostDump,
-    InspectedServer,
-    Inspection,
-    Lifecycle,
-    Nmi,
-    Resume,
-    Servers,
-)
+from compute_agent.drivers.base import DiagnosticsSource, Driver, Events, HostDump, Inspection, Lifecycle, Nmi, Resume, Servers
 from compute_agent.drivers.fake_backend import FakeBackend
 from compute_agent.drivers.fake_server import NmiEffect
 from compute_agent.drivers.fake_watchdog import FakeExpiryDumps, FakeWatchdogs
+from compute_agent.drivers.models import CollectedDiagnostics, DriverEvent, DriverServer, InspectedServer
 
 GROUP = "fake"
 OPTIONS: list[cfg.Opt] = [

@@ -13,21 +13,12 @@ from typing import Any
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.models import Flavor, PowerState
 from compute_agent.contract.watchdogs import ExpiryAction, WatchdogDevice
-from compute_agent.drivers.base import (
-    BackendUnavailable,
-    CollectedDiagnostics,
-    DriverEvent,
-    DriverEventKind,
-    DriverServer,
-    FoundDump,
-    InspectedServer,
-    ServerNotFound,
-    ServerNotRunning,
-)
+from compute_agent.drivers.errors import BackendUnavailable, ServerNotFound, ServerNotRunning
 from compute_agent.drivers.fake_behaviours import Behaviour
 from compute_agent.drivers.fake_devices import is_plugged, make_watchdog
 from compute_agent.drivers.fake_diagnostics import count_work
 from compute_agent.drivers.fake_server import DUMP, Call, FakeServer, NmiEffect, inspect_fake, write_dump
+from compute_agent.drivers.models import CollectedDiagnostics, DriverEvent, DriverEventKind, DriverServer, FoundDump, InspectedServer
 
 _NAMESPACE = uuid.UUID("6f1d7c1e-6f0b-5e0e-9a55-0c0ffee0dead")
 

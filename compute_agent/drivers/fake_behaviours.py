@@ -8,7 +8,7 @@ calls that, and what it raises, is the whole difference between the ways in whic
 import threading
 from collections.abc import Callable
 
-from compute_agent.drivers.base import NothingSent, OutcomeUnknown
+from compute_agent.drivers.errors import NothingSent, OutcomeUnknown
 
 Deliver = Callable[[], None]
 Behaviour = Callable[[Deliver], None]

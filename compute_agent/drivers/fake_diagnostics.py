@@ -8,7 +8,7 @@ from typing import Any
 
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.models import PowerState
-from compute_agent.drivers.base import CollectedDiagnostics, DiskCounters, DriverServer, NicCounters
+from compute_agent.drivers.models import CollectedDiagnostics, DiskCounters, DriverServer, NicCounters
 
 UTILISATION = 25
 """Percent of one host CPU that each processor of a fake server uses while it is on."""

@@ -10,8 +10,9 @@ from typing import Any
 
 from compute_agent.contract.errors import Code
 from compute_agent.contract.models import PowerState
-from compute_agent.drivers.base import BackendUnavailable, DriverServer, FoundDump, InspectedServer, VcpuState
+from compute_agent.drivers.errors import BackendUnavailable
 from compute_agent.drivers.fake_behaviours import Behaviour
+from compute_agent.drivers.models import DriverServer, FoundDump, InspectedServer, VcpuState
 
 DUMP = b"KDUMP   fake" * 1024
 """What a host dump of any fake server consists of."""

@@ -9,19 +9,12 @@ from datetime import datetime
 from compute_agent.contract.errors import Code
 from compute_agent.contract.models import PowerState
 from compute_agent.contract.watchdogs import Watchdog, WatchdogDevice, WatchdogModel
-from compute_agent.drivers.base import (
-    BackendUnavailable,
-    DriverServer,
-    ExpiryDumps,
-    FoundDump,
-    NothingSent,
-    OutcomeUnknown,
-    ServerUnsupported,
-    Watchdogs,
-)
+from compute_agent.drivers.base import ExpiryDumps, Watchdogs
+from compute_agent.drivers.errors import BackendUnavailable, NothingSent, OutcomeUnknown, ServerUnsupported
 from compute_agent.drivers.fake_backend import FakeBackend
 from compute_agent.drivers.fake_devices import MODELS, is_plugged, make_watchdog
 from compute_agent.drivers.fake_server import Call
+from compute_agent.drivers.models import DriverServer, FoundDump
 
 
 class FakeWatchdogs(Watchdogs):

@@ -10,17 +10,9 @@ import pytest
 
 from compute_agent.contract.errors import Code
 from compute_agent.contract.models import PowerState
-from compute_agent.drivers.base import (
-    BackendUnavailable,
-    CollectedDiagnostics,
-    DiagnosticsSource,
-    DiskCounters,
-    HostDump,
-    Inspection,
-    NicCounters,
-    ServerNotFound,
-    ServerNotRunning,
-)
+from compute_agent.drivers.base import DiagnosticsSource, HostDump, Inspection
+from compute_agent.drivers.errors import BackendUnavailable, ServerNotFound, ServerNotRunning
+from compute_agent.drivers.models import CollectedDiagnostics, DiskCounters, NicCounters
 from tests.conformance.suite import Laboratory
 
 _MAC = re.compile(r"([0-9a-f]{2}:){5}[0-9a-f]{2}")

@@ -12,9 +12,10 @@ import pytest
 from oslo_config import cfg
 
 from compute_agent.contract.clock import SystemClock
-from compute_agent.drivers.base import Driver, DriverEvent, DriverEventKind
+from compute_agent.drivers.base import Driver
 from compute_agent.drivers.libvirt.driver import create_driver
 from compute_agent.drivers.libvirt.options import GROUP, register_options
+from compute_agent.drivers.models import DriverEvent, DriverEventKind
 from devstack.guests import Guest
 from devstack.libvirtd import PrivateLibvirtd
 from devstack.real_parts import list_missing_parts, may_skip_real_tests

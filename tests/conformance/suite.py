@@ -27,15 +27,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from compute_agent.contract.models import PowerState
-from compute_agent.drivers.base import (
-    BackendUnavailable,
-    Driver,
-    DriverEvent,
-    DriverEventKind,
-    DriverServer,
-    ServerNotFound,
-    ServerNotRunning,
-)
+from compute_agent.drivers.base import Driver
+from compute_agent.drivers.errors import BackendUnavailable, ServerNotFound, ServerNotRunning
+from compute_agent.drivers.models import DriverEvent, DriverEventKind, DriverServer
 
 
 class EventLog:

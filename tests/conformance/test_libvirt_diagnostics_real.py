@@ -12,8 +12,10 @@ import libvirt
 import pytest
 
 from compute_agent.contract.models import PowerState
-from compute_agent.drivers.base import BackendUnavailable, CollectedDiagnostics, DiagnosticsSource, DiskCounters, Driver, NicCounters
+from compute_agent.drivers.base import DiagnosticsSource, Driver
+from compute_agent.drivers.errors import BackendUnavailable
 from compute_agent.drivers.libvirt.driver import find_os_name
+from compute_agent.drivers.models import CollectedDiagnostics, DiskCounters, NicCounters
 from devstack.guests import Guest
 from devstack.real_parts import may_skip_real_tests
 from devstack.services import wait_until

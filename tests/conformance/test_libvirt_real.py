@@ -8,7 +8,9 @@ import libvirt
 import pytest
 
 from compute_agent.contract.models import Flavor, PowerState
-from compute_agent.drivers.base import BackendUnavailable, Driver, DriverError, DriverEventKind, OutcomeUnknown, ServerNotRunning
+from compute_agent.drivers.base import Driver
+from compute_agent.drivers.errors import BackendUnavailable, DriverError, OutcomeUnknown, ServerNotRunning
+from compute_agent.drivers.models import DriverEventKind
 from devstack.guests import METADATA_NAMESPACE, Guest
 from devstack.services import wait_until
 from tests.conformance.libvirt_host import SECONDS_TO_NOTICE, LibvirtEventLog, LibvirtHost, started_libvirt_host, within

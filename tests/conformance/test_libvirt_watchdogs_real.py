@@ -13,7 +13,9 @@ import pytest
 from compute_agent.contract.errors import Code
 from compute_agent.contract.models import PowerState
 from compute_agent.contract.watchdogs import WatchdogDevice
-from compute_agent.drivers.base import BackendUnavailable, Driver, DriverError, DriverEventKind, OutcomeUnknown, Watchdogs
+from compute_agent.drivers.base import Driver, Watchdogs
+from compute_agent.drivers.errors import BackendUnavailable, DriverError, OutcomeUnknown
+from compute_agent.drivers.models import DriverEventKind
 from devstack.guests import Guest
 from devstack.services import wait_until
 from tests.conformance.libvirt_host import LibvirtEventLog, LibvirtHost, started_libvirt_host

@@ -14,17 +14,9 @@ import pytest
 from compute_agent.contract.errors import Code
 from compute_agent.contract.models import PowerState
 from compute_agent.contract.watchdogs import ExpiryAction, Watchdog, WatchdogDevice, WatchdogModel
-from compute_agent.drivers.base import (
-    BackendUnavailable,
-    DriverEvent,
-    DriverEventKind,
-    ExpiryDumps,
-    Resume,
-    ServerNotFound,
-    ServerNotRunning,
-    ServerUnsupported,
-    Watchdogs,
-)
+from compute_agent.drivers.base import ExpiryDumps, Resume, Watchdogs
+from compute_agent.drivers.errors import BackendUnavailable, ServerNotFound, ServerNotRunning, ServerUnsupported
+from compute_agent.drivers.models import DriverEvent, DriverEventKind
 from tests.conformance.suite import Laboratory
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from compute_agent.contract.errors import CODES, Code, Ending
-from compute_agent.drivers import base
+from compute_agent.drivers import errors
 
 
 def test_every_code_has_its_meaning() -> None:
@@ -53,18 +53,18 @@ def test_a_sentence_says_what_is_certain_about_the_signal(code: Code) -> None:
     assert said[meaning.ending] in meaning.sentence
 
 
-@pytest.mark.parametrize("error", base.NothingSent.__subclasses__(), ids=lambda error: error.__name__)
-def test_each_kind_of_no_of_a_driver_ends_failed(error: type[base.NothingSent]) -> None:
+@pytest.mark.parametrize("error", errors.NothingSent.__subclasses__(), ids=lambda error: error.__name__)
+def test_each_kind_of_no_of_a_driver_ends_failed(error: type[errors.NothingSent]) -> None:
     assert CODES[error.code].ending is Ending.FAILED
 
 
 def test_there_are_five_kinds_of_no() -> None:
-    assert len(base.NothingSent.__subclasses__()) == 5
+    assert len(errors.NothingSent.__subclasses__()) == 5
 
 
 def test_the_perhaps_of_a_driver_ends_unknown() -> None:
-    assert CODES[base.OutcomeUnknown.code].ending is Ending.UNKNOWN
+    assert CODES[errors.OutcomeUnknown.code].ending is Ending.UNKNOWN
 
 
 def test_refused_credentials_end_failed_as_well() -> None:
-    assert CODES[base.BackendUnavailable(None, "access denied", Code.FORBIDDEN).code].ending is Ending.FAILED
+    assert CODES[errors.BackendUnavailable(None, "access denied", Code.FORBIDDEN).code].ending is Ending.FAILED

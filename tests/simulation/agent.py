@@ -16,7 +16,7 @@ from compute_agent.contract.versions import RELEASE
 from compute_agent.crash_dump import CrashDump, HoldOff
 from compute_agent.diagnostics import make_report
 from compute_agent.diagnostics_action import CollectDiagnostics
-from compute_agent.drivers.base import DriverEvent
+from compute_agent.drivers.models import DriverEvent
 from compute_agent.endpoint import Endpoint
 from compute_agent.inventory import Inventory
 from compute_agent.journal import ActionState, Journal

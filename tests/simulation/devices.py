@@ -9,8 +9,8 @@ from typing import Any
 from compute_agent.contract.errors import Code, Ending
 from compute_agent.contract.models import ActionKind, PowerState
 from compute_agent.contract.watchdogs import ExpiryAction, Watchdog, WatchdogDevice, WatchdogModel
-from compute_agent.drivers import base
-from compute_agent.drivers.base import DriverEvent, DriverEventKind
+from compute_agent.drivers import base, errors
+from compute_agent.drivers.models import DriverEvent, DriverEventKind
 from tests.simulation.hypervisor import Guest, Hypervisor, LibraryBroke
 from tests.simulation.kernel import Process
 
@@ -52,20 +52,22 @@ class Devices(base.Watchdogs):
         try:
             for part in parts:
                 part(guest, device)
-        except base.BackendUnavailable as error:
+        except errors.BackendUnavailable as error:
             if (guest.configured, guest.watchdog) == before:
                 raise
             self._put_back(guest, before, error)
         return self.get_watchdog(server)
 
-    def _put_back(self, guest: Guest, before: tuple[WatchdogDevice | None, WatchdogDevice | None], error: base.BackendUnavailable) -> None:
+    def _put_back(
+        self, guest: Guest, before: tuple[WatchdogDevice | None, WatchdogDevice | None], error: errors.BackendUnavailable
+    ) -> None:
         configured, live = before
         try:
             self._plug(guest, live)
             self._configure(guest, configured)
-        except base.BackendUnavailable as second:
-            raise base.OutcomeUnknown(guest.id, f"{error.reason}; {second.reason}") from second
-        raise base.BackendUnavailable(guest.id, f"{error.reason}; it has what it had", Code.WATCHDOG_NOT_CHANGED) from error
+        except errors.BackendUnavailable as second:
+            raise errors.OutcomeUnknown(guest.id, f"{error.reason}; {second.reason}") from second
+        raise errors.BackendUnavailable(guest.id, f"{error.reason}; it has what it had", Code.WATCHDOG_NOT_CHANGED) from error
 
     def _plug(self, guest: Guest, device: WatchdogDevice | None) -> None:
         if guest.watchdog == device or guest.state is PowerState.SHUTDOWN:
@@ -87,7 +89,7 @@ class Devices(base.Watchdogs):
         hypervisor.kernel.sleep(takes * chance.random())
         self._process.check()
         if not hypervisor.up or chance.random() < faults.unavailable / 2:
-            raise base.BackendUnavailable(guest.id, f"the daemon said no to {what}", Code.WATCHDOG_NOT_CHANGED)
+            raise errors.BackendUnavailable(guest.id, f"the daemon said no to {what}", Code.WATCHDOG_NOT_CHANGED)
         act()
         hypervisor.kernel.note(hypervisor.host, f"guest {guest.name}: {what}")
         hypervisor.tell(DriverEvent(DriverEventKind.DEFINED, guest.id, hypervisor.clock.now(), "device"))
@@ -95,7 +97,7 @@ class Devices(base.Watchdogs):
         self._process.check()
         fate = chance.random()
         if fate < faults.answer_lost / 2:
-            raise base.OutcomeUnknown(guest.id, f"no answer to {what}")
+            raise errors.OutcomeUnknown(guest.id, f"no answer to {what}")
         if fate < (faults.answer_lost + faults.undeclared) / 2:
             raise LibraryBroke("an error that the driver does not declare")
 
@@ -112,12 +114,12 @@ class Resuming(base.Resume):
     def resume_server(self, server: str) -> None:
         power_state = self._servers.get_server(server).power_state
         if power_state not in (PowerState.PAUSED, PowerState.RUNNING):
-            raise base.ServerNotRunning(server, f"guest is {power_state}")
+            raise errors.ServerNotRunning(server, f"guest is {power_state}")
         self._hypervisor.resume(self._hypervisor.guests[server])
         self._hypervisor.kernel.sleep(self._hypervisor.faults.latency)
         self._process.check()
         if self._chance.random() < self._hypervisor.faults.answer_lost:
-            raise base.OutcomeUnknown(server, "no answer came")
+            raise errors.OutcomeUnknown(server, "no answer came")
 
 
 def _set_live(guest: Guest, device: WatchdogDevice | None) -> None:

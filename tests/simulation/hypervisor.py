@@ -10,8 +10,8 @@ from datetime import datetime
 
 from compute_agent.contract.models import PowerState
 from compute_agent.contract.watchdogs import Watchdog, WatchdogDevice
-from compute_agent.drivers import base
-from compute_agent.drivers.base import DriverEvent, DriverEventKind, DriverServer, FoundDump
+from compute_agent.drivers import base, errors
+from compute_agent.drivers.models import CollectedDiagnostics, DriverEvent, DriverEventKind, DriverServer, FoundDump
 from tests.simulation.kernel import START, Event, HostClock, Process
 
 CALL_BOUND = 20.0
@@ -183,18 +183,18 @@ class Hypervisor:
 
         def send() -> None:
             if guest is None or not guest.defined:
-                end(base.ServerNotFound(call.server, "no such guest"))
+                end(errors.ServerNotFound(call.server, "no such guest"))
             elif fate < unavailable or not self.up:
-                end(base.BackendUnavailable(call.server, "the daemon said no"))
+                end(errors.BackendUnavailable(call.server, "the daemon said no"))
             elif guest.state not in (PowerState.RUNNING, PowerState.PAUSED):
-                end(base.ServerNotRunning(call.server, f"guest is {guest.state}"))
+                end(errors.ServerNotRunning(call.server, f"guest is {guest.state}"))
             else:
                 lost = fate < undeclared
                 if not lost or self._chance.random() < 0.5:
                     self._deliver(guest, call)
                 answer: Exception | None = None
                 if fate < answer_lost:
-                    answer = base.OutcomeUnknown(call.server, "no answer came")
+                    answer = errors.OutcomeUnknown(call.server, "no answer came")
                 elif lost:
                     answer = LibraryBroke("an error that the driver does not declare")
                 self.kernel.call_after(takes * self._chance.random(), lambda: end(answer))
@@ -315,7 +315,7 @@ class _Servers(base.Servers):
         self.check_reachable(server)
         guest = self._hypervisor.guests.get(server)
         if guest is None or not guest.defined:
-            raise base.ServerNotFound(server, "no such guest")
+            raise errors.ServerNotFound(server, "no such guest")
         return self._hypervisor.describe(guest)
 
     def check_reachable(self, server: str | None) -> None:
@@ -327,7 +327,7 @@ class _Servers(base.Servers):
         if self._hypervisor.kernel.get_process() is not None:
             self._hypervisor.kernel.sleep(self._hypervisor.draw_reading_time())
         if not self._hypervisor.up:
-            raise base.BackendUnavailable(server, "the daemon is away")
+            raise errors.BackendUnavailable(server, "the daemon is away")
 
 
 class _ExpiryDumps(base.ExpiryDumps):
@@ -347,15 +347,15 @@ class _Diagnostics(base.DiagnosticsSource):
         self._hypervisor = hypervisor
         self._servers = _Servers(hypervisor, process)
 
-    def collect_diagnostics(self, server: str) -> base.CollectedDiagnostics:
+    def collect_diagnostics(self, server: str) -> CollectedDiagnostics:
         return self._read(self._servers.get_server(server))
 
-    def sample_servers(self) -> Sequence[base.CollectedDiagnostics]:
+    def sample_servers(self) -> Sequence[CollectedDiagnostics]:
         return [self._read(seen) for seen in self._servers.list_servers() if seen.power_state is PowerState.RUNNING]
 
-    def _read(self, seen: DriverServer) -> base.CollectedDiagnostics:
+    def _read(self, seen: DriverServer) -> CollectedDiagnostics:
         clock = self._hypervisor.clock
-        return base.CollectedDiagnostics(
+        return CollectedDiagnostics(
             server=seen.id,
             power_state=seen.power_state,
             collected_at=clock.now(),

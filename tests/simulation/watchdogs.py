@@ -10,7 +10,7 @@ from typing import Any
 
 from compute_agent.contract.models import ActionKind, PowerState
 from compute_agent.contract.watchdogs import ExpiryAction, WatchdogDevice
-from compute_agent.drivers.base import DriverEvent, DriverEventKind, FoundDump
+from compute_agent.drivers.models import DriverEvent, DriverEventKind, FoundDump
 from tests.simulation.hypervisor import Guest, Hypervisor
 from tests.simulation.kernel import Process
 

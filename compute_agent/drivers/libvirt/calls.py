@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import libvirt
 
-from compute_agent.drivers.base import BackendUnavailable
+from compute_agent.drivers.errors import BackendUnavailable
 from compute_agent.drivers.libvirt.connection import Connection
 from compute_agent.drivers.libvirt.link import Address, close_quietly
 

@@ -15,7 +15,7 @@ import libvirt
 
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.errors import Code
-from compute_agent.drivers.base import BackendUnavailable
+from compute_agent.drivers.errors import BackendUnavailable
 from compute_agent.drivers.libvirt.errors import FORBIDDEN
 from compute_agent.drivers.libvirt.eventloop import ensure_event_loop
 from compute_agent.drivers.libvirt.link import Address, close_quietly

@@ -8,7 +8,8 @@ import libvirt
 import libvirt_qemu
 
 from compute_agent.contract.clock import Clock
-from compute_agent.drivers.base import CollectedDiagnostics, DiagnosticsSource, ServerNotFound
+from compute_agent.drivers.base import DiagnosticsSource
+from compute_agent.drivers.errors import ServerNotFound
 from compute_agent.drivers.libvirt.calls import CallConnections
 from compute_agent.drivers.libvirt.domain_devices import DomainDevices, parse_devices
 from compute_agent.drivers.libvirt.domain_stats import parse_counters, parse_failed_requests
@@ -19,6 +20,7 @@ from compute_agent.drivers.libvirt.reading import Occasion, join_reading
 from compute_agent.drivers.libvirt.runs import find_run_start
 from compute_agent.drivers.libvirt.sampling import BoundedReads
 from compute_agent.drivers.libvirt.servers import get_domain
+from compute_agent.drivers.models import CollectedDiagnostics
 
 # Only what is shown: each further group costs QEMU another question.
 _WANTED = (

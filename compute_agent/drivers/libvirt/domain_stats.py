@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from compute_agent.contract.text import clean_line
-from compute_agent.drivers.base import DiskCounters, NicCounters
+from compute_agent.drivers.models import DiskCounters, NicCounters
 
 # libvirt says "unknown" as -1, here and there in an unsigned number.
 _MOST = 2**63 - 1

@@ -7,7 +7,7 @@ begun, an error is a "no" only if libvirt raises it before it talks to QEMU; eve
 import libvirt
 
 from compute_agent.contract.errors import Code
-from compute_agent.drivers.base import (
+from compute_agent.drivers.errors import (
     BackendUnavailable,
     CapabilityUnsupported,
     DriverError,

@@ -13,9 +13,10 @@ from typing import Any
 import libvirt
 
 from compute_agent.contract.clock import Clock
-from compute_agent.drivers.base import DriverEvent, DriverEventKind, Events
+from compute_agent.drivers.base import Events
 from compute_agent.drivers.libvirt.metadata import OWN_NAMESPACE
 from compute_agent.drivers.libvirt.watchdog_mark import NAMESPACE as WATCHDOG_NAMESPACE
+from compute_agent.drivers.models import DriverEvent, DriverEventKind
 
 LOG = logging.getLogger(__name__)
 

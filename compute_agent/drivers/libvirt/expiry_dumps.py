@@ -12,10 +12,12 @@ from pathlib import Path
 
 import libvirt
 
-from compute_agent.drivers.base import BackendUnavailable, ExpiryDumps, FoundDump, ServerNotFound
+from compute_agent.drivers.base import ExpiryDumps
+from compute_agent.drivers.errors import BackendUnavailable, ServerNotFound
 from compute_agent.drivers.libvirt.calls import CallConnections
 from compute_agent.drivers.libvirt.errors import translate_read_error
 from compute_agent.drivers.libvirt.servers import get_domain
+from compute_agent.drivers.models import FoundDump
 
 _NAME_LENGTH = 20
 _TIME_FORMAT = "%Y-%m-%d-%H:%M:%S"

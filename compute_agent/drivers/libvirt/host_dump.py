@@ -9,7 +9,8 @@ import libvirt
 
 from compute_agent.contract.errors import Code
 from compute_agent.contract.models import PowerState
-from compute_agent.drivers.base import BackendUnavailable, HostDump, OutcomeUnknown, ServerNotRunning
+from compute_agent.drivers.base import HostDump
+from compute_agent.drivers.errors import BackendUnavailable, OutcomeUnknown, ServerNotRunning
 from compute_agent.drivers.libvirt.calls import CallConnections
 from compute_agent.drivers.libvirt.errors import translate_dump_error, translate_read_error
 from compute_agent.drivers.libvirt.monitor import check_monitor

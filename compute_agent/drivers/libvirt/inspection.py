@@ -7,13 +7,15 @@ from pathlib import Path
 
 import libvirt
 
-from compute_agent.drivers.base import BackendUnavailable, InspectedServer, Inspection, VcpuState
+from compute_agent.drivers.base import Inspection
+from compute_agent.drivers.errors import BackendUnavailable
 from compute_agent.drivers.libvirt.calls import CallConnections
 from compute_agent.drivers.libvirt.domain_xml import MalformedDomain, read_root
 from compute_agent.drivers.libvirt.errors import translate_read_error
 from compute_agent.drivers.libvirt.redaction import redact_domain
 from compute_agent.drivers.libvirt.servers import get_domain
 from compute_agent.drivers.libvirt.states import describe_state, translate_power_state
+from compute_agent.drivers.models import InspectedServer, VcpuState
 
 _VCPU_WORDS = {libvirt.VIR_VCPU_OFFLINE: "offline", libvirt.VIR_VCPU_RUNNING: "running", libvirt.VIR_VCPU_BLOCKED: "blocked"}
 # A log of its own beside any kind of console, or a console that is a file.

@@ -2,7 +2,7 @@
 
 import libvirt
 
-from compute_agent.drivers.base import BackendUnavailable
+from compute_agent.drivers.errors import BackendUnavailable
 
 _LONGEST_SILENCE_MS = 5000
 

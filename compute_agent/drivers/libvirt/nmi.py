@@ -3,7 +3,8 @@
 import libvirt
 
 from compute_agent.contract.models import PowerState
-from compute_agent.drivers.base import Nmi, ServerNotRunning
+from compute_agent.drivers.base import Nmi
+from compute_agent.drivers.errors import ServerNotRunning
 from compute_agent.drivers.libvirt.calls import CallConnections
 from compute_agent.drivers.libvirt.errors import translate_injection_error, translate_read_error
 from compute_agent.drivers.libvirt.monitor import check_monitor

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from compute_agent.contract.models import PowerState
-from compute_agent.drivers.base import CollectedDiagnostics, DiskCounters, NicCounters
 from compute_agent.drivers.libvirt.domain_devices import DomainDevices, DomainDisk, DomainNic
 from compute_agent.drivers.libvirt.domain_stats import DomainCounters
 from compute_agent.drivers.libvirt.states import translate_power_state
+from compute_agent.drivers.models import CollectedDiagnostics, DiskCounters, NicCounters
 
 DRIVER_WORD = "libvirt"
 _OFF = (PowerState.SHUTDOWN, PowerState.PENDING)

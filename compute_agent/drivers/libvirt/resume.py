@@ -3,7 +3,8 @@
 import libvirt
 
 from compute_agent.contract.models import PowerState
-from compute_agent.drivers.base import BackendUnavailable, OutcomeUnknown, Resume, ServerNotRunning
+from compute_agent.drivers.base import Resume
+from compute_agent.drivers.errors import BackendUnavailable, OutcomeUnknown, ServerNotRunning
 from compute_agent.drivers.libvirt.calls import CallConnections
 from compute_agent.drivers.libvirt.errors import is_lost, translate_read_error
 from compute_agent.drivers.libvirt.monitor import check_monitor

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from compute_agent.drivers.base import BackendUnavailable
+from compute_agent.drivers.errors import BackendUnavailable
 
 T = TypeVar("T")
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import libvirt
 
-from compute_agent.drivers.base import BackendUnavailable, DriverServer, ServerNotFound, Servers
+from compute_agent.drivers.base import Servers
+from compute_agent.drivers.errors import BackendUnavailable, ServerNotFound
 from compute_agent.drivers.libvirt.connection import Connection
 from compute_agent.drivers.libvirt.domain_xml import MalformedDomain, read_root
 from compute_agent.drivers.libvirt.errors import translate_read_error
@@ -15,6 +16,7 @@ from compute_agent.drivers.libvirt.metadata import NOVA, describe_domain
 from compute_agent.drivers.libvirt.runs import find_run_start
 from compute_agent.drivers.libvirt.states import describe_state, is_run_of_process, translate_power_state
 from compute_agent.drivers.libvirt.watchdog_state import read_state
+from compute_agent.drivers.models import DriverServer
 
 LOG = logging.getLogger(__name__)
 

@@ -15,7 +15,8 @@ import libvirt
 from compute_agent.contract.errors import Code
 from compute_agent.contract.models import PowerState
 from compute_agent.contract.watchdogs import Watchdog, WatchdogDevice, WatchdogModel
-from compute_agent.drivers.base import BackendUnavailable, DriverError, OutcomeUnknown, ServerNotFound, ServerUnsupported, Watchdogs
+from compute_agent.drivers.base import Watchdogs
+from compute_agent.drivers.errors import BackendUnavailable, DriverError, OutcomeUnknown, ServerNotFound, ServerUnsupported
 from compute_agent.drivers.libvirt.calls import CallConnections
 from compute_agent.drivers.libvirt.domain_xml import MalformedDomain, read_root
 from compute_agent.drivers.libvirt.errors import is_lost, translate_read_error

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from compute_agent.contract.watchdogs import WatchdogDevice
-from compute_agent.drivers.base import DriverEvent, DriverEventKind
 from compute_agent.drivers.fake import NmiEffect
+from compute_agent.drivers.models import DriverEvent, DriverEventKind
 from tests.unit.agent.observer_bench import Bench
 
 

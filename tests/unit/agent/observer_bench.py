@@ -8,8 +8,8 @@ from typing import Any
 from compute_agent.actions import Actions
 from compute_agent.contract.models import ActionKind, ActionRequest, Observation
 from compute_agent.crash_dump import CrashDump, HoldOff
-from compute_agent.drivers.base import DriverEvent, DriverEventKind
 from compute_agent.drivers.fake import FakeHypervisor
+from compute_agent.drivers.models import DriverEvent, DriverEventKind
 from compute_agent.journal import JournalledAction
 from compute_agent.observer import Observer
 from tests.fakes import Counter, FakeClock

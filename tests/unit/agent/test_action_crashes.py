@@ -6,7 +6,7 @@ import pytest
 
 from compute_agent.contract.errors import Code, Ending
 from compute_agent.contract.models import PowerState
-from compute_agent.drivers.base import BackendUnavailable
+from compute_agent.drivers.errors import BackendUnavailable
 from compute_agent.drivers.fake_behaviours import Behaviour, lose_answer, refuse
 from compute_agent.journal import ActionState
 from tests.unit.agent.action_parts import Agent, Crash, make_id

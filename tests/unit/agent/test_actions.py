@@ -11,19 +11,19 @@ import pytest
 from compute_agent.actions import Actions
 from compute_agent.contract.errors import CODES, Code, Ending
 from compute_agent.contract.models import ActionKind, Departure, Observation, PowerState
-from compute_agent.drivers.base import (
+from compute_agent.drivers.base import Servers
+from compute_agent.drivers.errors import (
     BackendUnavailable,
     CapabilityUnsupported,
-    DriverServer,
     NothingSent,
     OutcomeUnknown,
     ServerNotFound,
     ServerNotRunning,
-    Servers,
     ServerUnsupported,
 )
 from compute_agent.drivers.fake import NmiEffect
 from compute_agent.drivers.fake_behaviours import Hang, answer_late, break_down, lose_answer, lose_request, refuse
+from compute_agent.drivers.models import DriverServer
 from compute_agent.journal import ActionState, JournalUnusable
 from tests.unit.agent.action_parts import HOLDOFF, MAX_CLOCK_SKEW, Agent, make_id
 

@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 from compute_agent.black_box import SETTLING, BlackBoxes
 from compute_agent.black_box_files import LONGEST_CHUNK, PARTS, BlackBoxFiles, NoRoom
 from compute_agent.contract.models import BlackBoxChunk, PowerState
-from compute_agent.drivers.base import BackendUnavailable, InspectedServer, Inspection, VcpuState
+from compute_agent.drivers.base import Inspection
+from compute_agent.drivers.errors import BackendUnavailable
 from compute_agent.drivers.fake import NmiEffect
 from compute_agent.drivers.fake_behaviours import lose_answer, refuse
 from compute_agent.drivers.fake_server import Call
+from compute_agent.drivers.models import InspectedServer, VcpuState
 from compute_agent.observations import Crash
 from tests.fakes import Counter
 from tests.unit.agent.action_parts import BOXES_QUOTA, Agent, make_id

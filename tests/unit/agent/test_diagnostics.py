@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from compute_agent.contract.diagnostics import DiagnosticsReport
 from compute_agent.contract.models import PowerState
 from compute_agent.diagnostics import SHORTEST_SPAN, find_earlier, make_report
-from compute_agent.drivers.base import CollectedDiagnostics, DiskCounters, NicCounters
+from compute_agent.drivers.models import CollectedDiagnostics, DiskCounters, NicCounters
 
 SERVER = "11111111-1111-4111-8111-111111111111"
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -9,11 +9,13 @@ from oslo_config import cfg
 
 from compute_agent.contract.errors import Code
 from compute_agent.contract.models import PowerState
-from compute_agent.drivers.base import BackendUnavailable, Driver, DriverEvent, DriverEventKind, OutcomeUnknown, ServerNotFound
+from compute_agent.drivers.base import Driver
+from compute_agent.drivers.errors import BackendUnavailable, OutcomeUnknown, ServerNotFound
 from compute_agent.drivers.fake import GROUP, FakeHypervisor, NmiEffect, create_driver, list_opts, register_options
 from compute_agent.drivers.fake_behaviours import Hang, answer_late, break_down, lose_answer, lose_request, refuse
 from compute_agent.drivers.fake_diagnostics import OCTETS_PER_SECOND, UTILISATION
 from compute_agent.drivers.fake_server import DUMP, Call
+from compute_agent.drivers.models import DriverEvent, DriverEventKind
 from tests.fakes import FakeClock
 
 

@@ -7,7 +7,7 @@ import pytest
 from compute_agent.contract.errors import Code
 from compute_agent.contract.models import PowerState
 from compute_agent.contract.watchdogs import WatchdogDevice
-from compute_agent.drivers.base import BackendUnavailable, OutcomeUnknown, ServerNotRunning, ServerUnsupported
+from compute_agent.drivers.errors import BackendUnavailable, OutcomeUnknown, ServerNotRunning, ServerUnsupported
 from compute_agent.drivers.fake import FakeHypervisor
 from compute_agent.drivers.fake_behaviours import Behaviour, break_down, do_nothing, go_away, refuse
 from compute_agent.drivers.fake_devices import make_watchdog

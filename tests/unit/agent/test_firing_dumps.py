@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from compute_agent.contract.models import PowerState
-from compute_agent.drivers.base import BackendUnavailable
+from compute_agent.drivers.errors import BackendUnavailable
 from compute_agent.dump_search import DUMP_LIMIT, DumpSearch
 from tests.unit.agent.firing_parts import (
     fire,

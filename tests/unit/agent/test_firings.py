@@ -8,8 +8,8 @@ import pytest
 
 from compute_agent.contract.models import PowerState
 from compute_agent.contract.watchdogs import Watchdog, WatchdogDevice
-from compute_agent.drivers.base import DriverEventKind
 from compute_agent.drivers.fake import NmiEffect
+from compute_agent.drivers.models import DriverEventKind
 from tests.unit.agent.firing_parts import (
     fire,
     get_outcome,

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from compute_agent.contract.watchdogs import ExpiryAction, WatchdogDevice
-from compute_agent.drivers.base import DriverEvent
 from compute_agent.drivers.fake import NmiEffect
+from compute_agent.drivers.models import DriverEvent
 from compute_agent.inventory import Inventory
 from tests.unit.agent.action_parts import Crash
 from tests.unit.agent.firing_parts import (

@@ -11,7 +11,8 @@ import pytest
 
 from compute_agent.contract.errors import Code, Ending
 from compute_agent.contract.models import ActionKind, PowerState
-from compute_agent.drivers.base import BackendUnavailable, DriverError, HostDump, OutcomeUnknown, ServerUnsupported
+from compute_agent.drivers.base import HostDump
+from compute_agent.drivers.errors import BackendUnavailable, DriverError, OutcomeUnknown, ServerUnsupported
 from compute_agent.drivers.fake import NmiEffect
 from compute_agent.drivers.fake_behaviours import Hang, break_down, refuse
 from compute_agent.drivers.fake_server import Call

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import libvirt
 import pytest
 
-from compute_agent.drivers.base import BackendUnavailable
+from compute_agent.drivers.errors import BackendUnavailable
 from compute_agent.drivers.libvirt import calls as calls_module
 from compute_agent.drivers.libvirt.calls import CallConnections
 from compute_agent.drivers.libvirt.link import Address, KeepAlive

@@ -10,7 +10,7 @@ import pytest
 
 from compute_agent.contract.clock import SystemClock
 from compute_agent.contract.errors import Code
-from compute_agent.drivers.base import BackendUnavailable
+from compute_agent.drivers.errors import BackendUnavailable
 from compute_agent.drivers.libvirt import connection as connection_module
 from compute_agent.drivers.libvirt.connection import Connection
 from compute_agent.drivers.libvirt.link import Address, KeepAlive

@@ -12,7 +12,7 @@ import libvirt_qemu
 import pytest
 
 from compute_agent.contract.errors import Code
-from compute_agent.drivers.base import (
+from compute_agent.drivers.errors import (
     BackendUnavailable,
     CapabilityUnsupported,
     DriverError,

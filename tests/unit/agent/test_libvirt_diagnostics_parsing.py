@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compute_agent.contract.models import PowerState
-from compute_agent.drivers.base import CollectedDiagnostics, DiskCounters, NicCounters
 from compute_agent.drivers.libvirt.domain_devices import DomainDevices, DomainDisk, DomainNic, parse_devices
 from compute_agent.drivers.libvirt.domain_stats import DomainCounters, parse_counters, parse_failed_requests
 from compute_agent.drivers.libvirt.domain_xml import MalformedDomain
 from compute_agent.drivers.libvirt.reading import Occasion, join_reading
+from compute_agent.drivers.models import CollectedDiagnostics, DiskCounters, NicCounters
 
 NOW = datetime(2026, 11, 21, 8, 0, tzinfo=UTC)
 OCCASION = Occasion("6f4c1c2e-0f6c-4f6e-9d0e-000000000001", NOW, 100.0, NOW - timedelta(hours=1), "Debian")

@@ -9,9 +9,10 @@ import pytest
 from oslo_config import cfg
 
 from compute_agent.contract.clock import SystemClock
-from compute_agent.drivers.base import BackendUnavailable, DriverEvent, DriverEventKind
+from compute_agent.drivers.errors import BackendUnavailable
 from compute_agent.drivers.libvirt.driver import create_driver, find_pid_file_directory
 from compute_agent.drivers.libvirt.options import GROUP, list_opts, register_options
+from compute_agent.drivers.models import DriverEvent, DriverEventKind
 
 
 def make_conf(**values: object) -> cfg.ConfigOpts:

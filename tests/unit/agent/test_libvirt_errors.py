@@ -4,7 +4,7 @@ import libvirt
 import pytest
 
 from compute_agent.contract.errors import Code
-from compute_agent.drivers.base import (
+from compute_agent.drivers.errors import (
     BackendUnavailable,
     CapabilityUnsupported,
     NothingSent,

@@ -7,8 +7,8 @@ import libvirt
 import pytest
 
 from compute_agent.contract.clock import SystemClock
-from compute_agent.drivers.base import DriverEvent, DriverEventKind
 from compute_agent.drivers.libvirt.events import LibvirtEvents, translate_lifecycle
+from compute_agent.drivers.models import DriverEvent, DriverEventKind
 
 SERVER = "6f4c1c2e-0f6c-4f6e-9d0e-000000000001"
 

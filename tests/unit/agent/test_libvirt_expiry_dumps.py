@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from compute_agent.drivers.base import BackendUnavailable
+from compute_agent.drivers.errors import BackendUnavailable
 from compute_agent.drivers.libvirt.expiry_dumps import LibvirtExpiryDumps
 from tests.unit.agent.test_libvirt_servers import OTHER, SERVER, FakeDomain, FakeLink
 

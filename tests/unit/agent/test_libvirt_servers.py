@@ -11,7 +11,7 @@ import pytest
 
 from compute_agent.contract.models import PowerState
 from compute_agent.contract.watchdogs import Watchdog, WatchdogDevice
-from compute_agent.drivers.base import BackendUnavailable, DriverError, OutcomeUnknown, ServerNotFound, ServerNotRunning
+from compute_agent.drivers.errors import BackendUnavailable, DriverError, OutcomeUnknown, ServerNotFound, ServerNotRunning
 from compute_agent.drivers.libvirt.nmi import LibvirtNmi
 from compute_agent.drivers.libvirt.servers import LibvirtServers
 from compute_agent.drivers.libvirt.states import describe_state, translate_power_state

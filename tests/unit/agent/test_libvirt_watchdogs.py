@@ -10,7 +10,7 @@ import pytest
 
 from compute_agent.contract.errors import Code
 from compute_agent.contract.watchdogs import Watchdog, WatchdogDevice
-from compute_agent.drivers.base import (
+from compute_agent.drivers.errors import (
     BackendUnavailable,
     DriverError,
     NothingSent,

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from compute_agent.contract.models import Departure, Observation, PowerState
-from compute_agent.drivers.base import DriverEventKind
 from compute_agent.drivers.fake import NmiEffect
+from compute_agent.drivers.models import DriverEventKind
 from compute_agent.watch import PENDING_LIMIT
 from tests.unit.agent.observer_bench import Bench
 

@@ -8,7 +8,7 @@ import pytest
 
 from compute_agent.contract.errors import Code
 from compute_agent.contract.models import ActionKind, PowerState
-from compute_agent.drivers.base import BackendUnavailable
+from compute_agent.drivers.errors import BackendUnavailable
 from compute_agent.drivers.fake_behaviours import Behaviour, lose_answer, refuse
 from compute_agent.drivers.fake_server import Call
 from compute_agent.journal import ActionState

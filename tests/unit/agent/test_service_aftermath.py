@@ -11,8 +11,8 @@ from compute_agent import service
 from compute_agent.config import load_config
 from compute_agent.contract.clock import SystemClock
 from compute_agent.contract.watchdogs import WatchdogDevice
-from compute_agent.drivers.base import DriverEvent, DriverEventKind
 from compute_agent.drivers.fake import FakeHypervisor
+from compute_agent.drivers.models import DriverEvent, DriverEventKind
 from compute_agent.journal import OutboxRow
 from compute_agent.service import AgentService
 from devstack.services import wait_until

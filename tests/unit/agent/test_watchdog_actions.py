@@ -9,7 +9,8 @@ import pytest
 from compute_agent.contract.errors import Code, Ending
 from compute_agent.contract.models import ActionKind, Departure
 from compute_agent.contract.watchdogs import Watchdog, WatchdogDevice, WatchdogModel
-from compute_agent.drivers.base import BackendUnavailable, OutcomeUnknown, Watchdogs
+from compute_agent.drivers.base import Watchdogs
+from compute_agent.drivers.errors import BackendUnavailable, OutcomeUnknown
 from compute_agent.drivers.fake_behaviours import do_nothing, go_away, lose_answer, refuse
 from compute_agent.drivers.fake_devices import make_watchdog
 from compute_agent.drivers.fake_server import Call

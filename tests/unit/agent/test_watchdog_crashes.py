@@ -7,7 +7,7 @@ import pytest
 
 from compute_agent.contract.errors import CODES, Code, Ending
 from compute_agent.contract.watchdogs import WatchdogDevice
-from compute_agent.drivers.base import BackendUnavailable
+from compute_agent.drivers.errors import BackendUnavailable
 from compute_agent.drivers.fake_behaviours import break_down, refuse
 from compute_agent.drivers.fake_server import Call
 from compute_agent.journal import ActionState
