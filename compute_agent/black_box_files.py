@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from compute_agent.contract.events import BlackBoxPart
 from compute_agent.contract.models import BlackBoxChunk
-from compute_agent.contract.notifications import BlackBoxPart
 
 LOG = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ Pure tables and functions: ``firings`` applies them. What is seen first is told 
 
 from dataclasses import dataclass
 
+from compute_agent.contract.events import WatchdogResult
 from compute_agent.contract.models import PowerState, Server
-from compute_agent.contract.notifications import WatchdogResult
 from compute_agent.contract.watchdogs import ExpiryAction, Watchdog, WatchdogDevice
 from compute_agent.drivers.models import DriverEventKind, FoundDump
 

@@ -17,7 +17,7 @@ from api_gateway.query import check_known, read_query
 from api_gateway.store import agents, events
 from api_gateway.store.agents import UP, AgentRow
 from api_gateway.visibility import get_visible_server
-from compute_agent.contract.notifications import ServerBlackBox
+from compute_agent.contract.events import ServerBlackBox
 
 _RULE = "crashcart:black_box:show"
 _EVENT_TYPE = "server.black_box"

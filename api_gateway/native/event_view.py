@@ -11,7 +11,7 @@ from api_gateway.identity import Identity
 from api_gateway.native.times import format_time
 from api_gateway.policy import is_permitted
 from api_gateway.store.events import EventRow
-from compute_agent.contract.notifications import EVENT_TYPES
+from compute_agent.contract.events import EVENT_TYPES
 
 HOSTS = "hosts"
 """On which host a server is, and what tells one host's events from another's."""

@@ -11,7 +11,7 @@ from api_gateway.query import check_known, find_single, parse_limit
 from api_gateway.store.servers import ServerFilters
 from api_gateway.visibility import is_server_id
 from api_gateway.vm_state import LIVING_STATUSES
-from compute_agent.contract.notifications import EVENT_TYPES
+from compute_agent.contract.events import EVENT_TYPES
 
 EVENT_TYPE_PATTERN = "^[a-z][a-z0-9_.]{0,254}$"
 SERVER_EVENT_TYPES = frozenset(name for name in EVENT_TYPES if name.startswith("server."))

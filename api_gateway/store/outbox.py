@@ -12,7 +12,8 @@ from api_gateway.store import counters
 from api_gateway.store.columns import columns_of
 from api_gateway.store.tables import outbox, store_identity
 from compute_agent.contract import versions
-from compute_agent.contract.notifications import EVENT_TYPES, EventPayload, Severity
+from compute_agent.contract.events import EVENT_TYPES, EventPayload
+from compute_agent.contract.notifications import Severity
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from unittest import mock
 
 from oslo_config import cfg
 
-from compute_agent.contract import notifications, versions
+from compute_agent.contract import events, notifications, versions
 from compute_agent.contract.diagnostics import (
     CpuDetails,
     Diagnostics,
@@ -240,16 +240,14 @@ EVENT_BODIES: dict[str, dict[str, Any]] = {
         "cause": "server.panicked",
         "action_id": ACTION_ID,
         "parts": (
-            notifications.BlackBoxPart(
-                name="console.log", bytes=5, sha256="2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
-            ),
+            events.BlackBoxPart(name="console.log", bytes=5, sha256="2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"),
         ),
     },
     "server.watchdog.fired": {"model": "i6300esb", "expiry_action": ExpiryAction.DUMP, "driver_word": "pause", "observed_late": True},
     "server.watchdog.outcome": {
         "fired_event": _FIRED_EVENT,
         "expiry_action": ExpiryAction.DUMP,
-        "result": notifications.WatchdogResult.DUMPED,
+        "result": events.WatchdogResult.DUMPED,
         "reason": "unpaused",
         "text": "The hypervisor wrote the server's memory and let it run on.",
         "dump_path": "/var/lib/libvirt/qemu/dump/3-web-1-2026-03-01-12:30:00",
@@ -308,7 +306,7 @@ def make_rpc_samples() -> dict[str, Any]:
 
 def make_payload(event_type: str) -> dict[str, Any]:
     """The sample payload of one event type, built with its strict model."""
-    model = notifications.EVENT_TYPES[event_type].payload
+    model = events.EVENT_TYPES[event_type].payload
     return model(
         version=versions.EVENT_VERSION,
         server=None if event_type in HOST_EVENTS else SERVER_ID,
@@ -325,7 +323,7 @@ def make_notification(event_type: str) -> notifications.Notification:
     if event_type == notifications.HEARTBEAT_TYPE:
         severity, payload = notifications.Severity.INFO, HEARTBEAT.to_wire()
     else:
-        severity, payload = notifications.EVENT_TYPES[event_type].severity, make_payload(event_type)
+        severity, payload = events.EVENT_TYPES[event_type].severity, make_payload(event_type)
     return notifications.Notification(
         message_id="3d5f7a9b1c2e4f608172a3b4c5d6e7f8",
         event_type=event_type,
@@ -339,7 +337,7 @@ def make_notification(event_type: str) -> notifications.Notification:
 def make_event_samples() -> dict[str, Any]:
     """File name -> the envelope of each event type with the message inside it unpacked, ``_unique_id`` made fixed."""
     samples = {}
-    for event_type in (*notifications.EVENT_TYPES, notifications.HEARTBEAT_TYPE):
+    for event_type in (*events.EVENT_TYPES, notifications.HEARTBEAT_TYPE):
         envelope = json.loads(notifications.encode(make_notification(event_type)))
         envelope["oslo.message"] = {**json.loads(envelope["oslo.message"]), "_unique_id": "0" * 32}
         samples[f"events/{event_type}.json"] = envelope

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from compute_agent.contract import diagnostics, models, notifications, versions
+from compute_agent.contract import diagnostics, events, models, versions
 from compute_agent.contract.diagnostics import DiagnosticsReply
 from compute_agent.contract.models import ActionRequest, BlackBoxChunk, EventRange, PingReply
 from compute_agent.contract.wire import WireModel
@@ -27,7 +27,7 @@ def list_models() -> list[type[WireModel]]:
     """Every model that the contract defines."""
     found = {
         model
-        for module in (models, diagnostics, notifications)
+        for module in (models, diagnostics, events)
         for _, model in inspect.getmembers(module, inspect.isclass)
         if issubclass(model, WireModel) and model is not WireModel
     }

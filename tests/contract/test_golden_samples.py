@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from compute_agent.contract import notifications, rpcapi, versions
+from compute_agent.contract import events, notifications, rpcapi, versions
 from compute_agent.contract.models import ActionRequest, EventRange, Heartbeat, PingReply
 from compute_agent.contract.transport import oslo_messaging
 from tests.contract import golden
@@ -37,7 +37,7 @@ def test_every_rpc_method_has_a_sample(samples: dict[str, Any]) -> None:
 
 def test_every_event_type_has_a_sample(samples: dict[str, Any]) -> None:
     sampled = {name.removeprefix("events/").removesuffix(".json") for name in samples if name.startswith("events/")}
-    assert sampled == {*notifications.EVENT_TYPES, notifications.HEARTBEAT_TYPE}
+    assert sampled == {*events.EVENT_TYPES, notifications.HEARTBEAT_TYPE}
 
 
 def test_every_release_has_its_samples() -> None:
@@ -46,7 +46,7 @@ def test_every_release_has_its_samples() -> None:
 
 def test_every_key_of_every_payload_is_used_in_its_sample() -> None:
     """A key that no sample holds could be renamed unseen."""
-    for event_type, row in notifications.EVENT_TYPES.items():
+    for event_type, row in events.EVENT_TYPES.items():
         assert golden.make_payload(event_type).keys() == row.payload.model_fields.keys(), event_type
 
 
@@ -92,10 +92,10 @@ def test_the_events_of_every_release_can_still_be_read(release: str) -> None:
         if notification.event_type == notifications.HEARTBEAT_TYPE:
             Heartbeat.from_wire(notification.payload)
         else:
-            notifications.EVENT_TYPES[notification.event_type].payload.from_wire(notification.payload)
+            events.EVENT_TYPES[notification.event_type].payload.from_wire(notification.payload)
 
 
-@pytest.mark.parametrize("event_type", [*notifications.EVENT_TYPES, notifications.HEARTBEAT_TYPE])
+@pytest.mark.parametrize("event_type", [*events.EVENT_TYPES, notifications.HEARTBEAT_TYPE])
 def test_the_envelope_is_read_by_oslo_messagings_own_deserialiser(event_type: str) -> None:
     """A plain notification listener of anybody's must be able to read our events."""
     notification = golden.make_notification(event_type)

@@ -10,7 +10,8 @@ import pytest
 from oslo_config import cfg
 
 from compute_agent.contract.broker import Link
-from compute_agent.contract.notifications import EVENT_TYPES, EVENTS_EXCHANGE, TOPIC, Notification, decode
+from compute_agent.contract.events import EVENT_TYPES
+from compute_agent.contract.notifications import EVENTS_EXCHANGE, TOPIC, Notification, decode
 from compute_agent.contract.publisher import Publisher
 from compute_agent.contract.transport import oslo_messaging
 from devstack.rabbitmq import PrivateRabbitMQ

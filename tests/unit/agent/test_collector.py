@@ -8,8 +8,8 @@ import pytest
 
 from compute_agent.contract.diagnostics import DiagnosticsReply
 from compute_agent.contract.errors import Code
+from compute_agent.contract.events import EVENT_TYPES
 from compute_agent.contract.models import ActionKind, PowerState
-from compute_agent.contract.notifications import EVENT_TYPES
 from compute_agent.drivers.errors import BackendUnavailable
 from compute_agent.drivers.fake_behaviours import Hang, break_down, refuse
 from compute_agent.drivers.fake_diagnostics import OCTETS_PER_SECOND, UTILISATION

@@ -9,6 +9,7 @@ from typing import Any
 from api_gateway.store import Store, actions, agents
 from api_gateway.store.actions import ActionRow
 from compute_agent.contract import versions
+from compute_agent.contract.events import EVENT_TYPES
 from compute_agent.contract.models import (
     ActionRequest,
     Capabilities,
@@ -19,7 +20,7 @@ from compute_agent.contract.models import (
     Server,
     hash_inventory,
 )
-from compute_agent.contract.notifications import EVENT_TYPES, HEARTBEAT_TYPE, Notification, encode, format_timestamp
+from compute_agent.contract.notifications import HEARTBEAT_TYPE, Notification, encode, format_timestamp
 from compute_agent.contract.watchdogs import Watchdog, WatchdogModel
 from tests.databases import write_database
 from tests.fakes import FakeClock

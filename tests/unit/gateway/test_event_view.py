@@ -12,7 +12,7 @@ from api_gateway.native.event_view import HOSTS, RULE_OF_RESULT, find_shown, fin
 from api_gateway.policy.rule_set import Policy
 from api_gateway.store.events import EventRow
 from compute_agent.contract.clock import SystemClock
-from compute_agent.contract.notifications import EVENT_TYPES
+from compute_agent.contract.events import EVENT_TYPES
 from tests.contract import golden
 
 ALL = frozenset({HOSTS, *RULE_OF_RESULT})

@@ -13,7 +13,8 @@ from api_gateway.cast_slots import ImmediateCasts
 from api_gateway.recorder import Recorder
 from api_gateway.store import Store, actions, agents, events
 from api_gateway.sweep import Sweep
-from compute_agent.contract.notifications import EVENT_TYPES, HEARTBEAT_TYPE, encode
+from compute_agent.contract.events import EVENT_TYPES
+from compute_agent.contract.notifications import HEARTBEAT_TYPE, encode
 from tests.contract import golden
 from tests.databases import write_database
 from tests.fakes import FakeClock

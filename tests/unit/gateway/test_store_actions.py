@@ -8,8 +8,8 @@ import pytest
 from api_gateway.store import Store, StoreRejected, actions
 from api_gateway.store.actions import ActionRow
 from compute_agent.contract.errors import Code, Ending
+from compute_agent.contract.events import ActionEnded
 from compute_agent.contract.models import PowerState
-from compute_agent.contract.notifications import ActionEnded
 from tests.fakes import FakeClock
 from tests.unit.gateway.store_parts import OTHER_SERVER, SERVER, FakeHost, at, build_action, list_outbox_events
 

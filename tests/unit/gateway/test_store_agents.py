@@ -6,8 +6,8 @@ import pytest
 
 from api_gateway.store import Store, agents, events, gaps, servers
 from api_gateway.store.agents import AgentRow
+from compute_agent.contract.events import AgentState
 from compute_agent.contract.models import Departure, PowerState
-from compute_agent.contract.notifications import AgentState
 from tests.fakes import FakeClock
 from tests.unit.gateway.store_parts import OTHER_SERVER, SERVER, FakeHost, build_event, list_outbox_events
 

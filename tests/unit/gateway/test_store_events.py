@@ -10,7 +10,8 @@ import pytest
 from api_gateway.store import Connection, Store, events, gaps, outbox, servers
 from api_gateway.store.events import EventRow
 from compute_agent.contract import versions
-from compute_agent.contract.notifications import EventsLost, Notification, Severity
+from compute_agent.contract.events import EventsLost
+from compute_agent.contract.notifications import Notification, Severity
 from tests.fakes import FakeClock
 from tests.unit.gateway.store_parts import OTHER_SERVER, SERVER, FakeHost, at, build_event, list_outbox_events
 

@@ -11,7 +11,7 @@ from api_gateway.store import Store, actions, counters
 from api_gateway.store.actions import ActionRow
 from api_gateway.store.reports import Applied, apply_ended, apply_observed, apply_received, apply_started
 from compute_agent.contract.errors import Code, Ending
-from compute_agent.contract.notifications import ActionRevised
+from compute_agent.contract.events import ActionRevised
 from tests.fakes import FakeClock
 from tests.unit.gateway.store_parts import SERVER, FakeHost, at, build_action, list_outbox_events
 

@@ -6,8 +6,8 @@ import pytest
 
 from api_gateway.store import Store, servers
 from api_gateway.store.servers import ServerRow
+from compute_agent.contract.events import ServerClaimedTwice
 from compute_agent.contract.models import Departure, PowerState
-from compute_agent.contract.notifications import ServerClaimedTwice
 from tests.fakes import FakeClock
 from tests.unit.gateway.store_parts import OTHER_SERVER, SERVER, FakeHost, at, list_outbox_events
 
