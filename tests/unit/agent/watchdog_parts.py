@@ -2,8 +2,12 @@
 
 from typing import Any
 
+import pytest
+
+from compute_agent.contract.errors import Code
 from compute_agent.contract.models import ActionKind, ActionRequest
 from compute_agent.contract.watchdogs import Watchdog, WatchdogDevice
+from compute_agent.drivers.fake_server import Call
 from tests.unit.agent.action_parts import Agent
 
 RESET = WatchdogDevice(model="i6300esb", expiry_action="reset")
@@ -60,3 +64,17 @@ def recover(agent: Agent) -> None:
     for action_id in agent.restart():
         agent.queue.add(agent.get(action_id).request.server, action_id)
     agent.work()
+
+
+def forbid_changes(agent: Agent, server: str) -> None:
+    """From now on every step of a change breaks the test."""
+    for call in (Call.DETACH_WATCHDOG, Call.ATTACH_WATCHDOG, Call.CONFIGURE_WATCHDOG):
+        agent.hypervisor.behave(server, lambda deliver: pytest.fail("the driver was asked to change something"), call=call)
+
+
+def do(agent: Agent, server: str, device: WatchdogDevice | None, number: int = 1, *, replace: bool = True) -> tuple[Code, str]:
+    """Cast it, work it off; the code and the reason of its ending."""
+    action = agent.do(ask(agent, server, device, number, replace=replace))
+    assert action.result is not None
+    assert not count_begun(agent), "nothing is begun after the ending"
+    return action.result.code, action.result.reason
