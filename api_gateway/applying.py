@@ -21,6 +21,7 @@ from api_gateway.store.events import EventRow
 from api_gateway.store.reports import Applied
 from compute_agent.contract.diagnostics import DiagnosticsReport
 from compute_agent.contract.errors import Ending
+from compute_agent.contract.watchdogs import Watchdog
 
 LOG = logging.getLogger(__name__)
 
@@ -194,6 +195,17 @@ def _apply_diagnostics(c: Connection, event: EventRow, fields: _Fields, now: dat
     stored_diagnostics.keep_report(c, report, host=event.host, now=now)
 
 
+def _apply_watchdog(c: Connection, event: EventRow, fields: _Fields, now: datetime) -> None:
+    assert event.host is not None
+    try:
+        watchdog = Watchdog.from_wire(fields.object("watchdog"))
+    except ValidationError as error:
+        raise Unreadable(f"watchdog cannot be read: {error}") from error
+    stored_servers.apply_watchdog(
+        c, fields.text("server"), host=event.host, watchdog=watchdog.to_wire(), at=fields.time("occurred_at"), now=now
+    )
+
+
 def _apply_lost(c: Connection, event: EventRow, fields: _Fields, _now: datetime) -> None:
     assert event.host is not None
     epoch, first, last = fields.text("lost_epoch"), fields.number("first"), fields.number("last")
@@ -215,6 +227,7 @@ _APPLY: dict[str, Callable[[Connection, EventRow, _Fields, datetime], Applied | 
     "server.panicked": _apply_server_state,
     "server.crash_kernel_started": _apply_server_state,
     "server.diagnostics": _apply_diagnostics,
+    "server.watchdog.changed": _apply_watchdog,
     "events.lost": _apply_lost,
 }
 """Types that change rows; all others are recorded only."""

@@ -19,7 +19,8 @@ def check_known(query: Mapping[str, object], known: Collection[str]) -> None:
     """:raises Fault: 400 naming the first parameter that is not ``known``."""
     for name in query:
         if name not in known:
-            raise bad_request(f"Additional properties are not allowed ('{name}' was unexpected)")
+            known_names = f"known are {', '.join(sorted(known))}" if known else "there are none here"
+            raise bad_request(f"Unknown parameter '{name}'; {known_names}.")
 
 
 def find_single(query: Mapping[str, list[str]], name: str) -> str | None:

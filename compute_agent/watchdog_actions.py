@@ -17,7 +17,7 @@ from compute_agent.drivers.base import Watchdogs
 from compute_agent.drivers.errors import BackendUnavailable, DriverError, NothingSent, OutcomeUnknown, ServerNotFound
 from compute_agent.drivers.models import DriverServer
 from compute_agent.journal import JournalledAction, JournalTransaction
-from compute_agent.kinds import Kind, NotYet, Outcome, Refused
+from compute_agent.kinds import Kind, NotYet, Outcome, Refused, ServerEvent
 
 LOG = logging.getLogger(__name__)
 
@@ -150,7 +150,8 @@ class WatchdogChange(Kind):
         at = self._clock.now()
         if (now.configured, now.live) == (former.configured, former.live):
             return Outcome(self.result(Code.NOTHING_TO_CHANGE, f"{describe_watchdog(now)} Nothing was changed."), at, returned_at=at)
-        return Outcome(self.result(self.get_done_code(), describe_watchdog(now)), at, returned_at=at)
+        changed = ServerEvent("server.watchdog.changed", {"watchdog": now, "action_id": action.request.id})
+        return Outcome(self.result(self.get_done_code(), describe_watchdog(now)), at, returned_at=at, events=(changed,))
 
     def _fail(self, code: Code, why: str, now: Watchdog) -> Outcome:
         at = self._clock.now()

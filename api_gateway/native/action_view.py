@@ -81,11 +81,15 @@ def _view_observation(row: ActionRow) -> dict[str, Any] | None:
     }
 
 
+def _describe_cast(host: str, count: int) -> str:
+    return f"Sent to {host}." if count == 1 else f"Sent to {host}; {count} times in all, the last one here."
+
+
 def _list_timeline(row: ActionRow, host: str) -> list[dict[str, Any]]:
     """What happened, earliest first; times of the host are by the host's clock."""
     moments: list[tuple[datetime | None, str, str]] = [
         (row.accepted_at, "accepted", "The gateway wrote the request down and answered 202."),
-        (row.last_cast_at, "cast", f"Sent to {host}; {row.cast_count} times in all, the last one here."),
+        (row.last_cast_at, "cast", _describe_cast(host, row.cast_count)),
         (row.received_at, "received", f"The agent of {host} has it in its journal."),
         (row.started_at, "started", "The agent is about to call the driver."),
         (row.signalled_at, "signalled", "The driver's call returned."),

@@ -179,7 +179,7 @@ def _parse_kind(value: Any) -> ActionKind:
 
 def _parse_word(name: str, value: Any) -> str:
     if not isinstance(value, str) or re.fullmatch(WORD_PATTERN, value) is None:
-        raise bad_request(f"{name} must be a word like those of GET /v1/watchdog-models.")
+        raise bad_request(f"{name} must be given, a word of those that GET /v1/watchdog-models lists.")
     return value
 
 

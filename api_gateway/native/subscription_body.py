@@ -58,7 +58,7 @@ def _check_names(found: dict[str, Any], known: frozenset[str], prefix: str) -> N
 def _parse_target(value: Any) -> tuple[str, str]:
     kind = value.get("kind") if isinstance(value, dict) else None
     if not isinstance(kind, str) or kind not in TARGET_FIELDS:
-        raise bad_request('target must be {"kind": "webhook", "url": …} or {"kind": "email", "address": …}.')
+        raise bad_request('target must be {"kind": "webhook", "url": "https://..."} or {"kind": "email", "address": "..."}.')
     name = TARGET_FIELDS[kind]
     _check_names(value, frozenset({"kind", name}), "target.")
     text = value.get(name)

@@ -104,6 +104,7 @@ def apply_heartbeat(c: Connection, heartbeat: Heartbeat, now: datetime) -> Heart
             c,
             heartbeat.host,
             report,
+            sent_at=heartbeat.sent_at,
             known_revision=before.inventory_revision if before is not None and same_journal else None,
             known_hash=before.inventory_hash if before is not None else None,
         )

@@ -35,6 +35,7 @@ __all__ = [
     "ServerFilters",
     "ServerRow",
     "apply_state",
+    "apply_watchdog",
     "check_pattern",
     "expire_missing",
     "find_server",
@@ -87,6 +88,20 @@ def apply_state(
         c.execute(update(servers).where(servers.c.id == server).values(reset_at=at))
         changed = True
     return changed
+
+
+def apply_watchdog(c: Connection, server: str, *, host: str, watchdog: dict[str, Any], at: datetime, now: datetime) -> bool:
+    """What ``host`` says that the server has since ``at``: of two words the later one holds. Unknown servers are left to the inventory.
+
+    :returns: whether anything changed.
+    """
+    counters.lock_counters(c)
+    sighting = find_sighting(c, host, server)
+    if sighting is None or (sighting.watchdog_at is not None and sighting.watchdog_at > at):
+        return False
+    overwrite_sighting(c, replace(sighting, watchdog=watchdog, watchdog_at=at))
+    settle(c, [server], now=now)
+    return True
 
 
 _OVERDUE = (

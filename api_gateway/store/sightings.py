@@ -1,6 +1,7 @@
 """Sightings: each host's own word about each server in its inventory, brought by heartbeats and by ``server.*`` events.
 
-Of two words about a state the later one (by the host's clock, ``state_at``) holds, whichever way it came.
+Of two words about a state the later one (by the host's clock, ``state_at``) holds, whichever way it came; so it is with those about a
+watchdog.
 """
 
 from collections.abc import Collection, Iterable
@@ -17,7 +18,10 @@ from compute_agent.contract.models import Departure, Flavor, InventoryReport, Se
 
 @dataclass(frozen=True)
 class Sighting:
-    """One server as one host reports it; see ``compute_agent.contract.models.Server``. ``flavor`` in the form that ``ServerRow`` names."""
+    """One server as one host reports it; see ``compute_agent.contract.models.Server``. ``flavor`` in the form that ``ServerRow`` names.
+
+    ``watchdog_at`` is when the last event told of its watchdog; heartbeats that were sent before know less.
+    """
 
     host: str
     server: str
@@ -38,6 +42,7 @@ class Sighting:
     tags: tuple[str, ...] = ()
     foreign_owner: str | None = None
     watchdog: dict[str, Any] | None = None
+    watchdog_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -89,24 +94,25 @@ def list_contested(c: Connection, host: str) -> list[str]:
 
 
 def apply_report(
-    c: Connection, host: str, report: InventoryReport, *, known_revision: int | None, known_hash: str | None
+    c: Connection, host: str, report: InventoryReport, *, sent_at: datetime, known_revision: int | None, known_hash: str | None
 ) -> AppliedInventory:
     """Apply a readable inventory report.
 
     A full one replaces all; a difference is applied on top of its base only, and must lead to the hash that it names.
 
+    :param sent_at: by the host's clock
     :param known_revision: the revision that our sightings of the host are at; None when they are not complete
     """
     if report.full:
         departures = {removed.id: removed.departure for removed in report.removed}
-        return _replace_all(c, host, report.servers, departures)
+        return _replace_all(c, host, report.servers, departures, sent_at)
     if known_revision is None or known_revision != report.base_revision:
         repeated = known_revision == report.revision and known_hash == report.hash
         return AppliedInventory(complete=repeated)
     if not report.servers and not report.removed:
         return AppliedInventory(complete=known_hash == report.hash)
     before = {sighting.server: sighting for sighting in list_sightings_of_host(c, host)}
-    changed = _put(c, host, report.servers, before)
+    changed = _put(c, host, report.servers, before, sent_at)
     departures = {removed.id: removed.departure for removed in report.removed if removed.id in before}
     remove_sightings(c, host, departures)
     generations = {server: sighting.generation for server, sighting in before.items() if server not in departures}
@@ -115,22 +121,22 @@ def apply_report(
     return AppliedInventory(complete=complete, changed=changed, departures=departures)
 
 
-def _replace_all(c: Connection, host: str, servers: Collection[Server], said: dict[str, Departure]) -> AppliedInventory:
+def _replace_all(c: Connection, host: str, servers: Collection[Server], said: dict[str, Departure], sent_at: datetime) -> AppliedInventory:
     """What is not in a full report is gone; why, if the report says it."""
     before = {sighting.server: sighting for sighting in list_sightings_of_host(c, host)}
-    changed = _put(c, host, servers, before)
+    changed = _put(c, host, servers, before, sent_at)
     departures = {server: said.get(server, Departure.GONE) for server in before.keys() - {server.id for server in servers}}
     remove_sightings(c, host, departures)
     return AppliedInventory(complete=True, changed=changed, departures=departures)
 
 
-def _put(c: Connection, host: str, servers: Iterable[Server], before: dict[str, Sighting]) -> frozenset[str]:
+def _put(c: Connection, host: str, servers: Iterable[Server], before: dict[str, Sighting], sent_at: datetime) -> frozenset[str]:
     """Insert or overwrite; ids of those that are another word than before."""
     new: list[Sighting] = []
     other: list[Sighting] = []
     for server in servers:
         old = before.get(server.id)
-        sighting = _merge(host, server, old)
+        sighting = _merge(host, server, old, sent_at)
         if old is None:
             new.append(sighting)
         elif sighting != old:
@@ -142,10 +148,17 @@ def _put(c: Connection, host: str, servers: Iterable[Server], before: dict[str, 
     return frozenset(sighting.server for sighting in (*new, *other))
 
 
-def _merge(host: str, server: Server, old: Sighting | None) -> Sighting:
+def _merge(host: str, server: Server, old: Sighting | None, sent_at: datetime) -> Sighting:
     state, reason, state_at = server.power_state.value, server.state_reason, server.state_at
-    if old is not None and old.generation == server.generation and old.state_at > server.state_at:
-        state, reason, state_at = old.power_state, old.state_reason, old.state_at  # an event overtook the heartbeat
+    watchdog = None if server.watchdog is None else server.watchdog.to_wire()
+    watchdog_at = None
+    if old is not None and old.generation == server.generation:
+        # Where an event overtook the heartbeat.
+        if old.state_at > server.state_at:
+            state, reason, state_at = old.power_state, old.state_reason, old.state_at
+        if old.watchdog_at is not None and old.watchdog_at > sent_at:
+            watchdog = old.watchdog
+        watchdog_at = old.watchdog_at
     return Sighting(
         host=host,
         server=server.id,
@@ -165,7 +178,8 @@ def _merge(host: str, server: Server, old: Sighting | None) -> Sighting:
         flavor=None if server.flavor is None else _convert_flavor(server.flavor),
         tags=server.tags,
         foreign_owner=server.foreign_owner,
-        watchdog=None if server.watchdog is None else server.watchdog.to_wire(),
+        watchdog=watchdog,
+        watchdog_at=watchdog_at,
     )
 
 

@@ -167,6 +167,7 @@ sightings = Table(
     Column("host", _HOST, primary_key=True),
     Column("server", _ID, primary_key=True),
     *(Column(name, kind, nullable=nullable) for name, kind, nullable in _SERVER_COLUMNS),
+    Column("watchdog_at", Moment),
     # Who else has this server.
     Index("ix_sightings_server", "server"),
 )

@@ -212,6 +212,13 @@ class WatchdogOutcome(EventPayload):
     observed_late: bool = False
 
 
+class WatchdogChanged(EventPayload):
+    """What a server has after an action changed its watchdog; it comes right before the action's ending."""
+
+    watchdog: Watchdog
+    action_id: ActionId
+
+
 class WatchdogDrifted(EventPayload):
     """Somebody else changed a watchdog that was set through crashcart. ``wanted`` None: it had been removed.
 
@@ -271,6 +278,7 @@ EVENT_TYPES: dict[str, EventType] = {
     "server.black_box": EventType(ServerBlackBox, Severity.INFO),
     "server.watchdog.fired": EventType(WatchdogFired, Severity.WARN),
     "server.watchdog.outcome": EventType(WatchdogOutcome, Severity.INFO),
+    "server.watchdog.changed": EventType(WatchdogChanged, Severity.INFO),
     "server.watchdog.drifted": EventType(WatchdogDrifted, Severity.WARN),
     "agent.up": EventType(AgentState, Severity.INFO),
     "agent.down": EventType(AgentState, Severity.WARN),

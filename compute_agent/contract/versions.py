@@ -46,7 +46,10 @@ EVENT_HISTORY: tuple[tuple[str, str], ...] = (
     ("1.0", "the first contract: actions, server states, agents, gaps"),
     ("1.1", "a heartbeat's servers tell description, flavor, tags and a foreign owner"),
     ("1.2", "diagnostics, host dumps and black boxes are events"),
-    ("1.3", "a watchdog's firing, its outcome and its drift are events, a server's state names its firing; heartbeats tell watchdogs"),
+    (
+        "1.3",
+        "a watchdog's firing, its outcome, change and drift are events, states name the firing; heartbeats tell watchdogs",
+    ),
 )
 
 RELEASES: dict[str, ReleaseVersions] = {

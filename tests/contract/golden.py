@@ -254,6 +254,7 @@ EVENT_BODIES: dict[str, dict[str, Any]] = {
         "dump_bytes": 134_217_728,
         "observed_late": True,
     },
+    "server.watchdog.changed": {"watchdog": WATCHDOG, "action_id": ACTION_ID},
     "server.watchdog.drifted": {"wanted": DEVICE, "found": WATCHDOG, "action_id": ACTION_ID},
     "agent.up": {"release": versions.RELEASE, "journal_id": JOURNAL_ID, "incarnation": 3, "reason": "started"},
     "agent.down": {"release": versions.RELEASE, "journal_id": JOURNAL_ID, "incarnation": 3, "reason": "no heartbeat for 90 s"},

@@ -22,6 +22,7 @@ from tests.unit.agent.watchdog_parts import (
     find_wanted,
     forbid_changes,
     get_devices,
+    get_watchdog,
     make_watched,
 )
 
@@ -50,6 +51,17 @@ def test_a_watchdog_is_removed_and_none_is_wanted_from_now_on(agent: Agent) -> N
     assert do(agent, server, None) == (Code.WATCHDOG_REMOVED, "The server has no watchdog.")
     assert get_devices(agent, server) == (None, None)
     assert find_wanted(agent, server) == (None,)
+
+
+def test_what_the_server_has_is_told_right_before_the_ending_and_only_when_it_was_changed(agent: Agent) -> None:
+    server = make_watched(agent)
+    do(agent, server, RESET)
+    assert agent.list_event_types()[-2:] == ["server.watchdog.changed", "action.ended"]
+    (changed,) = agent.list_events("server.watchdog.changed")
+    assert changed.payload["watchdog"] == get_watchdog(agent, server).to_wire()
+    assert changed.payload["action_id"] == make_id(1)
+    do(agent, server, RESET, 2)
+    assert len(agent.list_events("server.watchdog.changed")) == 1
 
 
 def test_what_comes_at_the_next_start_is_said_to(agent: Agent) -> None:

@@ -115,6 +115,43 @@ def test_a_heartbeat_without_a_word_of_watchdogs_makes_what_was_known_unknown(st
     assert tell(None) is None
 
 
+def test_who_sees_a_change_ended_sees_its_watchdog_too_whatever_a_heartbeat_said_before(store: Store, clock: FakeClock) -> None:
+    voice, recorder = AgentVoice(clock), Recorder(store, NotingCaster(), clock, slots=ImmediateCasts())
+    former, changed = (Watchdog(configured=WatchdogDevice(model="ib700", expiry_action=action)) for action in ("none", "reset"))
+
+    def find() -> dict[str, Any] | None:
+        with store.read() as c:
+            row = servers.find_server(c, SERVER)
+        assert row is not None
+        return row.watchdog
+
+    recorder.record_heartbeats([voice.beat(build_server(clock, watchdog=former))])
+    clock.advance(1)
+    overtaken = voice.beat(build_server(clock, watchdog=former))
+    clock.advance(1)
+    told = voice.tell("server.watchdog.changed", action_id=PANICKED_ACTION, watchdog=changed.to_wire())
+    recorder.record([told])
+    assert find() == changed.to_wire()
+    recorder.record_heartbeats([overtaken])
+    assert find() == changed.to_wire()
+    clock.advance(1)
+    recorder.record_heartbeats([voice.beat(build_server(clock, watchdog=Watchdog()))])
+    assert find() == Watchdog().to_wire()
+
+
+@pytest.mark.parametrize("watchdog", [None, "ib700", {"configured": 1}])
+def test_a_change_that_cannot_be_read_is_recorded_and_changes_nothing(store: Store, clock: FakeClock, watchdog: object) -> None:
+    voice, recorder = AgentVoice(clock), Recorder(store, NotingCaster(), clock, slots=ImmediateCasts())
+    recorder.record_heartbeats([voice.beat(build_server(clock, watchdog=Watchdog()))])
+
+    recorder.record([voice.tell("server.watchdog.changed", action_id=PANICKED_ACTION, watchdog=watchdog)])
+
+    with store.read() as c:
+        row = servers.find_server(c, SERVER)
+    assert row is not None
+    assert row.watchdog == Watchdog().to_wire()
+
+
 def test_platforms_that_differ_are_listed_with_all_that_any_of_them_can() -> None:
     one = WatchdogModel(model="a", expiry_actions=("none", "reset"), managed=False, hot_plug=False, note="One.")
     other = WatchdogModel(model="a", expiry_actions=("reset", "dump"), managed=True, hot_plug=True, note="Other.")

@@ -18,6 +18,7 @@ def upgrade() -> None:
     op.add_column("actions", sa.Column("arguments", JsonMap()))
     for table in ("servers", "sightings"):
         op.add_column(table, sa.Column("watchdog", JsonText()))
+    op.add_column("sightings", sa.Column("watchdog_at", Moment()))
     op.add_column("events", sa.Column("project", sa.String(length=255)))
     op.execute("UPDATE events SET project = (SELECT servers.project FROM servers WHERE servers.id = events.server)")
     op.create_index("ix_events_project", "events", ["project", "position"], unique=False)
