@@ -27,4 +27,4 @@ def test_the_page_about_events_has_every_type_with_its_severity() -> None:
     page = (GENERATOR.parent / "events.rst").read_text()
     rows = re.findall(r"^``([a-z_.]+)`` +(info|warn|error) ", page, re.MULTILINE)
     told = {name: str(event_type.severity) for name, event_type in EVENT_TYPES.items()}
-    assert dict(rows) == told, "doc/events.rst, table \"Which there are\""
+    assert dict(rows) == told, 'doc/events.rst, table "Which there are"'
