@@ -45,9 +45,11 @@ class ActionBody:
 
 def parse_action_body(body: Any, *, max_deadline: timedelta) -> ActionBody:
     """:raises Fault: 400 naming the field that does not fit."""
+    _check_object(body)
+    kind = _parse_kind(body.get("kind"))  # first: of one that has a route of its own the fields are not these
     _check_fields(body, _FIELDS)
     return ActionBody(
-        _parse_kind(body.get("kind")),
+        kind,
         _parse_deadline(body.get("deadline_seconds"), max_deadline),
         _parse_boolean("force", body.get("force", False)),
         _parse_key(body.get("idempotency_key")),
@@ -147,9 +149,13 @@ def parse_wait(text: str | None, max_wait: float) -> float:
     return min(seconds, max_wait)
 
 
-def _check_fields(body: Any, known: frozenset[str]) -> None:
+def _check_object(body: Any) -> None:
     if not isinstance(body, dict):
         raise bad_request("The body must be a JSON object.")
+
+
+def _check_fields(body: Any, known: frozenset[str]) -> None:
+    _check_object(body)
     for name in body:
         if name not in known:
             raise bad_request(f"Unknown field '{name}'; known are {', '.join(sorted(known))}.")

@@ -184,8 +184,8 @@ class LiveChanges:
         # The event may have been lost with a connection; libvirt drops the device from its XML when QEMU has told the same.
         if not is_gone and find_element(read_root(domain.XMLDesc())) is not None:
             raise NotChanged(
-                f"the guest has not let go of its watchdog within {time.monotonic() - began:.0f} s (it hangs, or it is still booting); "
-                "should the platform take it away later, at a reboot, it is put back"
+                f"the guest has not let go of its watchdog within {time.monotonic() - began:.0f} s (it hangs, or it is still booting: "
+                "ask again when it is up); should the platform take it away later, at a reboot, it is put back"
             )
 
     def _attach_instead(self, domain: libvirt.virDomain, run: str, former: WatchdogDevice, wanted: WatchdogDevice) -> None:
