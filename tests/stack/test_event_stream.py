@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from api_gateway.store import Store, events
-from compute_agent.contract.notifications import DEAD_LETTER_QUEUE, RECORDER_QUEUES
+from compute_agent.contract.notifications import DEAD_LETTER_QUEUE, HEARTBEAT_QUEUE, RECORDER_QUEUES
 from devstack.api_client import ApiClient
 from devstack.ports import find_free_base
 from devstack.rabbitmq import PrivateRabbitMQ
@@ -66,7 +66,8 @@ class System:
 def system(tmp_path: Path, broker: PrivateRabbitMQ) -> Iterator[System]:
     link = create_address(broker).open_link()
     channel = link.channel()
-    for queue in (*RECORDER_QUEUES, DEAD_LETTER_QUEUE):
+    # Heartbeats, too: an agent of a test before this one would be called down in the middle of what is counted here.
+    for queue in (*RECORDER_QUEUES, DEAD_LETTER_QUEUE, HEARTBEAT_QUEUE):
         queue(channel).declare()
         channel.queue_purge(queue.name)
     link.close()
