@@ -33,6 +33,8 @@ FORMAT_KEYS = {
     *("state", "driver", "hypervisor", "hypervisor_os", "uptime", "config_drive", "num_cpus", "num_nics", "num_disks"),
     *("cpu_details", "nic_details", "disk_details", "memory_details"),
 }
+OTHER_WORK = 4
+"""Threads that may wait for a frozen libvirtd beside those of the requests: for the black boxes of guests that panicked before."""
 _MIB = 1 << 20
 _QUOTA_MIB = 1024
 
@@ -242,6 +244,7 @@ def count_threads(pid: int) -> int:
 
 
 def test_a_frozen_libvirtd_is_answered_from_the_last_sample_by_no_more_threads(stack: Stack) -> None:
+    """Forty requests: a thread for each would show."""
     guest = stack.guests["loaded"]
     for _ in range(20):  # so that each pool has all its threads
         assert get_envelope(stack, guest)["stale"] is False
@@ -259,7 +262,7 @@ def test_a_frozen_libvirtd_is_answered_from_the_last_sample_by_no_more_threads(s
             assert get_diagnostics(stack, guest)["memory_details"]["maximum"] == 128
             threads.append((count_threads(stack.agent.pid), count_threads(stack.api.pid)))
         for counts in zip(*threads, strict=True):
-            assert max(counts[1:]) <= counts[0], f"threads of the agent and of the API: {threads}"
+            assert max(counts[1:]) <= counts[0] + OTHER_WORK, f"threads of the agent and of the API: {threads}"
     wait_until(lambda: not get_envelope(stack, guest)["stale"], TIMEOUT, "fresh diagnostics again", interval=0.2)
 
 
