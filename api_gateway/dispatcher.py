@@ -8,6 +8,7 @@ import logging
 import threading
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 from api_gateway.cast_slots import CastSlots
 from api_gateway.store import Connection, Store, StoreError
@@ -94,7 +95,7 @@ class Dispatcher:
         finally:
             # As the last thing: the threads of the casts should not have to wait until this one lets go of the interpreter.
             for cast in casts:
-                self._slots.start(lambda cast=cast: self._try_cast(cast))  # type: ignore[misc]
+                self._slots.start(partial(self._try_cast, cast))
         return 0.0 if more else _seconds_between(now, next_at)
 
     def _look(self) -> tuple[datetime, datetime | None]:

@@ -7,6 +7,7 @@ either has recorded its whole batch when it returns, or raises and has to be giv
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from functools import partial
 from typing import TypeVar
 
 from pydantic import ValidationError
@@ -141,7 +142,7 @@ class Recorder:
             self._on_agent_restarted()
         for host in hosts_to_ask:
             if self._slots.count_free() > 0:
-                self._slots.start(lambda host=host: self._ask_for_inventory(host))  # type: ignore[misc]
+                self._slots.start(partial(self._ask_for_inventory, host))
 
     def _note_heard(self, said_at: datetime) -> None:
         """After what came before the echo is in the store, never earlier."""

@@ -6,6 +6,7 @@ Every second. Each duty is a step of its own with its own transaction, so that o
 import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 
 from api_gateway.cast_slots import CastSlots
 from api_gateway.store import Connection, Store
@@ -184,7 +185,7 @@ class Sweep:
                     stored_gaps.mark_gap_asked(c, gap.id, ask_at=now + self._pause_after(gap.tries))
                     asked.append(gap)
         for gap in asked:
-            self._slots.start(lambda gap=gap: self._ask(gap))  # type: ignore[misc]
+            self._slots.start(partial(self._ask, gap))
 
     def _say_lost(self, gap: GapRow, agent: AgentRow | None) -> str | None:
         """Why the events of a gap will not come any more; None while they may."""

@@ -7,6 +7,7 @@ waiting; of one subscription no two deliveries are in flight at the same time, w
 import logging
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from functools import partial
 
 from api_gateway.cast_slots import CastSlots
 from api_gateway.deliveries.back_off import BackOff
@@ -90,7 +91,7 @@ class Deliverer:
         with self._store.write() as c:
             claims = stored_deliveries.claim(c, owner=self._owner, now=now, lease=self._lease, limit=free)
         for claimed in claims:
-            self._slots.start(lambda claimed=claimed: self._deliver(claimed))  # type: ignore[misc]
+            self._slots.start(partial(self._deliver, claimed))
 
     def _deliver(self, claimed: Claim) -> None:
         try:

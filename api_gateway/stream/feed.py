@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Protocol, TypeVar
 
 from api_gateway.native.event_view import view_event
@@ -88,7 +89,7 @@ class Feed:
             self._kept.clear()
             self._begun.set()
             while self._wanted.is_set():
-                found = await insist(lambda end=end: self._record.list_events(end, _PAGE))  # type: ignore[misc]
+                found = await insist(partial(self._record.list_events, end, _PAGE))
                 if found:
                     end = found[-1].position
                     self._keep(found)
