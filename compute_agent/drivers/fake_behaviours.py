@@ -53,7 +53,7 @@ def break_down(error: BaseException, *, delivered: bool = False) -> Behaviour:
     return behave
 
 
-def do_nothing(deliver: Deliver) -> None:
+def ignore_request(deliver: Deliver) -> None:
     """The backend says yes and does nothing: a device that the guest never lets go of, say."""
 
 

@@ -9,7 +9,7 @@ from compute_agent.contract.models import PowerState
 from compute_agent.contract.watchdogs import WatchdogDevice
 from compute_agent.drivers.errors import BackendUnavailable, OutcomeUnknown, ServerNotRunning, ServerUnsupported
 from compute_agent.drivers.fake import FakeHypervisor
-from compute_agent.drivers.fake_behaviours import Behaviour, break_down, do_nothing, go_away, refuse
+from compute_agent.drivers.fake_behaviours import Behaviour, break_down, go_away, ignore_request, refuse
 from compute_agent.drivers.fake_devices import make_watchdog
 from compute_agent.drivers.fake_server import Call
 from tests.fakes import FakeClock
@@ -82,7 +82,7 @@ def test_without_a_free_slot_it_comes_at_the_next_start(hypervisor: FakeHypervis
 @pytest.mark.parametrize(
     ("call", "behaviour"),
     [
-        (Call.DETACH_WATCHDOG, do_nothing),
+        (Call.DETACH_WATCHDOG, ignore_request),
         (Call.DETACH_WATCHDOG, NO),
         (Call.ATTACH_WATCHDOG, NO),
         (Call.CONFIGURE_WATCHDOG, NO),

@@ -10,7 +10,7 @@ from compute_agent.contract.errors import Code, Ending
 from compute_agent.contract.watchdogs import Watchdog, WatchdogDevice, WatchdogModel
 from compute_agent.drivers.base import Watchdogs
 from compute_agent.drivers.errors import BackendUnavailable, OutcomeUnknown
-from compute_agent.drivers.fake_behaviours import do_nothing, go_away, lose_answer, refuse
+from compute_agent.drivers.fake_behaviours import go_away, ignore_request, lose_answer, refuse
 from compute_agent.drivers.fake_server import Call
 from compute_agent.journal import ActionState
 from tests.unit.agent.action_parts import Agent, make_id
@@ -52,7 +52,7 @@ def test_a_step_that_is_refused_ends_with_the_former_device_and_says_so(agent: A
 
 def test_a_guest_that_does_not_let_go_keeps_its_device(agent: Agent) -> None:
     server = make_watched(agent, RESET)
-    agent.hypervisor.behave(server, do_nothing, call=Call.DETACH_WATCHDOG)
+    agent.hypervisor.behave(server, ignore_request, call=Call.DETACH_WATCHDOG)
     assert do(agent, server, None)[0] is Code.WATCHDOG_NOT_CHANGED
     assert get_devices(agent, server) == (RESET, RESET)
 
