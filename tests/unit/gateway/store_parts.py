@@ -1,8 +1,12 @@
 """What tests of the store share: rows to begin with, and a host that keeps an inventory and tells it."""
 
 import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
+
+import pytest
 
 from api_gateway.store import Connection, Store, agents, outbox
 from api_gateway.store.actions import ActionRow
@@ -146,3 +150,19 @@ class FakeHost:
 def at(clock: FakeClock, seconds: float) -> datetime:
     """So many seconds from now."""
     return clock.now() + timedelta(seconds=seconds)
+
+
+def run_behind(store: Store, first: Callable[[Connection], object], second: Callable[[Connection], object]) -> object:
+    """What ``second`` brings, begun when ``first`` is written and not committed."""
+
+    def write() -> object:
+        with store.write() as c:
+            return second(c)
+
+    with ThreadPoolExecutor(1) as pool:
+        with store.write() as c:
+            first(c)
+            begun = pool.submit(write)
+            with pytest.raises(TimeoutError):
+                begun.result(timeout=0.2)
+        return begun.result(timeout=10)

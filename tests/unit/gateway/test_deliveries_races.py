@@ -2,20 +2,20 @@
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
 
 import pytest
 
-from api_gateway.store import Connection, Store, subscriptions
+from api_gateway.store import Store, subscriptions
 from api_gateway.store import deliveries as stored_deliveries
 from api_gateway.store import matching as stored_matching
 from tests.fakes import FakeClock
 from tests.postgresql import Postgresql
 from tests.unit.gateway.engine_parts import HeldCasts
-from tests.unit.gateway.store_parts import build_event
+from tests.unit.gateway.store_parts import build_event, run_behind
 from tests.unit.gateway.subscription_parts import NotingSender, create_deliverer, get_subscription, list_deliveries, record, subscribe
 
 EVENTS = 20
@@ -37,22 +37,6 @@ def store(migrated: Store) -> Iterator[Store]:
     with migrated.write() as c:
         for row in subscriptions.list_subscriptions(c, project=None, limit=1000):
             subscriptions.delete_subscription(c, row.id)
-
-
-def run_behind(store: Store, first: Callable[[Connection], object], second: Callable[[Connection], object]) -> object:
-    """What ``second`` brings, begun when ``first`` is written and not committed."""
-
-    def write() -> object:
-        with store.write() as c:
-            return second(c)
-
-    with ThreadPoolExecutor(1) as pool:
-        with store.write() as c:
-            first(c)
-            begun = pool.submit(write)
-            with pytest.raises(TimeoutError):
-                begun.result(timeout=0.2)
-        return begun.result(timeout=10)
 
 
 def test_engines_beside_each_other_tell_each_subscriber_of_each_event_once(store: Store, clock: FakeClock) -> None:

@@ -1,7 +1,6 @@
 """Two requests at a time on a database whose writers do not wait for each other by themselves."""
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from datetime import timedelta
 from functools import partial
 
@@ -16,7 +15,7 @@ from compute_agent.contract.errors import Code, Ending
 from compute_agent.contract.models import ActionKind
 from tests.fakes import FakeClock
 from tests.postgresql import Postgresql
-from tests.unit.gateway.store_parts import SERVER, FakeHost, build_action
+from tests.unit.gateway.store_parts import SERVER, FakeHost, build_action, run_behind
 
 HOLDOFF = timedelta(seconds=600)
 
@@ -58,22 +57,6 @@ def lock(clock: FakeClock, c: Connection) -> str | None:
 
 def set_lock(clock: FakeClock, c: Connection) -> None:
     servers.lock_server(c, SERVER, locked_by="owner", reason=None, now=clock.now())
-
-
-def run_behind(store: Store, first: Callable[[Connection], object], second: Callable[[Connection], object]) -> object:
-    """What ``second`` brings, begun when ``first`` is written and not committed."""
-
-    def write() -> object:
-        with store.write() as c:
-            return second(c)
-
-    with ThreadPoolExecutor(1) as pool:
-        with store.write() as c:
-            first(c)
-            begun = pool.submit(write)
-            with pytest.raises(TimeoutError):
-                begun.result(timeout=0.3)
-        return begun.result(timeout=10)
 
 
 def test_of_two_crash_dumps_at_a_time_the_second_one_is_refused(store: Store, clock: FakeClock) -> None:
