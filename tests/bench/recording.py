@@ -118,7 +118,7 @@ def _measure_one(broker: PrivateRabbitMQ, take: Take, servers: Sequence[Server])
 
 def _tell_firings(servers: Sequence[Server]) -> list[bytes]:
     """Firings and their outcomes, as one agent with a new journal tells them."""
-    voice = AgentVoice(SystemClock(), "compute-1", uuid.uuid4().hex)  # type: ignore[arg-type]
+    voice = AgentVoice(SystemClock(), "compute-1", uuid.uuid4().hex)
     bodies = []
     for number in range(EVENTS // 2):
         server = servers[number % len(servers)].id

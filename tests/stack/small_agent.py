@@ -22,7 +22,7 @@ class SmallAgent:
     target = oslo_messaging.Target(version=versions.RPC_API_VERSION)
 
     def __init__(self, broker: PrivateRabbitMQ, host: str, journal: str) -> None:
-        self.voice = AgentVoice(SystemClock(), host, journal)  # type: ignore[arg-type]
+        self.voice = AgentVoice(SystemClock(), host, journal)
         self.actions: list[dict[str, Any]] = []
         self.resends: list[dict[str, Any]] = []
         self.changed = threading.Condition()

@@ -89,7 +89,7 @@ def list_sequences(store: Store, epoch: str) -> list[int | None]:
 
 
 def add_and_wake(store: Store, agent: SmallAgent, state: Path, deadline: float = 30) -> ActionRow:
-    action = add_action(store, SystemClock(), host=agent.voice.host, deadline=deadline)  # type: ignore[arg-type]
+    action = add_action(store, SystemClock(), host=agent.voice.host, deadline=deadline)
     sender = WakeSender(state / "wake.sock")
     sender.wake()
     sender.close()

@@ -9,6 +9,7 @@ from typing import Any
 from api_gateway.store import Store, actions, agents
 from api_gateway.store.actions import ActionRow
 from compute_agent.contract import versions
+from compute_agent.contract.clock import Clock
 from compute_agent.contract.events import EVENT_TYPES
 from compute_agent.contract.models import (
     ActionRequest,
@@ -23,7 +24,6 @@ from compute_agent.contract.models import (
 from compute_agent.contract.notifications import HEARTBEAT_TYPE, Notification, encode, format_timestamp
 from compute_agent.contract.watchdogs import Watchdog, WatchdogModel
 from tests.databases import write_database
-from tests.fakes import FakeClock
 
 HOST = "host-1"
 JOURNAL = "journal-1"
@@ -93,7 +93,7 @@ class HeldCasts:
 class AgentVoice:
     """What one agent would publish."""
 
-    def __init__(self, clock: FakeClock, host: str = HOST, journal: str = JOURNAL) -> None:
+    def __init__(self, clock: Clock, host: str = HOST, journal: str = JOURNAL) -> None:
         self._clock = clock
         self.host = host
         self.journal = journal
@@ -203,7 +203,7 @@ class AgentVoice:
         )
 
 
-def build_server(clock: FakeClock, server: str = SERVER, *, watchdog: Watchdog | None = None) -> Server:
+def build_server(clock: Clock, server: str = SERVER, *, watchdog: Watchdog | None = None) -> Server:
     return Server(
         id=server,
         name="web",
@@ -217,14 +217,14 @@ def build_server(clock: FakeClock, server: str = SERVER, *, watchdog: Watchdog |
     )
 
 
-def add_agent(store: Store, voice: AgentVoice, clock: FakeClock) -> None:
+def add_agent(store: Store, voice: AgentVoice, clock: Clock) -> None:
     with store.write() as c:
         agents.apply_heartbeat(c, voice.build_heartbeat(), clock.now())
 
 
 def add_action(
     store: Store,
-    clock: FakeClock,
+    clock: Clock,
     *,
     host: str = HOST,
     server: str = SERVER,

@@ -12,6 +12,7 @@ from api_gateway.store import Connection, Store, agents, outbox
 from api_gateway.store.actions import ActionRow
 from api_gateway.store.agents import HeartbeatOutcome
 from compute_agent.contract import versions
+from compute_agent.contract.clock import Clock
 from compute_agent.contract.models import (
     Capabilities,
     Departure,
@@ -23,13 +24,12 @@ from compute_agent.contract.models import (
     hash_inventory,
 )
 from compute_agent.contract.notifications import Notification
-from tests.fakes import FakeClock
 
 SERVER = "11111111-2222-4333-8444-555555555555"
 OTHER_SERVER = "66666666-7777-4888-8999-000000000000"
 
 
-def build_action(clock: FakeClock, **changes: Any) -> ActionRow:
+def build_action(clock: Clock, **changes: Any) -> ActionRow:
     """An accepted crash dump of SERVER on host ``a`` with 30 s to go."""
     now = clock.now()
     values: dict[str, Any] = {
@@ -67,7 +67,7 @@ def list_outbox_events(c: Connection, event_type: str | None = None) -> list[out
 class FakeHost:
     """A host whose agent reports what is in ``servers``, either all of it or what changed since its last heartbeat."""
 
-    def __init__(self, store: Store, clock: FakeClock, name: str) -> None:
+    def __init__(self, store: Store, clock: Clock, name: str) -> None:
         self._store = store
         self._clock = clock
         self.name = name
@@ -147,7 +147,7 @@ class FakeHost:
         return self.beat(departures={server: departure})
 
 
-def at(clock: FakeClock, seconds: float) -> datetime:
+def at(clock: Clock, seconds: float) -> datetime:
     """So many seconds from now."""
     return clock.now() + timedelta(seconds=seconds)
 

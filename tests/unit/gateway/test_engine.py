@@ -46,7 +46,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def test_a_datagram_brings_the_cast_at_once(conf: cfg.ConfigOpts, store: Store, tmp_path: Path) -> None:
     """Well before the second after which the dispatcher looks by itself."""
     clock = SystemClock()
-    add_agent(store, AgentVoice(clock), clock)  # type: ignore[arg-type]
+    add_agent(store, AgentVoice(clock), clock)
     caster = NotingCaster()
     cast = threading.Event()
     caster.during_cast = lambda request: cast.set()
@@ -54,7 +54,7 @@ def test_a_datagram_brings_the_cast_at_once(conf: cfg.ConfigOpts, store: Store, 
     engine.start()
     sender = WakeSender(tmp_path / "wake.sock")
     begun = time.monotonic()
-    action = add_action(store, clock)  # type: ignore[arg-type]
+    action = add_action(store, clock)
     sender.wake()
     assert cast.wait(10)
     took = time.monotonic() - begun
@@ -84,8 +84,8 @@ def test_each_role_runs_alone(conf: cfg.ConfigOpts, store: Store, role: str) -> 
 def test_a_cast_that_does_not_return_delays_no_stop(conf: cfg.ConfigOpts, store: Store) -> None:
     """A broker in alarm holds a publisher for as long as the alarm lasts."""
     clock = SystemClock()
-    add_agent(store, AgentVoice(clock), clock)  # type: ignore[arg-type]
-    add_action(store, clock)  # type: ignore[arg-type]
+    add_agent(store, AgentVoice(clock), clock)
+    add_action(store, clock)
     caster = NotingCaster()
     held, let_go = threading.Event(), threading.Event()
 
@@ -195,8 +195,8 @@ def test_more_casts_than_slots_follow_each_other_without_waiting_for_the_next_lo
     clock = SystemClock()
     conf.set_override("workers", 1, group="dispatcher")
     for number in range(4):
-        add_agent(store, AgentVoice(clock, f"host-{number}", f"journal-{number}"), clock)  # type: ignore[arg-type]
-        add_action(store, clock, host=f"host-{number}")  # type: ignore[arg-type]
+        add_agent(store, AgentVoice(clock, f"host-{number}", f"journal-{number}"), clock)
+        add_action(store, clock, host=f"host-{number}")
     caster = NotingCaster()
     done = threading.Event()
     caster.during_cast = lambda request: done.set() if len(caster.requests) == 4 else None

@@ -61,7 +61,7 @@ def test_forgetting_a_host_that_is_unknown_or_up_is_refused(config_file: str, da
     assert main(["--config-file", config_file, "host", "forget", "a"]) == 1
     assert "no agent of host a" in capsys.readouterr().err
     store = Store(f"sqlite:///{database}")
-    host = FakeHost(store, SystemClock(), "a")  # type: ignore[arg-type]
+    host = FakeHost(store, SystemClock(), "a")
     host.put()
     host.beat(full=True)
     assert main(["--config-file", config_file, "host", "forget", "a"]) == 1
