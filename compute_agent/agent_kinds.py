@@ -1,5 +1,7 @@
 """Which kinds of actions an agent runs, composed from its configuration."""
 
+from collections.abc import Callable
+
 from oslo_config import cfg
 
 from compute_agent.collector import Collector
@@ -16,10 +18,16 @@ from compute_agent.watchdog_actions import RemoveWatchdog, SetWatchdog
 
 
 def create_kinds(
-    conf: cfg.ConfigOpts, journal: Journal, driver: Driver, clock: Clock, collector: Collector, host_dumps: HostDumps
+    conf: cfg.ConfigOpts,
+    journal: Journal,
+    driver: Driver,
+    clock: Clock,
+    collector: Collector,
+    host_dumps: HostDumps,
+    has_untold_nmi: Callable[[str], bool],
 ) -> list[Kind]:
     """One for each ``ActionKind``."""
-    holdoff = HoldOff(clock, conf.agent.crash_dump_holdoff)
+    holdoff = HoldOff(clock, conf.agent.crash_dump_holdoff, has_untold_nmi)
     return [
         CrashDump(journal, driver, clock, holdoff),
         CollectDiagnostics(journal, driver, clock, collector.get_report),

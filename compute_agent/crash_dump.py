@@ -23,14 +23,18 @@ class HoldOff:
     """Whether an earlier dump of a server may still be running.
 
     :param seconds: counted after a signal, not counting those in which the server was paused; 0 = off
+    :param has_untold_nmi: says of a server whether its watchdog injected an NMI that is not in the journal yet
     """
 
-    def __init__(self, clock: Clock, seconds: float) -> None:
+    def __init__(self, clock: Clock, seconds: float, has_untold_nmi: Callable[[str], bool] = lambda server: False) -> None:
         self._clock = clock
+        self._has_untold_nmi = has_untold_nmi
         self._span = timedelta(seconds=seconds)
 
     def check(self, transaction: JournalTransaction, server: str, advice: str) -> None:
         """:raises Refused: one may; the text names its action, or the event of its watchdog's firing, and ends with ``advice``."""
+        if self._span and self._has_untold_nmi(server):
+            raise Refused(Code.CRASH_DUMP_IN_PROGRESS, f"The server's watchdog injected an NMI a moment ago; {advice}")
         signal = transaction.find_signal(server)
         if signal is None or signal.cleared or not self._span:
             return

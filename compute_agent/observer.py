@@ -8,6 +8,8 @@ while nobody was watching is found by comparing states (:meth:`Observer.reconcil
 
 import logging
 import queue
+import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,6 +17,7 @@ from datetime import datetime, timedelta
 from compute_agent.causes import Cause, find_cause
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.models import Departure, Observation, PowerState, Server
+from compute_agent.contract.watchdogs import ExpiryAction
 from compute_agent.drivers.base import Driver
 from compute_agent.drivers.errors import BackendUnavailable, ServerNotFound
 from compute_agent.drivers.models import DriverEvent, DriverEventKind, DriverServer
@@ -87,12 +90,22 @@ class Observer:
         self._on_state_change = on_state_change
         self._crashes: list[Crash] = []
         self._events: queue.SimpleQueue[DriverEvent | frozenset[str]] = queue.SimpleQueue()
+        self._untold_nmis: Counter[str] = Counter()
+        self._untold_lock = threading.Lock()
         self._last_reboot: dict[str, datetime] = {}
         self._retry_at: float | None = clock.monotonic() + _FIRST_COMPARISON
 
     def enqueue(self, event: DriverEvent) -> None:
         """The driver's listener: never blocks, never raises, from any thread."""
+        if event.server is not None and _is_nmi(event):
+            with self._untold_lock:
+                self._untold_nmis[event.server] += 1
         self._events.put(event)
+
+    def has_untold_nmi(self, server: str) -> bool:
+        """Whether its watchdog injected an NMI of which the journal does not know yet; from any thread."""
+        with self._untold_lock:
+            return self._untold_nmis[server] > 0
 
     def enqueue_comparison(self, servers: frozenset[str]) -> None:
         """Ask for :meth:`reconcile` of these servers on the observer's own thread; from any thread."""
@@ -109,6 +122,9 @@ class Observer:
             return False
         if isinstance(event, DriverEvent):
             self._take(event)
+            if event.server is not None and _is_nmi(event):
+                with self._untold_lock:
+                    self._untold_nmis -= Counter((event.server,))
         else:
             self.reconcile(event)
         return True
@@ -380,3 +396,7 @@ def _find_here(transaction: JournalTransaction, server: str) -> Server | None:
 def _discount_pause(transaction: JournalTransaction, before: Server, until: datetime) -> None:
     if before.power_state in STANDS_STILL:
         transaction.discount_pause(before.id, before.state_at, until)
+
+
+def _is_nmi(event: DriverEvent) -> bool:
+    return event.kind is DriverEventKind.WATCHDOG_FIRED and event.reason == ExpiryAction.INJECT_NMI

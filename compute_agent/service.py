@@ -101,7 +101,9 @@ class AgentService:
         )
         self._actions = Actions(
             self._journal,
-            create_kinds(conf, self._journal, self._driver, clock, self._collector, self._aftermath.host_dumps),
+            create_kinds(
+                conf, self._journal, self._driver, clock, self._collector, self._aftermath.host_dumps, self._observer.has_untold_nmi
+            ),
             clock,
             max_clock_skew=agent.max_clock_skew,
             on_ended=self._note_ending,

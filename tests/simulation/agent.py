@@ -137,7 +137,7 @@ class Agent:
         actions = Actions(
             journal,
             [
-                CrashDump(journal, driver, clock, HoldOff(clock, self._holdoff)),
+                CrashDump(journal, driver, clock, HoldOff(clock, self._holdoff, observer.has_untold_nmi)),
                 CollectDiagnostics(journal, driver, clock, get_report),
                 SetWatchdog(journal, driver, clock),
                 RemoveWatchdog(journal, driver, clock),

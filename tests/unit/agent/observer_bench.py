@@ -38,7 +38,14 @@ class Bench:
         )
         self.actions = Actions(
             self.journal,
-            [CrashDump(self.journal, self.hypervisor.driver, self.clock, HoldOff(self.clock, 600))],
+            [
+                CrashDump(
+                    self.journal,
+                    self.hypervisor.driver,
+                    self.clock,
+                    HoldOff(self.clock, 600, self.observer.has_untold_nmi),
+                )
+            ],
             self.clock,
             max_clock_skew=2,
             on_ended=self.observer.action_ended,

@@ -37,6 +37,14 @@ def test_a_watchdogs_nmi_holds_crash_dumps_off_and_is_named(bench: Bench) -> Non
     assert get_refusal(bench, server) is None
 
 
+def test_a_watchdogs_nmi_holds_crash_dumps_off_before_the_journal_knows_of_it(bench: Bench) -> None:
+    server = make_watched(bench, "inject-nmi")
+    bench.hypervisor.fire_watchdog(server)
+    assert "injected an NMI a moment ago" in (get_refusal(bench, server) or "")
+    bench.drain()
+    assert f"(event {list_fired(bench)[0].id})" in (get_refusal(bench, server) or "")
+
+
 def test_the_hold_off_after_a_watchdogs_nmi_stands_still_with_the_server_and_ends_with_its_reboot(bench: Bench) -> None:
     server = make_watched(bench, "inject-nmi")
     fire(bench, server)
