@@ -220,7 +220,7 @@ class AgentService:
         self._aftermath.clear_up()
         self._give_out(self._actions.recover())
         if self._driver.events is not None:
-            self._driver.events.subscribe(self._observer.enqueue)
+            self._driver.events.subscribe(self._observer.enqueue, {})
         if self._driver.lifecycle is not None:
             self._driver.lifecycle.open()
         self._observer_loop.start()

@@ -4,12 +4,13 @@ The format is the Compute API's of microversion 2.48 (API reference, "Show Serve
 platform cannot say is null, never zero. It has no room for a time or an error, so those are in the envelope, :class:`DiagnosticsReport`.
 """
 
+from enum import StrEnum
 from typing import Annotated, Any, Self
 
 from pydantic import AwareDatetime, Field
 
 from compute_agent.contract.errors import Code
-from compute_agent.contract.models import PowerState, ServerId
+from compute_agent.contract.models import Line, PowerState, ServerId
 from compute_agent.contract.wire import WireModel
 
 Count = Annotated[int, Field(ge=0)]
@@ -79,12 +80,66 @@ class Diagnostics(WireModel):
     memory_details: MemoryDetails = MemoryDetails()
 
 
+class Health(StrEnum):
+    """How a machine or a part of it is, in its platform's judgement."""
+
+    OK = "ok"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+class SensorKind(StrEnum):
+    """What a sensor measures."""
+
+    TEMPERATURE = "temperature"
+    VOLTAGE = "voltage"
+    CURRENT = "current"
+    FAN = "fan"
+    POWER = "power"
+    OTHER = "other"
+
+
+class Sensor(WireModel):
+    """One sensor of a machine. ``unit`` as it is written (``°C``, ``V``, ``A``, ``RPM``, ``W``, ``%``); ``value`` None: it says nothing now."""
+
+    name: Line
+    kind: SensorKind
+    value: float | None = None
+    unit: Line = ""
+    health: Health | None = None
+
+
+class LogEntry(WireModel):
+    """An entry of the machine's own log; ``at`` by the host's clock, None where the machine did not know the time."""
+
+    id: Line
+    at: AwareDatetime | None = None
+    text: Line
+    severity: Health | None = None
+
+
+class Hardware(WireModel):
+    """What a bare-metal machine says of itself beside the standard format, which has no room for it.
+
+    ``power`` in the platform's own word (``on``, ``off``), ``power_watts`` what it draws now. ``firmware``: versions by component.
+    ``log``: the last entries, newest first.
+    """
+
+    power: Line | None = None
+    power_watts: float | None = None
+    health: Health | None = None
+    sensors: tuple[Sensor, ...] = ()
+    firmware: dict[str, str] = Field(default_factory=dict)
+    log: tuple[LogEntry, ...] = ()
+
+
 class DiagnosticsReport(WireModel):
     """Diagnostics with what their reader must know of them.
 
     ``collected_at`` is by the host's clock; ``age`` in seconds is how old they were when the agent sent them. ``stale``: the platform did
     not answer in time and this is the last sample. ``errors`` says for each part that could not be read why not. ``free_form`` is the older
-    format of microversions below 2.48: flat, device names in the keys, memory in KiB, missing keys for what is not known.
+    format of microversions below 2.48: flat, device names in the keys, memory in KiB, missing keys for what is not known. ``hardware`` is
+    what only bare metal tells; None for a VM.
     """
 
     server: ServerId
@@ -94,6 +149,7 @@ class DiagnosticsReport(WireModel):
     stale: bool = False
     errors: dict[str, str] = Field(default_factory=dict)
     free_form: dict[str, int] = Field(default_factory=dict)
+    hardware: Hardware | None = None
 
 
 class DiagnosticsReply(WireModel):

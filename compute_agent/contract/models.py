@@ -118,6 +118,7 @@ class Capabilities(WireModel):
     events: bool
     host_dump: bool = False
     resume: bool = False
+    watchdog_timer: bool = False
     watchdog_models: tuple[WatchdogModel, ...] = ()
 
 

@@ -50,10 +50,11 @@ EVENT_HISTORY: tuple[tuple[str, str], ...] = (
         "1.3",
         "a watchdog's firing, its outcome, change and drift are events, states name the firing; heartbeats tell watchdogs",
     ),
+    ("1.4", "diagnostics tell a bare-metal machine's sensors, health, firmware and log; a watchdog may cycle the power"),
 )
 
 RELEASES: dict[str, ReleaseVersions] = {
-    "0.1": ReleaseVersions(rpc="1.2", event="1.3"),
+    "0.1": ReleaseVersions(rpc="1.2", event="1.4"),
 }
 """Release name -> versions, oldest first; the last row is this release."""
 

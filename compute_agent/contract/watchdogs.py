@@ -21,6 +21,7 @@ class ExpiryAction(StrEnum):
     NONE = "none"
     RESET = "reset"
     POWEROFF = "poweroff"
+    POWER_CYCLE = "power_cycle"
     SHUTDOWN = "shutdown"
     PAUSE = "pause"
     DUMP = "dump"

@@ -7,7 +7,7 @@ conformance suite (``tests/conformance``) runs over every driver.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -134,6 +134,21 @@ class Watchdogs(ABC):
         """
 
 
+class WatchdogTimer(ABC):
+    """Feeds a watchdog from outside the server, for platforms whose watchdog counts in the machine's management controller."""
+
+    @abstractmethod
+    def reset_timer(self, server: str) -> None:
+        """Let the server's watchdog count from its beginning again; return when that is certain. One that stands still begins to count.
+
+        Called from a worker thread; may be repeated at will: to do it once more only counts from later on.
+
+        :raises ServerUnsupported: it has no watchdog that could be fed; nothing was done.
+        :raises ServerNotFound, ServerNotRunning, BackendUnavailable: nothing was done.
+        :raises OutcomeUnknown: no answer came.
+        """
+
+
 class ExpiryDumps(ABC):
     """Finds the file that the platform wrote because a watchdog with the expiry action ``dump`` fired."""
 
@@ -188,13 +203,17 @@ class Events(ABC):
     """Tells what happens to servers as it happens."""
 
     @abstractmethod
-    def subscribe(self, listener: Callable[[DriverEvent], None]) -> None:
+    def subscribe(self, listener: Callable[[DriverEvent], None], cursors: Mapping[str, str]) -> None:
         """Register the one listener; called once, before :meth:`Driver.open`.
+
+        ``cursors`` holds, by server, the last :attr:`DriverEvent.cursor` that was given and kept: a platform with a log of its own goes on
+        reading after it, so that what happened while no agent ran is told once. Of a server without one only what comes from now on is news.
 
         The listener only enqueues: it never blocks and never raises, so it may be called from the backend's own event thread. What
         happened while the backend was away is not replayed: report BACKEND_LOST and BACKEND_BACK and the agent compares states. On
         BACKEND_BACK every subscription is in force again *before* the event is given. Of a server whose events begin only later, give it
-        again with that server: its state alone is compared once more.
+        again with that server: its state alone is compared once more. Where each server has a backend of its own, give both with the server
+        when its backend goes and comes, and BACKEND_BACK without one when all were looked at for the first time.
         """
 
 
@@ -208,6 +227,18 @@ class Lifecycle(ABC):
     @abstractmethod
     def close(self) -> None:
         """End all threads of the driver and let go of the backend; afterwards no listener is called any more."""
+
+
+class Reload(ABC):
+    """Takes a changed configuration while serving, for drivers that have files of their own."""
+
+    @abstractmethod
+    def reload(self) -> None:
+        """Read them anew. Called at SIGHUP, from one thread, after :meth:`Lifecycle.open`; does no I/O but the files'.
+
+        Never raises for what is wrong in them: that is logged, and what was in force before stays so. Servers that came are told as DEFINED,
+        those that went as UNDEFINED.
+        """
 
 
 @dataclass(frozen=True)
@@ -225,10 +256,12 @@ class Driver:
     host_dump: HostDump | None = None
     inspection: Inspection | None = None
     watchdog: Watchdogs | None = None
+    watchdog_timer: WatchdogTimer | None = None
     expiry_dumps: ExpiryDumps | None = None
     resume: Resume | None = None
     events: Events | None = None
     lifecycle: Lifecycle | None = field(default=None, repr=False)
+    reload: Reload | None = field(default=None, repr=False)
 
     def capabilities(self) -> Capabilities:
         """What this driver can do, derived from what it holds."""
@@ -240,5 +273,6 @@ class Driver:
             events=self.events is not None,
             host_dump=self.host_dump is not None,
             resume=self.resume is not None,
+            watchdog_timer=self.watchdog_timer is not None,
             watchdog_models=() if self.watchdog is None else tuple(self.watchdog.list_models()),
         )

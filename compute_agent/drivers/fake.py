@@ -4,7 +4,7 @@
 one; the ways to make it fail are in ``fake_behaviours``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from oslo_config import cfg
 
@@ -106,7 +106,7 @@ class _FakeEvents(Events):
     def __init__(self, hypervisor: FakeHypervisor) -> None:
         self._hypervisor = hypervisor
 
-    def subscribe(self, listener: Callable[[DriverEvent], None]) -> None:
+    def subscribe(self, listener: Callable[[DriverEvent], None], cursors: Mapping[str, str]) -> None:
         self._hypervisor.subscribe(listener)
 
 

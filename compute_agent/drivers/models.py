@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from compute_agent.contract.diagnostics import Hardware
 from compute_agent.contract.models import Flavor, PowerState
 from compute_agent.contract.watchdogs import Watchdog
 
@@ -20,6 +21,8 @@ class DriverServer:
     ``description``, ``flavor`` and ``tags`` come from the server's metadata, None or empty when it has none, and so does
     ``host_dump_after_panic``: whether its operator wants the hypervisor to write its memory to a file when it panics. ``foreign_owner``
     is another control plane that manages this server as well (``nova``), or None. ``watchdog`` is None only where the driver does not look.
+    ``unread`` is empty, or a sentence for people: the server is there, and why nobody can say in which state. Its state is that of the last
+    reading then, or PENDING.
 
     ``started_at`` is the same in every reading of one run, to the microsecond and whatever is done to the clock: another value is taken
     for another run, and that ends a hold-off. A driver that can only compute it (now minus uptime, say) gives None.
@@ -44,6 +47,7 @@ class DriverServer:
     foreign_owner: str | None = None
     host_dump_after_panic: bool | None = None
     watchdog: Watchdog | None = None
+    unread: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,7 @@ class CollectedDiagnostics:
     ``monotonic`` is the agent's monotonic clock in seconds right after the counters were read: rates are worked out between two readings
     of the same run. ``cpu_times`` in ns by processor number. ``memory_*`` in KiB: the platform's own unit, so that nothing is lost.
     ``free_form`` holds further whole numbers for the older diagnostics format. ``errors``: each part that could not be read, and why.
+    ``hardware``: what only a bare-metal machine tells.
     """
 
     server: str
@@ -99,6 +104,7 @@ class CollectedDiagnostics:
     disks: Sequence[DiskCounters] = ()
     free_form: Mapping[str, int] = field(default_factory=dict)
     errors: Mapping[str, str] = field(default_factory=dict)
+    hardware: Hardware | None = None
 
 
 @dataclass(frozen=True)
@@ -142,6 +148,7 @@ class DriverEventKind(StrEnum):
     MIGRATED_AWAY = "migrated_away"
     BACKEND_LOST = "backend_lost"
     BACKEND_BACK = "backend_back"
+    LOG_READ = "log_read"
 
 
 @dataclass(frozen=True)
@@ -149,13 +156,20 @@ class DriverEvent:
     """Something that happened, as the backend told it. ``server`` is None for events about the backend itself.
 
     ``reason`` is the backend's own word; of WATCHDOG_FIRED it is what the backend says that the watchdog does (``pause``). DEFINED
-    tells of a definition or a device that came, changed or went: the server is to be read anew.
+    tells of a definition or a device that came, changed or went: the server is to be read anew. BACKEND_LOST and BACKEND_BACK with a server:
+    nobody watches, or somebody watches again, this one alone.
+
+    ``power_state`` is the state after it, where that is not the one that the kind implies: a machine whose BMC says that its operating
+    system panicked is still switched on. ``cursor``: a platform with a log of its own has been read this far, this event included; it is
+    kept with the event, and given back at the next start. LOG_READ: nothing happened, only the cursor moved.
     """
 
     kind: DriverEventKind
     server: str | None
     occurred_at: datetime
     reason: str = ""
+    power_state: PowerState | None = None
+    cursor: str | None = None
 
 
 @dataclass(frozen=True)

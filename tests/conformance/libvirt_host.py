@@ -101,7 +101,7 @@ class LibvirtHost:
         assert driver.events is not None
         assert driver.lifecycle is not None
         events = LibvirtEventLog()
-        driver.events.subscribe(events)
+        driver.events.subscribe(events, {})
         driver.lifecycle.open()
         try:
             events.expect(DriverEventKind.BACKEND_BACK)

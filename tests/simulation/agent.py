@@ -190,7 +190,7 @@ class Agent:
             wake["observer"].set()
 
         assert driver.events is not None
-        driver.events.subscribe(take_event)
+        driver.events.subscribe(take_event, {})
         give_out(actions.recover())
         kernel.call_after(self._chance.uniform(0.0, 2.0), lambda: self.hypervisor.greet(process))
 

@@ -4,7 +4,7 @@ What an injected NMI does is decided here and counted here: the signals that a g
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -396,5 +396,5 @@ class _Events(base.Events):
         self._hypervisor = hypervisor
         self._process = process
 
-    def subscribe(self, listener: Callable[[DriverEvent], None]) -> None:
+    def subscribe(self, listener: Callable[[DriverEvent], None], cursors: Mapping[str, str]) -> None:
         self._hypervisor.listen(self._process, listener)

@@ -6,7 +6,7 @@ newer libvirt, a step in between) is dropped: the next inventory shows the state
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -113,7 +113,7 @@ class LibvirtEvents(Events):
         self._delivering = threading.Lock()
         self._is_silenced = False
 
-    def subscribe(self, listener: Callable[[DriverEvent], None]) -> None:
+    def subscribe(self, listener: Callable[[DriverEvent], None], cursors: Mapping[str, str]) -> None:
         if self._listener is not None:
             raise RuntimeError("the libvirt driver has one listener and it is registered already")
         self._listener = listener

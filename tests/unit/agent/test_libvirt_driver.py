@@ -92,7 +92,7 @@ def test_it_opens_reads_and_closes_against_libvirts_own_test_hypervisor() -> Non
     assert driver.events is not None
     assert driver.lifecycle is not None
     seen: queue.SimpleQueue[DriverEvent] = queue.SimpleQueue()
-    driver.events.subscribe(seen.put)
+    driver.events.subscribe(seen.put, {})
     driver.lifecycle.open()
     try:
         assert seen.get(timeout=10).kind is DriverEventKind.BACKEND_BACK

@@ -83,7 +83,7 @@ def test_what_says_nothing_by_itself_or_is_not_known_is_dropped(event: int, deta
 def test_the_listener_gets_events_of_lifecycle_and_reboot() -> None:
     seen: list[DriverEvent] = []
     events, connection = LibvirtEvents(SystemClock(), ignore_removal), FakeConnection()
-    events.subscribe(seen.append)
+    events.subscribe(seen.append, {})
     events.register(connection)
     lifecycle = connection.callbacks[libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE]
     lifecycle(connection, FakeDomain(), libvirt.VIR_DOMAIN_EVENT_CRASHED, libvirt.VIR_DOMAIN_EVENT_CRASHED_PANICKED, None)
@@ -99,7 +99,7 @@ class Registered:
         self.seen: list[DriverEvent] = []
         self.removals: list[tuple[str, str, bool]] = []
         events = LibvirtEvents(SystemClock(), lambda *removal: self.removals.append(removal))
-        events.subscribe(self.seen.append)
+        events.subscribe(self.seen.append, {})
         self.connection = FakeConnection()
         events.register(self.connection)
 
@@ -144,7 +144,7 @@ def test_a_failing_listener_does_not_reach_libvirt(caplog: pytest.LogCaptureFixt
         raise RuntimeError("full")
 
     events, connection = LibvirtEvents(SystemClock(), ignore_removal), FakeConnection()
-    events.subscribe(fail)
+    events.subscribe(fail, {})
     events.register(connection)
     with caplog.at_level(logging.ERROR):
         connection.callbacks[libvirt.VIR_DOMAIN_EVENT_ID_REBOOT](connection, FakeDomain(), None)
@@ -155,7 +155,7 @@ def test_a_failing_listener_does_not_reach_libvirt(caplog: pytest.LogCaptureFixt
 def test_a_silenced_listener_is_never_called_again() -> None:
     seen: list[DriverEvent] = []
     events = LibvirtEvents(SystemClock(), ignore_removal)
-    events.subscribe(seen.append)
+    events.subscribe(seen.append, {})
     events.silence()
     events.report_back()
     events.report_lost("gone", datetime.now(UTC))
@@ -164,6 +164,6 @@ def test_a_silenced_listener_is_never_called_again() -> None:
 
 def test_there_is_one_listener() -> None:
     events = LibvirtEvents(SystemClock(), ignore_removal)
-    events.subscribe(lambda event: None)
+    events.subscribe(lambda event: None, {})
     with pytest.raises(RuntimeError):
-        events.subscribe(lambda event: None)
+        events.subscribe(lambda event: None, {})

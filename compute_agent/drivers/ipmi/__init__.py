@@ -1,0 +1,1 @@
+"""BMCs that speak IPMI over LAN; the only package that imports pyghmi."""

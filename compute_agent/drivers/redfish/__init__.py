@@ -1,0 +1,1 @@
+"""BMCs that speak Redfish; the only package that imports sushy."""
