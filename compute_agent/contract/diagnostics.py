@@ -100,7 +100,7 @@ class SensorKind(StrEnum):
 
 
 class Sensor(WireModel):
-    """One sensor of a machine. ``unit`` as it is written (``°C``, ``V``, ``A``, ``RPM``, ``W``, ``%``); ``value`` None: it says nothing now."""
+    """One sensor of a machine. ``unit`` as it is written (``°C``, ``V``, ``A``, ``RPM``, ``W``, ``%``). ``value`` None: no reading now."""
 
     name: Line
     kind: SensorKind

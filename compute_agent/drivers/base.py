@@ -207,13 +207,14 @@ class Events(ABC):
         """Register the one listener; called once, before :meth:`Driver.open`.
 
         ``cursors`` holds, by server, the last :attr:`DriverEvent.cursor` that was given and kept: a platform with a log of its own goes on
-        reading after it, so that what happened while no agent ran is told once. Of a server without one only what comes from now on is news.
+        reading after it, so that what happened while no agent ran is told once. Of a server without one, only what comes from now on is
+        news.
 
         The listener only enqueues: it never blocks and never raises, so it may be called from the backend's own event thread. What
         happened while the backend was away is not replayed: report BACKEND_LOST and BACKEND_BACK and the agent compares states. On
         BACKEND_BACK every subscription is in force again *before* the event is given. Of a server whose events begin only later, give it
-        again with that server: its state alone is compared once more. Where each server has a backend of its own, give both with the server
-        when its backend goes and comes, and BACKEND_BACK without one when all were looked at for the first time.
+        again with that server: its state alone is compared once more. Where each server has a backend of its own, give both with the
+        server when its backend goes and comes, and BACKEND_BACK without one when all were looked at for the first time.
         """
 
 

@@ -72,8 +72,8 @@ class TimerState:
 class MachineState:
     """What changes from minute to minute. ``power_state`` is RUNNING or SHUTDOWN: a BMC knows the power, not the operating system.
 
-    ``reason`` is the BMC's own word. ``started_at`` only where the BMC keeps the time of the last reset, to the second, and always gives the
-    same. ``timer`` None: this BMC has no watchdog timer.
+    ``reason`` is the BMC's own word. ``started_at`` only where the BMC keeps the time of the last reset and always gives the same
+    one. ``timer`` None: this BMC has no watchdog timer.
     """
 
     power_state: PowerState
@@ -84,9 +84,9 @@ class MachineState:
 
 @dataclass(frozen=True)
 class LogRecord:
-    """A record of the BMC's own log. ``at`` by the *agent's* clock (a BMC's may be hours off: how much is asked with each reading), and never
-    before it was really written: the end of the second for a log that counts in seconds, and not after the reading. None: the BMC had no
-    clock when it wrote it.
+    """A record of the BMC's own log. ``at`` by the *agent's* clock (a BMC's may be hours off: by how much is asked with each reading), and
+    never before it was really written: the end of the second for a log that counts in seconds, and not after the reading. None: the BMC had
+    no clock when it wrote it.
 
     ``events``: what it means, as kinds with a reason each (``WATCHDOG_FIRED`` with the word of its expiry action), in their order; empty
     for what is no news.
@@ -130,7 +130,7 @@ class MachineParts:
     memory_kib: int | None = None
     nics: Sequence[NicCounters] = ()
     disks: Sequence[DiskCounters] = ()
-    hardware: Hardware = Hardware()
+    hardware: Hardware = field(default_factory=Hardware)
     errors: Mapping[str, str] = field(default_factory=dict)
 
 
