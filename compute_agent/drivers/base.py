@@ -237,8 +237,8 @@ class Reload(ABC):
     def reload(self) -> None:
         """Read them anew. Called at SIGHUP, from one thread, after :meth:`Lifecycle.open`; does no I/O but the files'.
 
-        Never raises for what is wrong in them: that is logged, and what was in force before stays so. Servers that came are told as DEFINED,
-        those that went as UNDEFINED.
+        Never raises for what is wrong in them: that is logged, and what was in force before stays so. Servers that came are told as
+        DEFINED, those that went as UNDEFINED.
         """
 
 

@@ -156,8 +156,8 @@ class DriverEvent:
     """Something that happened, as the backend told it. ``server`` is None for events about the backend itself.
 
     ``reason`` is the backend's own word; of WATCHDOG_FIRED it is what the backend says that the watchdog does (``pause``). DEFINED
-    tells of a definition or a device that came, changed or went: the server is to be read anew. BACKEND_LOST and BACKEND_BACK with a server:
-    nobody watches, or somebody watches again, this one alone.
+    tells of a definition or a device that came, changed or went: the server is to be read anew. BACKEND_LOST and BACKEND_BACK with a
+    server: nobody watches, or somebody watches again, this one alone.
 
     ``power_state`` is the state after it, where that is not the one that the kind implies: a machine whose BMC says that its operating
     system panicked is still switched on. ``cursor``: a platform with a log of its own has been read this far, this event included; it is
