@@ -10,6 +10,8 @@ DEFAULT_BASE = 8780
 BLOCK = 10
 # Below Linux's ephemeral range (from 32768), so that no outgoing connection takes a port of ours by chance.
 _SEARCH_FIRST, _SEARCH_LAST = 20000, 32000
+# Single ports, of what a stack has many of.
+_SINGLE_FIRST, _SINGLE_LAST = 12000, 20000
 _SEARCH_TRIES = 200
 
 
@@ -74,6 +76,19 @@ def find_free_base() -> int:
         if not Ports(base).list_taken():
             return base
     raise OSError(f"no block of {BLOCK} free ports between {_SEARCH_FIRST} and {_SEARCH_LAST} on 127.0.0.1")
+
+
+def find_free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+    """A port outside of every block in which nothing listens with ``kind``; raises OSError when none was found in many tries."""
+    for _ in range(_SEARCH_TRIES):
+        port = random.randrange(_SINGLE_FIRST, _SINGLE_LAST)
+        with socket.socket(socket.AF_INET, kind) as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
+    raise OSError(f"no free port between {_SINGLE_FIRST} and {_SINGLE_LAST} on 127.0.0.1")
 
 
 def _is_free(port: int) -> bool:
