@@ -11,7 +11,17 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from api_gateway.rpc_versions import Speech
-from api_gateway.server_checks import CRASH_DUMP, DIAGNOSTICS, HOST_DUMP, REMOVE_WATCHDOG, RESUME, SET_WATCHDOG, Refused, ServerChecks
+from api_gateway.server_checks import (
+    CRASH_DUMP,
+    DIAGNOSTICS,
+    HOST_DUMP,
+    REMOVE_WATCHDOG,
+    RESET_WATCHDOG_TIMER,
+    RESUME,
+    SET_WATCHDOG,
+    Refused,
+    ServerChecks,
+)
 from api_gateway.store import Connection, actions, agents
 from api_gateway.store.actions import ActionRow, ActionState
 from api_gateway.store.agents import AgentRow
@@ -204,4 +214,6 @@ _KINDS: dict[ActionKind, _Kind] = {
     ActionKind.SET_WATCHDOG: _Kind(SET_WATCHDOG, _refuse_while_changing, check_set),
     ActionKind.REMOVE_WATCHDOG: _Kind(REMOVE_WATCHDOG, _refuse_while_changing, check_removal),
     ActionKind.RESUME: _Kind(RESUME),
+    # Those of a whole fleet leave room for a crash dump, and find room beside a fleet's readings: who is not fed in time is reset.
+    ActionKind.RESET_WATCHDOG_TIMER: _Kind(RESET_WATCHDOG_TIMER, share=0.75),
 }

@@ -30,6 +30,7 @@ CAPABILITY_OF_KIND: dict[ActionKind, str] = {
     ActionKind.SET_WATCHDOG: "watchdog",
     ActionKind.REMOVE_WATCHDOG: "watchdog",
     ActionKind.RESUME: "resume",
+    ActionKind.RESET_WATCHDOG_TIMER: "watchdog_timer",
 }
 """What the agent's driver must be capable of for an action of each kind."""
 _MOST_ENDED = 100

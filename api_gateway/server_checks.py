@@ -21,21 +21,21 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class ServerChecks:
-    """What is looked at for one kind of action. ``is_reading``: it changes nothing, so any state will do and a lock keeps nobody off.
-    ``power_state``: only a server in this one; None: the host decides."""
+    """What is looked at for one kind of action. ``in_any_state``: neither a state nor a lock keeps anybody off, because it
+    changes nothing, or because not to do it would. ``power_state``: only a server in this one; None: the host decides."""
 
     kind: ActionKind
-    is_reading: bool = False
+    in_any_state: bool = False
     vm_states: Collection[str] = CRASH_DUMP_VM_STATES
     power_state: PowerState | None = None
 
     def check(self, server: ServerRow, *, passes_locks: bool) -> None:
         """:raises Refused: the server's state forbids the action."""
-        if not (self.is_reading or passes_locks):
+        if not (self.in_any_state or passes_locks):
             _check_lock(server)
         _check_ready(server)
         _check_conflict(server)
-        if not self.is_reading:
+        if not self.in_any_state:
             self._check_vm_state(server)
             self._check_task_state(server)
 
@@ -55,10 +55,12 @@ class ServerChecks:
 
 CRASH_DUMP = ServerChecks(ActionKind.TRIGGER_CRASH_DUMP)
 HOST_DUMP = ServerChecks(ActionKind.TAKE_HOST_DUMP)
-DIAGNOSTICS = ServerChecks(ActionKind.COLLECT_DIAGNOSTICS, is_reading=True)
+DIAGNOSTICS = ServerChecks(ActionKind.COLLECT_DIAGNOSTICS, in_any_state=True)
 SET_WATCHDOG = ServerChecks(ActionKind.SET_WATCHDOG, vm_states=WATCHDOG_VM_STATES)
 REMOVE_WATCHDOG = ServerChecks(ActionKind.REMOVE_WATCHDOG, vm_states=WATCHDOG_VM_STATES)
 RESUME = ServerChecks(ActionKind.RESUME, vm_states=WATCHDOG_VM_STATES, power_state=PowerState.PAUSED)
+RESET_WATCHDOG_TIMER = ServerChecks(ActionKind.RESET_WATCHDOG_TIMER, in_any_state=True)
+"""A lock that kept who feeds it off would have the server reset."""
 
 
 def _check_lock(server: ServerRow) -> None:

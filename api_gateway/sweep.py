@@ -39,6 +39,7 @@ _NOT_REPORTED_SENTENCES: dict[str, str] = {
     ActionKind.SET_WATCHDOG: "The agent has not reported by the deadline and its grace; the watchdog was perhaps set.",
     ActionKind.REMOVE_WATCHDOG: "The agent has not reported by the deadline and its grace; the watchdog was perhaps removed.",
     ActionKind.RESUME: "The agent has not reported by the deadline and its grace; the server perhaps runs again.",
+    ActionKind.RESET_WATCHDOG_TIMER: "The agent has not reported by the deadline and its grace; the watchdog was perhaps fed.",
 }
 """Where the code's own sentence, which speaks of an NMI, would be wrong."""
 _GAP_PATIENCE = timedelta(seconds=2)

@@ -13,6 +13,7 @@ from compute_agent.host_dump_action import TakeHostDump
 from compute_agent.host_dumps import HostDumps
 from compute_agent.journal import Journal
 from compute_agent.kinds import Kind
+from compute_agent.reset_timer_action import ResetWatchdogTimer
 from compute_agent.resume_action import Resume
 from compute_agent.watchdog_actions import RemoveWatchdog, SetWatchdog
 
@@ -35,4 +36,5 @@ def create_kinds(
         SetWatchdog(journal, driver, clock),
         RemoveWatchdog(journal, driver, clock),
         Resume(journal, driver, clock),
+        ResetWatchdogTimer(journal, driver, clock),
     ]

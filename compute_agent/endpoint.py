@@ -119,6 +119,13 @@ class Endpoint:
         """
         self._take_in(ActionKind.RESUME, action)
 
+    def reset_watchdog_timer(self, ctxt: Mapping[str, Any], action: Any) -> None:
+        """Cast. Takes up one feeding of a server's watchdog.
+
+        :raises JournalUnusable: as above.
+        """
+        self._take_in(ActionKind.RESET_WATCHDOG_TIMER, action)
+
     def resend_events(self, ctxt: Mapping[str, Any], events: Any) -> None:
         """Cast. Publish a range of the outbox again."""
         if self._drops("resend_events"):

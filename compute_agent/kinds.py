@@ -30,6 +30,8 @@ TURN_OF_KIND: dict[ActionKind, Turn] = {
     ActionKind.SET_WATCHDOG: Turn.CHANGE,
     ActionKind.REMOVE_WATCHDOG: Turn.CHANGE,
     ActionKind.RESUME: Turn.ACT,
+    # Comes for whole fleets and again and again, and a machine that does not answer is waited for: crash dumps are not to wait for that.
+    ActionKind.RESET_WATCHDOG_TIMER: Turn.CHANGE,
 }
 """Which actions wait for which."""
 
@@ -72,12 +74,27 @@ _RESUME_SENTENCES = {
     Code.CALL_OVERDUE: "The hypervisor has not answered within its bound; the server was perhaps resumed.",
     Code.JOURNAL_LOST: "The agent's journal was lost since the request was sent; the server was perhaps resumed before.",
 }
+_TIMER_SENTENCES = {
+    Code.NOT_SUPPORTED: "This driver or server has no watchdog that is fed from outside; nothing was done.",
+    Code.SERVER_NOT_RUNNING: "The server is not running; its watchdog was not fed.",
+    Code.SERVER_NOT_FOUND: "The host has no such server; nothing was done.",
+    Code.SERVER_MOVED: "The server left this host or was made anew since the request; its watchdog was not fed.",
+    Code.CLOCK_SKEW: "The clocks of gateway and host disagree too much to trust the deadline; nothing was done.",
+    Code.BACKEND_UNAVAILABLE: "The hypervisor or BMC could not be reached; the watchdog was not fed.",
+    Code.DEADLINE_PASSED: "The deadline passed and the watchdog was not fed.",
+    Code.DRIVER_FAULT: "The driver failed in a way it does not declare; the watchdog was perhaps fed.",
+    Code.AGENT_RESTARTED: "The agent stopped after it began and before it knew the answer; the watchdog was perhaps fed then.",
+    Code.ANSWER_LOST: "No answer came; the watchdog was perhaps fed. To ask again does no harm.",
+    Code.CALL_OVERDUE: "The driver's call has not returned within its bound; the watchdog was perhaps fed. To ask again does no harm.",
+    Code.JOURNAL_LOST: "The agent's journal was lost since the request was sent; the watchdog was perhaps fed before.",
+}
 _SENTENCES: dict[ActionKind, dict[Code, str]] = {
     ActionKind.COLLECT_DIAGNOSTICS: _COLLECT_SENTENCES,
     ActionKind.TAKE_HOST_DUMP: _DUMP_SENTENCES,
     ActionKind.SET_WATCHDOG: _WATCHDOG_SENTENCES,
     ActionKind.REMOVE_WATCHDOG: _WATCHDOG_SENTENCES,
     ActionKind.RESUME: _RESUME_SENTENCES,
+    ActionKind.RESET_WATCHDOG_TIMER: _TIMER_SENTENCES,
 }
 """Where the codes' own sentences, which speak of an NMI, would be wrong."""
 

@@ -21,6 +21,7 @@ RULE_OF_KIND: dict[ActionKind, str] = {
     ActionKind.SET_WATCHDOG: "crashcart:watchdog:set",
     ActionKind.REMOVE_WATCHDOG: "crashcart:watchdog:remove",
     ActionKind.RESUME: "crashcart:actions:resume",
+    ActionKind.RESET_WATCHDOG_TIMER: "crashcart:watchdog:reset_timer",
 }
 """What lets one ask for an action of each kind."""
 

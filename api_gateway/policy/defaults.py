@@ -110,6 +110,7 @@ _RULES: tuple[tuple[str, str, str, str], ...] = (
     ),
     ("crashcart:watchdog:set", _MEMBER, "Give a server a watchdog, or another one.", "PUT /v1/servers/{server_id}/watchdog"),
     ("crashcart:watchdog:remove", _MEMBER, "Take a server's watchdog away.", "DELETE /v1/servers/{server_id}/watchdog"),
+    ("crashcart:watchdog:reset_timer", _MEMBER, "Feed a server's watchdog from outside.", "POST /v1/servers/{server_id}/actions"),
     (
         "crashcart:watchdog_models:list",
         _READER,

@@ -220,14 +220,14 @@ _IS_DUE = and_(
 """Of actions joined with their host's agent: those to be cast now, were their host free."""
 
 _WAITING_SINCE = func.coalesce(actions.c.last_cast_at, actions.c.accepted_at)
-_IS_READING = case((actions.c.kind == ActionKind.COLLECT_DIAGNOSTICS, 1), else_=0)
-"""Nobody's crash dump waits behind the diagnostics of a whole fleet."""
-_TURN = func.row_number().over(partition_by=actions.c.host, order_by=(_IS_READING, _WAITING_SINCE, actions.c.accepted_at, actions.c.id))
+_PATIENCE = case((actions.c.kind == ActionKind.RESET_WATCHDOG_TIMER, 1), (actions.c.kind == ActionKind.COLLECT_DIAGNOSTICS, 2), else_=0)
+"""Nobody's crash dump waits behind the watchdogs or the diagnostics of a whole fleet."""
+_TURN = func.row_number().over(partition_by=actions.c.host, order_by=(_PATIENCE, _WAITING_SINCE, actions.c.accepted_at, actions.c.id))
 _DUE = select(actions.c.id, _TURN.label("turn")).select_from(_WITH_AGENTS).where(_IS_DUE).subquery()
 _CASTABLE = (
     select(*_COLUMNS)
     .where(actions.c.id.in_(select(_DUE.c.id).where(_DUE.c.turn == 1)))
-    .order_by(_IS_READING, _WAITING_SINCE, actions.c.id)
+    .order_by(_PATIENCE, _WAITING_SINCE, actions.c.id)
     .limit(bindparam("row_limit"))
 )
 

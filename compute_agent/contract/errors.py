@@ -48,6 +48,7 @@ class Code(StrEnum):
     WATCHDOG_NOT_CHANGED = "watchdog_not_changed"
     RESUMED = "resumed"
     SERVER_NOT_PAUSED = "server_not_paused"
+    WATCHDOG_TIMER_RESET = "watchdog_timer_reset"
 
 
 @dataclass(frozen=True)
@@ -92,4 +93,5 @@ CODES: dict[Code, Meaning] = {
     Code.WATCHDOG_NOT_CHANGED: Meaning(Ending.FAILED, "The watchdog could not be changed; the server has the one that it had."),
     Code.RESUMED: Meaning(Ending.SUCCEEDED, "The server runs again."),
     Code.SERVER_NOT_PAUSED: Meaning(Ending.FAILED, "The server is not paused; nothing was done."),
+    Code.WATCHDOG_TIMER_RESET: Meaning(Ending.SUCCEEDED, "The server's watchdog counts, from its beginning."),
 }

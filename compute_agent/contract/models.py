@@ -32,6 +32,7 @@ class ActionKind(StrEnum):
     SET_WATCHDOG = "set_watchdog"
     REMOVE_WATCHDOG = "remove_watchdog"
     RESUME = "resume"
+    RESET_WATCHDOG_TIMER = "reset_watchdog_timer"
 
 
 class PowerState(StrEnum):

@@ -40,6 +40,11 @@ RPC_HISTORY: tuple[RpcVersion, ...] = (
         ("set_watchdog", "remove_watchdog", "resume"),
         "watchdogs are set and removed, and a paused server resumes",
     ),
+    RpcVersion(
+        "1.3",
+        ("reset_watchdog_timer",),
+        "a watchdog that counts outside its server is fed from outside",
+    ),
 )
 
 EVENT_HISTORY: tuple[tuple[str, str], ...] = (
@@ -54,7 +59,7 @@ EVENT_HISTORY: tuple[tuple[str, str], ...] = (
 )
 
 RELEASES: dict[str, ReleaseVersions] = {
-    "0.1": ReleaseVersions(rpc="1.2", event="1.4"),
+    "0.1": ReleaseVersions(rpc="1.3", event="1.4"),
 }
 """Release name -> versions, oldest first; the last row is this release."""
 

@@ -61,6 +61,7 @@ MATRIX = (
     Row("POST", f"{_OWN}/actions", (202, 403, 403, 404), {"kind": "collect_diagnostics"}),
     Row("POST", f"{_OWN}/actions", (202, 403, 403, 404), {"kind": "take_host_dump", "force": True}),
     Row("POST", f"{_OWN}/actions", (409, 409, 403, 404), {"kind": "resume"}),  # it is not paused
+    Row("POST", f"{_OWN}/actions", _WRITE, {"kind": "reset_watchdog_timer"}),  # also while it is locked
     Row("GET", f"{_OWN}/watchdog", _READ),
     Row("PUT", f"{_OWN}/watchdog", _WRITE, {"model": "i6300esb", "expiry_action": "reset"}, locked=(202, 409, 403, 404)),
     Row("DELETE", f"{_OWN}/watchdog", _WRITE, locked=(202, 409, 403, 404)),

@@ -19,8 +19,13 @@ from compute_agent.contract.diagnostics import (
     DiagnosticsReply,
     DiagnosticsReport,
     DiskDetails,
+    Hardware,
+    Health,
+    LogEntry,
     MemoryDetails,
     NicDetails,
+    Sensor,
+    SensorKind,
 )
 from compute_agent.contract.errors import CODES, Code, Ending
 from compute_agent.contract.models import (
@@ -122,6 +127,7 @@ HEARTBEAT = Heartbeat(
         events=True,
         host_dump=True,
         resume=True,
+        watchdog_timer=True,
         watchdog_models=(
             WatchdogModel(
                 model="i6300esb", expiry_actions=tuple(ExpiryAction), managed=True, hot_plug=True, note="Any machine with a PCI bus."
@@ -175,6 +181,17 @@ REPORT = DiagnosticsReport(
     stale=True,
     errors={"disk vdb": "no counters"},
     free_form={"cpu0_time": 17_300_000_000, "memory": 524_288},
+    hardware=Hardware(
+        power="on",
+        power_watts=212.5,
+        health=Health.WARNING,
+        sensors=(
+            Sensor(name="CPU1 Temp", kind=SensorKind.TEMPERATURE, value=41.0, unit="°C", health=Health.OK),
+            Sensor(name="FAN2", kind=SensorKind.FAN, unit="RPM"),
+        ),
+        firmware={"controller": "2.14", "bios": "3.1"},
+        log=(LogEntry(id="17", at=MOMENT, text="Watchdog 2: Hard reset", severity=Health.CRITICAL),),
+    ),
 )
 DIAGNOSTICS_REPLY = DiagnosticsReply(report=REPORT, history=(REPORT,))
 BLACK_BOX_CHUNK = BlackBoxChunk(total=5, content="aGVsbG8=")

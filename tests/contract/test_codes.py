@@ -31,6 +31,7 @@ WITHOUT_SIGNAL = frozenset(
         Code.WATCHDOG_NOT_CHANGED,
         Code.RESUMED,
         Code.SERVER_NOT_PAUSED,
+        Code.WATCHDOG_TIMER_RESET,
     }
 )
 """Codes of actions that send the guest nothing."""

@@ -142,6 +142,7 @@ class Agent:
                 watchdog=self.watchdog,
                 events=True,
                 resume=True,
+                watchdog_timer=True,
                 watchdog_models=WATCHDOG_MODELS if self.watchdog else (),
             ),
             inventory=InventoryReport(

@@ -19,6 +19,7 @@ from compute_agent.host_dump_action import TakeHostDump
 from compute_agent.host_dumps import DumpPlace, HostDumps
 from compute_agent.journal import Journal, JournalledAction, JournalTransaction, OutboxRow
 from compute_agent.kinds import Kind
+from compute_agent.reset_timer_action import ResetWatchdogTimer
 from compute_agent.resume_action import Resume
 from compute_agent.sampler import Sampler
 from compute_agent.watchdog_actions import RemoveWatchdog, SetWatchdog
@@ -113,6 +114,7 @@ class Agent:
             SetWatchdog(*parts),
             RemoveWatchdog(*parts),
             Resume(*parts),
+            ResetWatchdogTimer(*parts),
         ]
 
     def use_place(self, place: DumpPlace) -> None:

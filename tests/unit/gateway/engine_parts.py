@@ -105,6 +105,7 @@ class AgentVoice:
         self.host_dump = False
         self.watchdog = False
         self.resume = False
+        self.watchdog_timer = False
 
     def tell(self, event_type: str, *, server: str | None = SERVER, sequence: int | None = None, **body: Any) -> bytes:
         """One event; without ``sequence`` the next one of the journal."""
@@ -177,6 +178,7 @@ class AgentVoice:
                 events=True,
                 host_dump=self.host_dump,
                 resume=self.resume,
+                watchdog_timer=self.watchdog_timer,
                 watchdog_models=WATCHDOG_MODELS if self.watchdog else (),
             ),
             inventory=InventoryReport(

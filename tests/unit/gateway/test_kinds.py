@@ -21,13 +21,26 @@ from compute_agent.contract.watchdogs import WatchdogDevice
 from tests.fakes import FakeClock
 from tests.http.answering_agents import build_report
 from tests.http.application import Application, create_application
-from tests.http.fleet import CRASHED, DUMPED, HOST, PANICKED_ACTION, PAUSED, RUNNING, SILENT_ACTION, add_action, end_action
+from tests.http.fleet import (
+    CRASHED,
+    DUMPED,
+    HOST,
+    PANICKED_ACTION,
+    PAUSED,
+    RUNNING,
+    SHUTOFF,
+    SILENT_ACTION,
+    SUSPENDED,
+    add_action,
+    end_action,
+)
 from tests.unit.gateway import engine_parts
 from tests.unit.gateway.engine_parts import SERVER, AgentVoice, NotingCaster, add_agent, build_server, get_action
 
 COLLECT, HOST_DUMP, CRASH_DUMP = ActionKind.COLLECT_DIAGNOSTICS, ActionKind.TAKE_HOST_DUMP, ActionKind.TRIGGER_CRASH_DUMP
 SET_WATCHDOG, REMOVE_WATCHDOG, RESUME = ActionKind.SET_WATCHDOG, ActionKind.REMOVE_WATCHDOG, ActionKind.RESUME
-OTHERS = (COLLECT, HOST_DUMP, SET_WATCHDOG, REMOVE_WATCHDOG, RESUME)
+RESET_TIMER = ActionKind.RESET_WATCHDOG_TIMER
+OTHERS = (COLLECT, HOST_DUMP, SET_WATCHDOG, REMOVE_WATCHDOG, RESUME, RESET_TIMER)
 ARGUMENTS: dict[ActionKind, dict[str, Any]] = {
     SET_WATCHDOG: {"watchdog": {"model": "i6300esb", "expiry_action": "inject-nmi"}, "replace": True},
 }
@@ -37,7 +50,7 @@ HOLDOFF = timedelta(seconds=600)
 @pytest.fixture
 def voice(store: Store, clock: FakeClock) -> AgentVoice:
     voice = AgentVoice(clock)
-    voice.diagnostics = voice.host_dump = voice.watchdog = voice.resume = True
+    voice.diagnostics = voice.host_dump = voice.watchdog = voice.resume = voice.watchdog_timer = True
     add_agent(store, voice, clock)
     return voice
 
@@ -117,7 +130,7 @@ def test_what_only_its_kind_has_is_cast_with_an_action(
 def test_what_the_driver_cannot_do_ends_without_a_cast(
     dispatcher: Dispatcher, store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice, kind: str
 ) -> None:
-    voice.diagnostics = voice.host_dump = voice.watchdog = voice.resume = False
+    voice.diagnostics = voice.host_dump = voice.watchdog = voice.resume = voice.watchdog_timer = False
     add_agent(store, voice, clock)
     action = engine_parts.add_action(store, clock, kind=kind)
 
@@ -127,17 +140,18 @@ def test_what_the_driver_cannot_do_ends_without_a_cast(
     assert (row.ending, row.code, caster.requests) == (Ending.FAILED, "not_supported", [])
 
 
-def test_a_crash_dump_is_cast_before_diagnostics_that_were_asked_for_earlier(
-    dispatcher: Dispatcher, store: Store, caster: NotingCaster, clock: FakeClock
+@pytest.mark.parametrize(("earlier", "urgent"), [(COLLECT, CRASH_DUMP), (RESET_TIMER, CRASH_DUMP), (COLLECT, RESET_TIMER)])
+def test_what_is_urgent_is_cast_before_what_was_asked_for_of_a_whole_fleet(
+    dispatcher: Dispatcher, store: Store, caster: NotingCaster, clock: FakeClock, earlier: ActionKind, urgent: ActionKind
 ) -> None:
     for _ in range(3):
-        engine_parts.add_action(store, clock, kind=COLLECT)
+        engine_parts.add_action(store, clock, kind=earlier)
         clock.advance(0.1)
-    engine_parts.add_action(store, clock)
+    engine_parts.add_action(store, clock, kind=urgent)
 
     dispatcher.step()
 
-    assert caster.requests[0].kind == CRASH_DUMP
+    assert caster.requests[0].kind == urgent
 
 
 def test_what_was_collected_is_kept_and_shown(recorder: Recorder, store: Store, clock: FakeClock, voice: AgentVoice) -> None:
@@ -257,11 +271,12 @@ def test_a_signal_that_is_still_to_be_sent_keeps_a_memory_dump_off(application: 
         accept(application, CRASHED, HOST_DUMP)
 
 
-def test_neither_a_lock_nor_a_task_keeps_a_reading_off(application: Application, clock: FakeClock) -> None:
+def test_neither_a_lock_nor_a_task_keeps_a_reading_off_or_who_feeds_a_watchdog(application: Application, clock: FakeClock) -> None:
     with application.store.write() as c:
         c.exec_driver_sql("UPDATE servers SET locked_by = 'admin', task_state = 'rebooting' WHERE id = ?", (RUNNING,))
 
     accept(application, RUNNING, COLLECT)
+    accept(application, RUNNING, RESET_TIMER)  # else the lock would have it reset
     for kind in (CRASH_DUMP, HOST_DUMP):
         with pytest.raises(Refused, match="is locked"):
             accept(application, RUNNING, kind)
@@ -273,6 +288,21 @@ def test_readings_leave_half_of_a_hosts_room_for_crash_dumps(application: Applic
         accept(application, RUNNING, COLLECT, max_open=2)
 
     accept(application, RUNNING, CRASH_DUMP, max_open=2)
+
+
+def test_who_feeds_watchdogs_finds_room_beside_readings_and_leaves_some_for_crash_dumps(application: Application) -> None:
+    """The host has one open action already."""
+    accept(application, RUNNING, COLLECT, max_open=4)
+    accept(application, RUNNING, RESET_TIMER, max_open=4)
+
+    with pytest.raises(TooManyOpen, match="has 3 open actions already"):
+        accept(application, CRASHED, RESET_TIMER, max_open=4)
+    accept(application, CRASHED, CRASH_DUMP, max_open=4)
+
+
+@pytest.mark.parametrize("server", [RUNNING, PAUSED, SHUTOFF, SUSPENDED, CRASHED])
+def test_whether_a_watchdog_can_be_fed_is_for_its_host_to_say(application: Application, server: str) -> None:
+    accept(application, server, RESET_TIMER)
 
 
 def test_a_fleet_is_collected_page_by_page(application: Application, monkeypatch: pytest.MonkeyPatch) -> None:

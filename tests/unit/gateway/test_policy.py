@@ -44,6 +44,7 @@ MEMBER_RULES = {
     "crashcart:actions:resume",
     "crashcart:watchdog:set",
     "crashcart:watchdog:remove",
+    "crashcart:watchdog:reset_timer",
     "crashcart:subscriptions:create",
     "crashcart:subscriptions:delete",
 }
