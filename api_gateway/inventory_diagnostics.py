@@ -13,9 +13,9 @@ from compute_agent.contract.models import PowerState
 _KIB_PER_MIB = 1024
 _MOST_CPUS = 8192
 """Twice what QEMU can give a machine: an answer has a line for each, and no host's word may make it endless."""
-_DRIVER_WORDS = {"ipmi": "ironic", "redfish": "ironic"}
-_DRIVER_WORD = "libvirt"
-"""The format has a closed list of words: everything that runs virtual machines, the fake driver too, says this one."""
+_DRIVERS_OF_VMS = frozenset({"libvirt", "fake"})
+_WORD_OF_VMS, _WORD_OF_MACHINES = "libvirt", "ironic"
+"""The format has a closed list of words: everything that runs virtual machines, the fake driver too, says the first one."""
 
 
 def find_inventory_report(server: ServerRow, agent: AgentRow, now: datetime) -> DiagnosticsReport | None:
@@ -28,7 +28,7 @@ def find_inventory_report(server: ServerRow, agent: AgentRow, now: datetime) -> 
         server=server.id,
         diagnostics=Diagnostics(
             state=PowerState(server.power_state) if server.power_state in tuple(PowerState) else PowerState.PENDING,
-            driver=_DRIVER_WORDS.get(str(agent.capabilities.get("driver")), _DRIVER_WORD),
+            driver=_WORD_OF_VMS if agent.capabilities.get("driver") in _DRIVERS_OF_VMS else _WORD_OF_MACHINES,
             uptime=None if server.started_at is None else max(0, int((now - server.started_at).total_seconds())),
             num_cpus=vcpus,
             cpu_details=tuple(CpuDetails(id=number) for number in range(vcpus)),

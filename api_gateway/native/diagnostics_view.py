@@ -4,7 +4,7 @@ from typing import Any
 
 from api_gateway.diagnostics import Told
 from api_gateway.native.times import format_time
-from compute_agent.contract.diagnostics import DiagnosticsReport
+from compute_agent.contract.diagnostics import DiagnosticsReport, Hardware
 
 
 def view_told(told: Told, history: int) -> dict[str, Any]:
@@ -16,8 +16,14 @@ def view_told(told: Told, history: int) -> dict[str, Any]:
         **_view_sample(report),
         "age": round(report.age, 3),
         "stale": report.stale,
+        "hardware": None if report.hardware is None else _view_hardware(report.hardware),
         "history": [_view_sample(sample) for sample in told.history[-history:]] if history else [],
     }
+
+
+def _view_hardware(hardware: Hardware) -> dict[str, Any]:
+    log = [entry.to_wire() | {"at": format_time(entry.at)} for entry in hardware.log]
+    return hardware.to_wire() | {"log": log}
 
 
 def _view_sample(report: DiagnosticsReport) -> dict[str, Any]:

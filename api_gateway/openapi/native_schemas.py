@@ -5,6 +5,7 @@ from api_gateway.openapi.operation import Schema, describe_list, describe_object
 from api_gateway.openapi.words import BOOLEAN, COUNT, NEXT_LINKS, NUMBER, REQUEST_ID, SERVER_ID, STRING, TIME
 from api_gateway.store.actions import ActionState
 from api_gateway.store.servers import OVERLAY_FIELDS
+from compute_agent.contract.diagnostics import Health, SensorKind
 from compute_agent.contract.errors import Ending
 
 _TIME = TIME
@@ -48,6 +49,27 @@ _SAMPLE: dict[str, Schema] = {
     "diagnostics": refer("Diagnostics"),
     "errors": {"type": "object", "additionalProperties": STRING},
 }
+_HEALTH: Schema = {"enum": [None, *(health.value for health in Health)]}
+_HARDWARE = describe_object(
+    {
+        "power": or_null(STRING),
+        "power_watts": or_null(NUMBER),
+        "health": _HEALTH,
+        "sensors": describe_list(
+            describe_object(
+                {
+                    "name": STRING,
+                    "kind": {"enum": [kind.value for kind in SensorKind]},
+                    "value": or_null(NUMBER),
+                    "unit": STRING,
+                    "health": _HEALTH,
+                }
+            )
+        ),
+        "firmware": {"type": "object", "additionalProperties": STRING},
+        "log": describe_list(describe_object({"id": STRING, "at": _TIME_OR_NULL, "text": STRING, "severity": _HEALTH})),
+    }
+)
 _TOLD = describe_object(
     {
         "server": SERVER_ID,
@@ -55,6 +77,7 @@ _TOLD = describe_object(
         **_SAMPLE,
         "age": _SECONDS,
         "stale": BOOLEAN,
+        "hardware": or_null(refer("Hardware")),
         "history": describe_list(describe_object(_SAMPLE)),
     }
 )
@@ -206,6 +229,7 @@ NATIVE_SCHEMAS: dict[str, Schema] = {
     "Action": _ACTION,
     "ShownAction": describe_object({**_ACTION_FIELDS, "result": _RESULT, "black_box": or_null(STRING)}, optional=_FOR_SOME),
     "ToldDiagnostics": _TOLD,
+    "Hardware": _HARDWARE,
     "CollectingDiagnostics": _COLLECTING,
     "BlackBox": _BLACK_BOX,
     "Actions": describe_object({"actions": describe_list(refer("Action")), "links": NEXT_LINKS}),

@@ -4,10 +4,12 @@ The format is the Compute API's of microversion 2.48 (API reference, "Show Serve
 platform cannot say is null, never zero. It has no room for a time or an error, so those are in the envelope, :class:`DiagnosticsReport`.
 """
 
+import math
+from datetime import MAXYEAR, UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
-from pydantic import AwareDatetime, Field
+from pydantic import AfterValidator, AwareDatetime, Field
 
 from compute_agent.contract.errors import Code
 from compute_agent.contract.models import Line, PowerState, ServerId
@@ -88,8 +90,23 @@ class Health(StrEnum):
     CRITICAL = "critical"
 
 
+def _drop_no_number(value: float | None) -> float | None:
+    """Infinite or not a number: no JSON can say that, and a sensor that says it says nothing."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _drop_no_time(moment: datetime | None) -> datetime | None:
+    """In UTC; a machine that says a year before 1970, or the end of all years, has no clock."""
+    return moment.astimezone(UTC) if moment is not None and _FIRST_YEAR <= moment.year < MAXYEAR else None
+
+
+_FIRST_YEAR = 1970
+Measure = Annotated[float | None, AfterValidator(_drop_no_number)]
+Moment = Annotated[AwareDatetime | None, AfterValidator(_drop_no_time)]
+
+
 class SensorKind(StrEnum):
-    """What a sensor measures."""
+    """What a sensor measures; a word of a newer release is read as ``other``."""
 
     TEMPERATURE = "temperature"
     VOLTAGE = "voltage"
@@ -98,13 +115,17 @@ class SensorKind(StrEnum):
     POWER = "power"
     OTHER = "other"
 
+    @classmethod
+    def _missing_(cls, value: object) -> Self:
+        return cls("other")
+
 
 class Sensor(WireModel):
     """One sensor of a machine. ``unit`` as it is written (``°C``, ``V``, ``A``, ``RPM``, ``W``, ``%``). ``value`` None: no reading now."""
 
     name: Line
     kind: SensorKind
-    value: float | None = None
+    value: Measure = None
     unit: Line = ""
     health: Health | None = None
 
@@ -113,7 +134,7 @@ class LogEntry(WireModel):
     """An entry of the machine's own log; ``at`` by the host's clock, None where the machine did not know the time."""
 
     id: Line
-    at: AwareDatetime | None = None
+    at: Moment = None
     text: Line
     severity: Health | None = None
 
@@ -126,7 +147,7 @@ class Hardware(WireModel):
     """
 
     power: Line | None = None
-    power_watts: float | None = None
+    power_watts: Measure = None
     health: Health | None = None
     sensors: tuple[Sensor, ...] = ()
     firmware: dict[str, str] = Field(default_factory=dict)

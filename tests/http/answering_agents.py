@@ -8,6 +8,7 @@ from compute_agent.contract.clock import Clock
 from compute_agent.contract.diagnostics import CpuDetails, Diagnostics, DiagnosticsReply, DiagnosticsReport, MemoryDetails
 from compute_agent.contract.errors import Code
 from compute_agent.contract.models import BlackBoxChunk, PowerState
+from tests.contract import golden
 from tests.http import fleet
 
 _PIECE = 4
@@ -16,8 +17,8 @@ _PIECE = 4
 
 @dataclass
 class AnsweringAgents:
-    """Implements AgentCaller. ``replies`` says what is answered of a server, or raises; of others a plain report comes. ``parts`` are what
-    there is of black boxes, by the name of the part."""
+    """Implements AgentCaller. ``replies`` says what is answered of a server, or raises; of others a plain report comes, of DUMPED one with
+    hardware. ``parts`` are what there is of black boxes, by the name of the part."""
 
     clock: Clock
     replies: dict[str, Callable[[], DiagnosticsReply]] = field(default_factory=dict)
@@ -31,6 +32,8 @@ class AnsweringAgents:
         if server == fleet.UNMEASURED:
             return DiagnosticsReply.refuse(Code.NOT_SUPPORTED, "The driver cannot tell.")
         report = build_report(self.clock, server, fleet.get_power_state(server))
+        if server == fleet.DUMPED:
+            report = report.model_copy(update={"hardware": golden.REPORT.hardware})
         return DiagnosticsReply(report=report, history=(report, report) if history else ())
 
     def get_black_box(self, host: str, black_box_id: str, part: str, *, offset: int, timeout: float) -> BlackBoxChunk:

@@ -9,16 +9,20 @@ import pytest
 from falcon import testing
 
 from api_gateway.agent_calls import NoAnswer
+from api_gateway.cast_slots import ImmediateCasts
 from api_gateway.config import load_config
+from api_gateway.recorder import Recorder
 from api_gateway.store import agents, diagnostics, servers
 from api_gateway.wsgi import create_app
-from compute_agent.contract.diagnostics import DiagnosticsReply
+from compute_agent.contract.diagnostics import DiagnosticsReply, Hardware
 from compute_agent.contract.errors import Code
 from compute_agent.contract.models import PowerState
+from tests.contract import golden
 from tests.fakes import FakeClock
 from tests.http.answering_agents import build_report
 from tests.http.application import Application, create_application
-from tests.http.fleet import DOWN_AGENTS, DOWN_HOST, HOST, OLD_AGENTS, OTHERS, RUNNING, SECOND_HOST
+from tests.http.fleet import DOWN_AGENTS, DOWN_HOST, DUMPED, HOST, OLD_AGENTS, OLD_HOST, OTHERS, RUNNING, SECOND_HOST, SILENT_ACTION
+from tests.unit.gateway.engine_parts import AgentVoice, NotingCaster
 
 NEW = {"OpenStack-API-Version": "compute 2.48"}
 
@@ -211,6 +215,109 @@ def test_an_inventory_that_says_odd_things_is_bounded(application: Application, 
     diagnosed = show_compute(application, OLD_AGENTS).json
 
     assert (diagnosed["num_cpus"], len(diagnosed["cpu_details"]), diagnosed["memory_details"]["maximum"]) == (told, told, 0)
+
+
+def test_machines_are_told_of_in_the_formats_word_for_them(application: Application) -> None:
+    with application.store.write() as c:
+        c.exec_driver_sql('UPDATE agents SET capabilities = \'{"driver": "of_machines"}\' WHERE host = ?', (OLD_HOST,))
+
+    assert show_compute(application, OLD_AGENTS).json["driver"] == "ironic"
+
+
+HARDWARE = golden.REPORT.hardware
+assert HARDWARE is not None
+
+
+def tell_hardware(application: Application, hardware: Hardware | None = HARDWARE) -> None:
+    """From now on its host says this of it too, and that it is no VM."""
+    plain = build_report(application.clock, RUNNING)
+    machine = plain.diagnostics.model_copy(update={"driver": "ironic", "hypervisor": None, "hypervisor_os": None})
+    report = plain.model_copy(update={"hardware": hardware, "diagnostics": machine})
+    application.agents.replies[RUNNING] = lambda: DiagnosticsReply(report=report, history=(report,))
+
+
+def test_the_envelope_tells_of_the_hardware(application: Application) -> None:
+    assert show(application).json["hardware"] is None
+    tell_hardware(application)
+
+    told = show(application, query="history=1").json
+
+    assert told["hardware"] == {
+        "power": "on",
+        "power_watts": 212.5,
+        "health": "warning",
+        "sensors": [
+            {"name": "CPU1 Temp", "kind": "temperature", "value": 41.0, "unit": "°C", "health": "ok"},
+            {"name": "FAN2", "kind": "fan", "value": None, "unit": "RPM", "health": None},
+        ],
+        "firmware": {"controller": "2.14", "bios": "3.1"},
+        "log": [{"id": "17", "at": "2026-03-01T12:30:00.250000Z", "text": "Watchdog 2: Hard reset", "severity": "critical"}],
+    }
+    assert sorted(told["history"][0]) == ["collected_at", "diagnostics", "errors"]
+
+
+def test_hardware_is_told_of_as_it_last_was_when_its_host_is_silent(application: Application, clock: FakeClock) -> None:
+    tell_hardware(application)
+    hardware = show(application).json["hardware"]
+    fall_silent(application)
+    clock.advance(10)
+
+    told = show(application).json
+
+    assert (told["stale"], told["age"], told["hardware"]) == (True, 10.0, hardware)
+
+
+def test_the_compute_api_learns_nothing_of_hardware(application: Application) -> None:
+    new, old = show_compute(application).json, show_compute(application, headers={}).json
+    tell_hardware(application)
+
+    assert show_compute(application).json == new | {"driver": "ironic", "hypervisor": None, "hypervisor_os": None}
+    assert show_compute(application, headers={}).json == old
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"power_watts": float("nan")}, {"power_watts": None}),
+        (
+            {"sensors": [{"name": "RH", "kind": "humidity", "value": float("inf")}]},
+            {"sensors": [{"name": "RH", "kind": "other", "value": None, "unit": "", "health": None}]},
+        ),
+        (
+            {"log": [{"id": "1", "at": "0001-01-01T00:00:00+02:00", "text": "Boot"}]},
+            {"log": [{"id": "1", "at": None, "text": "Boot", "severity": None}]},
+        ),
+        (
+            {"log": [{"id": "1", "at": "9999-12-31T23:59:59-02:00", "text": "Boot"}]},
+            {"log": [{"id": "1", "at": None, "text": "Boot", "severity": None}]},
+        ),
+        (
+            {"log": [{"id": "1", "at": "2026-01-01T01:00:00+02:00", "text": "Boot"}]},
+            {"log": [{"id": "1", "at": "2025-12-31T23:00:00.000000Z", "text": "Boot", "severity": None}]},
+        ),
+    ],
+)
+def test_what_machines_say_that_makes_no_sense_is_told_as_nothing(
+    application: Application, said: dict[str, Any], told: dict[str, Any]
+) -> None:
+    tell_hardware(application, Hardware.from_wire(said))
+
+    hardware = show(application).json["hardware"]
+
+    assert {name: hardware[name] for name in told} == told
+
+
+def test_who_may_not_see_diagnostics_sees_no_hardware_in_events_or_results_either(application: Application, clock: FakeClock) -> None:
+    voice = AgentVoice(clock, host=HOST, journal=f"journal-of-{HOST}")
+    report = build_report(clock, DUMPED).model_copy(update={"hardware": HARDWARE})
+    told = voice.tell("server.diagnostics", server=DUMPED, sequence=100, action_id=SILENT_ACTION, report=report.to_wire())
+    Recorder(application.store, NotingCaster(), clock, slots=ImmediateCasts()).record([told])
+    member = {"X-Roles": "member"}
+
+    for path in (f"/v1/servers/{DUMPED}/diagnostics", f"/v1/events/{voice.journal}-100", f"/v1/actions/{SILENT_ACTION}"):
+        assert "FAN2" not in application.client.simulate_get(path, headers=member).text
+    for path in (f"/v1/events/{voice.journal}-100", f"/v1/actions/{SILENT_ACTION}"):
+        assert "FAN2" in application.client.simulate_get(path).text
 
 
 def test_reading_writes_nothing(application: Application) -> None:
