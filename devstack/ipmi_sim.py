@@ -19,8 +19,8 @@ from devstack.services import Service
 from devstack.steps import StepFailed
 
 ADDRESS = "127.0.0.1"
-MOST_BMCS = 192
-"""How many one process may simulate."""
+MOST_BMCS = 100
+"""How many one process may simulate: their addresses on the management bus are bytes, and even."""
 _MODULE_SOURCE = Path(__file__).parent / "ipmi_sim_module.c"
 _MODULE_PREFIX = "ipmi-module-"
 _FIRST_IPMB = 0x20
@@ -157,7 +157,7 @@ class IpmiSim:
         self._clock = "none" if clock_ahead is None else str(clock_ahead)
         self._cache_dir = (cache_dir or get_cache_dir()).resolve()
         self.bmcs = [
-            SimulatedBmc(self, spec, _FIRST_IPMB + index, port)
+            SimulatedBmc(self, spec, _FIRST_IPMB + 2 * index, port)
             for index, (spec, port) in enumerate(zip(specs, self._choose_ports(len(specs)), strict=True))
         ]
         argv = ["ipmi_sim", "-n", "-c", str(self._config), "-f", str(self._commands), "-s", str(self.state_dir / "state")]
@@ -266,8 +266,8 @@ class IpmiSim:
         lines = []
         for bmc in self.bmcs:
             mc = f"0x{bmc.ipmb:x}"
-            lines += [f"mc_setbmc {mc}"] if bmc is self.bmc else []
-            lines += [f"mc_add {mc} 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02", f"sel_enable {mc} {_LOG_ENTRIES} 0x0a"]
+            # A controller gets its system interface and its watchdog because it is the BMC at the time.
+            lines += [f"mc_setbmc {mc}", f"mc_add {mc} 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02", f"sel_enable {mc} {_LOG_ENTRIES} 0x0a"]
             # The watchdog writes what it did into the log as the first sensor.
             lines += [f"sensor_add {mc} 0 0 35 0x6f event-only"]
             lines += [
