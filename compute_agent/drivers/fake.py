@@ -12,6 +12,7 @@ from compute_agent.contract.clock import Clock
 from compute_agent.drivers.base import DiagnosticsSource, Driver, Events, HostDump, Inspection, Lifecycle, Nmi, Resume, Servers
 from compute_agent.drivers.fake_backend import FakeBackend
 from compute_agent.drivers.fake_server import NmiEffect
+from compute_agent.drivers.fake_timer import FakeWatchdogTimer
 from compute_agent.drivers.fake_watchdog import FakeExpiryDumps, FakeWatchdogs
 from compute_agent.drivers.models import CollectedDiagnostics, DriverEvent, DriverServer, InspectedServer
 
@@ -38,6 +39,7 @@ class FakeHypervisor(FakeBackend):
             host_dump=_FakeHostDump(self),
             inspection=_FakeInspection(self),
             watchdog=FakeWatchdogs(self),
+            watchdog_timer=FakeWatchdogTimer(self),
             expiry_dumps=FakeExpiryDumps(self),
             resume=_FakeResume(self),
             events=_FakeEvents(self),
@@ -107,7 +109,7 @@ class _FakeEvents(Events):
         self._hypervisor = hypervisor
 
     def subscribe(self, listener: Callable[[DriverEvent], None], cursors: Mapping[str, str]) -> None:
-        self._hypervisor.subscribe(listener)
+        self._hypervisor.subscribe(listener, cursors)
 
 
 class _FakeLifecycle(Lifecycle):

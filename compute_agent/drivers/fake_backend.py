@@ -3,7 +3,6 @@
 It is told what happens to its servers and reports it as events, at once and in the caller's thread; it never sleeps.
 """
 
-import threading
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,28 +12,36 @@ from typing import Any
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.models import Flavor, PowerState
 from compute_agent.contract.watchdogs import ExpiryAction, WatchdogDevice
-from compute_agent.drivers.errors import BackendUnavailable, ServerNotFound, ServerNotRunning
+from compute_agent.drivers.errors import ServerNotRunning
 from compute_agent.drivers.fake_behaviours import Behaviour
 from compute_agent.drivers.fake_devices import is_plugged, make_watchdog
 from compute_agent.drivers.fake_diagnostics import count_work
-from compute_agent.drivers.fake_server import DUMP, Call, FakeServer, NmiEffect, inspect_fake, write_dump
-from compute_agent.drivers.models import CollectedDiagnostics, DriverEvent, DriverEventKind, DriverServer, FoundDump, InspectedServer
+from compute_agent.drivers.fake_log import FakeLog
+from compute_agent.drivers.fake_reports import FakeReports
+from compute_agent.drivers.fake_server import (
+    DUMP,
+    Call,
+    FakeServer,
+    NmiEffect,
+    describe_fake,
+    describe_hardware,
+    inspect_fake,
+    write_dump,
+)
+from compute_agent.drivers.models import CollectedDiagnostics, DriverEventKind, DriverServer, FoundDump, InspectedServer
 
+COUNTDOWN = 60.0
+"""Seconds that the watchdog of a fake server counts until it fires, once it is fed from outside."""
 _NAMESPACE = uuid.UUID("6f1d7c1e-6f0b-5e0e-9a55-0c0ffee0dead")
 
 
-class FakeBackend:
+class FakeBackend(FakeReports):
     """Every method may be called from any thread; ids are those that the methods returned."""
 
     def __init__(self, clock: Clock, *, seed: str = "fake") -> None:
-        self._clock = clock
+        super().__init__(clock)
         self._seed = seed
-        self._lock = threading.RLock()
-        self._servers: dict[str, FakeServer] = {}
         self._made = 0
-        self._available = True
-        self._open = False
-        self._listener: Callable[[DriverEvent], None] | None = None
 
     # What happens to servers
 
@@ -49,8 +56,14 @@ class FakeBackend:
         flavor: Flavor | None = None,
         tags: Sequence[str] = (),
         watchdog: WatchdogDevice | None = None,
+        bare_metal: bool = False,
+        unread: str = "",
     ) -> str:
-        """Define one more server and return its id, which only depends on the seed and on how many were made before."""
+        """Define one more server and return its id, which only depends on the seed and on how many were made before.
+
+        :param bare_metal: its platform knows its power alone, keeps a log of it, and tells there that its operating system has panicked
+        :param unread: why nobody could read it yet; :meth:`restore_server` ends that
+        """
         with self._lock:
             self._made += 1
             name = f"{self._seed}-{self._made}"
@@ -72,8 +85,10 @@ class FakeBackend:
                 watchdog=make_watchdog(watchdog, watchdog, is_off=power_state is PowerState.SHUTDOWN),
             )
             running_since = None if power_state is PowerState.SHUTDOWN else self._clock.monotonic()
-            self._servers[seen.id] = FakeServer(seen, effect, running_since=running_since)
-        self._emit(DriverEventKind.DEFINED, seen.id, "defined")
+            log = FakeLog() if bare_metal else None
+            self._servers[seen.id] = FakeServer(seen, effect, log, lost=unread, running_since=running_since)
+            self._emit(DriverEventKind.DEFINED, seen.id, "defined", always=True)
+            self._tell_log(seen.id)
         return seen.id
 
     def change(self, server: str, **fields: object) -> None:
@@ -130,10 +145,14 @@ class FakeBackend:
                 return
             action = device.expiry_action
             # As libvirt does: a dump is called a pause.
-            self._emit(DriverEventKind.WATCHDOG_FIRED, server, ExpiryAction.PAUSE if action == ExpiryAction.DUMP else action)
+            word = ExpiryAction.PAUSE if action == ExpiryAction.DUMP else action
+            self._note(server, DriverEventKind.WATCHDOG_FIRED, word)
             if action == ExpiryAction.RESET:
                 self.reboot(server)
                 self.reboot(server)
+            elif action == ExpiryAction.POWER_CYCLE:
+                self.stop(server)
+                self.start(server)
             elif action == ExpiryAction.POWEROFF:
                 self._move(server, PowerState.SHUTDOWN, DriverEventKind.STOPPED, "failed", started_at=None)
             elif action == ExpiryAction.SHUTDOWN and heeded:
@@ -146,6 +165,20 @@ class FakeBackend:
                 self.resume(server)
             elif action == ExpiryAction.INJECT_NMI:
                 self._take_effect(server)
+
+    def arm_timer(self, server: str) -> None:
+        """It counts from its beginning now."""
+        with self._lock:
+            self._get(server).expires_at = self._clock.monotonic() + COUNTDOWN
+
+    def run_timers(self) -> None:
+        """Those watchdogs fire that were armed from outside and not fed again in time."""
+        with self._lock:
+            now = self._clock.monotonic()
+            due = [name for name, fake in self._servers.items() if fake.expires_at is not None and fake.expires_at <= now]
+            for server in due:
+                self._get(server).expires_at = None
+                self.fire_watchdog(server)
 
     def start(self, server: str) -> None:
         with self._lock:
@@ -171,7 +204,12 @@ class FakeBackend:
         self._move(server, PowerState.RUNNING, DriverEventKind.REBOOTED, "reset")
 
     def panic(self, server: str) -> None:
-        self._move(server, PowerState.CRASHED, DriverEventKind.PANICKED, "panicked")
+        """Bare metal is still switched on then, for all that its platform knows."""
+        with self._lock:
+            if self._get(server).log is None:
+                self._move(server, PowerState.CRASHED, DriverEventKind.PANICKED, "panicked")
+            else:
+                self.write_log(server, DriverEventKind.PANICKED, "os_critical_stop", PowerState.RUNNING)
 
     def remove(self, server: str, *, migrated: bool = False) -> None:
         """Undefine it, or let it leave for another host."""
@@ -191,48 +229,20 @@ class FakeBackend:
         with self._lock:
             return self._get(server).signals
 
-    # The backend itself
-
-    def lose_backend(self) -> None:
-        """Until :meth:`restore_backend` every call fails and nothing that happens is reported."""
-        with self._lock:
-            self._emit(DriverEventKind.BACKEND_LOST, None, "lost")
-            self._available = False
-
-    def restore_backend(self) -> None:
-        with self._lock:
-            self._available = True
-        self._emit(DriverEventKind.BACKEND_BACK, None, "back")
-
     # What the driver does with it
-
-    def open(self) -> None:
-        with self._lock:
-            self._open = True
-        self._emit(DriverEventKind.BACKEND_BACK, None, "connected")
-
-    def close(self) -> None:
-        with self._lock:
-            self._open = False
-
-    def subscribe(self, listener: Callable[[DriverEvent], None]) -> None:
-        with self._lock:
-            self._listener = listener
 
     def list_servers(self) -> list[DriverServer]:
         with self._lock:
             self._check_available()
-            return [fake.seen for fake in self._servers.values()]
+            return [describe_fake(fake) for fake in self._servers.values()]
 
     def get_server(self, server: str) -> DriverServer:
         with self._lock:
-            self._check_available()
-            return self._get(server).seen
+            return self._get_readable(server).seen
 
     def inject_nmi(self, server: str) -> None:
         with self._lock:
-            self._check_available()
-            fake = self._get(server)
+            fake = self._get_readable(server)
             if fake.seen.power_state in (PowerState.SHUTDOWN, PowerState.CRASHED):
                 raise ServerNotRunning(server, f"the server is {fake.seen.power_state}")
         self.perform(server, Call.INJECT_NMI, lambda: self._deliver(server))
@@ -246,20 +256,18 @@ class FakeBackend:
         with self._lock:
             self._check_available()
             running = [fake for fake in self._servers.values() if fake.seen.power_state is not PowerState.SHUTDOWN]
-            return [self._count(fake) for fake in running if not fake.busy]
+            return [self._count(fake) for fake in running if not fake.busy and not fake.lost]
 
     def take_host_dump(self, server: str, path: str, on_progress: Callable[[int, int], None]) -> None:
         with self._lock:
-            self._check_available()
-            fake = self._get(server)
+            fake = self._get_readable(server)
             if fake.seen.power_state is PowerState.SHUTDOWN:
                 raise ServerNotRunning(server, "the server is shutdown")
         self.perform(server, Call.TAKE_HOST_DUMP, lambda: write_dump(server, path, on_progress))
 
     def resume_server(self, server: str) -> None:
         with self._lock:
-            self._check_available()
-            power_state = self._get(server).seen.power_state
+            power_state = self._get_readable(server).seen.power_state
         if power_state not in (PowerState.PAUSED, PowerState.RUNNING):
             raise ServerNotRunning(server, f"the server is {power_state}")
         self.perform(server, Call.RESUME, lambda: self.resume(server) if power_state is PowerState.PAUSED else None)
@@ -278,13 +286,11 @@ class FakeBackend:
 
     def inspect_server(self, server: str) -> InspectedServer:
         with self._lock:
-            self._check_available()
-            return inspect_fake(self._get(server))
+            return inspect_fake(self._get_readable(server))
 
     def read_console_tail(self, server: str, limit: int) -> bytes | None:
         with self._lock:
-            self._check_available()
-            console = self._get(server).console
+            console = self._get_readable(server).console
             return None if console is None else console[max(0, len(console) - limit) :]
 
     def perform(self, server: str, call: Call, deliver: Callable[[], None]) -> None:
@@ -293,8 +299,7 @@ class FakeBackend:
         :raises ServerNotFound, BackendUnavailable: nothing was done.
         """
         with self._lock:
-            self._check_available()
-            waiting = self._get(server).behaviours[call]
+            waiting = self._get_readable(server).behaviours[call]
             behave = waiting.popleft() if waiting else None
         if behave is None:
             deliver()
@@ -302,7 +307,8 @@ class FakeBackend:
             behave(deliver)
 
     def _count(self, fake: FakeServer) -> CollectedDiagnostics:
-        return count_work(fake.seen, fake.running_since, self._clock, **fake.counters)
+        word = {} if fake.log is None else {"driver_word": "ironic", "hypervisor": None, "hardware": describe_hardware(fake)}
+        return count_work(fake.seen, fake.running_since, self._clock, **{**word, **fake.counters})
 
     def _deliver(self, server: str) -> None:
         with self._lock:
@@ -337,20 +343,5 @@ class FakeBackend:
                 **times,  # type: ignore[arg-type]
             )
             if power_state in (PowerState.SHUTDOWN, PowerState.CRASHED):
-                fake.pending_nmi = False
+                fake.pending_nmi, fake.expires_at = False, None
             self._emit(kind, server, reason)  # under the lock: events come in the order of the changes
-
-    def _emit(self, kind: DriverEventKind, server: str | None, reason: str) -> None:
-        with self._lock:
-            if self._open and self._available and self._listener is not None:
-                self._listener(DriverEvent(kind, server, self._clock.now(), reason))
-
-    def _get(self, server: str) -> FakeServer:
-        fake = self._servers.get(server)
-        if fake is None:
-            raise ServerNotFound(server, f"no server {server} on this host")
-        return fake
-
-    def _check_available(self) -> None:
-        if not self._available:
-            raise BackendUnavailable(None, "the fake backend is away")

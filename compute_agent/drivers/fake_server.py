@@ -3,15 +3,17 @@
 import os
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from compute_agent.contract.diagnostics import Hardware, Health, Sensor, SensorKind
 from compute_agent.contract.errors import Code
 from compute_agent.contract.models import PowerState
 from compute_agent.drivers.errors import BackendUnavailable
 from compute_agent.drivers.fake_behaviours import Behaviour
+from compute_agent.drivers.fake_log import FakeLog
 from compute_agent.drivers.models import DriverServer, FoundDump, InspectedServer, VcpuState
 
 DUMP = b"KDUMP   fake" * 1024
@@ -28,6 +30,7 @@ class Call(StrEnum):
     ATTACH_WATCHDOG = "attach_watchdog"
     CONFIGURE_WATCHDOG = "configure_watchdog"
     RESUME = "resume"
+    RESET_TIMER = "reset_timer"
 
 
 class NmiEffect(StrEnum):
@@ -40,10 +43,18 @@ class NmiEffect(StrEnum):
 
 @dataclass
 class FakeServer:
-    """One server of the hypervisor, changed under the hypervisor's lock."""
+    """One server of the hypervisor, changed under the hypervisor's lock.
+
+    ``seen`` is as it is. ``lost`` is empty, or says why nobody can read it; ``last_read`` is how it was when somebody could, None: never.
+    ``log``: it is bare metal, and its platform keeps one. ``expires_at``: when its watchdog fires unless it is fed, by the monotonic clock.
+    """
 
     seen: DriverServer
     effect: NmiEffect
+    log: FakeLog | None = None
+    lost: str = ""
+    last_read: DriverServer | None = None
+    expires_at: float | None = None
     signals: int = 0
     pending_nmi: bool = False
     running_since: float | None = None
@@ -53,6 +64,31 @@ class FakeServer:
     expiry_dumps: list[tuple[datetime, FoundDump]] = field(default_factory=list)
     counters: dict[str, Any] = field(default_factory=dict)
     behaviours: dict[Call, deque[Behaviour]] = field(default_factory=lambda: {call: deque() for call in Call})
+
+
+def describe_fake(fake: FakeServer) -> DriverServer:
+    """As the driver sees it."""
+    if not fake.lost:
+        return fake.seen
+    never_read = replace(fake.seen, power_state=PowerState.PENDING, state_reason="", started_at=None, watchdog=None)
+    return replace(fake.last_read or never_read, unread=fake.lost)
+
+
+def describe_hardware(fake: FakeServer) -> Hardware | None:
+    """What bare metal tells of itself; None of a VM."""
+    if fake.log is None:
+        return None
+    is_on = fake.seen.power_state is not PowerState.SHUTDOWN
+    temperature = Sensor(name="Inlet Temp", kind=SensorKind.TEMPERATURE, value=23.5, unit="°C", health=Health.OK)
+    fan = Sensor(name="Fan 1", kind=SensorKind.FAN, value=5400.0 if is_on else None, unit="RPM", health=Health.OK if is_on else None)
+    return Hardware(
+        power="on" if is_on else "off",
+        power_watts=120.0 if is_on else 4.0,
+        health=Health.OK,
+        sensors=(temperature, fan),
+        firmware={"controller": "1.2.3"},
+        log=fake.log.list_entries(),
+    )
 
 
 def inspect_fake(fake: FakeServer) -> InspectedServer:

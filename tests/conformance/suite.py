@@ -16,12 +16,17 @@ and a laboratory may give the same machine out again, put back into the wanted s
 from where they were (tests compare counts before and after). A laboratory that cannot do something (freeze its backend, say) calls
 ``pytest.skip`` there with the reason; anything else is a failure. Real backends answer after a while, so every expectation about an
 event or a count waits for it, up to ``laboratory.patience`` seconds; nothing here sleeps.
+
+What a platform is by its nature is declared, once, by the laboratory's attributes: ``has_one_backend`` False where each server is reached
+through a backend of its own, and a :class:`PowerOnlyLaboratory` where the platform knows of a server only whether it is on. Nothing is
+skipped for the others.
 """
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -52,16 +57,40 @@ class EventLog:
 
     def wait_for(self, kind: DriverEventKind, server: str | None, *, since: int, timeout: float) -> DriverEvent:
         """The first such event after position ``since``; fails the test when none came within ``timeout`` seconds."""
+        return self.wait_for_any({kind}, server, since, timeout=timeout)
+
+    def wait_for_any(self, kinds: Collection[DriverEventKind], server: str | None, since: int, *, timeout: float) -> DriverEvent:
+        """The first event of one of these kinds."""
 
         def find() -> DriverEvent | None:
-            return next((event for event in self._events[since:] if (event.kind, event.server) == (kind, server)), None)
+            return next((event for event in self._events[since:] if event.kind in kinds and event.server == server), None)
 
         with self._arrived:
-            self._arrived.wait_for(lambda: find() is not None, timeout)
-            found = find()
+            found = self._arrived.wait_for(find, timeout)
             if found is None:
-                pytest.fail(f"no event {kind} of {server} within {timeout} s, only {self._events[since:]}")
+                pytest.fail(f"no event {' or '.join(kinds)} of {server} within {timeout} s, only {self._events[since:]}")
             return found
+
+    def wait_for_cursor(self, server: str, *, timeout: float) -> str:
+        """The last cursor that was told of this server, as an agent would have kept it."""
+
+        def find() -> str | None:
+            return next((event.cursor for event in reversed(self._events) if event.server == server and event.cursor), None)
+
+        with self._arrived:
+            found = self._arrived.wait_for(find, timeout)
+            if found is None:
+                pytest.fail(f"no cursor of {server} within {timeout} s, only {self._events}")
+            return found
+
+    def list(self, kind: DriverEventKind, server: str | None, *, since: int = 0) -> list[DriverEvent]:
+        """Those that came after position ``since`` so far."""
+        with self._arrived:
+            return [event for event in self._events[since:] if (event.kind, event.server) == (kind, server)]
+
+    def find_position(self, event: DriverEvent) -> int:
+        with self._arrived:
+            return self._events.index(event)
 
 
 class Laboratory(ABC):
@@ -74,6 +103,14 @@ class Laboratory(ABC):
     events: EventLog
     patience: float = 5.0
     """Seconds that an event or a count may take to arrive."""
+    knows_guest_states = True
+    """Whether the platform sees that a server is paused or has crashed. False: see :class:`PowerOnlyLaboratory`."""
+    has_one_backend = True
+    """Whether all servers are reached through the same backend. False: each has its own, and the list of servers needs none of them."""
+    knows_sizes = True
+    """Whether the list of servers says how many processors and how much memory each has."""
+    samples_devices = True
+    """Whether a sample of all servers has their devices: what counts nothing can do without."""
     unknown_server = "00000000-0000-4000-8000-000000000000"
 
     @abstractmethod
@@ -124,12 +161,49 @@ class Laboratory(ABC):
         """Make the host forget a server that is off."""
 
     @abstractmethod
-    def lose_backend(self) -> None:
-        """Take the backend away; return when the driver has reported that or is about to."""
+    def lose_backend(self, server: str) -> None:
+        """Take away what ``server`` is reached through; return when the driver has reported that or is about to."""
 
     @abstractmethod
-    def restore_backend(self) -> None:
+    def restore_backend(self, server: str) -> None:
         """Bring it back; return when it answers again (the driver may need a while longer)."""
+
+    @contextmanager
+    def without_backend(self, server: str) -> Iterator[None]:
+        """While it is away, from when the driver has said so; afterwards it is back, and the driver has said that, too."""
+        whose, since = None if self.has_one_backend else server, self.events.position
+        self.lose_backend(server)
+        try:
+            self.events.wait_for(DriverEventKind.BACKEND_LOST, whose, since=since, timeout=self.patience)
+            since = self.events.position
+            yield
+        finally:
+            self.restore_backend(server)
+        self.events.wait_for(DriverEventKind.BACKEND_BACK, whose, since=since, timeout=self.patience)
+
+
+class PowerOnlyLaboratory(Laboratory):
+    """Of a platform that knows of a server only whether it is on: none can be paused, and one that has panicked is on still.
+
+    Each server has a backend of its own here.
+    """
+
+    knows_guest_states = False
+    has_one_backend = False
+    knows_sizes = False
+    samples_devices = False
+
+    def make_paused(self) -> str:
+        pytest.skip("the platform pauses no server")
+
+    def make_crashed(self) -> str:
+        pytest.skip("the platform does not see that a server has crashed: it is on")
+
+    def pause(self, server: str) -> None:
+        pytest.skip("the platform pauses no server")
+
+    def resume(self, server: str) -> None:
+        pytest.skip("the platform pauses no server")
 
 
 class DriverConformance:
@@ -145,6 +219,7 @@ class DriverConformance:
         assert capabilities.events == (driver.events is not None)
         assert capabilities.diagnostics == (driver.diagnostics is not None)
         assert capabilities.host_dump == (driver.host_dump is not None)
+        assert capabilities.watchdog_timer == (driver.watchdog_timer is not None)
         assert driver.call_bound > 0
 
     def test_every_server_is_listed_running_or_not(self, laboratory: Laboratory) -> None:
@@ -154,6 +229,7 @@ class DriverConformance:
         assert made <= set(ids)
         assert len(ids) == len(set(ids))
         assert all(server.instance_name for server in listed)
+        assert not any(server.unread for server in listed if server.id in made)
 
     @pytest.mark.parametrize(
         ("make", "power_state"),
@@ -210,14 +286,17 @@ class DriverConformance:
         laboratory.wait_for_signals(server, before + 1)
         assert laboratory.driver.servers.get_server(server).power_state is PowerState.RUNNING
 
-    def test_a_panic_is_reported_and_the_server_is_crashed_then(self, laboratory: Laboratory) -> None:
+    def test_a_panic_is_reported_with_the_state_that_the_server_is_in_then(self, laboratory: Laboratory) -> None:
+        """Crashed, where the platform sees that; otherwise the event itself says that the server is on still."""
         server, since = laboratory.make_panicking(), laboratory.events.position
         asked_at = datetime.now(UTC)
         self._inject(laboratory, server)
         event = self._expect_event(laboratory, DriverEventKind.PANICKED, server, since)
         assert event.occurred_at.utcoffset() == timedelta(0)
         assert event.occurred_at >= asked_at - timedelta(seconds=1)
-        assert laboratory.driver.servers.get_server(server).power_state is PowerState.CRASHED
+        after = PowerState.CRASHED if laboratory.knows_guest_states else PowerState.RUNNING
+        assert event.power_state is (None if laboratory.knows_guest_states else after)
+        assert laboratory.driver.servers.get_server(server).power_state is after
 
     def test_a_paused_server_is_signalled_and_takes_it_when_it_resumes(self, laboratory: Laboratory) -> None:
         server = laboratory.make_paused()
@@ -273,29 +352,45 @@ class DriverConformance:
     def test_without_its_backend_the_driver_says_so_and_sends_nothing(self, laboratory: Laboratory) -> None:
         """Then it finds back by itself: reported, readable, and with its subscriptions in force."""
         server = laboratory.make_surviving()
-        before, since = laboratory.count_signals(server), laboratory.events.position
-        laboratory.lose_backend()
-        try:
-            self._expect_event(laboratory, DriverEventKind.BACKEND_LOST, None, since)
-            with pytest.raises(BackendUnavailable):
-                laboratory.driver.servers.list_servers()
+        before, diagnostics = laboratory.count_signals(server), laboratory.driver.diagnostics
+        with laboratory.without_backend(server):
             with pytest.raises(BackendUnavailable):
                 laboratory.driver.servers.get_server(server)
             with pytest.raises(BackendUnavailable):
                 self._inject(laboratory, server)
-            if laboratory.driver.diagnostics is not None:
+            if diagnostics is not None:
                 with pytest.raises(BackendUnavailable):
-                    laboratory.driver.diagnostics.collect_diagnostics(server)
+                    diagnostics.collect_diagnostics(server)
+            if laboratory.has_one_backend:
                 with pytest.raises(BackendUnavailable):
-                    laboratory.driver.diagnostics.sample_servers()
-        finally:
-            laboratory.restore_backend()
-        self._expect_event(laboratory, DriverEventKind.BACKEND_BACK, None, since)
+                    laboratory.driver.servers.list_servers()
+                if diagnostics is not None:
+                    with pytest.raises(BackendUnavailable):
+                        diagnostics.sample_servers()
         assert self._find_listed(laboratory, server).power_state is PowerState.RUNNING
         assert laboratory.count_signals(server) == before
         since = laboratory.events.position
-        laboratory.pause(server)
-        self._expect_event(laboratory, DriverEventKind.PAUSED, server, since)
+        if laboratory.knows_guest_states:
+            laboratory.pause(server)
+            self._expect_event(laboratory, DriverEventKind.PAUSED, server, since)
+        else:
+            laboratory.stop(server)
+            self._expect_event(laboratory, DriverEventKind.STOPPED, server, since)
+
+    def test_a_server_that_cannot_be_read_is_listed_with_the_reason_and_the_others_are_not_disturbed(self, laboratory: Laboratory) -> None:
+        """Its state is that of the last reading. Of nothing else can one say that it is gone."""
+        if laboratory.has_one_backend:
+            pytest.skip("all servers are reached through one backend: without it none is listed")
+        server, other = laboratory.make_surviving(), laboratory.make_stopped()
+        with laboratory.without_backend(server):
+            listed = self._find_listed(laboratory, server)
+            assert listed.unread
+            assert listed.power_state is PowerState.RUNNING
+            assert not self._find_listed(laboratory, other).unread
+            assert laboratory.driver.servers.get_server(other).power_state is PowerState.SHUTDOWN
+            if laboratory.driver.diagnostics is not None:
+                assert server not in {reading.server for reading in laboratory.driver.diagnostics.sample_servers()}
+        assert not self._find_listed(laboratory, server).unread
 
     def _inject(self, laboratory: Laboratory, server: str) -> None:
         assert laboratory.driver.nmi is not None

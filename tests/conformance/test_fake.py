@@ -93,10 +93,10 @@ class FakeLaboratory(WatchdogLaboratory):
     def remove(self, server: str) -> None:
         self._hypervisor.remove(server)
 
-    def lose_backend(self) -> None:
+    def lose_backend(self, server: str) -> None:
         self._hypervisor.lose_backend()
 
-    def restore_backend(self) -> None:
+    def restore_backend(self, server: str) -> None:
         self._hypervisor.restore_backend()
 
 

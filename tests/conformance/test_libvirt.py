@@ -168,10 +168,10 @@ class LibvirtLaboratory(WatchdogLaboratory):
         machine.guest.undefine()
         self._machines = {kind: kept for kind, kept in self._machines.items() if kept is not machine}
 
-    def lose_backend(self) -> None:
+    def lose_backend(self, server: str) -> None:
         self._host.libvirtd.kill()
 
-    def restore_backend(self) -> None:
+    def restore_backend(self, server: str) -> None:
         self._host.libvirtd.start()
 
     def _get(self, kind: str) -> Machine:

@@ -36,6 +36,7 @@ def test_its_capabilities_are_what_it_holds() -> None:
         "events": True,
         "host_dump": True,
         "resume": True,
+        "watchdog_timer": False,
     }
 
 

@@ -1,7 +1,7 @@
 """The whole agent, without a broker: what is kept of a crash does not wait for anybody to hear of it."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +39,13 @@ def agent(tmp_path: Path, hypervisor: FakeHypervisor, monkeypatch: pytest.Monkey
     listening = threading.Event()
     subscribe = hypervisor.subscribe
 
-    def listen(listener: Callable[[DriverEvent], None]) -> None:
+    def listen(listener: Callable[[DriverEvent], None], cursors: Mapping[str, str]) -> None:
         def take(event: DriverEvent) -> None:
             listener(event)
             if event.kind is DriverEventKind.BACKEND_BACK:
                 listening.set()
 
-        subscribe(take)
+        subscribe(take, cursors)
 
     monkeypatch.setattr(hypervisor, "subscribe", listen)
     thread = threading.Thread(target=agent.run)
