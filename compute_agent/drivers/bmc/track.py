@@ -1,0 +1,159 @@
+"""What was told of one machine, and what is to be told after a look at it. Pure: it has no clock and no thread.
+
+A BMC's log tells what happened, its power state what is now; a start shows in several ways (power that came, a time of the last reset,
+one or two records of a boot, a watchdog that says that it reset the machine), one after the other and minutes apart. Each start is told
+once: what the log adds to a start that was told is no news.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from compute_agent.contract.models import PowerState
+from compute_agent.contract.watchdogs import ExpiryAction, Watchdog, WatchdogModel
+from compute_agent.drivers.bmc.protocol import MachineState, Polled, TimerState
+from compute_agent.drivers.models import DriverEvent, DriverEventKind
+
+BOOT_SPAN = timedelta(minutes=10)
+"""How long a start may go on being told by one more kind of sign. Firmware of large machines tests memory for minutes."""
+
+_ENDS_A_RUN = frozenset({DriverEventKind.PANICKED, DriverEventKind.WATCHDOG_FIRED, DriverEventKind.STOPPED})
+_RESET_TIME = "reset time changed"
+
+
+@dataclass
+class _Start:
+    """A start that was told: when it was, and by which signs it showed."""
+
+    at: datetime
+    signs: set[str] = field(default_factory=set)
+
+
+class Track:
+    """One machine's; used by one look at a time.
+
+    :param place: which BMC it has; a cursor into the log of a BMC at another place is worth nothing
+    :param kept: the last cursor that was told of this server, None: its log is read from now on
+    """
+
+    def __init__(self, server: str, place: str, kept: str | None) -> None:
+        self._server = server
+        self.place = place
+        self._mark = hashlib.sha256(place.encode()).hexdigest()[:8] + ":"
+        self.cursor = kept.removeprefix(self._mark) if kept is not None and kept.startswith(self._mark) else None
+        self._seen: MachineState | None = None
+        self._seen_at: datetime | None = None
+        self._start: _Start | None = None
+
+    def take(self, polled: Polled, now: datetime) -> list[DriverEvent]:
+        """The events of a look that was answered: the log's, then what the state shows besides.
+
+        The last event of the log carries its new cursor, which is in force only when :attr:`cursor` is set to it.
+        """
+        before, state = self._seen, polled.state
+        events = self._read_log(polled, now)
+        if before is not None:
+            events += self._compare(before, state, now)
+        self._seen, self._seen_at = state, now
+        return events
+
+    def note_signal(self) -> None:
+        """It was sent an NMI: the next boot is another one."""
+        self._start = None
+
+    def note_timer(self, timer: TimerState) -> None:
+        """Its watchdog timer was changed by this agent, who tells so."""
+        if self._seen is not None:
+            self._seen = replace(self._seen, timer=timer)
+
+    # The log
+
+    def _read_log(self, polled: Polled, now: datetime) -> list[DriverEvent]:
+        if polled.log is None:
+            return []
+        events: list[DriverEvent] = []
+        for record in polled.log.records:
+            at = min(record.at, now) if record.at is not None else now
+            for kind, reason in record.events:
+                event = self._translate(kind, reason, at, polled.state, now)
+                if event is not None:
+                    events.append(event)
+        if polled.log.cursor != self.cursor:
+            last = events.pop() if events else DriverEvent(DriverEventKind.LOG_READ, self._server, now, "the log was read")
+            events.append(replace(last, cursor=self._mark + polled.log.cursor))
+        return events
+
+    def _translate(self, kind: DriverEventKind, reason: str, at: datetime, state: MachineState, now: datetime) -> DriverEvent | None:
+        if kind is DriverEventKind.REBOOTED:
+            return self._tell_boot(reason, at, state, now)
+        if kind in _ENDS_A_RUN and reason != ExpiryAction.NONE:
+            self._start = None
+        # The operating system is no more; the machine, which is all that a BMC sees, is as much on as it was.
+        power_state = PowerState.RUNNING if kind is DriverEventKind.PANICKED else None
+        return DriverEvent(kind, self._server, at, reason, power_state=power_state)
+
+    def _tell_boot(self, reason: str, at: datetime, state: MachineState, now: datetime) -> DriverEvent | None:
+        """A boot of a machine that was off is its start; a further sign of a start that was told is nothing."""
+        if self._is_told(reason, at):
+            return None
+        was_off = self._seen is not None and self._seen.power_state is PowerState.SHUTDOWN
+        if not was_off:
+            self._start = _Start(at, {reason})
+            return DriverEvent(DriverEventKind.REBOOTED, self._server, at, reason)
+        if state.power_state is not PowerState.RUNNING:
+            return None  # off before and off now: the record tells of a run that came and went, or came late
+        assert self._seen is not None
+        at = max(at, self._seen_at or at)
+        self._start = _Start(at, {reason})
+        # From here on this look compares with a machine that runs: its start is told.
+        self._seen = replace(state, timer=self._seen.timer)
+        return DriverEvent(DriverEventKind.STARTED, self._server, at, reason)
+
+    def _is_told(self, sign: str, at: datetime) -> bool:
+        start = self._start
+        if start is None or sign in start.signs or abs(at - start.at) > BOOT_SPAN:
+            return False
+        start.signs.add(sign)
+        return True
+
+    # The state
+
+    def _compare(self, earlier: MachineState, state: MachineState, now: datetime) -> Iterable[DriverEvent]:
+        before = self._seen or earlier
+        if before.power_state is not state.power_state:
+            yield self._tell_power(state, now)
+        elif (
+            state.power_state is PowerState.RUNNING
+            and None not in (before.started_at, state.started_at)
+            and before.started_at != state.started_at
+            and not self._is_told(_RESET_TIME, now)
+        ):
+            self._start = _Start(now, {_RESET_TIME})
+            yield DriverEvent(DriverEventKind.REBOOTED, self._server, now, _RESET_TIME)
+        if _find_timer(earlier) != _find_timer(state):
+            yield DriverEvent(DriverEventKind.DEFINED, self._server, now, "watchdog timer changed")
+
+    def _tell_power(self, state: MachineState, now: datetime) -> DriverEvent:
+        if state.power_state is PowerState.RUNNING:
+            self._start = _Start(now)
+            return DriverEvent(DriverEventKind.STARTED, self._server, now, state.reason)
+        self._start = None
+        return DriverEvent(DriverEventKind.STOPPED, self._server, now, state.reason)
+
+
+def describe_watchdog(state: MachineState, models: Iterable[WatchdogModel]) -> Watchdog:
+    """A BMC's timer as a watchdog: it is there at once and for good, and live while it counts in a machine that is on."""
+    timer = state.timer
+    if timer is None:
+        return Watchdog()
+    is_live = timer.running and state.power_state is not PowerState.SHUTDOWN
+    return Watchdog(
+        configured=timer.device,
+        live=timer.device if is_live else None,
+        models=tuple(model.model for model in models if model.managed),
+    )
+
+
+def _find_timer(state: MachineState) -> Watchdog:
+    return describe_watchdog(replace(state, power_state=PowerState.RUNNING), ())
