@@ -11,17 +11,19 @@ DEVSTACK_DIR="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 ROOT_DIR="$(dirname "$DEVSTACK_DIR")"
 VENV_DIR="${CRASHCART_VENV:-$DEVSTACK_DIR/.venv}"
 CACHE_DIR="${CRASHCART_CACHE:-$DEVSTACK_DIR/.cache}"
-EXTRAS="${CRASHCART_EXTRAS:-libvirt,keystone,postgresql,test,check}"
+EXTRAS="${CRASHCART_EXTRAS:-libvirt,bmc,keystone,postgresql,test,check}"
 SETUP_LOG="$CACHE_DIR/setup.log"
 
 # libvirt-daemon alone, without libvirt-daemon-system, brings the binary and no service. libc6-dev and gcc build
 # libvirt-python and the static program that loads the guest's crash kernel: kexec-tools would do that too, but
-# hooks itself into the reboot of the machine it is installed on.
+# hooks itself into the reboot of the machine it is installed on. openipmi is a simulator of BMCs, libopenipmi-dev
+# what a module of it is built with.
 SYSTEM_PACKAGES=(
     rabbitmq-server
     libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients libvirt-dev
     qemu-system-x86 qemu-utils
     busybox-static makedumpfile cpio xz-utils
+    openipmi libopenipmi-dev ipmitool
     postgresql-15
     gcc libc6-dev pkg-config python3-dev python3-venv
 )

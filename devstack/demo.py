@@ -10,6 +10,7 @@ from typing import Any
 import libvirt
 
 from devstack.api_client import Answer, ApiClient
+from devstack.guest_log import PANIC_LINE
 from devstack.guests import Guest, GuestKind
 from devstack.services import wait_until
 from devstack.stack import GuestSpec, Stack
@@ -18,7 +19,6 @@ from devstack.steps import StepFailed, Steps
 
 GUEST_NAME = "demo"
 GUEST_SETUP = "doc/guest-setup.rst"
-PANIC_LINE = "Kernel panic - not syncing: NMI"
 _ENDING_TIMEOUT = 35.0
 _DUMP_TIMEOUT = 60.0
 # The agent's first look after a signal (60 s) is shortened, so that a demo shows in seconds what it would then say.

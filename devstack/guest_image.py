@@ -50,7 +50,7 @@ _MAIN_MODULES = [
     "evdev",
 ]
 # There, and not loaded by every guest.
-_FURTHER_MODULES = ["ib700wdt"]
+_FURTHER_MODULES = ["ib700wdt", "ipmi_msghandler", "ipmi_si", "ipmi_devintf", "ipmi_watchdog"]
 _CRASH_MODULES = ["virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_blk"]
 _PREFIX = "guest-"
 _XZ_MAGIC = b"\xfd7zXZ\x00"

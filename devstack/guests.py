@@ -16,8 +16,7 @@ import libvirt
 
 from devstack.guest_commands import GuestCommands, make_pipes
 from devstack.guest_image import GuestImage, GuestImages
-from devstack.kvm import READY_MARKER
-from devstack.services import wait_until
+from devstack.guest_log import GuestLog
 from devstack.steps import StepFailed
 
 T = TypeVar("T")
@@ -30,10 +29,7 @@ LOAD_FRAMES = (20, 1000)
 """How many frames, of how many bytes each, it has sent over its tap, where it may have one."""
 _SECTOR = 512
 _DUMP_COMPLETE = b"crashcart-dump-complete"
-_NMI_COUNT = re.compile(r"^crashcart-nmi-count: (\d+)\s*$", re.MULTILINE)
-_READY = re.compile(rf"^{READY_MARKER} (\w+) (\S+)\s*$", re.MULTILINE)
 _DISK_SECTORS = re.compile(r"^crashcart-disk-sectors: (\d+) (\d+)\s*$", re.MULTILINE)
-_PROBLEM = re.compile(r"^crashcart-guest-problem: .*$", re.MULTILINE)
 
 
 class GuestKind(StrEnum):
@@ -55,6 +51,15 @@ class GuestKind(StrEnum):
     @property
     def has_crash_kernel(self) -> bool:
         return self in (GuestKind.KDUMP, GuestKind.KDUMP_POST_NOTIFIERS)
+
+    @property
+    def kernel_arguments(self) -> str:
+        arguments = f"console=ttyS1 nmi_watchdog=0 crashcart.kind={self}"
+        if self.has_crash_kernel:
+            arguments += " crashkernel=96M"
+        if self is GuestKind.KDUMP_POST_NOTIFIERS:
+            arguments += " crash_kexec_post_notifiers"
+        return arguments
 
     @property
     def has_disk(self) -> bool:
@@ -100,8 +105,9 @@ class Guest:
         self.pci_room = pci_room
         self.second_monitor = second_monitor
         self.directory = directory.resolve() / self.name
-        self.serial_log = self.directory / "serial.log"
-        self.console_log = self.directory / "console.log"
+        self._log = GuestLog(self.name, self.directory)
+        self.serial_log = self._log.serial
+        self.console_log = self._log.console
         self.commands = GuestCommands(self.directory / "commands", self.serial_log)
         self.monitor = self.directory / "monitor"
         self._image = image or GuestImages().ensure()
@@ -126,9 +132,7 @@ class Guest:
         """Make a fresh disk and define the domain, shut off; raises libvirt.libvirtError."""
         self._uri = uri
         self.directory.mkdir(parents=True, exist_ok=True)
-        for log in (self.serial_log, self.console_log):
-            log.unlink(missing_ok=True)
-            log.touch(mode=0o600)
+        self._log.make_anew()
         self.commands.make_pipes()
         if self.second_monitor:
             make_pipes(self.monitor)
@@ -173,27 +177,19 @@ class Guest:
 
     def wait_ready(self, timeout: float = 60.0, boots: int = 1) -> None:
         """Wait until the guest's first process said for the `boots`th time that it is ready; raises StepFailed."""
-        try:
-            wait_until(lambda: self.count_boots() >= boots, timeout, f"guest {self.name} to be ready")
-        except TimeoutError as error:
-            raise StepFailed(str(error), log=self.console_log, advice="read the guest's console") from error
-        problems = _PROBLEM.findall(self._read_serial())
-        if problems:
-            raise StepFailed(f"guest {self.name}: {problems[0]}", log=self.serial_log)
+        self._log.wait_ready(timeout, boots)
 
     def count_boots(self) -> int:
         """How often the guest got ready since it was defined."""
-        return len(_READY.findall(self._read_serial()))
+        return self._log.count_boots()
 
     def nmi_count(self) -> int:
         """NMIs that a surviving guest counted in /proc/interrupts since its last boot, as far as it said yet."""
-        since_boot = self._read_serial().rpartition(READY_MARKER)[2]
-        counts = _NMI_COUNT.findall(since_boot)
-        return int(counts[-1]) if counts else 0
+        return self._log.nmi_count()
 
     def get_disk_traffic(self) -> tuple[int, int]:
         """Bytes that a loaded guest counted itself until it was ready: read from its disk, and written to it. Raises LookupError."""
-        found = _DISK_SECTORS.search(self._read_serial())
+        found = _DISK_SECTORS.search(self._log.read_serial())
         if found is None:
             raise LookupError(f"guest {self.name} has not said what it counted")
         return int(found[1]) * _SECTOR, int(found[2]) * _SECTOR
@@ -219,11 +215,7 @@ class Guest:
 
     def domain_xml(self) -> str:
         """The domain as it is defined."""
-        command_line = f"console=ttyS1 nmi_watchdog=0 crashcart.kind={self.kind}"
-        if self.kind.has_crash_kernel:
-            command_line += " crashkernel=96M"
-        if self.kind is GuestKind.KDUMP_POST_NOTIFIERS:
-            command_line += " crash_kexec_post_notifiers"
+        command_line = self.kind.kernel_arguments
         model, _, expiry_action = self.watchdog.partition(":")
         if model:
             command_line += f" crashcart.watchdog={model}"
@@ -295,12 +287,6 @@ class Guest:
         path = str(self.monitor).replace(",", ",,")
         words = ("-chardev", f"pipe,id=second,path={path}", "-mon", "chardev=second,mode=control")
         return f"<qemu:commandline>{''.join(f'<qemu:arg value={quoteattr(word)}/>' for word in words)}</qemu:commandline>"
-
-    def _read_serial(self) -> str:
-        try:
-            return self.serial_log.read_text(errors="replace")
-        except FileNotFoundError:
-            return ""
 
     def _on_domain(self, call: Callable[[libvirt.virDomain], T]) -> T:
         return self._on_connection(lambda connection: call(connection.lookupByUUIDString(self.uuid)))

@@ -2,7 +2,8 @@
  * Gives the controllers of an ipmi_sim a machine to control: loadlib "…/ipmi_sim_module.so" "DIRECTORY [CLOCK]"
  *
  * ipmi_sim answers 0xCC to the diagnostic interrupt of chassis control, whatever is attached. Here it pulses one: that of the attached
- * virtual machine where there is one (`serial 15 … codec VM`). A controller without one gets a machine that is nothing but its power state.
+ * virtual machine where there is one (`serial kcs … codec VM`). A controller without one gets a machine that is nothing but its power state.
+ * It knows no Platform Event either, with which a system has something written into the log; here it does.
  *
  * What was done to the machine of the controller at 0x20 is appended to DIRECTORY/20.done, one line each: seconds since 1970 and nmi,
  * reset, power_on, power_off or graceful_shutdown. DIRECTORY/20.power is 1 or 0, the power of a machine that is nothing else; it may be written from
@@ -23,6 +24,7 @@
 
 #define DIAGNOSTIC_INTERRUPT 4
 #define SYSTEM_INTERFACE 15
+#define SYSTEM_EVENT_RECORD 2
 #define CHANNEL_CAPABILITIES                                                                                                      \
 	((1 << HW_OP_RESET) | (1 << HW_OP_POWERON) | (1 << HW_OP_POWEROFF) | (1 << HW_OP_SEND_NMI) | (1 << HW_OP_GRACEFUL_SHUTDOWN))
 
@@ -136,6 +138,21 @@ static void control_chassis(lmc_data_t *mc, msg_t *msg, unsigned char *rdata, un
 	*rdata_len = 1;
 }
 
+/* How a kernel that panics gets it into the log. Over the LAN the first byte, who says so, is missing. */
+static void keep_platform_event(lmc_data_t *mc, msg_t *msg, unsigned char *rdata, unsigned int *rdata_len, void *cb_data)
+{
+	const unsigned int said = 7;
+	unsigned char event[13] = { 0 };
+
+	if (check_msg_length(msg, said, rdata, rdata_len))
+		return;
+	event[4] = msg->len > said ? msg->data[0] : msg->rq_addr;
+	memcpy(event + 6, msg->data + (msg->len > said), said);
+	mc_new_event(mc, SYSTEM_EVENT_RECORD, event);
+	rdata[0] = 0;
+	*rdata_len = 1;
+}
+
 static void set_clock(lmc_data_t *mc)
 {
 	unsigned char now[4], rdata[36];
@@ -164,7 +181,9 @@ int ipmi_sim_module_init(sys_data_t *sys, const char *options)
 	clock_ahead = has_clock ? strtol(clock, NULL, 10) : 0;
 	the_system = sys;
 	control_chassis_itself = chassis_netfn_handlers[IPMI_CHASSIS_CONTROL_CMD];
-	return ipmi_emu_register_cmd_handler(IPMI_CHASSIS_NETFN, IPMI_CHASSIS_CONTROL_CMD, control_chassis, NULL);
+	ipmi_emu_register_cmd_handler(IPMI_CHASSIS_NETFN, IPMI_CHASSIS_CONTROL_CMD, control_chassis, NULL);
+	ipmi_emu_register_cmd_handler(IPMI_SENSOR_EVENT_NETFN, IPMI_PLATFORM_EVENT_CMD, keep_platform_event, NULL);
+	return 0;
 }
 
 int ipmi_sim_module_post_init(sys_data_t *sys)

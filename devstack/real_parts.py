@@ -7,7 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
-_PROGRAMS = ("libvirtd", "qemu-system-x86_64", "epmd", "busybox", "makedumpfile", "gcc")
+_PROGRAMS = ("libvirtd", "qemu-system-x86_64", "epmd", "busybox", "makedumpfile", "gcc", "ipmi_sim", "ipmitool")
 
 
 def list_missing_parts() -> list[str]:
@@ -16,6 +16,8 @@ def list_missing_parts() -> list[str]:
     missing = [program for program in _PROGRAMS if shutil.which(program, path=path) is None]
     if not Path("/usr/lib/rabbitmq/bin/rabbitmq-server").exists():
         missing.append("rabbitmq-server")
+    if not Path("/usr/include/OpenIPMI/mcserv.h").exists():
+        missing.append("libopenipmi-dev")
     if importlib.util.find_spec("libvirt") is None:
         missing.append("libvirt-python")
     return missing
