@@ -5,6 +5,8 @@ there and the host's lock is held: reports, heartbeats, workers, and last of all
 
 Stop (SIGTERM), each step bounded: no more intake, begun driver calls drain, what the driver saw is journalled, the outbox is sent, a
 last heartbeat says ``stopping``, the lock is let go. What could not be sent stays in the journal for the next start.
+
+Reload (SIGHUP): the driver reads its own files anew, where it has some; the configuration file is read at the start only.
 """
 
 import logging
@@ -77,6 +79,7 @@ class AgentService:
         agent = conf.agent
         self._publisher_id = make_publisher_id(conf.host)
         self._ends: queue.SimpleQueue[_End] = queue.SimpleQueue()
+        self._reloads: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._next_sweep = self._next_prune = self._next_timers = 0.0
 
         # Both fail on a wrong URL before anything is begun; neither connects yet.
@@ -141,12 +144,17 @@ class AgentService:
         self._box_loop = self._make_loop("black-boxes", self._fill_box)
         self._dump_loop = self._make_loop("dumps-after-panic", self._take_dump)
         self._search_loop = self._make_loop("dump-search", self._search_dump)
+        self._reload_loop = Loop("reload", self._reload, on_fatal=self._fail, wake=lambda: self._reloads.put(False))
         # One more than was asked for: a slow action, of which there is one at a time, takes no other's worker.
         self._workers = [self._make_loop(f"worker-{number}", self._work) for number in range(1, agent.workers + 2)]
 
     def request_stop(self, reason: str) -> None:
         """Let :meth:`run` stop in order and return 0; from any thread and from a signal handler."""
         self._ends.put(_End(0, reason))
+
+    def request_reload(self) -> None:
+        """Let the driver read its own files anew, soon; from any thread and from a signal handler."""
+        self._reloads.put(True)
 
     def run(self) -> int:
         """Serve until asked to stop or until nothing can be promised any more; returns the exit code."""
@@ -220,9 +228,12 @@ class AgentService:
         self._aftermath.clear_up()
         self._give_out(self._actions.recover())
         if self._driver.events is not None:
-            self._driver.events.subscribe(self._observer.enqueue, {})
+            with self._journal.transaction("read") as transaction:
+                cursors = transaction.list_cursors()
+            self._driver.events.subscribe(self._observer.enqueue, cursors)
         if self._driver.lifecycle is not None:
             self._driver.lifecycle.open()
+        self._reload_loop.start()
         self._observer_loop.start()
         self._sweep_loop.start()
         self._dump_loop.start()
@@ -249,6 +260,7 @@ class AgentService:
 
     def _stop(self) -> None:
         self._intake.stop()
+        self._reload_loop.stop(_STEP_BOUND)
         self._queue.close()
         if not self._queue.wait_idle(self._driver.call_bound):
             LOG.warning("driver calls are still running after %.0f s; the next start ends them as unknown", self._driver.call_bound)
@@ -304,6 +316,19 @@ class AgentService:
             self._next_prune = time.monotonic() + _PRUNE_INTERVAL
             self._prune()
         self._sweep_loop.stopping.wait(_SWEEP_INTERVAL)
+
+    def _reload(self) -> None:
+        """Waits for the next request; those that came meanwhile are answered by the same reading."""
+        if not self._reloads.get():
+            return
+        while not self._reloads.empty():
+            self._reloads.get_nowait()
+        if self._driver.reload is None:
+            LOG.info("SIGHUP: the driver %s has no files of its own, there is nothing to read anew", self._driver.name)
+            return
+        LOG.info("SIGHUP: the driver %s reads its files anew", self._driver.name)
+        self._driver.reload.reload()
+        self._send_inventory()
 
     def _sample(self) -> None:
         began_at = time.monotonic()
@@ -369,6 +394,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     take_short_turns()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _frame: service.request_stop(signal.Signals(received).name))
+    signal.signal(signal.SIGHUP, lambda _received, _frame: service.request_reload())
     return service.run()
 
 
