@@ -86,7 +86,7 @@ def describe_hardware(fake: FakeServer) -> Hardware | None:
         power_watts=120.0 if is_on else 4.0,
         health=Health.OK,
         sensors=(temperature, fan),
-        firmware={"controller": "1.2.3"},
+        firmware={"controller": "release 7"},
         log=fake.log.list_entries(),
     )
 
