@@ -10,9 +10,11 @@ from compute_agent.contract.errors import Code
 from compute_agent.contract.models import ActionKind, PowerState
 from compute_agent.drivers.base import WatchdogTimer
 from compute_agent.drivers.errors import BackendUnavailable, DriverError, OutcomeUnknown, ServerNotRunning, ServerUnsupported
+from compute_agent.drivers.fake_backend import COUNTDOWN
+from compute_agent.drivers.models import DriverEvent, DriverEventKind
 from compute_agent.journal import ActionState
 from tests.unit.agent.action_parts import Agent, make_id
-from tests.unit.agent.watchdog_parts import recover, sweep
+from tests.unit.agent.watchdog_parts import RESET, make_watched, recover, sweep
 
 
 @dataclass
@@ -155,3 +157,22 @@ def test_a_refusal_does_not_undo_what_was_begun(agent: Agent, timer: Timer, is_o
     recover(agent)
     assert (agent.code(make_id()), timer.fed) == (Code.AGENT_RESTARTED, [])
     assert "perhaps fed then. Now: " in get_reason(agent)
+
+
+def test_a_watchdog_that_is_fed_in_time_does_not_fire_and_one_that_is_not_does(agent: Agent) -> None:
+    agent.use_driver(agent.hypervisor.driver)
+    events: list[DriverEvent] = []
+    agent.hypervisor.subscribe(events.append)
+    agent.hypervisor.open()
+    server = make_watched(agent, RESET)
+
+    def pass_time(seconds: float) -> bool:
+        agent.clock.advance(seconds)
+        agent.hypervisor.run_timers()
+        return any(event.kind is DriverEventKind.WATCHDOG_FIRED for event in events)
+
+    assert not pass_time(COUNTDOWN * 2), "it counts before anybody fed it"
+    for number in (1, 2, 3):
+        agent.do(agent.make_request(server, number, kind=ActionKind.RESET_WATCHDOG_TIMER))
+        assert not pass_time(COUNTDOWN * 0.9)
+    assert pass_time(COUNTDOWN)
