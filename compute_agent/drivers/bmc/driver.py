@@ -57,7 +57,7 @@ class BmcParts:
             servers=servers,
             call_bound=group.call_bound,
             nmi=BmcNmi(self.fleet, limit, on_sent=self.poller.attend),
-            diagnostics=BmcDiagnostics(self.fleet, limit, clock),
+            diagnostics=BmcDiagnostics(self.fleet, self.readings, limit, clock),
             watchdog=BmcWatchdogs(self.protocols, timers),
             watchdog_timer=BmcWatchdogTimer(timers),
             events=self.events,

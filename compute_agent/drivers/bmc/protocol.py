@@ -89,7 +89,8 @@ class LogRecord:
     no clock when it wrote it.
 
     ``events``: what it means, as kinds with a reason each (``WATCHDOG_FIRED`` with the word of its expiry action), in their order; empty
-    for what is no news.
+    for what is no news. ``cursor``: the log's after this record; None where that cannot be told, and then an agent that is killed between
+    two events of one reading tells the first one again.
     """
 
     id: str
@@ -97,11 +98,12 @@ class LogRecord:
     at: datetime | None = None
     severity: Health | None = None
     events: tuple[tuple[DriverEventKind, str], ...] = ()
+    cursor: str | None = None
 
 
 @dataclass(frozen=True)
 class LogReading:
-    """Records after the cursor, oldest first, and the cursor after them (opaque, at most 512 characters).
+    """Records after the cursor, oldest first, and the cursor after them (opaque, at most 480 characters).
 
     Without a cursor to begin with there are no records: what was in the log before is history. Where the log was cleared, or has
     wrapped past the cursor, everything in it is after the cursor, and ``lost`` says so.

@@ -49,7 +49,7 @@ class Track:
     def take(self, polled: Polled, now: datetime) -> list[DriverEvent]:
         """The events of a look that was answered: the log's, then what the state shows besides.
 
-        The last event of the log carries its new cursor, which is in force only when :attr:`cursor` is set to it.
+        The log's last event carries the new cursor, which is in force only when :attr:`cursor` is set to it.
         """
         before, state = self._seen, polled.state
         events = self._read_log(polled, now)
@@ -73,27 +73,32 @@ class Track:
         if polled.log is None:
             return []
         events: list[DriverEvent] = []
+        reached = self.cursor
         for record in polled.log.records:
             at = min(record.at, now) if record.at is not None else now
-            for kind, reason in record.events:
-                event = self._translate(kind, reason, at, polled.state, now)
-                if event is not None:
-                    events.append(event)
+            told = [self._translate(kind, reason, at, polled.state) for kind, reason in record.events]
+            # Each event carries how far the log was told with it: an agent that is killed in the midst of a reading goes on behind it.
+            news = [replace(event, cursor=self._bind(reached)) for event in told if event is not None]
+            reached = record.cursor or reached
+            events += [*news[:-1], *(replace(event, cursor=self._bind(reached)) for event in news[-1:])]
         if polled.log.cursor != self.cursor:
             last = events.pop() if events else DriverEvent(DriverEventKind.LOG_READ, self._server, now, "the log was read")
-            events.append(replace(last, cursor=self._mark + polled.log.cursor))
+            events.append(replace(last, cursor=self._bind(polled.log.cursor)))
         return events
 
-    def _translate(self, kind: DriverEventKind, reason: str, at: datetime, state: MachineState, now: datetime) -> DriverEvent | None:
+    def _bind(self, cursor: str | None) -> str | None:
+        return None if cursor is None else self._mark + cursor
+
+    def _translate(self, kind: DriverEventKind, reason: str, at: datetime, state: MachineState) -> DriverEvent | None:
         if kind is DriverEventKind.REBOOTED:
-            return self._tell_boot(reason, at, state, now)
+            return self._tell_boot(reason, at, state)
         if kind in _ENDS_A_RUN and reason != ExpiryAction.NONE:
             self._start = None
         # The operating system is no more; the machine, which is all that a BMC sees, is as much on as it was.
         power_state = PowerState.RUNNING if kind is DriverEventKind.PANICKED else None
         return DriverEvent(kind, self._server, at, reason, power_state=power_state)
 
-    def _tell_boot(self, reason: str, at: datetime, state: MachineState, now: datetime) -> DriverEvent | None:
+    def _tell_boot(self, reason: str, at: datetime, state: MachineState) -> DriverEvent | None:
         """A boot of a machine that was off is its start; a further sign of a start that was told is nothing."""
         if self._is_told(reason, at):
             return None
