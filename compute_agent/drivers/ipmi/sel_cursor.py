@@ -18,7 +18,8 @@ _TEXT = re.compile(
     rf"sel1 (?P<last>[0-9a-f]{{4}}|{_NO_RECORD}) (?P<erased>[0-9a-f]{{8}}) (?P<full>[01]) "
     rf"(?P<tail>(?:[0-9a-f]{{{2 * _DIGEST_BYTES}}}\.){{0,{_REMEMBERED}}})"
 )
-_KEEPS_NO_TIME = 0xFFFFFFFF
+# What a BMC tells that does not keep when something was erased, or where nothing was yet.
+_NOT_KEPT = frozenset({0, 0xFFFFFFFF})
 
 
 @dataclass(frozen=True)
@@ -41,16 +42,15 @@ class Cursor:
         return f"sel1 {last} {self.erased:08x} {int(self.full)} {''.join(f'{each}.' for each in self.tail)}"
 
     def is_at(self, record: Record, erased: int) -> bool:
-        """Whether ``record``, found under the last one's number, is the last one. After something was erased the same bytes are proof
-        only where they are older than that: a machine that does the same after a clear writes the same.
+        """Whether ``record``, found under the last one's number, is certainly the last one. Where the BMC does not tell of erasures, one
+        without a time may also be another with the same in it: those before it decide then (:meth:`find_in`).
         """
-        return digest(record) == self.tail[-1] and (erased == self.erased or _survived(record, erased))
+        return digest(record) == self.tail[-1] and self._may_be_known(record, erased) and (erased not in _NOT_KEPT or has_time(record))
 
     def find_in(self, log: Sequence[Record], erased: int) -> int | None:
         """Where in the whole log, oldest first, the cursor is: the position of the last record that was read and is still there.
 
-        Records before it count as well: a match is all that can be compared, from there back to the log's beginning. One that has a
-        time must be among them, since others may well come again, and an old one if something was erased.
+        Records before it count as well: a match is all that can be compared, from there back to the log's beginning.
         """
         digests = [digest(record) for record in log]
         for known in range(len(self.tail), 0, -1):
@@ -59,12 +59,15 @@ class Cursor:
                 begin = position + 1 - compared
                 if digests[begin : position + 1] != list(self.tail[known - compared : known]):
                     continue
-                if any(self._proves(record, erased) for record in log[begin : position + 1]):
+                if any(self._may_be_known(record, erased) for record in log[begin : position + 1]):
                     return position
         return None
 
-    def _proves(self, record: Record, erased: int) -> bool:
-        return has_time(record) if erased == self.erased else _survived(record, erased)
+    def _may_be_known(self, record: Record, erased: int) -> bool:
+        """Whether something with the same bytes can be the same record. A machine that does the same after a clear writes the same, but
+        for the time: so after something was erased only a record that is older than that is.
+        """
+        return erased == self.erased or (has_time(record) and record.seconds < erased)
 
 
 def parse_cursor(text: str) -> Cursor | None:
@@ -79,8 +82,3 @@ def parse_cursor(text: str) -> Cursor | None:
 def digest(record: Record) -> str:
     """What is in a record, without its number."""
     return hashlib.blake2s(record.content, digest_size=_DIGEST_BYTES).hexdigest()
-
-
-def _survived(record: Record, erased: int) -> bool:
-    """Whether ``record`` was there before something was erased at ``erased``."""
-    return has_time(record) and erased != _KEEPS_NO_TIME and record.seconds < erased
