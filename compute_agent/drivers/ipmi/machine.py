@@ -12,7 +12,7 @@ from compute_agent.drivers.ipmi.chassis import Chassis, read_chassis
 from compute_agent.drivers.ipmi.controller import read_firmware
 from compute_agent.drivers.ipmi.exchange import Conversation
 from compute_agent.drivers.ipmi.sel import read_last_entries, read_log
-from compute_agent.drivers.ipmi.sensors import Repository, find_power_watts, read_record, read_sensors, read_version
+from compute_agent.drivers.ipmi.sensors import Repository, begin_repository, find_power_watts, read_record, read_sensors, read_version
 from compute_agent.drivers.ipmi.watchdog_timer import find_registers
 
 T = TypeVar("T")
@@ -108,7 +108,7 @@ def _read_sensors(server: str, known: KnownSensors, clock: Clock, until: float, 
     """Half of the time is for learning which sensors there are: a BMC tells of hundreds over seconds, and of each only once."""
     version = yield from read_version(server)
     if known.repository is None or known.repository.version != version:
-        known.repository = Repository(version)
+        known.repository = begin_repository(version)
     halfway = (clock.monotonic() + until) / 2
     while not known.repository.is_complete and clock.monotonic() < halfway:
         known.repository = yield from read_record(server, known.repository)

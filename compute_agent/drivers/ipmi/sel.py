@@ -72,12 +72,13 @@ def read_log(server: str, cursor: str | None, clock: Clock, until: float) -> Con
     if place.lost:
         lost.insert(0, place.lost)
     entries, times = yield from _collect(log, place.next, clock, until)
-    reached = place.cursor
+    now = clock.now()
+    records: list[LogRecord] = []
+    reached = replace(place.cursor, erased=info.erased, full=info.full)
     for entry in entries:
         reached = reached.advance(entry.number, entry.record)
-    now = clock.now()
-    records = [_describe(entry.record, times, now) for entry in entries]
-    return LogReading(records, replace(reached, erased=info.erased, full=info.full).write(), "; ".join(lost))
+        records.append(replace(_describe(entry.record, times, now), cursor=reached.write()))
+    return LogReading(records, reached.write(), "; ".join(lost))
 
 
 def read_last_entries(server: str, count: int, clock: Clock, until: float) -> Conversation[Sequence[LogEntry]]:

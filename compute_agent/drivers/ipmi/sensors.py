@@ -42,8 +42,14 @@ class Repository:
         return self.next == _LAST or len(self.read) >= _MOST_RECORDS
 
 
+def begin_repository(version: bytes) -> Repository:
+    """One of which nothing was read yet; an empty one is complete."""
+    return Repository(version, next=_FIRST if any(version[:2]) else _LAST)
+
+
 def read_version(server: str) -> Conversation[bytes]:
-    """What changes when the sensors do (Get SDR Repository Info, table 33-3): its times of the last addition and erasure, and its count.
+    """What changes when the sensors do (Get SDR Repository Info, table 33-3): how many records it has, and its
+    times of the last addition and erasure.
 
     :raises ServerUnsupported, BackendUnavailable: there is none, or it cannot be read now.
     """

@@ -52,8 +52,9 @@ class Story:
     def read(self) -> LogReading:
         reading = self.bmc.converse(read_log(SERVER, self.cursor, self.clock, self.clock.monotonic() + 10))
         assert reading is not None
-        assert len(reading.cursor) <= 512
+        assert len(reading.cursor) <= 480
         self.cursor = reading.cursor
+        assert [record.cursor for record in reading.records[-1:]] == [reading.cursor][: len(reading.records)]
         for record in reading.records:
             numbers = record.text.split("|")[0].split(": ")[1].split()
             payload = bytes(int(number, 16) for number in numbers)
@@ -192,6 +193,18 @@ def test_a_long_log_is_told_in_parts() -> None:
         story.append()
     assert [len(story.read().records) for _ in range(4)] == [128, 128, 44, 0]
     assert story.told == list(range(1, 301))
+
+
+def test_reading_goes_on_after_any_record_of_an_earlier_reading() -> None:
+    story = Story()
+    story.read()
+    for _ in range(4):
+        story.append()
+    cursors = [record.cursor for record in story.read().records]
+    for number, cursor in enumerate(cursors, start=1):
+        story.cursor, story.told = cursor, []
+        story.read()
+        assert story.told == list(range(number + 1, 5))
 
 
 def test_a_reading_that_has_no_more_time_goes_on_the_next_time() -> None:

@@ -91,6 +91,12 @@ def test_sensors_are_told_with_their_values_and_how_they_are(bmc: FakeBmc) -> No
     assert not parts.errors
 
 
+def test_a_bmc_without_sensors_has_none() -> None:
+    parts = read(FakeBmc())
+    assert parts.hardware.sensors == ()
+    assert not parts.errors
+
+
 def test_a_bmc_that_gives_its_records_in_pieces_only_tells_the_same(bmc: FakeBmc) -> None:
     def give_little(fields: bytes) -> Response:
         return Response(0xCA) if fields[5] > 16 else bmc._answer_to(SDR_GET, fields)
