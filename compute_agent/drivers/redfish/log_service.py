@@ -1,0 +1,144 @@
+"""Which of a BMC's logs is read, and how its entries are fetched: in few exchanges, however long it is."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from compute_agent.drivers.redfish.connection import Visit
+from compute_agent.drivers.redfish.documents import (
+    Document,
+    as_path,
+    find,
+    find_count,
+    find_link,
+    find_text,
+    iterate_documents,
+    last_segment,
+    list_links,
+)
+from compute_agent.drivers.redfish.errors import Refused, Unusable
+from compute_agent.drivers.redfish.log_cursor import is_newest_first
+
+MOST_PAGES = 40
+_MOST_ENTRIES = 20_000
+_MOST_SERVICES = 12
+_MOST_SINGLE = 100
+"""Entries that are fetched one by one, of a BMC that lists them by reference only."""
+_NOT_OF_THE_MACHINE = ("dump", "post", "hostlogger", "audit", "journal", "security", "iel", "debug", "crash", "console")
+"""What the names of logs contain in which nobody looks for what happened to the machine."""
+_OF_EVENTS = ("event", "iml", "system", "platform", "log1", "hardware")
+_WRAPS = "WrapsWhenFull"
+
+
+@dataclass(frozen=True)
+class LogPlace:
+    """A log: where its entries are, where the clock is that it is written by, and how many a full ring has (None: it is none)."""
+
+    entries: str
+    clock: str
+    ring: int | None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Entries as the BMC lists them, from place ``first`` on (0: from the beginning). ``is_complete``: none is missing after them."""
+
+    entries: Sequence[Document]
+    first: int = 0
+    is_complete: bool = True
+
+
+def find_log(visit: Visit, system: Document) -> LogPlace | None:
+    """The log in which the machine's events are: its own before its manager's, an IPMI event log before others; None: there is none.
+
+    Only one is read: what two logs tell would be told twice.
+    """
+    found: list[tuple[int, int, LogPlace]] = []
+    managers = list_links(system, "Links", "ManagedBy")[:1]
+    documents = [system, *(document for path in managers if (document := visit.find(path)) is not None)]
+    for owner in documents:
+        services = visit.find(find_link(owner, "LogServices"))
+        for path in list_links(services, "Members")[:_MOST_SERVICES]:
+            service = visit.find(path)
+            entries, rank = find_link(service, "Entries"), _rank(path, service)
+            if service is None or entries is None or rank is None:
+                continue
+            clock = path if find_text(service, "DateTime") else managers[0] if managers else path
+            ring = find_count(service, "MaxNumberOfRecords") if find_text(service, "OverWritePolicy") == _WRAPS else None
+            found.append((rank, len(found), LogPlace(entries, clock, ring)))
+    return min(found)[2] if found else None
+
+
+def _rank(path: str, service: Document | None) -> int | None:
+    """Lower is better; None: not this one."""
+    names = f"{last_segment(path)} {find_text(service, 'Id') or ''} {find_text(service, 'Name') or ''}".lower()
+    if find(service, "ServiceEnabled") is False or any(word in names for word in _NOT_OF_THE_MACHINE):
+        return None
+    kind = find_text(service, "LogEntryType")
+    if kind == "SEL" or "sel" in last_segment(path).lower():
+        return 0
+    return 1 if kind == "Event" or any(word in names for word in _OF_EVENTS) else 2
+
+
+def list_entries(visit: Visit, path: str, has_all: Callable[[Document], bool] | None = None) -> Listing:
+    """All entries; of a log that is listed newest first, those down to the first one of which ``has_all`` says that the rest is known.
+
+    :raises Unusable: it is too long to be read.
+    """
+    entries: list[Document] = []
+    page = visit.get(path)
+    for _ in range(MOST_PAGES):
+        found = _list_members(visit, page)
+        entries += found
+        rest = as_path(find(page, "Members@odata.nextLink"))
+        if rest is None:
+            return Listing(entries)
+        if has_all is not None and is_newest_first(entries) and any(has_all(entry) for entry in found):
+            return Listing(entries)
+        if len(entries) > _MOST_ENTRIES:
+            break
+        page = visit.get(rest)
+    raise Unusable(f"it is longer than {len(entries)} entries and gives them in pieces only")
+
+
+def list_from(visit: Visit, path: str, first: int) -> Listing | None:
+    """The entries from place ``first`` on, of a log to whose end new ones are added; None: this BMC cannot start there."""
+    try:
+        page = visit.get(f"{path}{'&' if '?' in path else '?'}$skip={first}")
+    except Refused as refusal:
+        if refusal.denies_access or refusal.status >= 500:
+            raise
+        return None
+    members, count = _list_members(visit, page), find_count(page, "Members@odata.count")
+    rest = as_path(find(page, "Members@odata.nextLink"))
+    # A BMC that does not know $skip gives everything, and says so with the number.
+    if count is not None and rest is None and count == len(members) and first > 0:
+        return Listing(members)
+    entries = list(members)
+    for _ in range(MOST_PAGES):
+        if rest is None:
+            return Listing(entries, first)
+        page = visit.get(rest)
+        entries += _list_members(visit, page)
+        rest = as_path(find(page, "Members@odata.nextLink"))
+    return Listing(entries, first, is_complete=False)
+
+
+def list_last(visit: Visit, path: str, number: int) -> Listing:
+    """At least the last ``number`` entries, where there are so many.
+
+    :raises Unusable: the log is too long to be read to its end.
+    """
+    page = visit.get(path)
+    members, count = _list_members(visit, page), find_count(page, "Members@odata.count")
+    if find(page, "Members@odata.nextLink") is None or is_newest_first(members):
+        return Listing(members)
+    tail = list_from(visit, path, max(0, count - number)) if count is not None else None
+    return tail if tail is not None and tail.entries and tail.is_complete else list_entries(visit, path)
+
+
+def _list_members(visit: Visit, page: Document) -> list[Document]:
+    members = list(iterate_documents(page, "Members"))
+    single = [member for member in members if set(member) <= {"@odata.id"}]
+    if len(single) > _MOST_SINGLE:
+        raise Unusable(f"it gives {len(single)} entries one by one only")
+    return [visit.get(link) if member in single and (link := find_link({"at": member}, "at")) else member for member in members]
