@@ -13,6 +13,8 @@ from types import FrameType
 import libvirt
 
 from devstack.demo import list_guests, make_agent_options, run_demo
+from devstack.demo_bare_metal import list_machines, run_bare_metal_demo
+from devstack.fleet import find_saved_machines
 from devstack.guests import GuestKind
 from devstack.ports import DEFAULT_BASE
 from devstack.stack import DEFAULT_STATE, GuestSpec, Stack
@@ -43,11 +45,14 @@ def main(argv: list[str] | None = None) -> int:
 def _demo(arguments: argparse.Namespace) -> int:
     kind = _choose_demo_kind(arguments)
     started = time.monotonic()
-    stack = _make_stack(arguments, list_guests(kind), agent_options=make_agent_options(kind))
+    if arguments.bare_metal:
+        stack = _make_stack(arguments, [], machines=list_machines())
+    else:
+        stack = _make_stack(arguments, list_guests(kind), agent_options=make_agent_options(kind))
     stack.check_free()  # before the try: what runs there already is not ours to stop
     try:
         stack.up()
-        code = run_demo(stack, kind)
+        code = run_bare_metal_demo(stack) if arguments.bare_metal else run_demo(stack, kind)
     finally:
         if not arguments.keep:
             stack.down()
@@ -74,7 +79,7 @@ def _up(arguments: argparse.Namespace) -> int:
 
 
 def _down(arguments: argparse.Namespace) -> int:
-    stack = _make_stack(arguments, [])
+    stack = _find_stack(arguments)
     if not stack.is_up:
         stack.steps.say(f"nothing runs under {stack.state_dir}")
     stack.down()
@@ -82,7 +87,7 @@ def _down(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    stack = _make_stack(arguments, [])
+    stack = _find_stack(arguments)
     parts = stack.list_parts()
     for name, pid in parts:
         stack.steps.say(f"{name:18} {'not running' if pid is None else f'pid {pid}'}")
@@ -106,6 +111,11 @@ def _make_stack(arguments: argparse.Namespace, guests: list[GuestSpec], **option
         saved = state_dir / "port"
         port = int(saved.read_text()) if arguments.command in ("down", "status") and saved.exists() else DEFAULT_BASE
     return Stack(state_dir, port, guests=guests, steps=Steps(), **options)  # type: ignore[arg-type]
+
+
+def _find_stack(arguments: argparse.Namespace) -> Stack:
+    """That of the last start in its directory."""
+    return _make_stack(arguments, [], machines=find_saved_machines(arguments.state))
 
 
 def _choose_demo_kind(arguments: argparse.Namespace) -> GuestKind:
@@ -140,6 +150,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
 
     demo = commands.add_parser("demo", parents=[common], help="set everything up, trigger a crash dump, show what happened")
+    demo.add_argument("--bare-metal", action="store_true", help="a machine with a BMC that speaks IPMI, in place of a guest of libvirt")
     demo.add_argument("--kdump", action="store_true", help="a guest that saves its dump with kdump and reboots")
     demo.add_argument("--post-notifiers", action="store_true", help="with --kdump: the guest has crash_kexec_post_notifiers")
     demo.add_argument("--deaf", action="store_true", help="a guest that ignores NMIs")

@@ -30,11 +30,9 @@ class BareMetalMachine:
         *,
         name: str = "machine",
         kind: GuestKind = GuestKind.PANICKING,
-        image: GuestImage | None = None,
         clock_ahead: int | None = 0,
         cache_dir: Path | None = None,
     ) -> None:
-        """:param image: needed by :meth:`start` only, and made there when none is given"""
         if kind.has_disk:
             raise ValueError(f"a machine has no disk, which a {kind} guest needs")
         self.name = name
@@ -42,7 +40,6 @@ class BareMetalMachine:
         self.directory = directory.resolve()
         self.log = GuestLog(name, self.directory)
         self.commands = GuestCommands(self.directory / "commands", self.log.serial)
-        self._image = image
         self._start_script = self.directory / "start"
         self._pid_file = self.directory / "qemu.pid"
         self._vm_port = self._choose_port()
@@ -58,13 +55,14 @@ class BareMetalMachine:
         """Whether QEMU runs."""
         return self.find_process() is not None
 
-    def start(self) -> None:
+    def start(self, image: GuestImage | None = None, *, power_on: bool = True) -> None:
         """Start the BMC, and let it switch the machine on; raises StepFailed. Comes back before the guest is ready."""
         self.log.make_anew()
         self.commands.make_pipes()
-        self._start_script.write_text(self._make_start_script(self._image or GuestImages().ensure()))
+        self._start_script.write_text(self._make_start_script(image or GuestImages().ensure()))
         self.simulator.start()
-        self.power_on()
+        if power_on:
+            self.power_on()
 
     def power_on(self) -> None:
         """Through the BMC; comes back when the machine has power. Raises StepFailed, TimeoutError."""

@@ -10,6 +10,8 @@ from devstack.services import wait_until
 from devstack.steps import StepFailed
 
 PANIC_LINE = "Kernel panic - not syncing: NMI"
+# The kernel repeats it at the end of its trace.
+_PANIC = re.compile(rf"^(?!.*---\[ end).*{re.escape(PANIC_LINE)}", re.MULTILINE)
 _NMI_COUNT = re.compile(r"^crashcart-nmi-count: (\d+)\s*$", re.MULTILINE)
 _READY = re.compile(rf"^{READY_MARKER} (\w+) (\S+)\s*$", re.MULTILINE)
 _PROBLEM = re.compile(r"^crashcart-guest-problem: .*$", re.MULTILINE)
@@ -45,7 +47,7 @@ class GuestLog:
 
     def count_panics(self) -> int:
         """How often its kernel said that it panics because of an NMI."""
-        return _read(self.console).count(PANIC_LINE)
+        return len(_PANIC.findall(_read(self.console)))
 
     def nmi_count(self) -> int:
         """NMIs that a surviving guest counted in /proc/interrupts since its last boot, as far as it said yet."""

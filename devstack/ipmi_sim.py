@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 from collections.abc import Sequence
@@ -106,6 +107,10 @@ class SimulatedBmc:
         """The same by the record's 13 bytes; the BMC writes the timestamp (the first four) itself below record type 0xE0."""
         self._simulator.run_command(" ".join([f"sel_add 0x{self.ipmb:x} 0x{record_type:x}", *(f"0x{byte:x}" for byte in content)]))
 
+    def list_log(self) -> list[str]:
+        """The records of the BMC's log, a line each, as ipmitool reads them."""
+        return [line.strip() for line in self.run_ipmitool("sel", "list").splitlines() if line.strip()]
+
     def clear_log(self) -> None:
         """As an operator does it, with ipmitool, which comes back when the log is empty."""
         self.run_ipmitool("sel", "clear")
@@ -136,9 +141,8 @@ class SimulatedBmc:
 class IpmiSim:
     """One process with one or many BMCs; found again by any later object with the same directory.
 
-    Everything that the BMCs know is in ``state_dir``: their ports, logs and the power of their machines live through :meth:`restart`.
-    Remove it, or take another one, for BMCs that know nothing yet. ``clock_ahead`` is by how many seconds their clocks are wrong; None:
-    they were never set.
+    Everything that the BMCs know is in ``state_dir``: their ports, logs and the power of their machines live through :meth:`restart`,
+    all but the ports until :meth:`forget`. ``clock_ahead`` is by how many seconds their clocks are wrong; None: they were never set.
     """
 
     def __init__(
@@ -176,6 +180,12 @@ class IpmiSim:
     def pid(self) -> int:
         """Raises RuntimeError when it does not run."""
         return self._service.pid
+
+    def forget(self) -> None:
+        """Let BMCs that do not run know nothing any more: no log, no deeds, and a machine that is on. They keep their ports."""
+        shutil.rmtree(self.state_dir / "state", ignore_errors=True)
+        for path in (*self.state_dir.glob("*.done"), *self.state_dir.glob("*.power")):
+            path.unlink()
 
     def start(self) -> None:
         """Start and wait until the BMCs answer; raises StepFailed."""

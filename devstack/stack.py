@@ -1,4 +1,4 @@
-"""One whole system under one state directory: private broker and libvirtd, guests, agent, engine, API."""
+"""One whole system under one state directory: private broker, libvirtd and guests or machines with BMCs, agent, engine, API."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 
 from devstack.api_client import ApiClient
+from devstack.bmc_inventory import InventoryEntry
+from devstack.fleet import Fleet, Machine, MachineSpec, forget_saved_machines
 from devstack.guest_image import GuestImage, GuestImages
 from devstack.guests import Guest, GuestKind
 from devstack.libvirtd import PrivateLibvirtd
@@ -26,7 +28,7 @@ from devstack.stack_config import HOST, PROJECT, USER, Options, merge, write_age
 from devstack.steps import StepFailed, Steps
 
 DEFAULT_STATE = Path(__file__).parent / ".state"
-_OWN_PROGRAMS = (b"beam", b"epmd", b"libvirtd", b"qemu-system", b"crashcart-")
+_OWN_PROGRAMS = (b"beam", b"epmd", b"libvirtd", b"qemu-system", b"ipmi_sim", b"crashcart-")
 _SERVICE_TIMEOUT = 40.0
 _SERVICE_GRACE = 15.0
 
@@ -66,13 +68,19 @@ class Stack:
         port: int = DEFAULT_BASE,
         *,
         guests: Iterable[GuestSpec] = DEFAULT_GUESTS,
+        machines: Iterable[MachineSpec] | None = None,
+        inventory: Iterable[InventoryEntry] = (),
         holdoff: float | None = None,
         agent_options: Options | None = None,
         gateway_options: Options | None = None,
         agent_program: AgentProgram | None = None,
         steps: Steps | None = None,
     ) -> None:
-        """:param agent_program: runs instead of crashcart-agent; then the stack has neither libvirtd nor guests"""
+        """
+        :param machines: the agent serves these through their BMCs; then the stack has neither libvirtd nor guests
+        :param inventory: further machines of the agent's inventory, which are the caller's own
+        :param agent_program: runs instead of crashcart-agent; then the stack has neither libvirtd nor guests nor machines
+        """
         self.state_dir = state_dir.resolve()
         self.ports = Ports(port)
         self.steps = steps or Steps()
@@ -80,7 +88,8 @@ class Stack:
         self.libvirtd = PrivateLibvirtd(self.state_dir)
         self.guests: dict[str, Guest] = {}
         self._gateway_path = ShortPath(self.state_dir / "gateway")
-        self._has_hypervisor = agent_program is None
+        self._fleet = None if machines is None else Fleet(self.state_dir, machines, inventory)
+        self._has_hypervisor = agent_program is None and self._fleet is None
         self.agent = self._make_service("crashcart-agent", "agent.conf", agent_program)
         self.engine = self._make_service("crashcart-engine", "gateway.conf")
         self.api = self._make_service("crashcart-api", "gateway.conf")
@@ -102,15 +111,23 @@ class Stack:
         return ApiClient(self.url)
 
     @property
+    def machines(self) -> dict[str, Machine]:
+        """Those that its agent serves through their BMCs, by name."""
+        return self._fleet.machines if self._fleet is not None else {}
+
+    @property
     def is_up(self) -> bool:
         """True when any part of it runs."""
         return any(running for _, running in self.list_parts())
 
     def list_parts(self) -> list[tuple[str, int | None]]:
         """Every process with its pid, None for one that does not run."""
-        parts: list[tuple[str, PrivateRabbitMQ | PrivateLibvirtd | Service]] = [("RabbitMQ", self.broker), ("libvirtd", self.libvirtd)]
+        parts: list[tuple[str, PrivateRabbitMQ | PrivateLibvirtd | Service]] = [("RabbitMQ", self.broker)]
+        if self._fleet is None:
+            parts.append(("libvirtd", self.libvirtd))
         parts += [(service.name, service) for service in (self.agent, self.engine, self.api)]
-        return [(name, part.pid if part.is_running else None) for name, part in parts]
+        bmcs = self._fleet.list_parts() if self._fleet is not None else []
+        return [(name, part.pid if part.is_running else None) for name, part in parts] + bmcs
 
     def up(self) -> None:
         """Bring everything up, what can be side by side; raises StepFailed. What was started is left as it is then."""
@@ -118,17 +135,17 @@ class Stack:
         self.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         (self.state_dir / "port").write_text(f"{self.ports.base}\n")
         self.write_config()
-        hypervisor = [self.start_hypervisor] if self._has_hypervisor else []
-        _run_side_by_side(self.start_broker, *hypervisor, self.upgrade_database)
+        servers = [self.start_hypervisor] if self._has_hypervisor else [self.start_machines]
+        _run_side_by_side(self.start_broker, *servers, self.upgrade_database)
         self.start_services()
         self.wait_serving()
-        if self._has_hypervisor:
+        if self._knows_servers:
             self._write_client_files()
 
     def down(self) -> None:
         """Stop everything that this directory knows of; raises StepFailed when something of it is left."""
         problems: list[str] = []
-        # Callers first, then what they call; libvirtd at last, whose guests end with it.
+        # Callers first, then what they call; libvirtd and the BMCs at last, whose guests end with them.
         for name, stop in [
             ("crashcart-api", lambda: self.api.stop(_SERVICE_GRACE)),
             ("crashcart-engine", lambda: self.engine.stop(_SERVICE_GRACE)),
@@ -137,7 +154,10 @@ class Stack:
             self._stop_part(name, stop, problems)
         with ThreadPoolExecutor() as pool:
             pool.submit(self._stop_part, "RabbitMQ", self.broker.stop, problems)
-            pool.submit(self._stop_part, "libvirtd and its guests", self.libvirtd.end, problems)
+            if self._fleet is None:
+                pool.submit(self._stop_part, "libvirtd and its guests", self.libvirtd.end, problems)
+            else:
+                pool.submit(self._stop_part, "BMCs and their machines", self._fleet.end, problems)
         self._gateway_path.remove()
         problems += [f"still running: {left}" for left in self._list_left()]
         if problems:
@@ -146,11 +166,16 @@ class Stack:
     def write_config(self) -> None:
         """Write the configuration files anew, as the next start of a service reads them."""
         self._gateway_path.make()
+        if self._fleet is not None:
+            self._fleet.write_files()
+            driver = self._fleet.agent_options
+        else:
+            forget_saved_machines(self.state_dir)
+            driver = {"agent": {"driver": "libvirt"}, "libvirt": {"uri": self.libvirtd.uri, "auto_dump_path": self.libvirtd.dump_dir}}
         write_agent_config(
             self.state_dir / "agent.conf",
             transport_url=self.broker.transport_url,
-            libvirt_uri=self.libvirtd.uri,
-            dump_dir=self.libvirtd.dump_dir,
+            driver=driver,
             state_path=self.state_dir / "agent",
             extra=self._agent_options,
         )
@@ -170,14 +195,29 @@ class Stack:
 
     def start_hypervisor(self) -> None:
         """Start libvirtd and the guests and wait until these are ready; raises StepFailed."""
-        with self.steps.step("guest image" if GuestImages().is_built else "guest image, built from Debian's kernels"):
-            image = GuestImages().ensure()
+        image = self._make_image()
         with self.steps.step("libvirtd, private"):
             self.libvirtd.start()
         if self._specs:
             self._define_guests(image)
         boots = [partial(self._boot_guest, spec, image) for spec in self._specs if spec.running]
         _run_side_by_side(*boots, at_once=(os.cpu_count() or 1) + 1)
+
+    def start_machines(self) -> None:
+        """Start the BMCs and the machines, if there are any, and wait until their guests are ready; raises StepFailed."""
+        if self._fleet is None:
+            return
+        image = self._make_image() if self._fleet.has_guests else None
+        starts = [partial(self._start_machine, machine, image) for machine in self.machines.values()]
+        _run_side_by_side(*starts, at_once=(os.cpu_count() or 1) + 1)
+
+    def _start_machine(self, machine: Machine, image: GuestImage | None) -> None:
+        with self.steps.step(machine.describe(image)):
+            machine.start(image)
+
+    def _make_image(self) -> GuestImage:
+        with self.steps.step("guest image" if GuestImages().is_built else "guest image, built from Debian's kernels"):
+            return GuestImages().ensure()
 
     def _boot_guest(self, spec: GuestSpec, image: GuestImage) -> None:
         with self.steps.step(f"guest {spec.name} ({spec.kind}, {image.accelerator}) booted"):
@@ -200,23 +240,28 @@ class Stack:
             service.start()
 
     def wait_serving(self) -> None:
-        """Wait until the API answers and lists every guest in the state it has; raises StepFailed.
+        """Wait until the API answers and lists every guest and machine in the state it has; raises StepFailed.
 
         Which servers an agent program of the caller's has, and who may list them, is the caller's to know and to wait for.
         """
         advice = "read the log; the configuration is beside it"
         with self.steps.step(f"crashcart-api on {self.url}"):
             self.api.wait_ready(self.client.is_healthy, _SERVICE_TIMEOUT, "GET /healthcheck answers 200", advice)
-        if not self._has_hypervisor:
+        if not self._knows_servers:
             return
         with self.steps.step("crashcart-agent and crashcart-engine, servers listed"):
-            self.agent.wait_ready(self._lists_guests, _SERVICE_TIMEOUT, "the API lists every guest", advice)
+            self.agent.wait_ready(self._lists_servers, _SERVICE_TIMEOUT, "the API lists every server", advice)
             self.engine.wait_ready(lambda: True, _SERVICE_TIMEOUT, "it runs", advice)
 
-    def _lists_guests(self) -> bool:
+    @property
+    def _knows_servers(self) -> bool:
+        return self._has_hypervisor or self._fleet is not None
+
+    def _lists_servers(self) -> bool:
         shown = {server["id"]: server["status"] for server in self.client.list_servers()}
-        wanted = {self.guests[spec.name].uuid: "ACTIVE" if spec.running else "SHUTOFF" for spec in self._specs}
-        return all(shown.get(uuid) == status for uuid, status in wanted.items())
+        running = {self.guests[spec.name].uuid: spec.running for spec in self._specs}
+        running |= {machine.uuid: machine.spec.running for machine in self.machines.values()}
+        return all(shown.get(uuid) == ("ACTIVE" if is_on else "SHUTOFF") for uuid, is_on in running.items())
 
     def _define_guests(self, image: GuestImage) -> None:
         """Define what shall be there, undefine what an earlier start left."""

@@ -17,17 +17,16 @@ Options = Mapping[str, Mapping[str, object]]
 """Section name -> option -> value."""
 
 
-def write_agent_config(path: Path, *, transport_url: str, libvirt_uri: str, dump_dir: Path, state_path: Path, extra: Options) -> None:
-    """`extra` wins over what is set here; the file holds the broker's password."""
+def write_agent_config(path: Path, *, transport_url: str, driver: Options, state_path: Path, extra: Options) -> None:
+    """`driver` says which one it is and what it needs; `extra` wins over what is set here; the file holds the broker's password."""
     state_path.mkdir(parents=True, exist_ok=True, mode=0o700)
     _write(
         path,
         {
             "DEFAULT": {"host": HOST, "transport_url": transport_url},
-            "agent": {"driver": "libvirt", "state_path": state_path, "default_project": PROJECT},
-            "libvirt": {"uri": libvirt_uri, "auto_dump_path": dump_dir},
+            "agent": {"state_path": state_path, "default_project": PROJECT},
         },
-        extra,
+        merge(driver, extra),
     )
 
 

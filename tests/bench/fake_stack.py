@@ -39,10 +39,9 @@ def running_fake_stack(servers: int) -> Iterator[FakeStack]:
         write_agent_config(
             directory / "agent.conf",
             transport_url=broker.transport_url,
-            libvirt_uri="unused",
-            dump_dir=directory,
+            driver={"agent": {"driver": "fake"}, "fake": {"servers": servers}},
             state_path=directory / "agent",
-            extra={"agent": {"driver": "fake", "crash_dump_holdoff": 0}, "fake": {"servers": servers}},
+            extra={"agent": {"crash_dump_holdoff": 0}},
         )
         write_gateway_config(
             directory / "gateway.conf",

@@ -24,8 +24,7 @@ def test_options_of_a_test_win_over_those_of_the_stack_and_only_the_owner_may_re
     write_agent_config(
         path,
         transport_url="rabbit://u:p@127.0.0.1:1/",
-        libvirt_uri="qemu:///x",
-        dump_dir=tmp_path / "dumps",
+        driver={"agent": {"driver": "libvirt"}},
         state_path=tmp_path / "agent",
         extra={"agent": {"driver": "fake", "first_look": 1}},
     )
