@@ -63,9 +63,10 @@ class Sessions:
     def give_up(self, target: Target, reason: str) -> None:
         """Let all conversations with this BMC end at once, those that wait for their turn too. Returns before they have."""
         with self._lock:
-            is_idle = self._thread is None
-        if not is_idle:
-            self._order(lambda: self._empty_lane(_key(target), reason), target)
+            if self._thread is None or self._is_closed:
+                return
+            self._orders.append(lambda: self._empty_lane(_key(target), reason))
+            self._wake()
 
     def close(self) -> None:
         """End every conversation, the thread, and all sockets; whatever is run later raises ``BackendUnavailable``. May be repeated."""
