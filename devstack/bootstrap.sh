@@ -95,10 +95,12 @@ check_machine() {  # what no package can mend, named all at once
 }
 
 install_packages() {
-    local started policy=/usr/sbin/policy-rc.d kept='' fresh_broker=0 cluster_policy=/etc/postgresql-common/createcluster.conf
+    local started policy=/usr/sbin/policy-rc.d kept='' units=() cluster_policy=/etc/postgresql-common/createcluster.conf
     started="$(now_ms)"
     printf '             installing %s system packages (log: %s) ...\n' "${#MISSING_PACKAGES[@]}" "$SETUP_LOG"
-    case " ${MISSING_PACKAGES[*]} " in *' rabbitmq-server '*) fresh_broker=1 ;; esac
+    case " ${MISSING_PACKAGES[*]} " in *' rabbitmq-server '*) units+=(rabbitmq-server.service epmd.service epmd.socket) ;; esac
+    case " ${MISSING_PACKAGES[*]} " in *' openipmi '*) units+=(openipmi.service) ;; esac
+    case " ${MISSING_PACKAGES[*]} " in *' ipmitool '*) units+=(ipmievd.service) ;; esac
 
     # invoke-rc.d and deb-systemd-invoke ask this file before they start a service; 101 means "not allowed".
     if as_root test -e "$policy" || as_root test -L "$policy"; then
@@ -124,9 +126,9 @@ install_packages() {
 
     restore_policy "$policy" "$kept"
     trap - EXIT
-    # The package enables its service for the next boot; crashcart runs a private node and wants no other.
-    if [ "$fresh_broker" -eq 1 ] && command -v systemctl >/dev/null; then
-        as_root systemctl disable rabbitmq-server.service epmd.service epmd.socket >>"$SETUP_LOG" 2>&1 || true
+    # Packages enable their services for the next boot; crashcart runs private ones and wants no others.
+    if [ "${#units[@]}" -gt 0 ] && command -v systemctl >/dev/null; then
+        as_root systemctl disable "${units[@]}" >>"$SETUP_LOG" 2>&1 || true
     fi
     step_line "$started" "system packages installed, no service started (${#MISSING_PACKAGES[@]})"
 }
