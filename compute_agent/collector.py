@@ -7,7 +7,7 @@ from compute_agent.contract.clock import Clock
 from compute_agent.contract.diagnostics import DiagnosticsReply, DiagnosticsReport
 from compute_agent.contract.errors import Code
 from compute_agent.contract.models import ActionKind
-from compute_agent.diagnostics import find_earlier, make_report
+from compute_agent.diagnostics import find_earlier, make_historic, make_report
 from compute_agent.drivers.base import Driver
 from compute_agent.drivers.errors import BackendUnavailable, NothingSent
 from compute_agent.drivers.models import CollectedDiagnostics
@@ -63,13 +63,13 @@ class Collector:
         return DiagnosticsReply(report=report, history=self.list_history(server) if history else ())
 
     def list_history(self, server: str) -> tuple[DiagnosticsReport, ...]:
-        """A report for each sample of the ring, oldest first; without the older format's numbers, to keep the answer small."""
+        """A report for each sample of the ring, oldest first; without what would make the answer large."""
         samples = self._sampler.list_samples(server)
         now = self._clock.monotonic()
         reports = (
             make_report(sample, find_earlier(sample, samples[:number]), age=now - sample.monotonic) for number, sample in enumerate(samples)
         )
-        return tuple(report.model_copy(update={"free_form": {}}) for report in reports)
+        return tuple(make_historic(report) for report in reports)
 
     def _get_last_report(self, server: str, problem: str, code: Code) -> DiagnosticsReport:
         readings = self._sampler.list_readings(server)

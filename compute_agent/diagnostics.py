@@ -3,10 +3,20 @@
 Pure computing. Every report is of bounded size whatever a server's devices and a backend's errors are: it travels in an event.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from compute_agent.contract.diagnostics import CpuDetails, Diagnostics, DiagnosticsReport, DiskDetails, MemoryDetails, NicDetails
+from compute_agent.contract.diagnostics import (
+    CpuDetails,
+    Diagnostics,
+    DiagnosticsReport,
+    DiskDetails,
+    Hardware,
+    MemoryDetails,
+    NicDetails,
+    Sensor,
+)
 from compute_agent.contract.models import PowerState
 from compute_agent.contract.text import clean_line
 from compute_agent.drivers.models import CollectedDiagnostics, DiskCounters, NicCounters
@@ -17,6 +27,9 @@ MOST_CPUS = 1024
 MOST_DEVICES = 256
 MOST_FREE_FORM = 2048
 MOST_ERRORS = 64
+MOST_SENSORS = 512
+MOST_FIRMWARE = 64
+MOST_LOG_ENTRIES = 50
 _KIB_PER_MIB = 1024
 _LONGEST_KEY = 128
 _LARGEST = 2**63 - 1
@@ -83,6 +96,7 @@ def make_report(
         disk_details=tuple(_describe_disk(disk) for disk in disks),
         memory_details=MemoryDetails(maximum=_to_mib(current.memory_maximum_kib), used=_to_mib(current.memory_used_kib)),
     )
+    hardware = None if current.hardware is None else _limit_hardware(current.hardware, cut)
     problems = {**({} if problem is None else {"collection": problem}), **cut, **current.errors}
     return DiagnosticsReport(
         server=current.server,
@@ -92,7 +106,14 @@ def make_report(
         stale=stale,
         errors={clean_line(part): clean_line(why) for part, why in list(problems.items())[:MOST_ERRORS]},
         free_form=_make_free_form(current, cpus, nics, disks),
+        hardware=hardware,
     )
+
+
+def make_historic(report: DiagnosticsReport) -> DiagnosticsReport:
+    """For one of many: without the older format's numbers, and without the log, which would be the same in each of them."""
+    hardware = None if report.hardware is None else report.hardware.model_copy(update={"log": ()})
+    return report.model_copy(update={"free_form": {}, "hardware": hardware})
 
 
 def find_earlier(current: CollectedDiagnostics, readings: Iterable[CollectedDiagnostics]) -> CollectedDiagnostics | None:
@@ -198,6 +219,28 @@ def _make_free_form(
     kept = ((key, value) for key, value in found.items() if value is not None and 0 < len(key) <= _LONGEST_KEY and abs(value) <= _LARGEST)
     own = [(key, value) for key, value in kept if value >= 0 or key in current.free_form]
     return dict(own[:MOST_FREE_FORM])
+
+
+def _limit_hardware(hardware: Hardware, cut: dict[str, str]) -> Hardware:
+    """What is no number has no place in JSON; a management controller that tells thousands of sensors is cut short."""
+    firmware = [(clean_line(part), clean_line(version)) for part, version in hardware.firmware.items()]
+    sensors = _limit(hardware.sensors, MOST_SENSORS, "sensors", cut)
+    return hardware.model_copy(
+        update={
+            "power_watts": _find_finite(hardware.power_watts),
+            "sensors": tuple(_limit_sensor(sensor) for sensor in sensors),
+            "firmware": dict(_limit([entry for entry in firmware if all(entry)], MOST_FIRMWARE, "firmware", cut)),
+            "log": tuple(hardware.log[:MOST_LOG_ENTRIES]),
+        }
+    )
+
+
+def _limit_sensor(sensor: Sensor) -> Sensor:
+    return sensor.model_copy(update={"value": _find_finite(sensor.value)})
+
+
+def _find_finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _limit(items: Sequence[_Item], most: int, what: str, cut: dict[str, str]) -> Sequence[_Item]:

@@ -5,15 +5,13 @@ here beside it (whom nobody watched for a while) is found again by the first com
 """
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
 
-from compute_agent.bounded_calls import BoundedCalls, NoAnswer
 from compute_agent.contract.models import PowerState, Server
 from compute_agent.contract.watchdogs import ExpiryAction, Watchdog
 from compute_agent.drivers.base import Driver
-from compute_agent.drivers.errors import DriverError
-from compute_agent.drivers.models import DriverEvent, DriverEventKind, DriverServer
+from compute_agent.drivers.models import DriverEvent, DriverEventKind
 from compute_agent.dump_search import DUMP_LIMIT, DumpSearch
 from compute_agent.journal import JournalTransaction
 from compute_agent.journal_firings import Firing
@@ -37,9 +35,6 @@ from compute_agent.watchdog_outcomes import (
 
 LOG = logging.getLogger(__name__)
 
-_LOOK_LIMIT = 1.0
-"""Seconds that the telling of a firing waits for the driver to say which device it was."""
-_LOOK_THREADS = 2
 _HELD_BACK = timedelta(seconds=1)
 """QEMU tells a second firing within a second when that second is over: after what it led to."""
 
@@ -47,18 +42,20 @@ _HELD_BACK = timedelta(seconds=1)
 class Firings:
     """Records firings and their outcomes in the caller's transaction. One thread uses it.
 
+    :param began_at: when this life of the agent began
     :param first_look: seconds of silence after a firing until its outcome is that nothing was seen
-    :param limit: the same, while the hypervisor connection is away
+    :param limit: the same, while nobody watches the server
     """
 
-    def __init__(self, host: str, driver: Driver, search: DumpSearch, *, first_look: float, limit: float) -> None:
+    def __init__(self, host: str, driver: Driver, search: DumpSearch, *, began_at: datetime, first_look: float, limit: float) -> None:
         self._host = host
+        self._began_at = began_at
         self._driver = driver
         self._search = search
         self._first_look = first_look
         self._limit = limit
         self._interrupted: set[str] = set()
-        self._looks: BoundedCalls[DriverServer] = BoundedCalls("watchdog", threads=_LOOK_THREADS, limit=_LOOK_LIMIT)
+        self._told_at: dict[str, datetime] = {}
 
     # Which device it was
 
@@ -67,38 +64,38 @@ class Firings:
         device = None if known is None else find_device(known.watchdog)
         return device is None or is_contradicted(device.expiry_action, event.reason)
 
-    def look(self, server: str) -> DriverServer | None:
-        """The server as the driver sees it now, if it says so in time: a firing is told with or without."""
-        try:
-            return self._looks.call(server, lambda: self._driver.servers.get_server(server))
-        except (DriverError, NoAnswer) as error:
-            LOG.warning("server %s on host %s: its watchdog fired and cannot be read: %s", server, self._host, error)
-        except Exception:
-            LOG.exception("server %s on host %s: reading its watchdog failed in a way no driver declares", server, self._host)
-        return None
-
     # Told as they happen
 
-    def fire(self, transaction: JournalTransaction, event: DriverEvent, server: str, watchdog: Watchdog | None) -> bool:
-        """Tell a firing; False when what it leads to is waited for no longer (it was seen before, or a comparison told all of it)."""
+    def fire(
+        self, transaction: JournalTransaction, event: DriverEvent, server: str, watchdog: Watchdog | None, now: datetime, *, late: bool
+    ) -> bool:
+        """Tell a firing; False when what it leads to is waited for no longer (it was seen before, or a comparison told all of it).
+
+        :param now: when it is told; a platform's log may tell it hours after it happened, with what it led to right behind it
+        :param late: nobody was watching when it happened
+        """
         former = transaction.find_last_firing(server)
         if former is not None and former.observed_late and _stands_paused(transaction, server):
             LOG.info("server %s on host %s: its watchdog's firing was found before its event came", server, self._host)
             return False
         self._conclude_former(transaction, server, event.occurred_at)
-        firing = self._add(transaction, server, event.occurred_at, watchdog, event.reason, observed_late=False)
+        firing = self._add(transaction, server, event.occurred_at, watchdog, event.reason, observed_late=late)
+        self._told_at[firing.message_id] = now
         if firing.effect == ExpiryAction.NONE:
-            self._conclude(transaction, firing, CONTINUED, event.occurred_at, event.reason)
+            self._conclude(transaction, firing, CONTINUED, event.occurred_at, event.reason, observed_late=late)
             return True
-        return not self._conclude_from_before(transaction, firing, former)
+        return not self._conclude_from_before(transaction, firing, former, now)
 
     def find_explanation(self, transaction: JournalTransaction, server: str, kind: DriverEventKind) -> Firing | None:
         """The firing that such an event comes from, beyond doubt."""
         firings = transaction.list_open_firings(server)
         return next((each for each in firings if explains(each.effect, kind) and not self._search.is_looking(each)), None)
 
-    def observe_event(self, transaction: JournalTransaction, event: DriverEvent, server: str, *, left: bool) -> None:
-        """An event after a firing; the order of the events counts, their times may have been set back."""
+    def observe_event(self, transaction: JournalTransaction, event: DriverEvent, server: str, *, left: bool, late: bool) -> None:
+        """An event after a firing; the order of the events counts, their times may have been set back.
+
+        :param late: nobody was watching when it happened
+        """
         for firing in transaction.list_open_firings(server):
             if self._search.is_looking(firing) or (event.kind is DriverEventKind.UNDEFINED and not left):
                 continue
@@ -107,19 +104,20 @@ class Firings:
                 continue
             verdict = find_verdict(firing.effect, event.kind, event.reason)
             if verdict is not None:
-                self._conclude(transaction, firing, verdict, event.occurred_at, event.reason)
+                self._conclude(transaction, firing, verdict, event.occurred_at, event.reason, observed_late=late)
 
-    def _conclude_from_before(self, transaction: JournalTransaction, firing: Firing, former: Firing | None) -> bool:
-        """Whether what the firing led to was told before the firing itself."""
+    def _conclude_from_before(self, transaction: JournalTransaction, firing: Firing, former: Firing | None, now: datetime) -> bool:
+        """Whether what the firing led to was told before the firing itself, which a log may tell long after it happened."""
         last = transaction.find_last_event(firing.server, EVENT_KINDS)
-        if last is None or not firing.at - _HELD_BACK < last.occurred_at <= firing.at:
+        if last is None or not firing.at - _HELD_BACK < last.occurred_at <= max(firing.at, now):
             return False
         if former is not None and former.concluded_at is not None and last.occurred_at <= former.concluded_at:
             return False  # that was the former one's
         kind = EVENT_KINDS[last.event_type]
         is_nmis = firing.effect == ExpiryAction.INJECT_NMI and kind is not DriverEventKind.PAUSED
         verdict = find_verdict(firing.effect, kind, last.payload["reason"]) if is_nmis or explains(firing.effect, kind) else None
-        return verdict is not None and self._conclude(transaction, firing, verdict, firing.at, last.payload["reason"])
+        at = max(firing.at, last.occurred_at)
+        return verdict is not None and self._conclude(transaction, firing, verdict, at, last.payload["reason"])
 
     # After a gap
 
@@ -140,13 +138,21 @@ class Firings:
         known: Mapping[str, Server],
         resets: Mapping[str, datetime],
         at: datetime,
+        *,
+        unread: Collection[str] = (),
     ) -> None:
-        """What the states of now say of firings after which nobody was watching ``servers`` (None: any)."""
+        """What the states of now say of firings after which nobody was watching ``servers`` (None: any).
+
+        :param unread: of these nobody knows the state of now
+        """
         for firing in transaction.list_open_firings():
             if (servers is not None and firing.server not in servers) or self._search.is_looking(firing):
                 continue
             server = known.get(firing.server)
             was_reset = firing.server in resets and resets[firing.server] >= firing.at
+            if firing.server in unread:
+                self._interrupted.add(firing.message_id)
+                continue
             verdict = judge_state(firing.effect, None if server is None else server.power_state, was_reset=was_reset)
             if verdict is not None:
                 reason = "" if server is None else server.state_reason
@@ -158,15 +164,22 @@ class Firings:
 
     # As time passes
 
-    def check_timers(self, transaction: JournalTransaction, now: datetime, *, is_blind: bool) -> None:
+    def check_timers(self, transaction: JournalTransaction, now: datetime, is_blind_to: Callable[[str], bool]) -> None:
         """Say what the passing of time says: nothing seen, not observed, a dump without end."""
         for firing in transaction.list_open_firings():
+            is_blind = is_blind_to(firing.server)
             elapsed = (now - firing.at).total_seconds()
             if self._search.is_looking(firing) or elapsed < (self._limit if is_blind else self._first_look):
                 continue
+            # What was told late is waited for as long as anything else, and so is what this life has not read yet.
+            known_since = self._told_at.get(firing.message_id, self._began_at if is_blind else firing.at)
+            if (now - known_since).total_seconds() < self._first_look:
+                continue
             if firing.effect != ExpiryAction.DUMP:
                 is_unwatched = is_blind or firing.message_id in self._interrupted or self._driver.events is None
-                self._conclude(transaction, firing, NOT_OBSERVED if is_unwatched else describe_silence(firing.effect, elapsed), now)
+                known = transaction.find_known_server(firing.server)
+                state = None if known is None else known.server.power_state
+                self._conclude(transaction, firing, NOT_OBSERVED if is_unwatched else describe_silence(firing.effect, elapsed, state), now)
                 continue
             known = transaction.find_known_server(firing.server)
             if known is not None and known.server.power_state is PowerState.RUNNING:
@@ -218,6 +231,7 @@ class Firings:
     ) -> bool:
         is_new = transaction.conclude_firing(firing, verdict, at, reason=reason, observed_late=observed_late)
         self._interrupted.discard(firing.message_id)
+        self._told_at.pop(firing.message_id, None)
         if is_new:
             LOG.info("server %s on host %s: its watchdog (event %s): %s", firing.server, self._host, firing.message_id, verdict.result)
         return is_new

@@ -101,6 +101,10 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX firings_open ON firings (server, position) WHERE concluded_at IS NULL;
     CREATE INDEX firings_by_server ON firings (server, position);
     """,
+    # How far a platform's own log was read, and what is in it is told.
+    """
+    CREATE TABLE cursors (server TEXT PRIMARY KEY, cursor TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    """,
 )
 """One script per schema version, oldest first; a file's ``user_version`` says how many of them it has had."""
 

@@ -8,6 +8,9 @@ from compute_agent.contract.models import Departure, Server
 from compute_agent.journal_rows import KnownServer, to_stored
 from compute_agent.journal_watchdogs import WatchdogStatements
 
+LONGEST_CURSOR = 1024
+"""Characters of a driver's cursor: what is longer is no place in a log."""
+
 
 class ServerStatements(WatchdogStatements):
     """Reads and writes known servers."""
@@ -44,6 +47,32 @@ class ServerStatements(WatchdogStatements):
         """It left this host. Its row stays for a while, so that its next life gets the next generation."""
         self.execute("UPDATE servers SET removed_at = ?, departure = ? WHERE id = ?", to_stored(at), departure, server)
         self.forget_wanted_watchdog(server)
+        self.forget_cursor(server)
+
+    def keep_cursor(self, server: str, cursor: str) -> None:
+        """The platform's log of this server was read this far. Kept together with what was in it, nothing of it is lost or told twice.
+
+        :raises ValueError: no cursor is that long.
+        """
+        if len(cursor) > LONGEST_CURSOR:
+            raise ValueError(f"server {server}: a cursor of {len(cursor)} characters, {LONGEST_CURSOR} are the most")
+        self.execute(
+            "INSERT INTO cursors (server, cursor) VALUES (?1, ?2) ON CONFLICT (server) DO UPDATE SET cursor = ?2 WHERE cursor != ?2",
+            server,
+            cursor,
+        )
+
+    def list_cursors(self) -> dict[str, str]:
+        """By server, what the driver is to go on from."""
+        return {row["server"]: row["cursor"] for row in self.execute("SELECT server, cursor FROM cursors")}
+
+    def forget_cursor(self, server: str) -> None:
+        """It left: what its platform writes until it comes back belongs to no life of it here."""
+        self.execute("DELETE FROM cursors WHERE server = ?", server)
+
+    def forget_strange_cursors(self) -> None:
+        """Those of servers that this host does not have: a log may be read before its server is known, and after it has left."""
+        self.execute("DELETE FROM cursors WHERE server NOT IN (SELECT id FROM servers WHERE removed_at IS NULL)")
 
     def list_departures(self, since: datetime, limit: int) -> dict[str, Departure]:
         """Why servers left at or after ``since``; of more than ``limit`` those that left last."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from compute_agent.contract.models import Observation, PowerState
-from compute_agent.drivers.models import DriverEventKind
+from compute_agent.drivers.models import DriverEvent, DriverEventKind
 
 GUIDE = "doc/guest-setup.rst"
 
@@ -50,11 +50,19 @@ EXPLAINED_BY_SIGNAL = frozenset(
 """What a crash dump signal may lead to: such an event names the signal's action."""
 
 
-def find_state_after(kind: DriverEventKind, before: PowerState) -> PowerState:
+def find_state_after(event: DriverEvent, before: PowerState) -> PowerState:
     """The server's state once the event has happened. A reboot changes it only for a crashed one: a paused one stays paused."""
+    kind = event.kind
+    if event.power_state is not None:
+        return event.power_state
     if kind is DriverEventKind.REBOOTED and before is PowerState.CRASHED:
         return PowerState.RUNNING
     return _STATE_AFTER.get(kind, before)
+
+
+def is_seen_in_state(event: DriverEvent) -> bool:
+    """Whether a comparison of states would have told it, too."""
+    return event.power_state is None and event.kind not in (DriverEventKind.REBOOTED, DriverEventKind.CRASH_KERNEL_STARTED)
 
 
 def find_event_type(before: PowerState, after: PowerState, restarted: bool) -> str:
@@ -92,6 +100,12 @@ class Finding:
 
 
 _PANICKED = Finding(Observation.GUEST_PANICKED, True, "The guest panicked after the NMI, as its pvpanic device reported.")
+_PANICKED_AND_ON = Finding(
+    Observation.GUEST_PANICKED,
+    True,
+    "The operating system panicked after the NMI, as its platform's log says; the server is switched on still. If it is writing its dump, "
+    "a second NMI would ruin that: do not trigger again before it has rebooted.",
+)
 _CRASH_KERNEL = Finding(
     Observation.CRASH_KERNEL_STARTED,
     False,
@@ -139,14 +153,17 @@ _FINDING_OF_KIND: dict[DriverEventKind, Finding] = {
 }
 
 
-def find_finding(kind: DriverEventKind) -> Finding | None:
+def find_finding(event: DriverEvent) -> Finding | None:
     """What an event after a signal says of the guest; None: nothing."""
-    return _FINDING_OF_KIND.get(kind)
+    if event.kind is DriverEventKind.PANICKED and event.power_state is PowerState.RUNNING:
+        return _PANICKED_AND_ON
+    return _FINDING_OF_KIND.get(event.kind)
 
 
 _WATCHDOGS_DOING: dict[DriverEventKind, str] = {
     DriverEventKind.REBOOTED: "reset the server",
     DriverEventKind.STOPPED: "had it stop",
+    DriverEventKind.STARTED: "had it start anew",
     DriverEventKind.PANICKED: "made it panic with an NMI of its own",
     DriverEventKind.CRASH_KERNEL_STARTED: "made it panic with an NMI of its own",
 }

@@ -2,8 +2,8 @@
 
 Everything is written in one transaction per event: the server's state, its ``server.*`` event, the observation (what it says is decided
 in :mod:`compute_agent.watch`), the outcome of a watchdog's firing (:mod:`compute_agent.firings`), the end of a hold-off. What happened
-while nobody was watching is found by comparing states (:meth:`Observer.reconcile`); what cannot be found that way ends as
-``not_observed``, never as ``nothing_seen``.
+while nobody was watching is found by comparing states (:meth:`Observer.reconcile`), or told late by a platform with a log of its own, whose
+cursor is kept in the event's transaction; what cannot be found either way ends as ``not_observed``, never as ``nothing_seen``.
 """
 
 import logging
@@ -11,7 +11,6 @@ import queue
 import threading
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from compute_agent.causes import Cause, find_cause
@@ -19,11 +18,12 @@ from compute_agent.contract.clock import Clock
 from compute_agent.contract.models import Departure, Observation, PowerState, Server
 from compute_agent.contract.watchdogs import ExpiryAction
 from compute_agent.drivers.base import Driver
-from compute_agent.drivers.errors import BackendUnavailable, ServerNotFound
+from compute_agent.drivers.errors import BackendUnavailable
 from compute_agent.drivers.models import DriverEvent, DriverEventKind, DriverServer
 from compute_agent.dump_search import DumpSearch
 from compute_agent.firings import Firings
 from compute_agent.journal import Journal, JournalTransaction
+from compute_agent.looks import Look, Looks
 from compute_agent.observations import (
     CRASHES,
     ENDS_HOLDOFF,
@@ -33,8 +33,9 @@ from compute_agent.observations import (
     Crash,
     find_event_type,
     find_state_after,
+    is_seen_in_state,
 )
-from compute_agent.survey import StateChange, Survey, compare, describe, find_arrival
+from compute_agent.survey import StateChange, Survey, compare, describe, find_arrival, find_known
 from compute_agent.watch import Watch
 
 LOG = logging.getLogger(__name__)
@@ -46,14 +47,6 @@ _FIRST_COMPARISON = 1.0
 """Seconds that a driver has to say that its backend is there; one without events never says it."""
 _NO_CAUSE = Cause()
 _LOOKED_UP = frozenset({DriverEventKind.DEFINED, DriverEventKind.UNDEFINED, DriverEventKind.STARTED})
-
-
-@dataclass(frozen=True)
-class _Look:
-    """The driver's view of one server, if it was asked and answered; ``seen`` None with ``answered``: there is none."""
-
-    seen: DriverServer | None = None
-    answered: bool = False
 
 
 class Observer:
@@ -83,9 +76,11 @@ class Observer:
         self._driver = driver
         self._clock = clock
         self._default_project = default_project
-        self._watch = Watch(journal.host, has_events=driver.events is not None, first_look=first_look, limit=limit)
+        self._looks = Looks(journal.host, driver, clock)
+        began_at = clock.now()
+        self._watch = Watch(journal.host, began_at=began_at, has_events=driver.events is not None, first_look=first_look, limit=limit)
         self.dump_search = DumpSearch(journal, driver, clock)
-        self._firings = Firings(journal.host, driver, self.dump_search, first_look=first_look, limit=limit)
+        self._firings = Firings(journal.host, driver, self.dump_search, began_at=began_at, first_look=first_look, limit=limit)
         self._on_crash = on_crash
         self._on_state_change = on_state_change
         self._crashes: list[Crash] = []
@@ -146,12 +141,12 @@ class Observer:
         with self._journal.transaction("observation") as transaction:
             now = self._clock.now()
             self._watch.check_timers(transaction, now)
-            self._firings.check_timers(transaction, now, is_blind=self._watch.is_blind)
+            self._firings.check_timers(transaction, now, self._watch.is_blind_to)
 
     def reconcile(self, servers: frozenset[str] | None = None) -> bool:
         """Compare the driver's list with the known servers, tell what happened unseen, conclude or mark open observations.
 
-        :param servers: believe that events were missed for these only; None: nobody was watching, for all
+        :param servers: look at these only, of which events were missed; None: nobody was watching, at all
         :returns: False when the driver could not be read; it is then tried again by :meth:`check_timers`.
         """
         read_at = self._clock.now()
@@ -163,17 +158,22 @@ class Observer:
             return False
         self._crashes.clear()
         with self._journal.transaction("server.state") as transaction:
-            survey = compare(transaction, listed, read_at=read_at, default_project=self._default_project)
-            if servers is not None:
-                survey = survey.only(servers)
+            survey = compare(transaction, listed, read_at=read_at, default_project=self._default_project, servers=servers)
             fired = self._tell_unseen_firings(transaction, survey, read_at)
             self._apply(transaction, survey, read_at)
             resets = {change.after.id: reset_at for change in survey.changed if (reset_at := change.find_reset(read_at)) is not None}
-            known = {server: entry.server for server, entry in transaction.list_known_servers().items()}
+            known = find_known(transaction, servers)
+            unread = frozenset(seen.id for seen in listed if seen.unread)
             for action in transaction.list_awaiting_observation():
-                if servers is None or action.request.server in servers:
+                if action.request.server in unread:
+                    self._watch.interrupt(action)
+                elif servers is None or action.request.server in servers:
                     self._watch.conclude(transaction, action, known.get(action.request.server), resets, read_at)
-            self._firings.conclude(transaction, None if servers is None else servers | fired, known, resets, read_at)
+            self._firings.conclude(transaction, None if servers is None else servers | fired, known, resets, read_at, unread=unread)
+            if servers is None:
+                transaction.forget_strange_cursors()
+        compared = {seen.id: bool(seen.unread) for seen in listed if servers is None or seen.id in servers}
+        self._watch.note_unread(compared, complete=servers is None)
         if servers is None:
             self._watch.is_blind = False
             self._retry_at = None
@@ -183,20 +183,41 @@ class Observer:
     # One event
 
     def _take(self, event: DriverEvent) -> None:
+        if event.server is None:
+            self._take_backend_event(event)
+        elif event.kind is DriverEventKind.BACKEND_LOST:
+            LOG.warning("server %s on host %s is out of reach: %s", event.server, self._journal.host, event.reason)
+            self._watch.lose(event.server)
+            self._on_state_change()
+        elif event.kind is DriverEventKind.BACKEND_BACK:
+            LOG.info("server %s on host %s: %s, comparing its state", event.server, self._journal.host, event.reason)
+            self._watch.find_again(event.server)
+            self.reconcile(frozenset({event.server}))
+        elif event.kind is DriverEventKind.WATCHDOG_FIRED:
+            self._take_firing(event, event.server)
+        elif event.kind is DriverEventKind.LOG_READ or self._is_echo(event, event.server):
+            with self._journal.transaction("server.cursor") as transaction:
+                self._keep_cursor(transaction, event)
+        else:
+            self._take_server_event(event, event.server)
+
+    def _take_backend_event(self, event: DriverEvent) -> None:
         if event.kind is DriverEventKind.BACKEND_LOST:
             self._watch.is_blind = True
             LOG.warning("host %s: hypervisor connection lost: %s", self._journal.host, event.reason)
             self._on_state_change()
-        elif event.kind is DriverEventKind.BACKEND_BACK and event.server is not None:
-            LOG.info("server %s on host %s: %s, comparing its state", event.server, self._journal.host, event.reason)
-            self.reconcile(frozenset({event.server}))
         elif event.kind is DriverEventKind.BACKEND_BACK:
             LOG.info("host %s: hypervisor connection is there: %s", self._journal.host, event.reason)
             self.reconcile()
-        elif event.kind is DriverEventKind.WATCHDOG_FIRED and event.server is not None:
-            self._take_firing(event, event.server)
-        elif event.server is not None and not self._is_echo(event, event.server):
-            self._take_server_event(event, event.server)
+
+    def _keep_cursor(self, transaction: JournalTransaction, event: DriverEvent) -> None:
+        """In the transaction of what the event told: after a kill -9 the platform's log is read on from there."""
+        if event.server is not None and event.cursor is not None:
+            transaction.keep_cursor(event.server, event.cursor)
+
+    def _is_late(self, event: DriverEvent, server: str) -> bool:
+        """Whether the platform's log tells what happened while nobody was watching."""
+        return event.cursor is not None and self._watch.is_blind_to(server)
 
     def _is_echo(self, event: DriverEvent, server: str) -> bool:
         if event.kind is not DriverEventKind.REBOOTED:
@@ -209,7 +230,8 @@ class Observer:
         """Told whatever else is known or can be read of the server."""
         with self._journal.transaction("server.lookup") as transaction:
             known = _find_here(transaction, server)
-        seen = self._firings.look(server) if self._firings.is_unclear(known, event) else None
+        seen = self._looks.look(server).seen if self._firings.is_unclear(known, event) else None
+        is_late = self._is_late(event, server)
         with self._journal.transaction("server.watchdog.fired") as transaction:
             before = _find_here(transaction, server)
             if before is None:
@@ -218,16 +240,25 @@ class Observer:
                 self._change(transaction, event, before, seen)
             after = _find_here(transaction, server)
             watchdog = seen.watchdog if after is None and seen is not None else after.watchdog if after is not None else None
-            if self._firings.fire(transaction, event, server, watchdog):
+            if self._firings.fire(transaction, event, server, watchdog, self._clock.now(), late=is_late):
                 self._last_reboot.pop(server, None)  # the next one is this firing's, however short ago the last one was
+            self._keep_cursor(transaction, event)
         if known is None and seen is None:
             self._retry_at = self._clock.monotonic() + _RETRY_INTERVAL
         self._on_state_change()
 
     def _take_server_event(self, event: DriverEvent, server: str) -> None:
-        with self._journal.transaction("server.lookup") as transaction:
-            is_known = _find_here(transaction, server) is not None
-        look = self._look_up(server) if event.kind in _LOOKED_UP or not is_known else _Look()
+        is_known = self._is_known(server)
+        if not is_known and event.cursor is not None:
+            # What a log tells is told once: not even a server that went out of reach a moment ago may be taken for one of another host.
+            self.reconcile(frozenset({server}))
+            is_known = self._is_known(server)
+        look = Look()
+        if event.kind in _LOOKED_UP or not is_known:
+            look = self._looks.look(server, always=event.kind is DriverEventKind.UNDEFINED)
+            if not look.answered:
+                self._retry_at = self._clock.monotonic() + _RETRY_INTERVAL
+        is_late = self._is_late(event, server)
         self._crashes.clear()
         with self._journal.transaction("server.state") as transaction:
             before = _find_here(transaction, server)
@@ -242,8 +273,13 @@ class Observer:
             watchdogs = cause.fired_event if cause.is_watchdog_alone else None
             for action in transaction.list_awaiting_observation(server):
                 self._watch.observe_event(transaction, action, event, left=left, fired_event=watchdogs)
-            self._firings.observe_event(transaction, event, server, left=left)
+            self._firings.observe_event(transaction, event, server, left=left, late=is_late)
+            self._keep_cursor(transaction, event)
         self._tell_changes()
+
+    def _is_known(self, server: str) -> bool:
+        with self._journal.transaction("server.lookup") as transaction:
+            return _find_here(transaction, server) is not None
 
     def _tell_changes(self) -> None:
         """What was committed is told to those who act on it."""
@@ -255,17 +291,7 @@ class Observer:
         if event_type in CRASHES:
             self._crashes.append(Crash(server, event_type, at, action_id))
 
-    def _look_up(self, server: str) -> _Look:
-        try:
-            return _Look(self._driver.servers.get_server(server), answered=True)
-        except ServerNotFound:
-            return _Look(answered=True)
-        except BackendUnavailable as error:
-            LOG.warning("server %s on host %s cannot be read, comparing again later: %s", server, self._journal.host, error)
-            self._retry_at = self._clock.monotonic() + _RETRY_INTERVAL
-            return _Look()
-
-    def _remove(self, transaction: JournalTransaction, event: DriverEvent, before: Server | None, look: _Look) -> None:
+    def _remove(self, transaction: JournalTransaction, event: DriverEvent, before: Server | None, look: Look) -> None:
         if before is None:
             return
         is_migrated = event.kind is DriverEventKind.MIGRATED_AWAY
@@ -304,9 +330,9 @@ class Observer:
         if event.kind not in EVENT_TYPE_OF_KIND:
             transaction.put_known_server(after.model_copy(update={"power_state": before.power_state, "state_reason": before.state_reason}))
             return
-        state = find_state_after(event.kind, before.power_state)
+        state = find_state_after(event, before.power_state)
         is_old = event.occurred_at < before.state_at
-        if is_old and state is before.power_state and event.kind not in (DriverEventKind.REBOOTED, DriverEventKind.CRASH_KERNEL_STARTED):
+        if is_old and state is before.power_state and is_seen_in_state(event):
             return  # a comparison of states has told it already
         update = {"power_state": state, "state_reason": event.reason, "state_at": event.occurred_at}
         if event.kind is DriverEventKind.STOPPED:
@@ -323,6 +349,7 @@ class Observer:
         body = {
             "power_state": after.power_state,
             "reason": event.reason,
+            "observed_late": self._is_late(event, after.id),
             "action_id": cause.action_id,
             "fired_event": cause.fired_event,
         }

@@ -5,6 +5,7 @@ guests nobody watched for a while, when a paused one resumed) is found again by 
 """
 
 import logging
+from collections.abc import Mapping
 from datetime import datetime
 
 from compute_agent.contract.models import Observation, PowerState, Server
@@ -32,20 +33,45 @@ class Watch:
     """Records observations in the caller's transaction.
 
     :param host: for the log
+    :param began_at: when this life of the agent began
     :param has_events: False for a driver that tells nothing by itself: then silence means nothing
     :param first_look: seconds of silence after a signal until ``nothing_seen_yet`` is said
     :param limit: seconds after a signal until the observation gets its last word
     """
 
-    def __init__(self, host: str, *, has_events: bool, first_look: float, limit: float) -> None:
+    def __init__(self, host: str, *, began_at: datetime, has_events: bool, first_look: float, limit: float) -> None:
         self._host = host
+        self._began_at = began_at
         self._has_events = has_events
         self._first_look = first_look
         self.limit = limit
         self._interrupted: set[str] = set()
         self._resumed_at: dict[str, datetime] = {}
+        self._lost: set[str] = set()
+        self._unread: frozenset[str] = frozenset()
         # Until the first comparison nobody knows what happened before this start.
         self.is_blind = True
+
+    def lose(self, server: str) -> None:
+        """Nobody watches this one from now on, until :meth:`find_again`."""
+        self._lost.add(server)
+
+    def find_again(self, server: str) -> None:
+        self._lost.discard(server)
+
+    def note_unread(self, listed: Mapping[str, bool], *, complete: bool) -> None:
+        """Which servers nobody could read when they were listed: nobody watched those either, and nobody does until one can.
+
+        :param complete: those that are not listed are none any more
+        """
+        unread = {server for server, is_unread in listed.items() if is_unread}
+        self._unread = frozenset(unread if complete else (self._unread - listed.keys()) | unread)
+        if complete:
+            self._lost &= listed.keys()
+
+    def is_blind_to(self, server: str) -> bool:
+        """Whether nobody watches this server now. What its platform tells of it meanwhile, out of a log, is told late."""
+        return self.is_blind or server in self._lost or server in self._unread
 
     def interrupt(self, action: JournalledAction) -> None:
         """Nobody saw what its guest did for a while."""
@@ -70,7 +96,7 @@ class Watch:
             return
         if event.kind is DriverEventKind.RESUMED and action.observation is Observation.PENDING_UNTIL_RESUME:
             self._note_resume(transaction, action, event.occurred_at)
-        finding = find_finding(event.kind)
+        finding = find_finding(event)
         if fired_event is not None:
             finding = find_finding_by_watchdog(event.kind, action.observation, fired_event)
         if finding is not None and (left or event.kind is not DriverEventKind.UNDEFINED):
@@ -110,10 +136,13 @@ class Watch:
         elapsed = (now - since).total_seconds()
         if elapsed >= self.limit:
             # An action without a start of its own was perhaps begun under another journal: nobody knows when it was signalled.
-            interrupted = action.request.id in self._interrupted or self.is_blind or not self._has_events or action.started_at is None
+            is_blind = self.is_blind_to(action.request.server)
+            if is_blind and (now - self._began_at).total_seconds() < self._first_look:
+                return None  # what this life has not read yet, a log may be about to tell
+            interrupted = action.request.id in self._interrupted or is_blind or not self._has_events or action.started_at is None
             return describe_end_of_watch(action.observation, interrupted=interrupted, watched_for=self.limit)
         is_silent = action.observation in (None, Observation.PENDING_UNTIL_RESUME)
-        if elapsed >= self._first_look and is_silent and not self.is_blind:
+        if elapsed >= self._first_look and is_silent and not self.is_blind_to(action.request.server):
             return describe_silence(elapsed)
         return None
 

@@ -36,7 +36,7 @@ class WatchdogDrift:
 
         :param read_at: when ``listed`` began to be read: what an action has changed since may not be in it
         """
-        seen = {server.id: server.watchdog for server in listed}
+        seen = {server.id: server.watchdog for server in listed if not server.unread}
         changing = _list_changing(transaction)
         actions = []
         for wanted in transaction.list_wanted_watchdogs():

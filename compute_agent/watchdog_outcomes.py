@@ -59,6 +59,7 @@ def shows_unseen_firing(before: Server | None, after: Server) -> bool:
 
 _EXPECTED: dict[str, frozenset[DriverEventKind]] = {
     ExpiryAction.RESET: frozenset({DriverEventKind.REBOOTED}),
+    ExpiryAction.POWER_CYCLE: frozenset({DriverEventKind.REBOOTED, DriverEventKind.STOPPED, DriverEventKind.STARTED}),
     ExpiryAction.POWEROFF: frozenset({DriverEventKind.STOPPED}),
     ExpiryAction.SHUTDOWN: frozenset({DriverEventKind.STOPPED}),
     ExpiryAction.PAUSE: frozenset({DriverEventKind.PAUSED}),
@@ -74,6 +75,10 @@ def explains(effect: str, kind: DriverEventKind) -> bool:
 CONTINUED = Verdict(WatchdogResult.CONTINUED, "The watchdog is configured to do nothing; the server goes on as it was.")
 RESUMED = Verdict(WatchdogResult.CONTINUED, "The server runs again after its watchdog had fired.")
 _RESET = Verdict(WatchdogResult.REBOOTED, "The watchdog reset the server.")
+_POWER_CYCLED = Verdict(WatchdogResult.REBOOTED, "The watchdog switched the server off and on again.")
+_STAYED_OFF = (
+    "The watchdog switched the server off, and {seconds:.0f} s after it had fired the server is not on again. crashcart does not start it."
+)
 _REBOOTED_BY_NMI = Verdict(
     WatchdogResult.REBOOTED,
     "The guest rebooted after its watchdog's NMI, as one does after kdump has written its dump or after panic=SECONDS. Look for the dump "
@@ -88,7 +93,7 @@ _STOPPED_IN_DUMP = Verdict(
     "The server stopped while the hypervisor was to write its memory: a file that it left is not complete.",
 )
 _PAUSED = Verdict(WatchdogResult.PAUSED, "The watchdog paused the server; it stands still until somebody resumes it.")
-_PANICKED = Verdict(WatchdogResult.PANICKED, "The guest panicked after its watchdog's NMI, as its pvpanic device reported.")
+_PANICKED = Verdict(WatchdogResult.PANICKED, "The guest panicked after its watchdog's NMI, as its platform reported.")
 _CRASH_KERNEL = Verdict(
     WatchdogResult.CRASH_KERNEL_STARTED,
     "The guest panicked after its watchdog's NMI and its crash kernel started; it is probably writing its dump. Do not inject another NMI. "
@@ -100,6 +105,8 @@ _STARTED_ANEW = Verdict(WatchdogResult.STOPPED, "The server was started anew aft
 
 _BY_EFFECT: dict[tuple[str, DriverEventKind], Verdict] = {
     (ExpiryAction.RESET, DriverEventKind.REBOOTED): _RESET,
+    (ExpiryAction.POWER_CYCLE, DriverEventKind.REBOOTED): _POWER_CYCLED,
+    (ExpiryAction.POWER_CYCLE, DriverEventKind.STARTED): _POWER_CYCLED,
     (ExpiryAction.INJECT_NMI, DriverEventKind.REBOOTED): _REBOOTED_BY_NMI,
     (ExpiryAction.INJECT_NMI, DriverEventKind.PANICKED): _PANICKED,
     (ExpiryAction.INJECT_NMI, DriverEventKind.CRASH_KERNEL_STARTED): _CRASH_KERNEL,
@@ -121,11 +128,13 @@ _BY_KIND: dict[DriverEventKind, Verdict] = {
 
 
 def find_verdict(effect: str, kind: DriverEventKind, reason: str) -> Verdict | None:
-    """What an event after a firing says of it; None: nothing, or (a dump that goes on, a dump that is over) not all of it."""
+    """What an event after a firing says of it; None: nothing, or not all of it (a dump that goes on or is over, a power cycle's stop)."""
     if kind is DriverEventKind.PAUSED:
         # Somebody else's pause says nothing, unless it is all that can be expected.
         is_its_own = effect == ExpiryAction.PAUSE or effect not in _ACTIONS or is_watchdogs_pause(reason)
         return _PAUSED if is_its_own and effect != ExpiryAction.DUMP else None
+    if kind is DriverEventKind.STOPPED and effect == ExpiryAction.POWER_CYCLE:
+        return None  # one half of it
     if kind is DriverEventKind.RESUMED:
         return RESUMED if effect == ExpiryAction.PAUSE or effect not in _ACTIONS else None
     return _BY_EFFECT.get((effect, kind), _BY_KIND.get(kind))
@@ -186,8 +195,13 @@ FIRED_AGAIN = Verdict(WatchdogResult.NOTHING_SEEN, "Nothing was seen of the serv
 _DUMP_GOES_ON = "The server has been paused for {seconds:.0f} s and does not run again: the hypervisor still writes its memory, or gave up."
 
 
-def describe_silence(effect: str, seconds: float) -> Verdict:
-    """Nothing was seen of the server for as long as anybody waits for it."""
+def describe_silence(effect: str, seconds: float, state: PowerState | None) -> Verdict:
+    """Nothing more was seen of the server for as long as anybody waits for it.
+
+    :param state: that of the server now, as last known
+    """
+    if effect == ExpiryAction.POWER_CYCLE and state is PowerState.SHUTDOWN:
+        return Verdict(WatchdogResult.STOPPED, _STAYED_OFF.format(seconds=seconds))
     if effect == ExpiryAction.SHUTDOWN:
         text = f"The server still runs {seconds:.0f} s after its watchdog asked it to shut down: it is slow, or does not listen to ACPI."
     elif effect == ExpiryAction.INJECT_NMI:

@@ -50,7 +50,9 @@ class Bench:
             max_clock_skew=2,
             on_ended=self.observer.action_ended,
         )
-        self.hypervisor.subscribe(self.observer.enqueue)
+        with self.journal.transaction("test") as transaction:
+            cursors = transaction.list_cursors()
+        self.hypervisor.subscribe(self.observer.enqueue, cursors)
         self.hypervisor.open()
 
     def note_change(self) -> None:

@@ -1,6 +1,7 @@
 """From two readings to a report: the format, rates, utilisation, and what odd numbers never do."""
 
 import json
+import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -8,9 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compute_agent.contract.diagnostics import DiagnosticsReport
+from compute_agent.contract.diagnostics import DiagnosticsReport, Hardware, Health, LogEntry, Sensor, SensorKind
 from compute_agent.contract.models import PowerState
-from compute_agent.diagnostics import SHORTEST_SPAN, find_earlier, make_report
+from compute_agent.diagnostics import (
+    MOST_FIRMWARE,
+    MOST_LOG_ENTRIES,
+    MOST_SENSORS,
+    SHORTEST_SPAN,
+    find_earlier,
+    make_historic,
+    make_report,
+)
 from compute_agent.drivers.models import CollectedDiagnostics, DiskCounters, NicCounters
 
 SERVER = "11111111-1111-4111-8111-111111111111"
@@ -185,3 +194,29 @@ def test_rates_are_what_was_counted_by_the_time_it_took(before: int, used: int, 
         return
     assert report.diagnostics.cpu_details[0].utilisation == min(100, round(used / span / 1e7))
     assert report.diagnostics.nic_details[0].rx_rate == round(octets / span)
+
+
+def test_what_bare_metal_tells_is_bounded_and_holds_numbers_only() -> None:
+    """It travels in an event, as JSON: a BMC may tell thousands of sensors, and a reading that is none."""
+    sensors = [Sensor(name=f"Temp {number}", kind=SensorKind.TEMPERATURE, value=20.5, unit="°C") for number in range(MOST_SENSORS + 1)]
+    sensors[1] = sensors[1].model_copy(update={"value": math.nan})
+    hardware = Hardware(
+        power="on",
+        power_watts=math.inf,
+        health=Health.WARNING,
+        sensors=tuple(sensors),
+        firmware={"BMC\n": "1.2", "": "nothing", **{f"part {number}": "1" for number in range(MOST_FIRMWARE)}},
+        log=tuple(LogEntry(id=str(number), text="text") for number in range(MOST_LOG_ENTRIES + 5)),
+    )
+    report = make_report(replace(READING, hardware=hardware))
+    told = report.hardware
+    assert told is not None
+    assert (told.power, told.power_watts, told.health) == ("on", None, Health.WARNING)
+    assert [sensor.value for sensor in told.sensors[:3]] == [20.5, None, 20.5]
+    assert (len(told.sensors), len(told.firmware), len(told.log)) == (MOST_SENSORS, MOST_FIRMWARE, MOST_LOG_ENTRIES)
+    assert told.firmware["BMC"] == "1.2"
+    assert told.log[0].id == "0", "the newest are kept"
+    assert report.errors.keys() == {"sensors", "firmware"}
+    historic = make_historic(report).hardware
+    assert historic is not None
+    assert (historic.log, historic.sensors) == ((), told.sensors)

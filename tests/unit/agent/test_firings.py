@@ -38,6 +38,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     [
         ("none", NmiEffect.SURVIVE, "none", "continued", ["watchdog.fired", "watchdog.outcome"]),
         ("reset", NmiEffect.SURVIVE, "reset", "rebooted", ["watchdog.fired", "rebooted", "watchdog.outcome"]),
+        ("power_cycle", NmiEffect.SURVIVE, "power_cycle", "rebooted", ["watchdog.fired", "stopped", "started", "watchdog.outcome"]),
         ("poweroff", NmiEffect.SURVIVE, "poweroff", "stopped", ["watchdog.fired", "stopped", "watchdog.outcome"]),
         ("shutdown", NmiEffect.SURVIVE, "shutdown", "stopped", ["watchdog.fired", "stopped", "watchdog.outcome"]),
         ("pause", NmiEffect.SURVIVE, "pause", "paused", ["watchdog.fired", "paused", "watchdog.outcome"]),
