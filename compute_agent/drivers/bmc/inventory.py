@@ -17,6 +17,7 @@ import yaml
 _LARGEST_FILE = 16 * 2**20
 _WORD = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PRIVILEGES = ("callback", "user", "operator", "administrator")
 _SHAPE = "a mapping with one key, machines, whose value is a list"
 
 
@@ -195,6 +196,12 @@ def _check_word(name: str, value: Any) -> str:
     return text
 
 
+def _check_privilege(name: str, value: Any) -> str:
+    if value not in _PRIVILEGES:
+        raise WrongValue(name, f"it must be one of {', '.join(_PRIVILEGES)}")
+    return str(value)
+
+
 def _check_address(name: str, value: Any) -> str:
     text = _check_text(name, value)
     if not re.fullmatch(r"[A-Za-z0-9._:%-]+", text):
@@ -236,7 +243,7 @@ _FIELDS: Mapping[str, Callable[[str, Any], Any]] = MappingProxyType(
         "password_environment": _check_variable,
         "project": _check_text,
         "user": _check_text,
-        "privilege": _check_word,
+        "privilege": _check_privilege,
         "cipher": _check_number(0, 255),
         "ca_file": _check_text,
         "verify_tls": _check_truth,
