@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from devstack.bmc_sensors import SENSORS, SimulatedSensor
 from devstack.cache import get_cache_dir, note_use, remove_unused
 from devstack.ports import find_free_port
 from devstack.services import Service
@@ -106,6 +107,10 @@ class SimulatedBmc:
     def add_raw_log_record(self, record_type: int, content: bytes) -> None:
         """The same by the record's 13 bytes; the BMC writes the timestamp (the first four) itself below record type 0xE0."""
         self._simulator.run_command(" ".join([f"sel_add 0x{self.ipmb:x} 0x{record_type:x}", *(f"0x{byte:x}" for byte in content)]))
+
+    def set_sensor(self, sensor: SimulatedSensor, raw: int) -> None:
+        """Let one of `bmc_sensors.SENSORS` read something else; beyond a threshold the BMC logs it."""
+        self._simulator.run_command(f"sensor_set_value 0x{self.ipmb:x} 0 {sensor.number} {raw} 1")
 
     def list_log(self) -> list[str]:
         """The records of the BMC's log, a line each, as ipmitool reads them."""
@@ -283,7 +288,9 @@ class IpmiSim:
             lines += [
                 f"sensor_set_event_support {mc} 0 0 enable scanning per-state 000000100001111 000000000000000 000000100001111 {'0' * 15}"
             ]
-            lines += [f"mc_enable {mc}"]
+            for sensor in SENSORS:
+                lines += sensor.list_commands(mc)
+            lines.append(f"mc_enable {mc}")
         return "\n".join(lines) + "\n"
 
     @staticmethod
