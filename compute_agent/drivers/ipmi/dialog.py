@@ -262,7 +262,7 @@ class Dialog(Generic[T]):
 
     def _silence(self, now: float) -> str:
         if self._session is None:
-            return f"{where(self.target)} was busy with other requests of ours for all of {self._limit:.1f} s"
+            return f"{where(self.target)} was busy with other requests of ours, or silent, for all of {self._limit:.1f} s"
         text = f"no answer came from {where(self.target)} within {now - self._asked_at:.1f} s"
         if self._garbage:
             return f"{text}, but {self._garbage} packets that were garbage or answers to nothing that was asked"

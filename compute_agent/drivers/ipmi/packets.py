@@ -114,7 +114,7 @@ class PacketSession(Session):  # type: ignore[misc]  # pyghmi has no type hints
             self._handle_ipmi_packet(packet, qent=_NOT_PAIRED)
 
     def _progress(self) -> tuple[object, ...]:
-        return self.sessioncontext, self.rmcptag, self.ipmi15only, self.privlevel, self.refusal, self.established
+        return self.sessioncontext, self.rmcptag, self.privlevel, self.refusal, self.established
 
     def _keep_response(self, response: dict[str, Any]) -> None:
         self._response = Response(response["code"], bytes(response["data"]))
@@ -127,6 +127,13 @@ class PacketSession(Session):  # type: ignore[misc]  # pyghmi has no type hints
         self.logontries = 0
         if self._cipher == _SHA1_SUITE:
             self.attemptedhash = _SHA1
+
+    def _got_channel_auth_cap(self, response: dict[str, Any]) -> None:
+        """pyghmi's: would ask again as IPMI 1.5 has it, without end, where the BMC refuses to say how to log in to a session of 2.0."""
+        if response["code"]:
+            self.onlogon({"error": f"it does not say how to log in with IPMI 2.0 (completion code {response['code']:#04x})"})
+        else:
+            super()._got_channel_auth_cap(response)
 
     def _open_rmcpplus_request(self) -> None:
         if self.attemptedhash == _SHA1 and self._cipher == _SHA256_SUITE:

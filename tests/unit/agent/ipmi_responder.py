@@ -53,6 +53,7 @@ class Responder:
         self.alter: Callable[[bytes], list[bytes]] = lambda packet: [packet]
         self.ciphers = {1, 3}
         self.offers_ipmi_2 = True
+        self.login_refusal = 0
         self.requests: list[tuple[int, int, bytes]] = []
         self.steps: list[int] = []
         self.open_sessions = self.most_open_sessions = 0
@@ -98,7 +99,7 @@ class Responder:
         if packet[4] != 6:
             self.steps.append(0)
             version = bytes([0x80, 0, 2]) if self.offers_ipmi_2 else bytes([4, 0, 0])
-            message = _message(7, packet[18] >> 2, 0x38, Response(0, bytes([1]) + version + bytes(4)))
+            message = _message(7, packet[18] >> 2, 0x38, Response(self.login_refusal, bytes([1]) + version + bytes(4)))
             return b"\x06\x00\xff\x07\x00" + bytes(8) + bytes([len(message)]) + message
         kind, payload = packet[5] & 0x3F, packet[16:]
         if kind == 0:
