@@ -76,8 +76,9 @@ def read_log(server: str, cursor: str | None, clock: Clock, until: float) -> Con
     records: list[LogRecord] = []
     reached = replace(place.cursor, erased=info.erased, full=info.full)
     for entry in entries:
+        events = list_events(entry.record, reached.nmi_at)
         reached = reached.advance(entry.number, entry.record)
-        records.append(replace(_describe(entry.record, times, now), cursor=reached.write()))
+        records.append(replace(_describe(entry.record, times, now), events=events, cursor=reached.write()))
     return LogReading(records, reached.write(), "; ".join(lost))
 
 
@@ -150,7 +151,7 @@ def _find_place(log: "_Log", info: Info, cursor: Cursor, clock: Clock, until: fl
         for entry in whole[: position + 1]:
             found = found.advance(entry.number, entry.record)
         return _Place(found, whole[position].next)
-    return _Place(Cursor(None, (), info.erased, info.full), _FIRST, CLEARED if erased else WRAPPED)
+    return _Place(Cursor(None, (), info.erased, info.full, cursor.nmi_at), _FIRST, CLEARED if erased else WRAPPED)
 
 
 def _collect(log: "_Log", number: int, clock: Clock, until: float) -> Conversation[tuple[list[_Entry], _Times | None]]:
@@ -178,7 +179,6 @@ def _describe(record: Record, times: _Times | None, now: datetime) -> LogRecord:
         text=describe_record(record),
         at=_find_time(record, times, now),
         severity=rate_record(record),
-        events=list_events(record),
     )
 
 

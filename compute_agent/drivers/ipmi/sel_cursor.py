@@ -9,13 +9,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from compute_agent.drivers.ipmi.sel_records import Record, has_time
+from compute_agent.drivers.ipmi.sel_records import Record, has_time, is_pre_timeout_nmi
 
 _REMEMBERED = 8
 _DIGEST_BYTES = 6
 _NO_RECORD = "-"
 _TEXT = re.compile(
-    rf"sel1 (?P<last>[0-9a-f]{{4}}|{_NO_RECORD}) (?P<erased>[0-9a-f]{{8}}) (?P<full>[01]) "
+    rf"sel1 (?P<last>[0-9a-f]{{4}}|{_NO_RECORD}) (?P<erased>[0-9a-f]{{8}}) (?P<full>[01]) (?P<nmi_at>[0-9a-f]{{8}}|{_NO_RECORD}) "
     rf"(?P<tail>(?:[0-9a-f]{{{2 * _DIGEST_BYTES}}}\.){{0,{_REMEMBERED}}})"
 )
 # What a BMC tells that does not keep when something was erased, or where nothing was yet.
@@ -25,21 +25,25 @@ _NOT_KEPT = frozenset({0, 0xFFFFFFFF})
 @dataclass(frozen=True)
 class Cursor:
     """The last record that was read (``last`` None: the log was empty), what the last few were, oldest first, when something was last
-    erased by the BMC's clock, and whether the BMC was dropping events because its log was full.
+    erased by the BMC's clock, whether the BMC was dropping events because its log was full, and when it last wrote that its watchdog gave
+    an NMI.
     """
 
     last: int | None
     tail: tuple[str, ...]
     erased: int
     full: bool
+    nmi_at: int | None = None
 
     def advance(self, number: int, record: Record) -> "Cursor":
         """The cursor after ``record``, which the BMC gives under ``number``."""
-        return replace(self, last=number, tail=(*self.tail, digest(record))[-_REMEMBERED:])
+        nmi_at = record.seconds if is_pre_timeout_nmi(record) else self.nmi_at
+        return replace(self, last=number, tail=(*self.tail, digest(record))[-_REMEMBERED:], nmi_at=nmi_at)
 
     def write(self) -> str:
         last = _NO_RECORD if self.last is None else f"{self.last:04x}"
-        return f"sel1 {last} {self.erased:08x} {int(self.full)} {''.join(f'{each}.' for each in self.tail)}"
+        nmi_at = _NO_RECORD if self.nmi_at is None else f"{self.nmi_at:08x}"
+        return f"sel1 {last} {self.erased:08x} {int(self.full)} {nmi_at} {''.join(f'{each}.' for each in self.tail)}"
 
     def is_at(self, record: Record, erased: int) -> bool:
         """Whether ``record``, found under the last one's number, is certainly the last one. Where the BMC does not tell of erasures, one
@@ -76,7 +80,8 @@ def parse_cursor(text: str) -> Cursor | None:
     if found is None or (found["last"] == _NO_RECORD) != (found["tail"] == ""):
         return None
     last = None if found["last"] == _NO_RECORD else int(found["last"], 16)
-    return Cursor(last, tuple(found["tail"].split(".")[:-1]), int(found["erased"], 16), found["full"] == "1")
+    nmi_at = None if found["nmi_at"] == _NO_RECORD else int(found["nmi_at"], 16)
+    return Cursor(last, tuple(found["tail"].split(".")[:-1]), int(found["erased"], 16), found["full"] == "1", nmi_at)
 
 
 def digest(record: Record) -> str:

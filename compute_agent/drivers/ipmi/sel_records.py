@@ -33,6 +33,7 @@ _WATCHDOG_1_ACTIONS = {
 }
 _WATCHDOG_2_ACTIONS = {0: ExpiryAction.NONE, 1: ExpiryAction.RESET, 2: ExpiryAction.POWEROFF, 3: ExpiryAction.POWER_CYCLE}
 _PRE_TIMEOUT = 8
+_LONGEST_PRE_TIMEOUT = 255
 _NMI = 2
 _RESTARTING = frozenset({ExpiryAction.RESET, ExpiryAction.POWER_CYCLE})
 _CRITICAL_STOPS = frozenset({0, 1})
@@ -111,18 +112,27 @@ def rate_record(record: Record) -> Health | None:
     return None if entry is None else _HEALTH.get(entry["severity"])
 
 
-def list_events(record: Record) -> EventWords:
+def is_pre_timeout_nmi(record: Record) -> bool:
+    """Whether a watchdog gave an NMI some seconds before its end."""
+    raw = record.raw
+    asserted = raw[2] == _SYSTEM_EVENT and raw[12] == _SENSOR_SPECIFIC
+    return asserted and raw[10] == _WATCHDOG_2 and _find_expiry_action(raw) == ExpiryAction.INJECT_NMI
+
+
+def list_events(record: Record, nmi_at: int | None = None) -> EventWords:
     """What happened to the machine, as far as this record is the one that tells it; in their order.
 
     Records about power are none: the power itself is looked at. A watchdog's pre-timeout NMI is its firing where nothing follows it: the
-    record of an expiry without action that names the NMI as its interrupt tells of the same one.
+    expiry without action after it is the end of the same one. That says so itself (it names the NMI as its interrupt), or it is known by
+    its time: ``nmi_at`` is when the last such NMI was, by the BMC's clock.
     """
     raw = record.raw
     if raw[2] != _SYSTEM_EVENT or raw[12] != _SENSOR_SPECIFIC:
         return ()
     sensor_type, offset = raw[10], raw[13] & 0x0F
     if sensor_type in (_WATCHDOG_1, _WATCHDOG_2):
-        return _list_watchdog_events(raw)
+        ends_nmi = nmi_at is not None and 0 <= record.seconds - nmi_at <= _LONGEST_PRE_TIMEOUT
+        return _list_watchdog_events(raw, ends_nmi)
     if sensor_type == _OS_STOP and offset in _CRITICAL_STOPS:
         return ((DriverEventKind.PANICKED, "os_critical_stop"),)
     if sensor_type == _BOOT_INITIATED:
@@ -132,9 +142,10 @@ def list_events(record: Record) -> EventWords:
     return ()
 
 
-def _list_watchdog_events(raw: bytes) -> EventWords:
+def _list_watchdog_events(raw: bytes, ends_nmi: bool) -> EventWords:
     expiry_action = _find_expiry_action(raw)
-    if expiry_action is None or (expiry_action == ExpiryAction.NONE and raw[10] == _WATCHDOG_2 and _find_interrupt(raw) == _NMI):
+    is_end = raw[10] == _WATCHDOG_2 and expiry_action == ExpiryAction.NONE
+    if expiry_action is None or (is_end and (ends_nmi or _find_interrupt(raw) == _NMI)):
         return ()
     fired = (DriverEventKind.WATCHDOG_FIRED, expiry_action.value)
     return (fired, (DriverEventKind.REBOOTED, "watchdog")) if expiry_action in _RESTARTING else (fired,)

@@ -80,9 +80,8 @@ def parse_registers(answer: bytes) -> Registers:
 
 
 def build_set_request(registers: Registers) -> Request:
-    """Set Watchdog Timer (table 27-3) with these. ``running``: one that counts goes on counting, from its beginning; otherwise it is
-    stopped. To be asked only of one that counts: by the specification one that stands still stays so, but there are BMCs that start it,
-    and then nobody feeds it. The flags of former expiries are left as they are: they belong to who reads them.
+    """Set Watchdog Timer (table 27-3) with these. ``running``: one that counts goes on counting, from its beginning, and one that
+    stands still stays so; otherwise it is stopped. The flags of former expiries are left as they are: they belong to who reads them.
     """
     first = registers.use | (_DONT_STOP if registers.running else 0) | (_DONT_LOG if registers.dont_log else 0)
     second = registers.action | registers.pre_timeout << 4
@@ -91,12 +90,14 @@ def build_set_request(registers: Registers) -> Request:
 
 
 def plan_registers(device: WatchdogDevice, present: Registers, countdown: float) -> Registers:
-    """What is to be set for ``device``; ``countdown`` in seconds, where the timer has none of its own that is long enough."""
+    """What is to be set for ``device``; ``countdown`` in seconds, where the timer has none of its own that is long enough. One that was
+    started since it was read, or does not tell that it counts, must not be stopped, so ``running`` is always asked for.
+    """
     nmi = device.expiry_action == ExpiryAction.INJECT_NMI
     least = _PRE_TIMEOUT_SECONDS * _TICKS_PER_SECOND if nmi else 0
     ticks = present.countdown if present.countdown > least else min(max(round(countdown * _TICKS_PER_SECOND), least + 1), 0xFFFF)
     return Registers(
-        running=present.running,
+        running=True,
         action=0 if nmi else _ACTION_NUMBERS[ExpiryAction(device.expiry_action)],
         pre_timeout=PRE_TIMEOUT_NMI if nmi else 0,
         pre_timeout_seconds=_PRE_TIMEOUT_SECONDS if nmi else 0,

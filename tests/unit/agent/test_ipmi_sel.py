@@ -186,6 +186,33 @@ def test_a_machine_that_panics_alike_before_and_after_a_clear_is_told_twice(keep
     assert not read(second.cursor).records
 
 
+def test_the_end_of_a_watchdog_that_gave_an_nmi_is_no_second_firing() -> None:
+    """A second later, in another reading, after what the panicking kernel wrote; not every BMC names the NMI in the record of the end."""
+    bmc, clock = FakeBmc(), FakeClock()
+    cursor: str | None = None
+    events: list[str] = []
+
+    def read() -> None:
+        nonlocal cursor
+        reading = bmc.converse(read_log(SERVER, cursor, clock, clock.monotonic() + 10))
+        assert reading is not None
+        cursor = reading.cursor
+        events.extend(reason for record in reading.records for _, reason in record.events)
+
+    read()
+    bmc.log.append(event(bmc.now, 0x23, 0xC8, 0x2F))
+    bmc.log.append(event(bmc.now, 0x20, 0xA1))
+    read()
+    bmc.now += 1
+    bmc.log.append(event(bmc.now, 0x23, 0xC0, 0x04))
+    read()
+    assert events == ["inject-nmi", "os_critical_stop"]
+    bmc.now += 600
+    bmc.log.append(event(bmc.now, 0x23, 0xC0, 0x04))
+    read()
+    assert events[2:] == ["none"], "that is another one"
+
+
 def test_a_long_log_is_told_in_parts() -> None:
     story = Story(capacity=1000)
     story.read()
@@ -248,7 +275,7 @@ def test_a_place_that_cannot_be_found_in_time_is_given_up() -> None:
 def test_an_unreadable_cursor_begins_anew_and_says_so() -> None:
     story = Story()
     story.append()
-    for cursor in ("", "sel0 1", "sel1 - 00000000 0 0123456789ab.", "sel1 0001 00000000 0 ", "x" * 512):
+    for cursor in ("", "sel0 1", "sel1 - 00000000 0 - 0123456789ab.", "sel1 0001 00000000 0 - ", "x" * 512):
         story.cursor = cursor
         assert story.read().lost == UNREADABLE
     assert not story.told
@@ -372,7 +399,7 @@ def test_no_answer_breaks_the_reading_or_lasts_for_ever(answers: list[tuple[int,
 
     for command in (SEL_INFO, SEL_GET, SEL_TIME, SEL_RESERVE):
         bmc.answers[command] = answer_anything
-    cursor = "sel1 0001 00000000 0 0123456789ab." if has_cursor else None
+    cursor = "sel1 0001 00000000 0 - 0123456789ab." if has_cursor else None
     try:
         bmc.converse(read_log(SERVER, cursor, clock, clock.monotonic() + 1))
     except BackendUnavailable:
