@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from compute_agent.contract.models import PowerState
-from compute_agent.contract.watchdogs import ExpiryAction, Watchdog, WatchdogModel
+from compute_agent.contract.watchdogs import ExpiryAction, Watchdog, WatchdogDevice, WatchdogModel
 from compute_agent.drivers.bmc.protocol import MachineState, Polled, TimerState
 from compute_agent.drivers.models import DriverEvent, DriverEventKind
 
@@ -136,8 +136,8 @@ class Track:
         ):
             self._start = _Start(now, {_RESET_TIME})
             yield DriverEvent(DriverEventKind.REBOOTED, self._server, now, _RESET_TIME)
-        if _find_timer(earlier) != _find_timer(state):
-            yield DriverEvent(DriverEventKind.DEFINED, self._server, now, "watchdog timer changed")
+        if _find_device(earlier) != _find_device(state):
+            yield DriverEvent(DriverEventKind.DEFINED, self._server, now, "watchdog changed")
 
     def _tell_power(self, state: MachineState, now: datetime) -> DriverEvent:
         if state.power_state is PowerState.RUNNING:
@@ -148,17 +148,16 @@ class Track:
 
 
 def describe_watchdog(state: MachineState, models: Iterable[WatchdogModel]) -> Watchdog:
-    """A BMC's timer as a watchdog: it is there at once and for good, and live while it counts in a machine that is on."""
+    """A BMC's timer as a watchdog: it is there at once and for good, and in a machine that is on it is live, whether it counts or not."""
     timer = state.timer
     if timer is None:
         return Watchdog()
-    is_live = timer.running and state.power_state is not PowerState.SHUTDOWN
     return Watchdog(
         configured=timer.device,
-        live=timer.device if is_live else None,
+        live=None if state.power_state is PowerState.SHUTDOWN else timer.device,
         models=tuple(model.model for model in models if model.managed),
     )
 
 
-def _find_timer(state: MachineState) -> Watchdog:
-    return describe_watchdog(replace(state, power_state=PowerState.RUNNING), ())
+def _find_device(state: MachineState) -> WatchdogDevice | None:
+    return None if state.timer is None else state.timer.device

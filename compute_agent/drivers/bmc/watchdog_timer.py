@@ -1,7 +1,5 @@
 """Feeds a BMC's watchdog timer, for machines whose operating system does not."""
 
-from dataclasses import replace
-
 from compute_agent.contract.models import PowerState
 from compute_agent.drivers.base import WatchdogTimer
 from compute_agent.drivers.bmc.watchdogs import Timers
@@ -22,5 +20,3 @@ class BmcWatchdogTimer(WatchdogTimer):
         if state.power_state is not PowerState.RUNNING:
             raise ServerNotRunning(server, f"the machine is off ({state.reason or state.power_state}): its watchdog guards nothing")
         machine.get_link().bmc.reset_timer(remaining.left())
-        if not state.timer.running:
-            self._timers.note(machine, state, replace(state.timer, running=True), "watchdog timer started")

@@ -1,7 +1,7 @@
 """A BMC's watchdog timer as a server's watchdog.
 
-The device is the timer's set-up: it is there or not, at once, whether the machine runs or not. It is *live* while it counts. Who lets it
-count is somebody else: a daemon in the machine's operating system, or an operator with ``reset_timer``.
+The device is the timer's set-up: it is there or not, at once, whether the machine runs or not. Whether it counts is not for this agent to
+decide: a daemon in the machine's operating system lets it, or an operator with ``reset_timer``.
 """
 
 from collections.abc import Callable, Sequence

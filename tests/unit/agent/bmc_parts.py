@@ -30,6 +30,7 @@ MODEL = WatchdogModel(
     model="fake-timer", expiry_actions=("none", "reset", "poweroff", "power_cycle"), managed=True, hot_plug=True, note="in memory"
 )
 RESET = WatchdogDevice(model="fake-timer", expiry_action=ExpiryAction.RESET)
+COUNTDOWN = 60.0
 BOOT, PANIC = (DriverEventKind.REBOOTED, "os_boot"), (DriverEventKind.PANICKED, "os_critical_stop")
 
 
@@ -51,6 +52,7 @@ class FakeMachine:
     polls: int = 0
     calls: list[str] = field(default_factory=list)
     limits: list[float] = field(default_factory=list)
+    seconds_left: float = COUNTDOWN
     during_poll: Callable[[], None] = lambda: None
 
     @property
@@ -62,6 +64,22 @@ class FakeMachine:
         """A record of its BMC's log."""
         number = str(len(self.records) + 1)
         self.records.append(LogRecord(number, "a record", events=events, cursor=number, **details))
+
+    def pass_time(self, seconds: float) -> None:
+        """A timer that counts and was not fed for so long fires, and its BMC notes that."""
+        device = None if self.timer is None else self.timer.device
+        if self.timer is None or device is None or not self.timer.running:
+            return
+        self.seconds_left -= seconds
+        if self.seconds_left <= 0:
+            self.timer = replace(self.timer, running=False)
+            self.fire(device.expiry_action)
+
+    def fire(self, word: str) -> None:
+        restart = [(DriverEventKind.REBOOTED, f"watchdog {word}")] if word in ("reset", "power_cycle") else []
+        self.write((DriverEventKind.WATCHDOG_FIRED, word), *restart)
+        if word == ExpiryAction.POWEROFF:
+            self.switch(PowerState.SHUTDOWN)
 
     def switch(self, power_state: PowerState) -> None:
         self.power_state = power_state
@@ -125,6 +143,7 @@ class FakeBmc(Bmc):
         machine = self._ask("reset_timer", limit)
         assert machine.timer is not None
         machine.timer = replace(machine.timer, running=True)
+        machine.seconds_left = COUNTDOWN
 
     def close(self) -> None:
         self.is_closed = True
