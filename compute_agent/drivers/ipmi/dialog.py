@@ -147,6 +147,11 @@ class Dialog(Generic[T]):
         self._course.close()
         self._conversation.close()
 
+    def break_off(self, error: Exception) -> None:
+        """End it because of an error that nobody thought of."""
+        if not self.is_over:
+            self.fail(self._as_error(f"the conversation with {where(self.target)} broke: {type(error).__name__}, see this agent's log"))
+
     def _read(self, session: PacketSession, packet: bytes) -> None:
         was_established = session.established
         response = session.receive(packet)
@@ -165,10 +170,7 @@ class Dialog(Generic[T]):
         self._close_socket()
         self._send_error = None
         try:
-            self._socket = socket.socket(self._endpoint.family, socket.SOCK_DGRAM)
-            self._selector.register(self._socket, selectors.EVENT_READ, self)
-            self._socket.setblocking(False)
-            self._socket.connect(self._endpoint.address)
+            self._socket = self._open_socket()
         except OSError as error:
             self._on_network_error(error)
             return
@@ -176,6 +178,17 @@ class Dialog(Generic[T]):
         self._rest(self._patience)
         self._session.login()
         self._on_login_step(self._session)
+
+    def _open_socket(self) -> socket.socket:
+        opened = socket.socket(self._endpoint.family, socket.SOCK_DGRAM)
+        try:
+            opened.setblocking(False)
+            opened.connect(self._endpoint.address)
+            self._selector.register(opened, selectors.EVENT_READ, self)
+        except OSError:
+            opened.close()
+            raise
+        return opened
 
     def _on_login_step(self, session: PacketSession) -> None:
         if session.refusal is not None:

@@ -151,8 +151,7 @@ class Sessions:
             step()
         except Exception as error:
             LOG.exception("A conversation with the BMC of server %s broke", dialog.target.server)
-            if not dialog.is_over:
-                dialog.fail(error)
+            dialog.break_off(error)
         if dialog.is_over:
             self._leave(dialog)
 

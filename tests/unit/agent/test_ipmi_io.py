@@ -16,6 +16,7 @@ from compute_agent.contract.errors import Code
 from compute_agent.drivers.bmc.protocol import Secret, Target
 from compute_agent.drivers.errors import BackendUnavailable, DriverError, OutcomeUnknown
 from compute_agent.drivers.ipmi.exchange import Conversation, NoAnswer, Request, Response
+from compute_agent.drivers.ipmi.packets import PacketSession
 from compute_agent.drivers.ipmi.sessions import Sessions
 from tests.unit.agent.ipmi_responder import CLOSE_SESSION, PASSWORD, SET_PRIVILEGE, Responder, responding
 
@@ -363,6 +364,36 @@ def test_a_name_that_does_not_exist_is_said_to(sessions: Sessions, monkeypatch: 
     monkeypatch.setattr(socket, "getaddrinfo", fail)
     with pytest.raises(BackendUnavailable, match=r"the BMC's address bmc\.invalid cannot be resolved"):
         sessions.run(Target("server", "bmc.invalid", 623), ask(), LONG)
+
+
+def test_a_name_that_resolves_slowly_delays_nobody_else(sessions: Sessions, bmc: Responder, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolver_answers = threading.Event()
+
+    def resolve(host: str, *_: object, **__: object) -> list[tuple[object, ...]]:
+        assert resolver_answers.wait(10)
+        return [(socket.AF_INET, socket.SOCK_DGRAM, 17, "", ("127.0.0.1", bmc.port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with ThreadPoolExecutor(1) as callers:
+        slow = callers.submit(sessions.run, Target("server", "bmc.example", bmc.port, "admin", Secret(PASSWORD)), ask(), LONG)
+        assert sessions.run(bmc.target(), ask(), LONG) == [Response(0)]
+        resolver_answers.set()
+        assert slow.result() == [Response(0)]
+
+
+@pytest.mark.parametrize(("step", "expected"), [("login", BackendUnavailable), ("repeat_request", OutcomeUnknown)])
+def test_what_pyghmi_raises_ends_this_conversation_only_in_the_words_of_the_driver_contract(
+    step: str, expected: type[DriverError], sessions: Sessions, bmc: Responder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("pyghmi did not think of this")
+
+    bmc.answer = answer_only(SET_PRIVILEGE, (0x2C, 2))
+    with monkeypatch.context() as patched:
+        patched.setattr(PacketSession, step, fail)
+        with pytest.raises(expected, match="broke: AssertionError"):
+            sessions.run(bmc.target(), ask(STRIKE, ASK), LONG)
+    assert sessions.run(bmc.target(), ask(STRIKE), LONG) == [Response(0)]
 
 
 def test_close_ends_who_waits_and_whatever_comes_later(bmc: Responder) -> None:
