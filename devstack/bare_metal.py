@@ -31,6 +31,7 @@ class BareMetalMachine:
         name: str = "machine",
         kind: GuestKind = GuestKind.PANICKING,
         clock_ahead: int | None = 0,
+        whole_watchdog: bool = False,
         cache_dir: Path | None = None,
     ) -> None:
         if kind.has_disk:
@@ -44,7 +45,9 @@ class BareMetalMachine:
         self._pid_file = self.directory / "qemu.pid"
         self._vm_port = self._choose_port()
         spec = BmcSpec(f"/bin/sh {shlex.quote(str(self._start_script))}", self._vm_port)
-        self.simulator = IpmiSim(self.directory / "bmc", [spec], clock_ahead=clock_ahead, cache_dir=cache_dir)
+        self.simulator = IpmiSim(
+            self.directory / "bmc", [spec], clock_ahead=clock_ahead, whole_watchdog=whole_watchdog, cache_dir=cache_dir
+        )
 
     @property
     def bmc(self) -> SimulatedBmc:

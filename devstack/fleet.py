@@ -18,7 +18,8 @@ from devstack.stack_config import PROJECT, USER, Options
 
 @dataclass(frozen=True)
 class MachineSpec:
-    """A machine that a stack shall have. Without a ``kind`` of guest it is nothing but its BMC, and whether it is on.
+    """A machine that a stack shall have. Without a ``kind`` of guest it is nothing but its BMC, and whether it is on. ``whole_watchdog`` is
+    that of `IpmiSim`.
 
     ``login`` is whom the agent's inventory names, with further fields of its entry in ``options``. Without a uuid it keeps the one of the
     last start in the same directory.
@@ -30,6 +31,7 @@ class MachineSpec:
     uuid: str = ""
     login: BmcUser = ADMINISTRATOR
     options: dict[str, object] = field(default_factory=dict)
+    whole_watchdog: bool = False
 
 
 class Machine:
@@ -39,8 +41,9 @@ class Machine:
         self.spec = spec
         self.name = spec.name
         self.uuid = spec.uuid
-        self.bare_metal = BareMetalMachine(directory, name=spec.name, kind=spec.kind) if spec.kind else None
-        self.simulator = self.bare_metal.simulator if self.bare_metal else IpmiSim(directory / "bmc")
+        watchdog = spec.whole_watchdog
+        self.bare_metal = BareMetalMachine(directory, name=spec.name, kind=spec.kind, whole_watchdog=watchdog) if spec.kind else None
+        self.simulator = self.bare_metal.simulator if self.bare_metal else IpmiSim(directory / "bmc", whole_watchdog=watchdog)
 
     @property
     def bmc(self) -> SimulatedBmc:

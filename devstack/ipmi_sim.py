@@ -23,7 +23,7 @@ from devstack.steps import StepFailed
 ADDRESS = "127.0.0.1"
 MOST_BMCS = 100
 """How many one process may simulate: their addresses on the management bus are bytes, and even."""
-_MODULE_SOURCE = Path(__file__).parent / "ipmi_sim_module.c"
+_MODULE_SOURCES = sorted(Path(__file__).parent.glob("ipmi_sim_*.[ch]"))
 _MODULE_PREFIX = "ipmi-module-"
 _FIRST_IPMB = 0x20
 _LOG_ENTRIES = 1000
@@ -148,6 +148,7 @@ class IpmiSim:
 
     Everything that the BMCs know is in ``state_dir``: their ports, logs and the power of their machines live through :meth:`restart`,
     all but the ports until :meth:`forget`. ``clock_ahead`` is by how many seconds their clocks are wrong; None: they were never set.
+    Their watchdogs are ipmi_sim's own, without a pre-timeout NMI, or with ``whole_watchdog`` what the specification wants.
     """
 
     def __init__(
@@ -156,6 +157,7 @@ class IpmiSim:
         bmcs: int | Sequence[BmcSpec] = 1,
         *,
         clock_ahead: int | None = 0,
+        whole_watchdog: bool = False,
         cache_dir: Path | None = None,
     ) -> None:
         specs = [BmcSpec()] * bmcs if isinstance(bmcs, int) else list(bmcs)
@@ -164,6 +166,7 @@ class IpmiSim:
         self.state_dir = state_dir.resolve()
         self.log = self.state_dir / "ipmi_sim.log"
         self._clock = "none" if clock_ahead is None else str(clock_ahead)
+        self._watchdog = "whole" if whole_watchdog else "own"
         self._cache_dir = (cache_dir or get_cache_dir()).resolve()
         self.bmcs = [
             SimulatedBmc(self, spec, _FIRST_IPMB + 2 * index, port)
@@ -262,7 +265,7 @@ class IpmiSim:
 
     def _make_config(self, module: Path) -> str:
         lines = ['name "crashcart"', f"console {ADDRESS} {self._console_file.read_text().strip()}"]
-        lines.append(f'loadlib "{module}" "{self.state_dir} {self._clock}"')
+        lines.append(f'loadlib "{module}" "{self.state_dir} {self._clock} {self._watchdog}"')
         for bmc in self.bmcs:
             lines += [f"set_working_mc 0x{bmc.ipmb:x}", "startlan 1", f"addr {bmc.address} {bmc.port}", "priv_limit admin"]
             # Without one it does not speak RMCP+.
@@ -303,7 +306,8 @@ def ensure_module(cache_dir: Path | None = None) -> Path:
     """The module that every simulator loads, built when its source changed (0.2 s); raises StepFailed."""
     cache_dir = (cache_dir or get_cache_dir()).resolve()
     cache_dir.mkdir(parents=True, exist_ok=True)
-    directory = cache_dir / f"{_MODULE_PREFIX}{hashlib.sha256(_MODULE_SOURCE.read_bytes()).hexdigest()[:12]}"
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in _MODULE_SOURCES)).hexdigest()
+    directory = cache_dir / f"{_MODULE_PREFIX}{digest[:12]}"
     module = directory / "ipmi_sim_module.so"
     with (cache_dir / "ipmi-module.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -312,7 +316,8 @@ def ensure_module(cache_dir: Path | None = None) -> Path:
             directory.mkdir(exist_ok=True)
             with TemporaryDirectory(dir=directory) as partial, log.open("w") as output:
                 built = Path(partial) / module.name
-                argv = ["gcc", "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", str(built), str(_MODULE_SOURCE)]
+                argv = ["gcc", "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", str(built)]
+                argv += [str(source) for source in _MODULE_SOURCES if source.suffix == ".c"]
                 done = subprocess.run(argv, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
                 if done.returncode != 0:
                     advice = "is libopenipmi-dev installed? devstack/demo installs what is missing"

@@ -1,5 +1,5 @@
 /*
- * Gives the controllers of an ipmi_sim a machine to control: loadlib "…/ipmi_sim_module.so" "DIRECTORY [CLOCK]"
+ * Gives the controllers of an ipmi_sim a machine to control: loadlib "…/ipmi_sim_module.so" "DIRECTORY CLOCK WATCHDOG"
  *
  * ipmi_sim answers 0xCC to the diagnostic interrupt of chassis control, whatever is attached. Here it pulses one: that of the attached
  * virtual machine where there is one (`serial kcs … codec VM`). A controller without one gets a machine that is nothing but its power state.
@@ -8,7 +8,7 @@
  * What was done to the machine of the controller at 0x20 is appended to DIRECTORY/20.done, one line each: seconds since 1970 and nmi,
  * reset, power_on, power_off or graceful_shutdown. DIRECTORY/20.power is 1 or 0, the power of a machine that is nothing else; it may be written from
  * outside, and survives the simulator as a machine survives its BMC. CLOCK is how many seconds the controllers' clocks are ahead; with
- * "none" they are never set, and say so in what they log.
+ * "none" they are never set, and say so in what they log. WATCHDOG is "own" for ipmi_sim's own, or "whole": see ipmi_sim_watchdog.c.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -22,9 +22,10 @@
 #include <OpenIPMI/ipmi_msgbits.h>
 #include <OpenIPMI/mcserv.h>
 
+#include "ipmi_sim_module.h"
+
 #define DIAGNOSTIC_INTERRUPT 4
 #define SYSTEM_INTERFACE 15
-#define SYSTEM_EVENT_RECORD 2
 #define CHANNEL_CAPABILITIES                                                                                                      \
 	((1 << HW_OP_RESET) | (1 << HW_OP_POWERON) | (1 << HW_OP_POWEROFF) | (1 << HW_OP_SEND_NMI) | (1 << HW_OP_GRACEFUL_SHUTDOWN))
 
@@ -33,11 +34,12 @@ extern cmd_handler_f chassis_netfn_handlers[256];
 extern cmd_handler_f storage_netfn_handlers[256];
 
 static sys_data_t *the_system;
-static cmd_handler_f control_chassis_itself;
+static cmd_handler_f chassis_control_handler;
 static int (*hw_op_of_vm[IPMI_MAX_MCS])(channel_t *chan, unsigned int op);
 static char directory[512];
 static long clock_ahead;
-static int has_clock = 1;
+static int has_clock;
+static int has_whole_watchdog;
 
 static const char *const op_names[] = {
 	[HW_OP_RESET] = "reset",
@@ -120,20 +122,36 @@ static int do_hw_op(channel_t *chan, unsigned int op)
 
 	if (op < sizeof(op_names) / sizeof(*op_names) && op_names[op])
 		note_done(ipmb, op_names[op]);
+	if (op == HW_OP_RESET || op == HW_OP_POWEROFF)
+		stop_watchdog(ipmb);
 	return hw_op_of_vm[ipmb] ? hw_op_of_vm[ipmb](chan, op) : hw_op_without_vm(ipmb, op);
+}
+
+/* Counted where the machine is off, too, as some BMCs answer that they did it: who asks first sends none. */
+void pulse_diagnostic_interrupt(lmc_data_t *mc)
+{
+	channel_t *chan = the_system->mc_get_channelset(mc)[SYSTEM_INTERFACE];
+
+	chan->hw_op(chan, HW_OP_SEND_NMI);
+}
+
+void control_chassis_itself(lmc_data_t *mc, unsigned char control)
+{
+	unsigned char rdata[36];
+	unsigned int rdata_len = sizeof(rdata);
+	msg_t msg = { .netfn = IPMI_CHASSIS_NETFN, .cmd = IPMI_CHASSIS_CONTROL_CMD, .data = &control, .len = 1 };
+
+	chassis_control_handler(mc, &msg, rdata, &rdata_len, NULL);
 }
 
 /* Whether the sender may was decided before: ipmi_sim lets operators control the chassis, and no user. */
 static void control_chassis(lmc_data_t *mc, msg_t *msg, unsigned char *rdata, unsigned int *rdata_len, void *cb_data)
 {
-	channel_t *chan = the_system->mc_get_channelset(mc)[SYSTEM_INTERFACE];
-
 	if (msg->len < 1 || (msg->data[0] & 0xf) != DIAGNOSTIC_INTERRUPT) {
-		control_chassis_itself(mc, msg, rdata, rdata_len, cb_data);
+		chassis_control_handler(mc, msg, rdata, rdata_len, cb_data);
 		return;
 	}
-	/* Counted and answered as done where the machine is off, too, as some BMCs do: who asks first sends none. */
-	chan->hw_op(chan, HW_OP_SEND_NMI);
+	pulse_diagnostic_interrupt(mc);
 	rdata[0] = 0;
 	*rdata_len = 1;
 }
@@ -171,16 +189,17 @@ int ipmi_sim_module_print_version(sys_data_t *sys, const char *options)
 
 int ipmi_sim_module_init(sys_data_t *sys, const char *options)
 {
-	char clock[32] = "0";
+	char clock[32], watchdog[32];
 
-	if (!options || sscanf(options, "%511s %31s", directory, clock) < 1) {
-		fprintf(stderr, "ipmi_sim_module: no directory in its options\n");
+	if (!options || sscanf(options, "%511s %31s %31s", directory, clock, watchdog) != 3) {
+		fprintf(stderr, "ipmi_sim_module: it needs three options\n");
 		return EINVAL;
 	}
 	has_clock = strcmp(clock, "none") != 0;
 	clock_ahead = has_clock ? strtol(clock, NULL, 10) : 0;
+	has_whole_watchdog = strcmp(watchdog, "whole") == 0;
 	the_system = sys;
-	control_chassis_itself = chassis_netfn_handlers[IPMI_CHASSIS_CONTROL_CMD];
+	chassis_control_handler = chassis_netfn_handlers[IPMI_CHASSIS_CONTROL_CMD];
 	ipmi_emu_register_cmd_handler(IPMI_CHASSIS_NETFN, IPMI_CHASSIS_CONTROL_CMD, control_chassis, NULL);
 	ipmi_emu_register_cmd_handler(IPMI_SENSOR_EVENT_NETFN, IPMI_PLATFORM_EVENT_CMD, keep_platform_event, NULL);
 	return 0;
@@ -201,5 +220,5 @@ int ipmi_sim_module_post_init(sys_data_t *sys)
 		if (has_clock)
 			set_clock(mc);
 	}
-	return 0;
+	return has_whole_watchdog ? begin_watchdogs(sys) : 0;
 }
