@@ -193,13 +193,15 @@ class Observer:
             LOG.info("server %s on host %s: %s, comparing its state", event.server, self._journal.host, event.reason)
             self._watch.find_again(event.server)
             self.reconcile(frozenset({event.server}))
-        elif event.kind is DriverEventKind.WATCHDOG_FIRED:
-            self._take_firing(event, event.server)
         elif event.kind is DriverEventKind.LOG_READ or self._is_echo(event, event.server):
             with self._journal.transaction("server.cursor") as transaction:
                 self._keep_cursor(transaction, event)
         else:
-            self._take_server_event(event, event.server)
+            if event.cursor is not None and not self._is_known(event.server):
+                # What a log tells is told once: not even a server that went out of reach a moment ago may be taken for a strange one.
+                self.reconcile(frozenset({event.server}))
+            take = self._take_firing if event.kind is DriverEventKind.WATCHDOG_FIRED else self._take_server_event
+            take(event, event.server)
 
     def _take_backend_event(self, event: DriverEvent) -> None:
         if event.kind is DriverEventKind.BACKEND_LOST:
@@ -248,13 +250,8 @@ class Observer:
         self._on_state_change()
 
     def _take_server_event(self, event: DriverEvent, server: str) -> None:
-        is_known = self._is_known(server)
-        if not is_known and event.cursor is not None:
-            # What a log tells is told once: not even a server that went out of reach a moment ago may be taken for one of another host.
-            self.reconcile(frozenset({server}))
-            is_known = self._is_known(server)
         look = Look()
-        if event.kind in _LOOKED_UP or not is_known:
+        if event.kind in _LOOKED_UP or not self._is_known(server):
             look = self._looks.look(server, always=event.kind is DriverEventKind.UNDEFINED)
             if not look.answered:
                 self._retry_at = self._clock.monotonic() + _RETRY_INTERVAL

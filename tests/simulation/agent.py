@@ -190,7 +190,9 @@ class Agent:
             wake["observer"].set()
 
         assert driver.events is not None
-        driver.events.subscribe(take_event, {})
+        with journal.transaction("read") as transaction:
+            cursors = transaction.list_cursors()
+        driver.events.subscribe(take_event, cursors)
         give_out(actions.recover())
         kernel.call_after(self._chance.uniform(0.0, 2.0), lambda: self.hypervisor.greet(process))
 

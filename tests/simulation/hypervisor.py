@@ -13,6 +13,7 @@ from compute_agent.contract.watchdogs import Watchdog, WatchdogDevice
 from compute_agent.drivers import base, errors
 from compute_agent.drivers.models import CollectedDiagnostics, DriverEvent, DriverEventKind, DriverServer, FoundDump
 from tests.simulation.kernel import START, Event, HostClock, Process
+from tests.simulation.logs import Log, Logs
 
 CALL_BOUND = 20.0
 
@@ -61,7 +62,8 @@ class Guest:
     """``takes`` says how it answers an NMI: ``panics``, ``dumps`` (silent, then reboots), ``loads`` (says so, then reboots), ``deaf``.
 
     ``watchdog`` is the live one, ``first`` the one of the beginning. ``redefined``: it had more than one life.
-    ``dumps`` are the files that the platform wrote because its watchdog fired, and when each was begun.
+    ``dumps`` are the files that the platform wrote because its watchdog fired, and when each was begun. ``log``: it is bare metal, whose
+    platform notes what happens to it.
     """
 
     id: str
@@ -78,6 +80,7 @@ class Guest:
     first: WatchdogDevice | None = None
     redefined: bool = False
     dumps: list[tuple[datetime, FoundDump]] = field(default_factory=list)
+    log: Log | None = None
 
 
 class Hypervisor:
@@ -91,6 +94,7 @@ class Hypervisor:
         self.guests = {guest.id: guest for guest in guests}
         self.calls: list[Call] = []
         self.up = True
+        self.logs = Logs(self)
         self._held: list[Callable[[], None]] | None = None
         self._chance = chance
         self._listener: Callable[[DriverEvent], None] | None = None
@@ -103,6 +107,7 @@ class Hypervisor:
         if up != self.up:
             self.up = up
             kind = DriverEventKind.BACKEND_BACK if up else DriverEventKind.BACKEND_LOST
+            self.logs.tell_all()
             self.tell(DriverEvent(kind, None, self._now()), always=True)
 
     def set_state(self, guest: Guest, state: PowerState, kind: DriverEventKind, reason: str) -> None:
@@ -123,7 +128,7 @@ class Hypervisor:
             guest.owed.clear()
             self.answer_nmi(guest)
         self.kernel.note(self.host, f"guest {guest.name} {kind}: {reason}")
-        self.tell(DriverEvent(kind, guest.id, self._now(), reason))
+        self.report(guest, DriverEvent(kind, guest.id, self._now(), reason))
 
     def pause(self, guest: Guest) -> None:
         if guest.state is PowerState.RUNNING:
@@ -160,6 +165,7 @@ class Hypervisor:
             guest.defined = True
             self.kernel.note(self.host, f"guest {guest.name} defined")
             self.tell(DriverEvent(DriverEventKind.DEFINED, guest.id, self._now(), "operator"))
+            self.logs.begin_anew(guest)
 
     # The NMI
 
@@ -184,7 +190,7 @@ class Hypervisor:
         def send() -> None:
             if guest is None or not guest.defined:
                 end(errors.ServerNotFound(call.server, "no such guest"))
-            elif fate < unavailable or not self.up:
+            elif fate < unavailable or not self.up or (guest.log is not None and guest.log.is_lost):
                 end(errors.BackendUnavailable(call.server, "the daemon said no"))
             elif guest.state not in (PowerState.RUNNING, PowerState.PAUSED):
                 end(errors.ServerNotRunning(call.server, f"guest is {guest.state}"))
@@ -232,11 +238,15 @@ class Hypervisor:
         def later(seconds: float, act: Callable[[], None]) -> None:
             self.call_in_this_run(guest, seconds, act)
 
-        if guest.takes == "panics":
+        if guest.takes == "panics" and guest.log is not None:
+            still_on = ("os_critical_stop", PowerState.RUNNING)
+            later(0.011, lambda: self.report(guest, DriverEvent(DriverEventKind.PANICKED, guest.id, self._now(), *still_on)))
+        elif guest.takes == "panics":
             later(0.011, lambda: self.set_state(guest, PowerState.CRASHED, DriverEventKind.PANICKED, "pvpanic"))
         elif guest.takes in ("dumps", "loads"):
             if guest.takes == "loads":
-                later(0.011, lambda: self.tell(DriverEvent(DriverEventKind.CRASH_KERNEL_STARTED, guest.id, self._now(), "pvpanic")))
+                loads = DriverEventKind.CRASH_KERNEL_STARTED
+                later(0.011, lambda: self.report(guest, DriverEvent(loads, guest.id, self._now(), "pvpanic")))
             dumping = self._chance.uniform(5.0, 90.0)
             later(dumping, lambda: self.set_state(guest, PowerState.RUNNING, DriverEventKind.REBOOTED, "the dump is written"))
 
@@ -261,8 +271,13 @@ class Hypervisor:
             events=_Events(self, process),
         )
 
-    def listen(self, process: Process, listener: Callable[[DriverEvent], None]) -> None:
+    def listen(self, process: Process, listener: Callable[[DriverEvent], None], cursors: Mapping[str, str]) -> None:
         self._listening_process, self._listener = process, listener
+        self.logs.begin(cursors)
+
+    @property
+    def has_listener(self) -> bool:
+        return self._listener is not None and self._listening_process is not None and self._listening_process.alive
 
     def is_listening(self, process: Process) -> bool:
         return self._listening_process is process
@@ -270,13 +285,21 @@ class Hypervisor:
     def greet(self, process: Process) -> None:
         """The driver's first connection is made, if the daemon is there; otherwise it will be when the daemon comes."""
         if self.up and self._listening_process is process:
+            self.logs.tell_all()
             self.tell(DriverEvent(DriverEventKind.BACKEND_BACK, None, self._now(), "connected"))
+            self.logs.tell_lost()
+
+    def report(self, guest: Guest, event: DriverEvent) -> None:
+        """What has happened to a guest: noted by its platform, told at once, or told to nobody while it is out of reach."""
+        if guest.log is not None and guest.log.takes(event):
+            self.logs.note(guest, event)
+        elif guest.log is None or not guest.log.is_lost:
+            self.logs.tell(guest)  # a driver reads the log and the power at once, and tells the log first
+            self.tell(event)
 
     def tell(self, event: DriverEvent, *, always: bool = False) -> None:
         """To the agent that listens, if there is one and the daemon is there."""
-        if self._listener is None or self._listening_process is None or not self._listening_process.alive:
-            return
-        if self.up or always:
+        if self._listener is not None and self.has_listener and (self.up or always):
             self._listener(event)
 
     def _now(self) -> datetime:
@@ -284,6 +307,11 @@ class Hypervisor:
 
     def describe(self, guest: Guest) -> DriverServer:
         """As the daemon lists it now."""
+        if guest.log is not None and guest.log.is_lost:
+            return guest.log.describe_unread(self._describe(guest))
+        return self._describe(guest)
+
+    def _describe(self, guest: Guest) -> DriverServer:
         return DriverServer(
             id=guest.id,
             name=guest.name,
@@ -316,6 +344,8 @@ class _Servers(base.Servers):
         guest = self._hypervisor.guests.get(server)
         if guest is None or not guest.defined:
             raise errors.ServerNotFound(server, "no such guest")
+        if guest.log is not None and guest.log.is_lost:
+            raise errors.BackendUnavailable(server, "its controller does not answer")
         return self._hypervisor.describe(guest)
 
     def check_reachable(self, server: str | None) -> None:
@@ -397,4 +427,4 @@ class _Events(base.Events):
         self._process = process
 
     def subscribe(self, listener: Callable[[DriverEvent], None], cursors: Mapping[str, str]) -> None:
-        self._hypervisor.listen(self._process, listener)
+        self._hypervisor.listen(self._process, listener, cursors)

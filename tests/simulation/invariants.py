@@ -15,6 +15,7 @@ from compute_agent.contract.models import ActionKind
 from tests.simulation.devices import check_devices
 from tests.simulation.hypervisor import Call
 from tests.simulation.kernel import START
+from tests.simulation.logs import check_logs
 from tests.simulation.watchdogs import check_firings, check_holdoff_after_firings
 from tests.simulation.world import World
 
@@ -37,6 +38,7 @@ def check_run(world: World) -> list[str]:
         _check_observations,
         _check_watchdogs,
         _check_devices,
+        _check_logs,
         _check_violation_counters,
         _check_servers,
     )
@@ -244,6 +246,16 @@ def _check_watchdogs(world: World, record: Record) -> Iterator[str]:
 def _check_devices(world: World, record: Record) -> Iterator[str]:
     known = [guest for agent in world.agents if not agent.lost_epochs for guest in agent.hypervisor.guests.values() if not guest.redefined]
     yield from check_devices(known, record.events, record.actions)
+
+
+def _check_logs(world: World, record: Record) -> Iterator[str]:
+    guests = [(guest, bool(agent.lost_epochs)) for agent in world.agents for guest in agent.hypervisor.guests.values()]
+    offsets = {agent.host: agent.hypervisor.clock.offset for agent in world.agents}
+
+    def to_virtual(host: str, moment: datetime) -> float:
+        return (moment - START).total_seconds() - offsets[host]
+
+    yield from check_logs(guests, record.events, to_virtual)
 
 
 def _check_violation_counters(_world: World, record: Record) -> Iterator[str]:

@@ -61,6 +61,11 @@ class Plan:
     firings: float = 0.0
     """Of the guests' watchdogs."""
 
+    logs: int = 0
+    """Servers per host whose platform keeps a log: what happens to them is read there, and each of them can be out of reach."""
+    losses: float = 0.0
+    """Of those servers."""
+
     @property
     def loses_journals(self) -> bool:
         return self.journal_losses > 0
@@ -123,4 +128,6 @@ def draw_plan(seed: int) -> Plan:
         firings=sometimes(12.0, share=0.5),
         changes=chance.choice((0, 0, 0, 10)),
         resumes=chance.choice((0, 0, 0, 4)),
+        logs=chance.choice((0, 0, 1, 2)),
+        losses=sometimes(3.0, share=0.7),
     )

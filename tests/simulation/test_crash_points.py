@@ -18,6 +18,7 @@ LABELS = (
     "journal.outbox.sent",
     "journal.outbox.resend",
     "journal.server.state",
+    "journal.server.cursor",
     "journal.server.watchdog.fired",
     "journal.server.watchdog.outcome",
     "store.accept",
@@ -36,7 +37,7 @@ LABELS = (
 def make_plan(*points: CrashPoint) -> Plan:
     """A run that comes by every commit: guests that move and hang, casts that are lost, an engine that is away, a queue that is purged."""
     return Plan(
-        seed="crash-points-2",
+        seed="crash-points-16",
         duration=60.0,
         hosts=1,
         guests_per_host=3,
@@ -50,6 +51,8 @@ def make_plan(*points: CrashPoint) -> Plan:
         cuts=2.0,
         purges=20.0,
         firings=12.0,
+        logs=1,
+        losses=3.0,
         crash_points=points,
     )
 

@@ -18,10 +18,12 @@ from compute_agent.contract.models import ActionRequest
 from compute_agent.contract.publisher import OutboxPump
 from compute_agent.contract.watchdogs import Watchdog
 from compute_agent.crash_dump import HoldOff
+from compute_agent.drivers.models import DriverEvent
 from compute_agent.dump_search import DumpSearch
 from compute_agent.endpoint import Endpoint
 from compute_agent.journal import ActionState, Journal, JournalledAction, JournalTransaction
 from compute_agent.journal_firings import Firing, FiringStatements
+from compute_agent.observer import Observer
 from compute_agent.watch import Watch
 from compute_agent.watchdog_actions import WatchdogChange
 from tests.simulation.broker import Consumer, Faults
@@ -244,6 +246,36 @@ def expire_what_was_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(JournalTransaction, "begin_watchdog_change", begin_anew)
 
 
+def keep_a_cursor_before_its_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log counts as read before what was in it is told."""
+    take = Observer._take
+
+    def take_later(self: Observer, event: DriverEvent) -> None:
+        with self._journal.transaction("server.cursor") as transaction:
+            self._keep_cursor(transaction, event)
+        take(self, event)
+
+    monkeypatch.setattr(Observer, "_take", take_later)
+
+
+def keep_a_cursor_after_its_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is in a log is told before it counts as read."""
+    take, keep_cursor = Observer._take, Observer._keep_cursor
+    monkeypatch.setattr(Observer, "_keep_cursor", lambda self, transaction, event: None)
+
+    def keep_later(self: Observer, event: DriverEvent) -> None:
+        take(self, event)
+        with self._journal.transaction("server.cursor") as transaction:
+            keep_cursor(self, transaction, event)
+
+    monkeypatch.setattr(Observer, "_take", keep_later)
+
+
+def forget_who_is_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The silence of a server that nobody can hear is taken for its guest's."""
+    monkeypatch.setattr(Watch, "is_blind_to", lambda self, server: self.is_blind)
+
+
 _CHANGES: dict[str, Any] = {"actions": 0, "changes": 30, "guest_moves": 0.0, "deadlines": (2.0, 6.0), "driver": DriverFaults(slow=0.7)}
 
 BUGS: list[tuple[Plant, dict[str, Any]]] = [
@@ -266,6 +298,9 @@ BUGS: list[tuple[Plant, dict[str, Any]]] = [
     (conclude_without_looking, {"firings": 40.0, "driver": DriverFaults(slow_read=0.5)}),
     (forget_what_the_server_had, {**_CHANGES, "agent_kills": 12.0}),
     (expire_what_was_begun, {**_CHANGES, "agent_kills": 12.0}),
+    (keep_a_cursor_before_its_event, {"logs": 4, "firings": 40.0, "crash_at_commit": 0.03}),
+    (keep_a_cursor_after_its_event, {"logs": 4, "firings": 40.0, "crash_at_commit": 0.03}),
+    (forget_who_is_out_of_reach, {"logs": 4, "losses": 4.0, "guest_moves": 0.0, "duration": 120.0}),
 ]
 
 

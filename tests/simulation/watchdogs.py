@@ -19,6 +19,9 @@ _MOMENT = timedelta(seconds=20)
 """Within which a comparison may have told a firing before its own event was taken."""
 
 
+_OF_BARE_METAL = (ExpiryAction.NONE, ExpiryAction.RESET, ExpiryAction.POWEROFF, ExpiryAction.POWER_CYCLE, ExpiryAction.INJECT_NMI)
+
+
 @dataclass(frozen=True)
 class ToldFiring:
     """A firing that the hypervisor told to a life of an agent."""
@@ -36,7 +39,8 @@ class Watchdogs:
         self._hypervisor = hypervisor
         self._chance = chance
         for guest in hypervisor.guests.values():
-            guest.watchdog = WatchdogDevice(model="i6300esb", expiry_action=chance.choice(tuple(ExpiryAction)))
+            actions = tuple(ExpiryAction) if guest.log is None else _OF_BARE_METAL
+            guest.watchdog = WatchdogDevice(model="i6300esb", expiry_action=chance.choice(actions))
 
     def fire_any(self, listener: Process) -> None:
         """Of one guest; one that does not run feeds and starves nothing."""
@@ -47,14 +51,17 @@ class Watchdogs:
     def _fire(self, guest: Guest, action: str, listener: Process) -> None:
         hypervisor, chance = self._hypervisor, self._chance
         at = hypervisor.clock.now()
-        if hypervisor.up and listener.alive and hypervisor.is_listening(listener):
+        if guest.log is None and hypervisor.up and listener.alive and hypervisor.is_listening(listener):
             self.told.append(ToldFiring(guest.id, at, listener))
         hypervisor.kernel.note(hypervisor.host, f"guest {guest.name}: its watchdog fires, {action}")
         word = ExpiryAction.PAUSE if action == ExpiryAction.DUMP else action
-        hypervisor.tell(DriverEvent(DriverEventKind.WATCHDOG_FIRED, guest.id, at, word))
+        hypervisor.report(guest, DriverEvent(DriverEventKind.WATCHDOG_FIRED, guest.id, at, word))
         if action == ExpiryAction.RESET:
             for seconds in (0.005, 0.1):  # one reboot is told more than once
                 hypervisor.kernel.call_after(seconds, lambda: hypervisor.reboot(guest))
+        elif action == ExpiryAction.POWER_CYCLE:
+            hypervisor.call_in_this_run(guest, 0.003, lambda: hypervisor.stop(guest))
+            hypervisor.kernel.call_after(2.0, lambda: hypervisor.start(guest) if guest.defined else None)
         elif action == ExpiryAction.POWEROFF:
             hypervisor.call_in_this_run(guest, 0.003, lambda: hypervisor.stop(guest))
         elif action == ExpiryAction.SHUTDOWN and guest.takes != "deaf":
@@ -108,7 +115,8 @@ def _check_outcome(fired: dict[str, Any], outcome: dict[str, Any], guests: dict[
     guest = guests[fired["server"]]
     if outcome["server"] != fired["server"] or outcome["epoch"] != fired["epoch"] or outcome["sequence"] <= fired["sequence"]:
         yield f"{where} is not that of its firing"
-    if (fired["expiry_action"] == ExpiryAction.NONE) != (outcome["result"] == "continued") and fired["expiry_action"] != ExpiryAction.PAUSE:
+    action = fired["expiry_action"] or fired["driver_word"]
+    if (action == ExpiryAction.NONE) != (outcome["result"] == "continued") and action != ExpiryAction.PAUSE:
         yield f"{where} is {outcome['result']} of {fired['expiry_action']}"
     if outcome["result"] == "rebooted" and not guest.resets:
         yield f"{where} is a reboot that never was"

@@ -24,6 +24,7 @@ from tests.simulation.devices import draw_change
 from tests.simulation.gateway import MAX_CLOCK_SKEW, SWEEP_INTERVAL, Gateway
 from tests.simulation.hypervisor import CALL_BOUND, Guest, Hypervisor, LibraryBroke
 from tests.simulation.kernel import HostClock, Kernel, Process
+from tests.simulation.logs import Log
 from tests.simulation.plan import Plan
 from tests.simulation.watchdogs import Watchdogs
 
@@ -78,6 +79,7 @@ class World:
                 name=f"h{number}g{index}",
                 takes=chance.choice(("panics", "dumps", "loads", "deaf")),
                 state=chance.choice((PowerState.RUNNING, PowerState.RUNNING, PowerState.RUNNING, PowerState.SHUTDOWN)),
+                log=Log() if index < self.plan.logs else None,
             )
             for index in range(self.plan.guests_per_host)
         ]
@@ -155,6 +157,8 @@ class World:
             if not agent.process.alive:
                 self.kernel.call_after(0.5, agent.start)
             for guest in agent.hypervisor.guests.values():
+                if guest.log is not None:
+                    agent.hypervisor.logs.find_again(guest)
                 agent.hypervisor.define(guest)
                 self.kernel.call_after(90.0, lambda agent=agent, guest=guest: _nudge(agent.hypervisor, guest))
         if self.gateway.engine is None or not self.gateway.engine.alive:
@@ -275,6 +279,9 @@ class World:
         for agent, watchdogs in zip(self.agents, self.watchdogs, strict=True):
             fire = functools.partial(self._fire_a_watchdog, agent, watchdogs)
             self._strike(plan.firings, fire, firing)
+        losing = self._draw("losses")
+        for agent in self.agents if plan.logs else []:
+            self._strike(plan.losses, functools.partial(self._lose_a_guest, agent.hypervisor, losing), losing)
         self._strike(plan.engine_kills, lambda: self._kill_if_alive(self.gateway.engine))
         self._strike(plan.freezes, lambda: self._freeze(self.gateway.engine))
         self._strike(plan.cuts, lambda: self._cut("engine"))
@@ -336,6 +343,11 @@ class World:
         self.kernel.note(hypervisor.host, "hypervisor's daemon stops")
         hypervisor.set_up(False)
         self.kernel.call_after(self._chaos.uniform(0.5, 40.0), lambda: hypervisor.set_up(True))
+
+    def _lose_a_guest(self, hypervisor: Hypervisor, chance: random.Random) -> None:
+        guest = chance.choice([guest for guest in hypervisor.guests.values() if guest.log is not None])
+        hypervisor.logs.lose(guest)
+        self.kernel.call_after(chance.uniform(0.5, 60.0), lambda: hypervisor.logs.find_again(guest))
 
     def _step_clock(self, agent: Agent) -> None:
         step = self._chaos.choice((-1.0, -0.2, 0.2, 1.0))
