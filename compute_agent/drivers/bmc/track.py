@@ -102,12 +102,12 @@ class Track:
         """A boot of a machine that was off is its start; a further sign of a start that was told is nothing."""
         if self._is_told(reason, at):
             return None
+        if state.power_state is not PowerState.RUNNING:
+            return None  # off now: it tells of a run that came and went, or the power is being cycled and its start is still to come
         was_off = self._seen is not None and self._seen.power_state is PowerState.SHUTDOWN
         if not was_off:
             self._start = _Start(at, {reason})
             return DriverEvent(DriverEventKind.REBOOTED, self._server, at, reason)
-        if state.power_state is not PowerState.RUNNING:
-            return None  # off before and off now: the record tells of a run that came and went, or came late
         assert self._seen is not None
         at = max(at, self._seen_at or at)
         self._start = _Start(at, {reason})

@@ -145,6 +145,15 @@ def test_after_an_nmi_a_machine_is_looked_at_closely_however_it_ended(tmp_path: 
         assert bench.machine().polls == polls + 10
 
 
+def test_the_first_look_at_a_silent_machine_keeps_the_others_waiting_for_a_third_of_the_time(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.machine().refusal = "no answer"
+    bench.begin()
+    bench.look(61)
+    limit = 0.8 * bench.driver.call_bound
+    assert bench.machine().limits == [limit / 3, limit]
+
+
 def test_five_hundred_machines_are_listed_without_a_question_and_looked_at_in_turn(tmp_path: Path) -> None:
     bench = Bench(tmp_path, [make_entry(number) for number in range(500)])
     bench.begin()
