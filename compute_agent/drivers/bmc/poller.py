@@ -200,7 +200,8 @@ class Poller:
                 limit = self._limit * (_FIRST_SHARE if watched.failure is NOT_ASKED else 1)
                 polled = machine.link.bmc.poll(watched.track.cursor, limit)
             except DriverError as error:
-                self._take_failure(server, watched, Failure.describe(error), began)
+                if self._is_in_force(machine):
+                    self._take_failure(server, watched, Failure.describe(error), began)
             except Exception as error:
                 # A fault of ours with one BMC's answers must not end the watch over all others.
                 LOG.exception("server %s: looking at it failed in a way that no protocol declares", server)
@@ -213,6 +214,11 @@ class Poller:
             with self._changed:
                 self._schedule.done(server, self._clock.monotonic(), answered=answered)
                 self._changed.notify_all()
+
+    def _is_in_force(self, machine: Machine) -> bool:
+        """False for one whose BMC was let go meanwhile, which is why it gave no answer."""
+        now = self._fleet.find_machine(machine.server)
+        return not self._is_closing and now is not None and now.link is machine.link
 
     def _take(self, server: str, watched: _Watched, polled: Polled, began: float) -> None:
         self._log(server, watched, polled)

@@ -76,6 +76,16 @@ def test_new_credentials_are_a_new_connection_to_the_same_log(bench: Bench) -> N
     assert kinds(bench.look()) == ["defined", "panicked"]
 
 
+def test_a_look_that_a_reload_cuts_short_loses_nobody(bench: Bench) -> None:
+    def reload_once() -> None:
+        bench.machine(1).during_poll = lambda: None
+        bench.reload([make_entry(1, privilege="operator"), make_entry(2)])
+
+    bench.machine(1).during_poll = reload_once
+    assert kinds(bench.look(31)) == ["defined"]
+    assert bench.driver.servers.list_servers()[0].unread == ""
+
+
 def test_another_bmc_has_another_log_and_its_machine_is_compared(bench: Bench) -> None:
     bench.machine(9).write(PANIC)
     bench.machine(9).switch(PowerState.SHUTDOWN)
