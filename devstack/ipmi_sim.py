@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -12,10 +11,10 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from devstack.bmc_sensors import SENSORS, SimulatedSensor
-from devstack.cache import get_cache_dir, note_use, remove_unused
+from devstack.cache import get_cache_dir
+from devstack.ipmi_sim_module import ensure_module
 from devstack.ports import find_free_port
 from devstack.services import Service
 from devstack.steps import StepFailed
@@ -23,8 +22,6 @@ from devstack.steps import StepFailed
 ADDRESS = "127.0.0.1"
 MOST_BMCS = 100
 """How many one process may simulate: their addresses on the management bus are bytes, and even."""
-_MODULE_SOURCES = sorted(Path(__file__).parent.glob("ipmi_sim_*.[ch]"))
-_MODULE_PREFIX = "ipmi-module-"
 _FIRST_IPMB = 0x20
 _LOG_ENTRIES = 1000
 _START_TIMEOUT = 20.0
@@ -300,32 +297,6 @@ class IpmiSim:
     def _write_private(path: Path, content: str) -> None:
         path.touch(mode=0o600)
         path.write_text(content)
-
-
-def ensure_module(cache_dir: Path | None = None) -> Path:
-    """The module that every simulator loads, built when its source changed (0.2 s); raises StepFailed."""
-    cache_dir = (cache_dir or get_cache_dir()).resolve()
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256(b"".join(source.read_bytes() for source in _MODULE_SOURCES)).hexdigest()
-    directory = cache_dir / f"{_MODULE_PREFIX}{digest[:12]}"
-    module = directory / "ipmi_sim_module.so"
-    with (cache_dir / "ipmi-module.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not module.exists():
-            log = cache_dir / "ipmi-module.log"
-            directory.mkdir(exist_ok=True)
-            with TemporaryDirectory(dir=directory) as partial, log.open("w") as output:
-                built = Path(partial) / module.name
-                argv = ["gcc", "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", str(built)]
-                argv += [str(source) for source in _MODULE_SOURCES if source.suffix == ".c"]
-                done = subprocess.run(argv, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
-                if done.returncode != 0:
-                    advice = "is libopenipmi-dev installed? devstack/demo installs what is missing"
-                    raise StepFailed("gcc could not build the module of ipmi_sim", log=log, advice=advice)
-                built.rename(module)
-            remove_unused(cache_dir, _MODULE_PREFIX)
-        note_use(directory)
-    return module
 
 
 def _read_to_prompt(console: socket.socket) -> str:

@@ -4,13 +4,16 @@ import shlex
 import socket
 import stat
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
+from compute_agent.drivers.ipmi.sensor_records import SensorRecord, parse_sensor
 from devstack.bare_metal import BareMetalMachine
 from devstack.bmc_inventory import InventoryEntry, write_inventory
+from devstack.bmc_sensors import SENSORS, SimulatedSensor
 from devstack.fleet import Fleet, MachineSpec, find_saved_machines, forget_saved_machines
 from devstack.guest_image import GuestImage
 from devstack.guest_log import GuestLog
@@ -116,6 +119,18 @@ def test_a_panic_that_is_repeated_at_the_end_of_its_trace_is_one(tmp_path: Path)
     panic = "Kernel panic - not syncing: NMI: Not continuing"
     log.console.write_text(f"[    1.9] {panic}\n[    1.9] Call Trace:\n[    2.0] ---[ end {panic} ]---\n")
     assert log.count_panics() == 1
+
+
+def test_a_simulated_sensor_describes_itself_as_a_bmc_does() -> None:
+    read = [(record.name, record.unit, record.read(bytes([sensor.raw, 0xC0, 0, 0])).value) for sensor, record in parse_sensors()]
+    assert read == [("CPU Temp", "°C", 45.0), ("12V", "V", 12.0), ("Fan 1", "RPM", 4200.0)]
+
+
+def parse_sensors() -> Iterator[tuple[SimulatedSensor, SensorRecord]]:
+    for sensor in SENSORS:
+        record = parse_sensor(sensor.make_record())
+        assert record is not None
+        yield sensor, record
 
 
 def test_a_free_port_is_free_for_that_kind_of_socket() -> None:
