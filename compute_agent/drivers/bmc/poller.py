@@ -230,7 +230,7 @@ class Poller:
             events = watched.track.take(polled, self._clock.now())
             told = self._events.tell([*self._take_news(server, watched), *events])
             if told and polled.log is not None:
-                watched.track.cursor = polled.log.cursor
+                watched.track.go_on_from(polled.log.cursor)
             self._events.tell(self._tell_watch(server, watched))
             self._end_first_round(server)
         if any(event.kind is DriverEventKind.WATCHDOG_FIRED and event.reason == ExpiryAction.INJECT_NMI for event in events):

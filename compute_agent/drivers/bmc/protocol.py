@@ -103,7 +103,7 @@ class LogRecord:
 
 @dataclass(frozen=True)
 class LogReading:
-    """Records after the cursor, oldest first, and the cursor after them (opaque, at most 480 characters).
+    """Records after the cursor, oldest first, and the cursor after them (opaque, at most 478 characters).
 
     Without a cursor to begin with there are no records: what was in the log before is history. Where the log was cleared, or has
     wrapped past the cursor, everything in it is after the cursor, and ``lost`` says so.

@@ -41,7 +41,7 @@ class Track:
         self._server = server
         self.place = place
         self._mark = hashlib.sha256(place.encode()).hexdigest()[:8] + ":"
-        self.cursor = kept.removeprefix(self._mark) if kept is not None and kept.startswith(self._mark) else None
+        self._told_of_next, self.cursor = self._unbind(kept)
         self._seen: MachineState | None = None
         self._seen_at: datetime | None = None
         self._start: _Start | None = None
@@ -49,7 +49,7 @@ class Track:
     def take(self, polled: Polled, now: datetime) -> list[DriverEvent]:
         """The events of a look that was answered: the log's, then what the state shows besides.
 
-        The log's last event carries the new cursor, which is in force only when :attr:`cursor` is set to it.
+        The log's last event carries the new cursor, which is in force only after :meth:`go_on_from`.
         """
         before, state = self._seen, polled.state
         events = self._read_log(polled, now)
@@ -57,6 +57,10 @@ class Track:
             events += self._compare(before, state, now)
         self._seen, self._seen_at = state, now
         return events
+
+    def go_on_from(self, cursor: str) -> None:
+        """All events of a reading of the log were told: the next one begins here."""
+        self._told_of_next, self.cursor = 0, cursor
 
     def note_signal(self) -> None:
         """It was sent an NMI: the next boot is another one."""
@@ -74,20 +78,32 @@ class Track:
             return []
         events: list[DriverEvent] = []
         reached = self.cursor
+        # Of a log that was cleared since, the record that was told in part is gone.
+        told_before = 0 if polled.log.lost else self._told_of_next
         for record in polled.log.records:
             at = min(record.at, now) if record.at is not None else now
-            told = [self._translate(kind, reason, at, polled.state) for kind, reason in record.events]
-            # Each event carries how far the log was told with it: an agent that is killed in the midst of a reading goes on behind it.
-            news = [replace(event, cursor=self._bind(reached)) for event in told if event is not None]
-            reached = record.cursor or reached
-            events += [*news[:-1], *(replace(event, cursor=self._bind(reached)) for event in news[-1:])]
+            for number, (kind, reason) in enumerate(record.events, start=1):
+                event = self._translate(kind, reason, at, polled.state)
+                if event is not None and number > told_before:
+                    # An agent that is killed in the midst of a reading goes on behind the last event that it kept.
+                    is_last = number == len(record.events)
+                    cursor = self._bind(record.cursor or reached) if is_last else self._bind(reached, number)
+                    events.append(replace(event, cursor=cursor))
+            reached, told_before = record.cursor or reached, 0
         if polled.log.cursor != self.cursor:
             last = events.pop() if events else DriverEvent(DriverEventKind.LOG_READ, self._server, now, "the log was read")
             events.append(replace(last, cursor=self._bind(polled.log.cursor)))
         return events
 
-    def _bind(self, cursor: str | None) -> str | None:
-        return None if cursor is None else self._mark + cursor
+    def _bind(self, cursor: str | None, told_of_next: int = 0) -> str | None:
+        """A cursor as it is kept: of which BMC it is, and how many events of the record after it were told as well."""
+        return None if cursor is None else f"{self._mark}{told_of_next}:{cursor}"
+
+    def _unbind(self, kept: str | None) -> tuple[int, str | None]:
+        if kept is None or not kept.startswith(self._mark):
+            return 0, None
+        told_of_next, _, cursor = kept.removeprefix(self._mark).partition(":")
+        return (int(told_of_next), cursor) if told_of_next.isdecimal() else (0, None)
 
     def _translate(self, kind: DriverEventKind, reason: str, at: datetime, state: MachineState) -> DriverEvent | None:
         if kind is DriverEventKind.REBOOTED:

@@ -199,8 +199,9 @@ def test_every_event_of_a_log_is_told_once_wherever_the_agent_is_killed(bench: B
     for event in (PANIC, INITIATED, (DriverEventKind.WATCHDOG_FIRED, "none"), PANIC):
         bench.machine().write(event)
         bench.machine().write()
+    bench.machine().write((DriverEventKind.WATCHDOG_FIRED, "reset"), (DriverEventKind.REBOOTED, "reset"))
     told = [event for event in bench.look(31) if event.kind is not DriverEventKind.LOG_READ]
-    assert len(told) == 4
+    assert len(told) == 6
     for kept in range(len(told) + 1):
         bench.restart({SERVER: ([begun, *list_cursors(told[:kept])])[-1]})
         again = [event for event in bench.told if event.server and event.kind is not DriverEventKind.LOG_READ]
