@@ -27,6 +27,7 @@ from compute_agent.drivers.redfish.tls import TrustStores
 _MOST_BYTES = 16 * 1024 * 1024
 _CHUNK = 64 * 1024
 _MOST_REDIRECTS = 3
+_WITHOUT_BODY = (204, 304)
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,9 @@ class _BoundedSession(requests.Session):
 
 
 def _read_body(response: requests.Response) -> bytes:
+    """:raises ValueError: the answer ended before it was whole, or is too long."""
+    if not _is_framed(response):
+        raise ValueError("its answer ended in its headers")
     body = bytearray()
     for chunk in response.iter_content(_CHUNK):
         body += chunk
@@ -82,6 +86,16 @@ def _read_body(response: requests.Response) -> bytes:
             response.close()
             raise ValueError(f"its answer is longer than {_MOST_BYTES >> 20} MiB")
     return bytes(body)
+
+
+def _is_framed(response: requests.Response) -> bool:
+    """Whether all headers came, as far as one can tell: Python takes a connection's end for the end of the headers, and so a cut one
+    for a yes."""
+    headers = response.headers
+    if response.status_code in _WITHOUT_BODY:
+        return bool(headers)
+    says_that_it_ends = "close" in headers.get("Connection", "").lower()
+    return "Content-Length" in headers or "Transfer-Encoding" in headers or says_that_it_ends
 
 
 def _name_cause(error: BaseException) -> str:

@@ -4,7 +4,6 @@ Each function looks at one place in a document (``find(document, "Status", "Heal
 there. So one odd value costs that value, and never the reading.
 """
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -21,7 +20,9 @@ _FIRST_BELIEVABLE_YEAR = 2001
 """A BMC whose clock was never set counts from 1970, some from 2000."""
 _MAC = re.compile(r"[0-9a-f]{12}")
 _PATH = re.compile(r"/[\x21-\x7e]*")
-_LONGEST_NUMBER = 15
+_LONGEST_NUMBER = 32
+_LARGEST_NUMBER = 1e15
+"""Nothing that a BMC measures or counts comes near it; sums and products of what is smaller stay numbers."""
 
 
 def find(document: object, *path: str) -> object | None:
@@ -59,15 +60,17 @@ def find_text(document: object, *path: str) -> str | None:
 
 
 def find_number(document: object, *path: str) -> float | None:
-    """A finite number, also one that was written as a text."""
+    """A number that can be believed, also one that was written as a text."""
     found = find(document, *path)
     if isinstance(found, bool) or not isinstance(found, int | float | str):
         return None
+    if isinstance(found, str) and len(found) > _LONGEST_NUMBER:
+        return None
     try:
-        number = float(found[:_LONGEST_NUMBER]) if isinstance(found, str) else float(found)
+        number = float(found)
     except (ValueError, OverflowError):
         return None
-    return number if math.isfinite(number) else None
+    return number if abs(number) <= _LARGEST_NUMBER else None
 
 
 def find_count(document: object, *path: str) -> int | None:

@@ -134,10 +134,12 @@ def _list_after(visit: Visit, place: LogPlace, cursor: Cursor) -> _Ordered:
 
 
 def _order(listing: Listing, place: LogPlace) -> _Ordered:
+    if place.ring is not None and listing.first == 0 and len(listing.entries) >= place.ring:
+        unrolled = unroll(listing.entries)
+        if unrolled != listing.entries:
+            return _Ordered(unrolled, None)
     if is_newest_first(listing.entries):
         return _Ordered(list(reversed(listing.entries)), None)
-    if place.ring is not None and listing.first == 0 and len(listing.entries) >= place.ring:
-        return _Ordered(unroll(listing.entries), None)
     return _Ordered(listing.entries, listing.first)
 
 

@@ -31,7 +31,7 @@ _WORDS: tuple[tuple[re.Pattern[str], ExpiryAction], ...] = (
     (re.compile(r"\breset|reboot|restart"), ExpiryAction.RESET),
     (re.compile(r"expired|time(d)?[ -]?out|status only|no action"), ExpiryAction.NONE),
 )
-_BEFORE = re.compile(r"interrupt|pre-?time-?out")
+_BEFORE = re.compile(r"(?<!no )interrupt|pre-?time-?out")
 _NMI = re.compile(r"\bnmi\b|non-?maskable|diagnostic")
 _EXPIRED = re.compile(r"expired|time(d)?[ -]?out|interrupt|timer (has )?(reset|power)")
 

@@ -30,6 +30,7 @@ T = TypeVar("T")
 _KIB_PER_GIB = 1024 * 1024
 _MOST = 64
 """Members of one collection that are looked at."""
+_MOST_CPUS = 65536
 _LAST_ENTRIES = 10
 _UPDATES = "/redfish/v1/UpdateService"
 _ABSENT = "Absent"
@@ -89,7 +90,7 @@ def _count_cpus(visit: Visit, system: Document) -> int:
         cpus = [processor for processor in processors if find(processor, "ProcessorType") in (None, "CPU")]
         threads = sum(find_count(cpu, "TotalThreads") or find_count(cpu, "TotalCores") or 0 for cpu in cpus)
     count = threads or find_count(summary, "CoreCount") or find_count(summary, "Count")
-    if not count:
+    if not count or count > _MOST_CPUS:
         raise Unusable("the BMC does not say how many processors there are")
     return count
 
