@@ -68,9 +68,10 @@ class Schedule:
 
     def take(self, now: float) -> str | None:
         """The machine to be looked at now, if there is one; :meth:`done` gives it back."""
-        server = self._find_next(now)
-        if server is not None:
-            self._turns[server].is_taken = True
+        due, server = self._find_next()
+        if server is None or due > now:
+            return None
+        self._turns[server].is_taken = True
         return server
 
     def done(self, server: str, now: float, *, answered: bool) -> None:
@@ -87,20 +88,17 @@ class Schedule:
 
     def find_wait(self, now: float) -> float | None:
         """Seconds until :meth:`take` may give one; None: not before something else changes."""
-        dues = [turn.due for turn in self._list_eligible()]
-        return max(0.0, min(dues) - now) if dues else None
+        due, server = self._find_next()
+        return None if server is None else max(0.0, due - now)
 
-    def _list_eligible(self) -> list[_Turn]:
+    def _find_next(self) -> tuple[float, str | None]:
+        """The longest due of those that may be given out, and since when or from when on it is due."""
         taken = [turn for turn in self._turns.values() if turn.is_taken]
         if len(taken) >= self._pace.at_once:
-            return []
+            return 0.0, None
         may_fail = sum(turn.failures > 0 for turn in taken) < self._most_failing
-        return [turn for turn in self._turns.values() if not turn.is_taken and (may_fail or not turn.failures)]
-
-    def _find_next(self, now: float) -> str | None:
-        eligible = {id(turn) for turn in self._list_eligible() if turn.due <= now}
-        due = [(turn.due, server) for server, turn in self._turns.items() if id(turn) in eligible]
-        return min(due)[1] if due else None
+        eligible = ((turn.due, server) for server, turn in self._turns.items() if not turn.is_taken and (may_fail or not turn.failures))
+        return min(eligible, default=(0.0, None))
 
     def _find_interval(self, turn: _Turn, now: float) -> float:
         return self._pace.attentive_interval if now < turn.attentive_until else self._pace.poll_interval
