@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compute_agent.contract.diagnostics import Health, Sensor, SensorKind
@@ -204,6 +204,7 @@ def test_a_reading_becomes_a_value(formula: Formula, raw: int, value: float | No
     assert formula.convert(raw) == value
 
 
+@settings(max_examples=50)
 @given(
     st.integers(-512, 511),
     st.integers(-512, 511),
@@ -218,6 +219,7 @@ def test_no_formula_breaks(m: int, b: int, b_exponent: int, result_exponent: int
     assert value is None or math.isfinite(value)
 
 
+@settings(max_examples=50)
 @given(st.sampled_from([b"\0\0\x51\x01", b"\0\0\x51\x02", b""]), st.binary(max_size=64), st.binary(min_size=2, max_size=4))
 def test_any_bytes_are_a_sensor_or_none(header: bytes, rest: bytes, answer: bytes) -> None:
     sensor = parse_sensor(header + rest)
@@ -225,6 +227,7 @@ def test_any_bytes_are_a_sensor_or_none(header: bytes, rest: bytes, answer: byte
         assert sensor.read(answer).name.isprintable()
 
 
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.sampled_from([0, 0, 0, 0xC0, 0xC5, 0xCA, 0xCB, 0xD4]), st.binary(max_size=70)), max_size=15))
 def test_no_answer_breaks_the_reading_or_lasts_for_ever(answers: list[tuple[int, bytes]]) -> None:
     bmc, clock = FakeBmc(), FakeClock()

@@ -1,7 +1,7 @@
 """The BMC's watchdog timer as a watchdog: never armed, never disarmed and never fed by a change."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compute_agent.contract.watchdogs import WatchdogDevice
@@ -41,6 +41,7 @@ def set_on(bmc: FakeBmc, wanted: WatchdogDevice | None, countdown: float = 300.0
     return bmc.converse(set_timer(SERVER, wanted, countdown))
 
 
+@settings(max_examples=50)
 @given(timers, st.sampled_from(ACTIONS), st.sampled_from([1.0, 300.0, 6553.5]))
 def test_what_is_set_is_there_and_counts_only_if_it_counted_before(timer: bytes, expiry_action: str, countdown: float) -> None:
     bmc = FakeBmc()
@@ -176,6 +177,7 @@ def test_feeding_that_fails_says_what_is_known(answer: Response | None, error: t
     assert type(raised.value) is error
 
 
+@settings(max_examples=50)
 @given(st.integers(0, 255), st.binary(max_size=10))
 def test_no_answer_breaks_the_reading(code: int, answer: bytes) -> None:
     bmc = FakeBmc()
