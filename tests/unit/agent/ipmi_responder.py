@@ -72,10 +72,10 @@ class Responder:
     def count(self, netfn: int, command: int) -> int:
         return [(request[0], request[1]) for request in self.requests].count((netfn, command))
 
-    def wait_for(self, netfn: int, command: int) -> None:
-        """Until such a request came; fails the test when none does."""
+    def wait_for(self, netfn: int, command: int, times: int = 1) -> None:
+        """Until so many such requests came; fails the test when they do not."""
         with self._came:
-            assert self._came.wait_for(lambda: self.count(netfn, command), 10), "no such request came"
+            assert self._came.wait_for(lambda: self.count(netfn, command) >= times, 10), "no such request came"
 
     def close(self) -> None:
         """Close the port; may be repeated."""
