@@ -21,19 +21,23 @@ from compute_agent.drivers.models import DriverEvent, DriverEventKind
 
 LOG = logging.getLogger(__name__)
 
-_FIRST_SHARE = 1 / 3
-"""Of the time for a look, in the first one: until all machines were looked at, those that answer wait behind those that do not."""
+_SHORT_SHARE = 1 / 3
+"""Of the time for a look, while nobody knows of a silence: machines that fall silent together have all threads wait for them, once."""
+_ROOM = 2
+"""How much longer than the last one a look may take before the BMC is called silent."""
 
 
 @dataclass
 class _Watched:
     """A machine that is looked at. ``told``: whether it was told last that somebody watches it (True) or nobody (False); None: neither.
 
-    ``news`` is what is to be told of its entry as soon as it was looked at: whoever hears of it asks for its state.
+    ``news`` is what is to be told of its entry as soon as it was looked at: whoever hears of it asks for its state. ``took``: the seconds
+    of the last look that was answered.
     """
 
     track: Track
     failure: str
+    took: float = 0.0
     told: bool | None = None
     news: str = ""
     problem: str = ""
@@ -197,8 +201,7 @@ class Poller:
                 return
             began = self._clock.monotonic()
             try:
-                limit = self._limit * (_FIRST_SHARE if watched.failure is NOT_ASKED else 1)
-                polled = machine.link.bmc.poll(watched.track.cursor, limit)
+                polled = machine.link.bmc.poll(watched.track.cursor, self._find_limit(watched))
             except DriverError as error:
                 if self._is_in_force(machine):
                     self._take_failure(server, watched, Failure.describe(error), began)
@@ -209,11 +212,18 @@ class Poller:
                 self._take_failure(server, watched, Failure(reason, Code.BACKEND_UNAVAILABLE), began)
             else:
                 answered = True
+                watched.took = self._clock.monotonic() - began
                 self._take(server, watched, polled, began)
         finally:
             with self._changed:
                 self._schedule.done(server, self._clock.monotonic(), answered=answered)
                 self._changed.notify_all()
+
+    def _find_limit(self, watched: _Watched) -> float:
+        """A BMC that is silent for the first time is given up soon, and asked again for the whole time; one that is slow has its time."""
+        if watched.failure and watched.failure is not NOT_ASKED:
+            return self._limit
+        return min(self._limit, max(_SHORT_SHARE * self._limit, _ROOM * watched.took))
 
     def _is_in_force(self, machine: Machine) -> bool:
         """False for one whose BMC was let go meanwhile, which is why it gave no answer."""

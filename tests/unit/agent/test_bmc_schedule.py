@@ -4,6 +4,8 @@ import itertools
 import random
 from pathlib import Path
 
+import pytest
+
 from compute_agent.drivers.bmc.schedule import Pace, Schedule
 from tests.unit.agent.bmc_parts import Bench, make_entry, make_uuid, outcome
 
@@ -145,13 +147,31 @@ def test_after_an_nmi_a_machine_is_looked_at_closely_however_it_ended(tmp_path: 
         assert bench.machine().polls == polls + 10
 
 
-def test_the_first_look_at_a_silent_machine_keeps_the_others_waiting_for_a_third_of_the_time(tmp_path: Path) -> None:
+def test_a_machine_that_falls_silent_keeps_the_others_waiting_for_a_third_of_the_time(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
-    bench.machine().refusal = "no answer"
+    machine, limit = bench.machine(), 0.8 * bench.driver.call_bound
+    machine.refusal = "no answer"
     bench.begin()
     bench.look(61)
-    limit = 0.8 * bench.driver.call_bound
-    assert bench.machine().limits == [limit / 3, limit]
+    assert machine.limits == [limit / 3, limit]
+    machine.refusal = ""
+    bench.look(121)
+    machine.refusal = "no answer"
+    bench.look(31)
+    bench.look(61)
+    assert machine.limits[2:] == [limit, limit / 3, limit]
+
+
+def test_a_slow_bmc_has_twice_the_time_that_it_took_before(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    machine, limit = bench.machine(), 0.8 * bench.driver.call_bound
+    machine.during_poll = lambda: bench.clock.advance(0.3 * limit)  # type: ignore[attr-defined]
+    bench.begin()
+    bench.look(31)
+    machine.during_poll = lambda: bench.clock.advance(0.9 * limit)  # type: ignore[attr-defined]
+    bench.look(31)
+    bench.look(31)
+    assert machine.limits == pytest.approx([limit / 3, 0.6 * limit, 0.6 * limit, limit])
 
 
 def test_five_hundred_machines_are_listed_without_a_question_and_looked_at_in_turn(tmp_path: Path) -> None:
