@@ -10,8 +10,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -231,7 +231,7 @@ def serving(authority: trustme.CA) -> Iterator[SmallBmc]:
     authority.issue_cert("127.0.0.1").configure_cert(context)
     server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     bmc.port = server.server_address[1]
-    thread = threading.Thread(target=partial_serve(server), daemon=True)
+    thread = threading.Thread(target=partial(server.serve_forever, poll_interval=0.01), daemon=True)
     thread.start()
     try:
         yield bmc
@@ -239,12 +239,3 @@ def serving(authority: trustme.CA) -> Iterator[SmallBmc]:
         server.shutdown()
         server.server_close()
         thread.join()
-
-
-def partial_serve(server: ThreadingHTTPServer) -> Callable[[], None]:
-    return lambda: server.serve_forever(poll_interval=0.01)
-
-
-def write_authority(authority: trustme.CA, path: Path) -> Path:
-    authority.cert_pem.write_to_path(str(path))
-    return path

@@ -123,22 +123,24 @@ class MachineLog:
 
 def _list_after(visit: Visit, place: LogPlace, cursor: Cursor) -> _Ordered:
     """What may be new, with what was read last before it if that is still there."""
-    if cursor.position > _WORTH_SKIPPING:
-        listing = list_from(visit, place.entries, cursor.position - len(cursor.marks))
+    if cursor.marks and cursor.position > _WORTH_SKIPPING:
+        oldest = cursor.marks[0].full
+        listing = list_from(visit, place.entries, cursor.position - len(cursor.marks), lambda entry: mark(entry).full == oldest)
         if listing is not None:
-            ordered = _order(listing, place)
-            if listing.first == 0 or (ordered.entries and cursor.find_in([mark(entry) for entry in ordered.entries]) is not None):
+            ordered = _order(listing, place, is_appended=True)
+            if cursor.find_in([mark(entry) for entry in ordered.entries]) is not None:
                 return ordered
     last = cursor.marks[-1].full if cursor.marks else ""
     return _order(list_entries(visit, place.entries, lambda entry: mark(entry).full == last), place)
 
 
-def _order(listing: Listing, place: LogPlace) -> _Ordered:
+def _order(listing: Listing, place: LogPlace, *, is_appended: bool = False) -> _Ordered:
+    """``is_appended``: it is known already that new entries come at the end."""
     if place.ring is not None and listing.first == 0 and len(listing.entries) >= place.ring:
         unrolled = unroll(listing.entries)
         if unrolled != listing.entries:
             return _Ordered(unrolled, None)
-    if is_newest_first(listing.entries):
+    if not is_appended and is_newest_first(listing.entries):
         return _Ordered(list(reversed(listing.entries)), None)
     return _Ordered(listing.entries, listing.first)
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from compute_agent.drivers.redfish.documents import Document, find, find_moment, find_text
 
@@ -89,14 +90,15 @@ def read_cursor(text: str) -> Cursor | None:
 
 
 def is_newest_first(entries: Sequence[Document]) -> bool:
-    """Which way a BMC lists its log, by the times of the first and last entry, else by their numbers."""
-    if len(entries) < 2:
-        return False
-    first, last = find_moment(entries[0], "Created"), find_moment(entries[-1], "Created")
-    if first is not None and last is not None and first != last:
-        return first > last
-    one, other = find_text(entries[0], "Id") or "", find_text(entries[-1], "Id") or ""
-    return one.isdecimal() and other.isdecimal() and int(one) > int(other)
+    """Which way a BMC lists its log: as most of the times run, since a clock may be set back; if that is not clear, as the numbers do."""
+    moments = [moment for entry in entries if (moment := find_moment(entry, "Created")) is not None]
+    falling = sum((later < earlier) - (later > earlier) for earlier, later in pairwise(moments))
+    if abs(falling) > 1:
+        return falling > 0
+    first, last = (find_text(entry, "Id") or "" for entry in (entries[0], entries[-1])) if entries else ("", "")
+    if first.isdecimal() and last.isdecimal() and first != last:
+        return int(first) > int(last)
+    return falling > 0
 
 
 def unroll(entries: Sequence[Document]) -> list[Document]:

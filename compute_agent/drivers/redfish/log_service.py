@@ -100,26 +100,27 @@ def list_entries(visit: Visit, path: str, has_all: Callable[[Document], bool] | 
     raise Unusable(f"it is longer than {len(entries)} entries and gives them in pieces only")
 
 
-def list_from(visit: Visit, path: str, first: int) -> Listing | None:
-    """The entries from place ``first`` on, of a log to whose end new ones are added; None: this BMC cannot start there."""
+def list_from(visit: Visit, path: str, first: int, begins_there: Callable[[Document], bool]) -> Listing | None:
+    """The entries from place ``first`` on, of a log to whose end new ones are added; None: this BMC does not start there, by what
+    ``begins_there`` says of the first entry.
+
+    A very long rest is left for the next time.
+    """
     try:
         page = visit.get(f"{path}{'&' if '?' in path else '?'}$skip={first}")
     except Refused as refusal:
         if refusal.denies_access or refusal.status >= 500:
             raise
         return None
-    members, count = _list_members(visit, page), find_count(page, "Members@odata.count")
-    rest = as_path(find(page, "Members@odata.nextLink"))
-    # A BMC that does not know $skip gives everything, and says so with the number.
-    if count is not None and rest is None and count == len(members) and first > 0:
-        return Listing(members)
-    entries = list(members)
+    entries = _list_members(visit, page)
+    if not entries or not begins_there(entries[0]):
+        return None
     for _ in range(MOST_PAGES):
+        rest = as_path(find(page, "Members@odata.nextLink"))
         if rest is None:
             return Listing(entries, first)
         page = visit.get(rest)
         entries += _list_members(visit, page)
-        rest = as_path(find(page, "Members@odata.nextLink"))
     return Listing(entries, first, is_complete=False)
 
 
@@ -132,8 +133,12 @@ def list_last(visit: Visit, path: str, number: int) -> Listing:
     members, count = _list_members(visit, page), find_count(page, "Members@odata.count")
     if find(page, "Members@odata.nextLink") is None or is_newest_first(members):
         return Listing(members)
-    tail = list_from(visit, path, max(0, count - number)) if count is not None else None
-    return tail if tail is not None and tail.entries and tail.is_complete else list_entries(visit, path)
+    if count is not None and count > len(members):
+        # The same first entry again: this BMC starts at the beginning, whatever it is asked for.
+        tail = list_from(visit, path, max(1, count - number), lambda entry: entry != members[0])
+        if tail is not None and tail.is_complete:
+            return tail
+    return list_entries(visit, path)
 
 
 def _list_members(visit: Visit, page: Document) -> list[Document]:
