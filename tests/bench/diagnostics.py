@@ -20,6 +20,7 @@ from compute_agent.contract.clock import SystemClock
 from compute_agent.drivers.base import DiagnosticsSource
 from compute_agent.sampler import Sampler
 from tests.bench.figures import Figure
+from tests.bench.processes import read_processor_time
 from tests.conformance.libvirt_host import LibvirtHost
 
 SIZES = (1, 10, 50)
@@ -180,8 +181,4 @@ def _find_qemus(host: LibvirtHost, servers: Sequence[str]) -> list[int]:
 
 
 def _read_processor_time(host: LibvirtHost, qemus: Sequence[int]) -> _ProcessorTime:
-    return _ProcessorTime(time.process_time_ns(), _read_process(host.libvirtd.pid), sum(map(_read_process, qemus)))
-
-
-def _read_process(pid: int) -> int:
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in Path(f"/proc/{pid}/task").iterdir())
+    return _ProcessorTime(time.process_time_ns(), read_processor_time(host.libvirtd.pid), sum(map(read_processor_time, qemus)))
