@@ -1,9 +1,9 @@
 """Looks at one server through the driver, for those who must not wait: the events of all the other servers wait behind them.
 
 Where each server is reached through a backend of its own (a management controller, say), one that does not answer must delay nobody else.
-So a look is waited for a little while only, and after one that came to nothing none is tried for some seconds: what was not seen is found
-by the comparison of states that follows, for which such a driver needs no backend. A server that somebody removed is always looked for:
-whether it is really gone is asked of the inventory, not of the server.
+So a look is waited for a little while only, and after one that took time and came to nothing none is tried for some seconds: what was not
+seen is found by the comparison of states that follows, for which such a driver needs no backend. A server that somebody removed is always
+looked for: whether it is really gone is asked of the inventory, not of the server.
 """
 
 import logging
@@ -20,7 +20,9 @@ LOG = logging.getLogger(__name__)
 LOOK_LIMIT = 2.0
 """Seconds that events wait for the driver to say how a server is."""
 PAUSE = 5.0
-"""Seconds after a look that came to nothing in which there is none."""
+"""Seconds after a look that took time and came to nothing in which there is none."""
+_AT_ONCE = 0.25
+"""Seconds within which a "no" has delayed nobody."""
 _THREADS = 4
 
 
@@ -48,10 +50,11 @@ class Looks:
     def look(self, server: str, *, always: bool = False) -> Look:
         """How the server is now. Not ``answered``: nobody knows, states are to be compared.
 
-        :param always: also right after a look that came to nothing
+        :param always: also right after one that delayed everybody
         """
         if not always and self._clock.monotonic() < self._not_before:
             return Look()
+        began_at = self._clock.monotonic()
         try:
             return Look(self._calls.call(server, lambda: self._driver.servers.get_server(server)), answered=True)
         except ServerNotFound:
@@ -60,5 +63,7 @@ class Looks:
             LOG.warning("server %s on host %s cannot be read, comparing again later: %s", server, self._host, error)
         except Exception:
             LOG.exception("server %s on host %s: reading it failed in a way no driver declares", server, self._host)
-        self._not_before = self._clock.monotonic() + PAUSE
+        now = self._clock.monotonic()
+        if now - began_at > _AT_ONCE:
+            self._not_before = now + PAUSE
         return Look()

@@ -123,17 +123,20 @@ _MOVED = Finding(
     Observation.NOT_OBSERVED, True, "The server moved to another host after the NMI; what the guest did there was not connected to it."
 )
 LEFT = Finding(
-    Observation.NOT_OBSERVED, True, "The server left this host after the NMI, while its agent or hypervisor connection was away."
+    Observation.NOT_OBSERVED,
+    True,
+    "The server left this host after the NMI, while its agent, hypervisor or management controller was away.",
 )
 PANICKED_LATE = Finding(
     Observation.GUEST_PANICKED,
     True,
-    "The server was found crashed after the NMI; it panicked while its host's agent or hypervisor connection was away.",
+    "The server was found crashed after the NMI; it panicked while its host's agent, hypervisor or management controller was away.",
 )
 STOPPED_LATE = Finding(
     Observation.GUEST_STOPPED,
     True,
-    "The server was found stopped, or started anew, after the NMI; that happened while its host's agent or hypervisor connection was away.",
+    "The server was found stopped, or started anew, after the NMI; that happened while its host's agent, hypervisor or management "
+    "controller was away.",
 )
 PENDING_TOO_LONG = Finding(
     Observation.NOT_OBSERVED,
@@ -197,7 +200,7 @@ def describe_silence(seconds: float) -> Finding:
 def describe_end_of_watch(last: Observation | None, *, interrupted: bool, watched_for: float) -> Finding:
     """The last word when the time for observing is over.
 
-    :param interrupted: the agent or the hypervisor connection was away meanwhile, or the driver reports no events
+    :param interrupted: the agent, the hypervisor or the management controller was away meanwhile, or the driver reports no events
     """
     minutes = f"{watched_for / 60:.0f} min"
     if last is Observation.CRASH_KERNEL_STARTED:
@@ -210,12 +213,12 @@ def describe_end_of_watch(last: Observation | None, *, interrupted: bool, watche
         return Finding(
             Observation.NOT_OBSERVED,
             True,
-            "The guest was not watched all the time after the NMI (its host's agent or hypervisor connection was away): it may have "
-            f"panicked or rebooted unseen. Look into the guest; {GUIDE} says where.",
+            "The guest was not watched all the time after the NMI (its host's agent, hypervisor or management controller was away): it may "
+            f"have panicked or rebooted unseen. Look into the guest; {GUIDE} says where.",
         )
     return Finding(
         Observation.NOTHING_SEEN,
         True,
-        f"Nothing was seen of the guest within {minutes} after the NMI. It probably ignores NMIs, or panicked without a pvpanic device "
-        f"and without rebooting: {GUIDE} says how to set it up.",
+        f"Nothing was seen of the guest within {minutes} after the NMI. It probably ignores NMIs, or panicked without telling (a VM "
+        f"needs a pvpanic device for that) and without rebooting: {GUIDE} says how to set it up.",
     )

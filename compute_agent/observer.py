@@ -13,29 +13,21 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from compute_agent.causes import Cause, find_cause
 from compute_agent.contract.clock import Clock
-from compute_agent.contract.models import Departure, Observation, PowerState, Server
+from compute_agent.contract.models import Observation, PowerState
 from compute_agent.contract.watchdogs import ExpiryAction
 from compute_agent.drivers.base import Driver
 from compute_agent.drivers.errors import BackendUnavailable
-from compute_agent.drivers.models import DriverEvent, DriverEventKind, DriverServer
+from compute_agent.drivers.models import DriverEvent, DriverEventKind
 from compute_agent.dump_search import DumpSearch
 from compute_agent.firings import Firings
 from compute_agent.journal import Journal, JournalTransaction
 from compute_agent.looks import Look, Looks
 from compute_agent.observations import (
-    CRASHES,
-    ENDS_HOLDOFF,
-    EVENT_TYPE_OF_KIND,
-    KIND_FOUND,
-    STANDS_STILL,
     Crash,
-    find_event_type,
-    find_state_after,
-    is_seen_in_state,
 )
-from compute_agent.survey import StateChange, Survey, compare, describe, find_arrival, find_known
+from compute_agent.server_states import ServerStates, find_here
+from compute_agent.survey import Survey, compare, find_known
 from compute_agent.watch import Watch
 
 LOG = logging.getLogger(__name__)
@@ -45,7 +37,6 @@ REBOOT_WINDOW = timedelta(seconds=2)
 _RETRY_INTERVAL = 5.0
 _FIRST_COMPARISON = 1.0
 """Seconds that a driver has to say that its backend is there; one without events never says it."""
-_NO_CAUSE = Cause()
 _LOOKED_UP = frozenset({DriverEventKind.DEFINED, DriverEventKind.UNDEFINED, DriverEventKind.STARTED})
 
 
@@ -83,12 +74,13 @@ class Observer:
         self._firings = Firings(journal.host, driver, self.dump_search, began_at=began_at, first_look=first_look, limit=limit)
         self._on_crash = on_crash
         self._on_state_change = on_state_change
-        self._crashes: list[Crash] = []
+        self._states = ServerStates(journal.host, self._firings, self._watch, default_project=default_project)
         self._events: queue.SimpleQueue[DriverEvent | frozenset[str]] = queue.SimpleQueue()
         self._untold_nmis: Counter[str] = Counter()
         self._untold_lock = threading.Lock()
         self._last_reboot: dict[str, datetime] = {}
         self._retry_at: float | None = clock.monotonic() + _FIRST_COMPARISON
+        self._unread_at = 0.0
 
     def enqueue(self, event: DriverEvent) -> None:
         """The driver's listener: never blocks, never raises, from any thread."""
@@ -136,8 +128,13 @@ class Observer:
 
     def check_timers(self) -> None:
         """Say what the passing of time says: nothing seen yet, nothing seen, not observed."""
-        if self._retry_at is not None and self._clock.monotonic() >= self._retry_at:
+        monotonic = self._clock.monotonic()
+        if self._retry_at is not None and monotonic >= self._retry_at:
             self.reconcile()
+        unread = self._watch.list_unread()
+        if unread and monotonic >= self._unread_at:
+            self._unread_at = monotonic + _RETRY_INTERVAL
+            self.reconcile(unread)
         with self._journal.transaction("observation") as transaction:
             now = self._clock.now()
             self._watch.check_timers(transaction, now)
@@ -156,11 +153,11 @@ class Observer:
             self._retry_at = self._clock.monotonic() + _RETRY_INTERVAL
             LOG.warning("host %s: servers cannot be read: %s", self._journal.host, error)
             return False
-        self._crashes.clear()
+        self._states.crashes.clear()
         with self._journal.transaction("server.state") as transaction:
             survey = compare(transaction, listed, read_at=read_at, default_project=self._default_project, servers=servers)
             fired = self._tell_unseen_firings(transaction, survey, read_at)
-            self._apply(transaction, survey, read_at)
+            self._states.apply(transaction, survey, read_at)
             resets = {change.after.id: reset_at for change in survey.changed if (reset_at := change.find_reset(read_at)) is not None}
             known = find_known(transaction, servers)
             unread = frozenset(seen.id for seen in listed if seen.unread)
@@ -217,10 +214,6 @@ class Observer:
         if event.server is not None and event.cursor is not None:
             transaction.keep_cursor(event.server, event.cursor)
 
-    def _is_late(self, event: DriverEvent, server: str) -> bool:
-        """Whether the platform's log tells what happened while nobody was watching."""
-        return event.cursor is not None and self._watch.is_blind_to(server)
-
     def _is_echo(self, event: DriverEvent, server: str) -> bool:
         if event.kind is not DriverEventKind.REBOOTED:
             return False
@@ -231,16 +224,16 @@ class Observer:
     def _take_firing(self, event: DriverEvent, server: str) -> None:
         """Told whatever else is known or can be read of the server."""
         with self._journal.transaction("server.lookup") as transaction:
-            known = _find_here(transaction, server)
+            known = find_here(transaction, server)
         seen = self._looks.look(server).seen if self._firings.is_unclear(known, event) else None
-        is_late = self._is_late(event, server)
+        is_late = self._watch.is_late(event)
         with self._journal.transaction("server.watchdog.fired") as transaction:
-            before = _find_here(transaction, server)
+            before = find_here(transaction, server)
             if before is None:
-                self._add(transaction, event, seen)
+                self._states.add(transaction, event, seen)
             else:
-                self._change(transaction, event, before, seen)
-            after = _find_here(transaction, server)
+                self._states.change(transaction, event, before, seen)
+            after = find_here(transaction, server)
             watchdog = seen.watchdog if after is None and seen is not None else after.watchdog if after is not None else None
             if self._firings.fire(transaction, event, server, watchdog, self._clock.now(), late=is_late):
                 self._last_reboot.pop(server, None)  # the next one is this firing's, however short ago the last one was
@@ -255,18 +248,18 @@ class Observer:
             look = self._looks.look(server, always=event.kind is DriverEventKind.UNDEFINED)
             if not look.answered:
                 self._retry_at = self._clock.monotonic() + _RETRY_INTERVAL
-        is_late = self._is_late(event, server)
-        self._crashes.clear()
+        is_late = self._watch.is_late(event)
+        self._states.crashes.clear()
         with self._journal.transaction("server.state") as transaction:
-            before = _find_here(transaction, server)
-            cause = self._find_cause(transaction, server, event.kind, event.occurred_at)
+            before = find_here(transaction, server)
+            cause = self._states.find_cause(transaction, server, event.kind, event.occurred_at)
             if event.kind in (DriverEventKind.UNDEFINED, DriverEventKind.MIGRATED_AWAY):
-                self._remove(transaction, event, before, look)
+                self._states.remove(transaction, event, before, look)
             elif before is None:
-                self._add(transaction, event, look.seen, cause)
+                self._states.add(transaction, event, look.seen, cause)
             else:
-                self._change(transaction, event, before, look.seen, cause)
-            left = _find_here(transaction, server) is None
+                self._states.change(transaction, event, before, look.seen, cause)
+            left = find_here(transaction, server) is None
             watchdogs = cause.fired_event if cause.is_watchdog_alone else None
             for action in transaction.list_awaiting_observation(server):
                 self._watch.observe_event(transaction, action, event, left=left, fired_event=watchdogs)
@@ -276,91 +269,13 @@ class Observer:
 
     def _is_known(self, server: str) -> bool:
         with self._journal.transaction("server.lookup") as transaction:
-            return _find_here(transaction, server) is not None
+            return find_here(transaction, server) is not None
 
     def _tell_changes(self) -> None:
         """What was committed is told to those who act on it."""
-        for crash in self._crashes:
+        for crash in self._states.crashes:
             self._on_crash(crash)
         self._on_state_change()
-
-    def _note_crash(self, event_type: str, server: str, at: datetime, action_id: str | None) -> None:
-        if event_type in CRASHES:
-            self._crashes.append(Crash(server, event_type, at, action_id))
-
-    def _remove(self, transaction: JournalTransaction, event: DriverEvent, before: Server | None, look: Look) -> None:
-        if before is None:
-            return
-        is_migrated = event.kind is DriverEventKind.MIGRATED_AWAY
-        if not is_migrated and (not look.answered or (look.seen is not None and not look.seen.persistent)):
-            return  # not known, or it lost its definition only and runs on until it stops
-        departure = Departure.MIGRATED if is_migrated else Departure.UNDEFINED
-        transaction.remove_known_server(before.id, departure, event.occurred_at)
-        LOG.info("server %s left host %s: %s", before.id, self._journal.host, departure)
-        if look.seen is not None and not is_migrated:
-            self._add(transaction, event, look.seen)  # defined again meanwhile: another life of the same UUID
-
-    def _add(self, transaction: JournalTransaction, event: DriverEvent, seen: DriverServer | None, cause: Cause = _NO_CAUSE) -> None:
-        server = None
-        if seen is not None:
-            server = find_arrival(transaction, seen, at=event.occurred_at, default_project=self._default_project)
-        if server is None:
-            LOG.debug("event %s of server %s, which is not on host %s", event.kind, event.server, self._journal.host)
-            return
-        transaction.put_known_server(server)
-        LOG.info("server %s is new on host %s: %s, generation %d", server.id, self._journal.host, server.power_state, server.generation)
-        if event.kind in EVENT_TYPE_OF_KIND:
-            self._append_state(transaction, event, server, cause)
-
-    def _change(
-        self, transaction: JournalTransaction, event: DriverEvent, before: Server, seen: DriverServer | None, cause: Cause = _NO_CAUSE
-    ) -> None:
-        after = before
-        if seen is not None:
-            after = describe(
-                seen,
-                generation=before.generation,
-                created_at=before.created_at,
-                state_at=before.state_at,
-                default_project=self._default_project,
-            )
-        if event.kind not in EVENT_TYPE_OF_KIND:
-            transaction.put_known_server(after.model_copy(update={"power_state": before.power_state, "state_reason": before.state_reason}))
-            return
-        state = find_state_after(event, before.power_state)
-        is_old = event.occurred_at < before.state_at
-        if is_old and state is before.power_state and is_seen_in_state(event):
-            return  # a comparison of states has told it already
-        update = {"power_state": state, "state_reason": event.reason, "state_at": event.occurred_at}
-        if event.kind is DriverEventKind.STOPPED:
-            update["started_at"] = None
-        after = after.model_copy(update=update)
-        if not is_old:
-            _discount_pause(transaction, before, event.occurred_at)
-            transaction.put_known_server(after)
-        self._append_state(transaction, event, after, cause)
-        if event.kind in ENDS_HOLDOFF:
-            transaction.clear_signal(after.id, event.occurred_at)
-
-    def _append_state(self, transaction: JournalTransaction, event: DriverEvent, after: Server, cause: Cause) -> None:
-        body = {
-            "power_state": after.power_state,
-            "reason": event.reason,
-            "observed_late": self._is_late(event, after.id),
-            "action_id": cause.action_id,
-            "fired_event": cause.fired_event,
-        }
-        transaction.append_event(EVENT_TYPE_OF_KIND[event.kind], server=after.id, occurred_at=event.occurred_at, body=body)
-        self._note_crash(EVENT_TYPE_OF_KIND[event.kind], after.id, event.occurred_at, cause.action_id)
-        LOG.info(
-            "server %s on host %s: %s (%s), now %s, action %s, watchdog %s",
-            *(after.id, self._journal.host, event.kind, event.reason, after.power_state),
-            *(cause.action_id or "none", cause.fired_event or "none"),
-        )
-
-    def _find_cause(self, transaction: JournalTransaction, server: str, kind: DriverEventKind, at: datetime) -> Cause:
-        explanation = self._firings.find_explanation(transaction, server, kind)
-        return find_cause(transaction, server, kind, at, explanation=explanation, limit=self._watch.limit)
 
     # After a gap
 
@@ -369,57 +284,8 @@ class Observer:
         candidates = [*survey.arrived, *survey.altered, *(change.after for change in survey.changed)]
         paused = [server for server in candidates if server.power_state is PowerState.PAUSED]
         return frozenset(
-            after.id for after in paused if self._firings.find_unseen(transaction, _find_here(transaction, after.id), after, at)
+            after.id for after in paused if self._firings.find_unseen(transaction, find_here(transaction, after.id), after, at)
         )
-
-    def _apply(self, transaction: JournalTransaction, survey: Survey, at: datetime) -> None:
-        for server in (*survey.arrived, *survey.altered):
-            transaction.put_known_server(server)
-        for server in survey.arrived:
-            LOG.info("server %s is new on host %s: %s, generation %d", server.id, self._journal.host, server.power_state, server.generation)
-        for change in survey.changed:
-            self._append_late(transaction, change, at)
-            transaction.put_known_server(change.after)
-            reset_at = change.find_reset(at)
-            if reset_at is None:
-                _discount_pause(transaction, change.before, at)
-            if reset_at is not None:
-                transaction.clear_signal(change.after.id, reset_at)
-        for server in survey.gone:
-            transaction.remove_known_server(server.id, Departure.GONE, at)
-            LOG.info("server %s left host %s unseen", server.id, self._journal.host)
-
-    def _append_late(self, transaction: JournalTransaction, change: StateChange, at: datetime) -> None:
-        before, after = change.before.power_state, change.after.power_state
-        event_type = find_event_type(before, after, change.restarted)
-        reset_at = change.find_reset(at)
-        occurred_at = reset_at if reset_at is not None and after is PowerState.RUNNING else at
-        kind = KIND_FOUND.get(after) if reset_at is None else DriverEventKind.STOPPED
-        cause = _NO_CAUSE if kind is None else self._find_cause(transaction, change.after.id, kind, reset_at or at)
-        body = {
-            "power_state": after,
-            "reason": change.after.state_reason or f"found {after}",
-            "observed_late": True,
-            "action_id": cause.action_id,
-            "fired_event": cause.fired_event,
-        }
-        transaction.append_event(event_type, server=change.after.id, occurred_at=occurred_at, body=body)
-        self._note_crash(event_type, change.after.id, occurred_at, cause.action_id)
-        LOG.info(
-            "server %s on host %s: found %s, was %s, nobody saw it change, action %s, watchdog %s",
-            *(change.after.id, self._journal.host, after, before, cause.action_id or "none", cause.fired_event or "none"),
-        )
-
-
-def _find_here(transaction: JournalTransaction, server: str) -> Server | None:
-    """A server that this host has, as last committed."""
-    entry = transaction.find_known_server(server)
-    return None if entry is None or entry.removed_at is not None else entry.server
-
-
-def _discount_pause(transaction: JournalTransaction, before: Server, until: datetime) -> None:
-    if before.power_state in STANDS_STILL:
-        transaction.discount_pause(before.id, before.state_at, until)
 
 
 def _is_nmi(event: DriverEvent) -> bool:

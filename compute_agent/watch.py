@@ -69,9 +69,17 @@ class Watch:
         if complete:
             self._lost &= listed.keys()
 
+    def list_unread(self) -> frozenset[str]:
+        """Those of which no driver has promised to say that they are back: they were never read."""
+        return self._unread - self._lost
+
     def is_blind_to(self, server: str) -> bool:
-        """Whether nobody watches this server now. What its platform tells of it meanwhile, out of a log, is told late."""
+        """Whether nobody watches this server now."""
         return self.is_blind or server in self._lost or server in self._unread
+
+    def is_late(self, event: DriverEvent) -> bool:
+        """Whether the platform's log tells what happened while nobody was watching."""
+        return event.cursor is not None and event.server is not None and self.is_blind_to(event.server)
 
     def interrupt(self, action: JournalledAction) -> None:
         """Nobody saw what its guest did for a while."""

@@ -164,8 +164,8 @@ _PAUSED_LATE = Verdict(
 )
 NOT_OBSERVED = Verdict(
     WatchdogResult.NOT_OBSERVED,
-    "Nobody was watching the server after its watchdog had fired (its host's agent or hypervisor connection was away), and it runs: it may "
-    "have rebooted or gone on.",
+    "Nobody was watching the server after its watchdog had fired (its host's agent, hypervisor or management controller was away), and it "
+    "runs: it may have rebooted or gone on.",
 )
 
 
@@ -207,7 +207,7 @@ def describe_silence(effect: str, seconds: float, state: PowerState | None) -> V
     elif effect == ExpiryAction.INJECT_NMI:
         text = (
             f"Nothing was seen of the guest for {seconds:.0f} s after its watchdog's NMI. A guest that is writing its dump looks exactly "
-            "like this: do not inject another NMI. Otherwise it ignores NMIs, or panicked without a pvpanic device and without rebooting."
+            "like this: do not inject another NMI. Otherwise it ignores NMIs, or panicked without telling and without rebooting."
         )
     else:
         text = f"Nothing was seen of the server for {seconds:.0f} s after its watchdog had fired."

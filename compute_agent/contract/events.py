@@ -108,7 +108,7 @@ class ActionIdConflict(EventPayload):
 
 
 class ServerState(EventPayload):
-    """A server changed its state. ``observed_late``: it happened while agent or hypervisor connection was away.
+    """A server changed its state. ``observed_late``: it happened while agent, hypervisor or management controller was away.
 
     ``action_id`` is the crash dump, ``fired_event`` the ``message_id`` of the ``server.watchdog.fired`` that led, or may have led, to it.
     """

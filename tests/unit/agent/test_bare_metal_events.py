@@ -8,7 +8,7 @@ import pytest
 from compute_agent.contract.models import Observation, PowerState
 from compute_agent.contract.watchdogs import WatchdogDevice
 from compute_agent.drivers.fake import NmiEffect
-from compute_agent.drivers.models import DriverEvent, DriverEventKind
+from compute_agent.drivers.models import DriverEvent, DriverEventKind, DriverServer
 from compute_agent.journal_servers import LONGEST_CURSOR
 from tests.unit.agent.action_parts import Crash
 from tests.unit.agent.observer_bench import Bench
@@ -226,6 +226,17 @@ def test_a_server_is_pending_until_it_was_read_and_that_is_no_event(bench: Bench
     assert bench.events("server.") == []
 
 
+def test_a_server_that_was_merely_not_read_yet_is_watched_once_it_is(bench: Bench) -> None:
+    """No driver says of it that it is back: it never was away."""
+    server = bench.make_server(bare_metal=True, effect=NmiEffect.SURVIVE, unread="not asked yet")
+    bench.observer.reconcile()
+    bench.hypervisor._servers[server].lost = ""
+    bench.wait(1)
+    action = bench.signal(server)
+    bench.wait(61)
+    assert bench.observe(action) == (Observation.NOTHING_SEEN_YET, False)
+
+
 def test_after_a_restart_a_server_out_of_reach_is_not_believed_to_be_watched(bench: Bench) -> None:
     server = make_server(bench)
     action = bench.signal(server)
@@ -237,14 +248,20 @@ def test_after_a_restart_a_server_out_of_reach_is_not_believed_to_be_watched(ben
     assert bench.observe(action) == (Observation.NOT_OBSERVED, True)
 
 
-def test_one_server_that_does_not_answer_delays_the_events_of_no_other(bench: Bench) -> None:
-    """After one look that came to nothing there is none for a while: they are compared instead."""
+def test_one_server_that_does_not_answer_delays_the_events_of_no_other(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After one look that took its time there is none for a while: states are compared instead. A quick "no" delays nobody."""
     servers = [bench.hypervisor.make_server(bare_metal=True, unread="no answer") for _ in range(5)]
-    asked: list[str] = []
     get_server = bench.hypervisor.get_server
-    bench.hypervisor.get_server = lambda server: (asked.append(server), get_server(server))[1]  # type: ignore[method-assign]
+    seconds, asked = [0.0, 0.0, 1.5], list[str]()
+
+    def answer_slowly(server: str) -> DriverServer:
+        bench.clock.advance(seconds[len(asked)])
+        asked.append(server)
+        return get_server(server)
+
+    monkeypatch.setattr(bench.hypervisor, "get_server", answer_slowly)
     bench.drain()
-    assert asked == servers[:1]
+    assert asked == servers[:3]
     bench.wait(6)
     assert {bench.find_server(server).power_state for server in servers} == {PowerState.PENDING}
 

@@ -9,9 +9,11 @@ from oslo_config import cfg
 
 from compute_agent.contract.errors import Code
 from compute_agent.contract.models import PowerState
+from compute_agent.contract.watchdogs import WatchdogDevice
 from compute_agent.drivers.base import Driver
-from compute_agent.drivers.errors import BackendUnavailable, OutcomeUnknown, ServerNotFound
+from compute_agent.drivers.errors import BackendUnavailable, OutcomeUnknown, ServerNotFound, ServerNotRunning
 from compute_agent.drivers.fake import GROUP, FakeHypervisor, NmiEffect, create_driver, list_opts, register_options
+from compute_agent.drivers.fake_backend import COUNTDOWN
 from compute_agent.drivers.fake_behaviours import Hang, answer_late, break_down, lose_answer, lose_request, refuse
 from compute_agent.drivers.fake_diagnostics import OCTETS_PER_SECOND, UTILISATION
 from compute_agent.drivers.fake_server import DUMP, Call
@@ -242,3 +244,51 @@ class TestHostDump:
         with pytest.raises(OutcomeUnknown):
             hypervisor.take_host_dump(server, str(tmp_path / "dump"), lambda done, total: None)
         assert (tmp_path / "dump").read_bytes() == DUMP
+
+
+class TestBareMetal:
+    def test_what_its_log_tells_goes_on_from_a_cursor(self, hypervisor: FakeHypervisor, events: list[DriverEvent]) -> None:
+        server = hypervisor.make_server(bare_metal=True)
+        inject(hypervisor.driver, server)
+        assert (events[-1].kind, events[-1].power_state, events[-1].cursor) == (DriverEventKind.PANICKED, PowerState.RUNNING, "1")
+        hypervisor.close()
+        hypervisor.write_log(server, DriverEventKind.REBOOTED, "reset")
+        again: list[DriverEvent] = []
+        hypervisor.subscribe(again.append, {server: "1"})
+        hypervisor.open()
+        assert [(event.kind, event.cursor) for event in again if event.server == server] == [(DriverEventKind.REBOOTED, "2")]
+
+    def test_one_that_is_lost_is_refused_and_says_why_and_nothing_is_told_of_it(
+        self, hypervisor: FakeHypervisor, events: list[DriverEvent]
+    ) -> None:
+        server = hypervisor.make_server(bare_metal=True)
+        hypervisor.lose_server(server, "no route")
+        told = len(events)
+        hypervisor.stop(server)
+        hypervisor.panic(server)
+        assert len(events) == told
+        with pytest.raises(BackendUnavailable, match="no route"):
+            inject(hypervisor.driver, server)
+        (listed,) = [listed for listed in hypervisor.list_servers() if listed.id == server]
+        assert (listed.power_state, listed.unread) == (PowerState.RUNNING, "no route")
+        hypervisor.restore_server(server)
+        assert [event.kind for event in events[told:]] == [DriverEventKind.PANICKED, DriverEventKind.BACKEND_BACK]
+        assert hypervisor.get_server(server).power_state is PowerState.SHUTDOWN
+
+    def test_feeding_its_watchdog_can_go_wrong_in_every_way(self, hypervisor: FakeHypervisor, clock: FakeClock) -> None:
+        server = hypervisor.make_server(bare_metal=True, watchdog=WatchdogDevice(model="i6300esb", expiry_action="power_cycle"))
+        timer = hypervisor.driver.watchdog_timer
+        assert timer is not None
+        hypervisor.behave(server, lose_request(), call=Call.RESET_TIMER)
+        with pytest.raises(OutcomeUnknown):
+            timer.reset_timer(server)
+        clock.advance(COUNTDOWN)
+        hypervisor.run_timers()
+        assert hypervisor.get_server(server).state_reason == "made", "it never began to count"
+        timer.reset_timer(server)
+        clock.advance(COUNTDOWN)
+        hypervisor.run_timers()
+        assert hypervisor.get_server(server).state_reason == "booted"
+        hypervisor.stop(server)
+        with pytest.raises(ServerNotRunning):
+            timer.reset_timer(server)
