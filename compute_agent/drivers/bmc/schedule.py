@@ -22,6 +22,7 @@ class _Turn:
     due: float
     attentive_until: float = float("-inf")
     failures: int = 0
+    was_looked_at: bool = False
     is_taken: bool = False
     is_hurried: bool = False
     is_removed: bool = False
@@ -83,7 +84,8 @@ class Schedule:
             return
         turn.is_taken = False
         turn.failures = 0 if answered else turn.failures + 1
-        turn.due = now if turn.is_hurried else now + self._find_pause(turn, now)
+        turn.due = now if turn.is_hurried else now + self._find_pause(turn, now) * self._find_share(turn)
+        turn.was_looked_at = True
         turn.is_hurried = False
 
     def find_wait(self, now: float) -> float | None:
@@ -99,6 +101,10 @@ class Schedule:
         may_fail = sum(turn.failures > 0 for turn in taken) < self._most_failing
         eligible = ((turn.due, server) for server, turn in self._turns.items() if not turn.is_taken and (may_fail or not turn.failures))
         return min(eligible, default=(0.0, None))
+
+    def _find_share(self, turn: _Turn) -> float:
+        """The first pause is any part of a whole one: all machines are looked at first at the same time, and would be so for long."""
+        return 1.0 if turn.was_looked_at or turn.failures else self._chance.random()
 
     def _find_interval(self, turn: _Turn, now: float) -> float:
         return self._pace.attentive_interval if now < turn.attentive_until else self._pace.poll_interval
