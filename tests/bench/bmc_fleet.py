@@ -9,11 +9,12 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from api_gateway.store import Store
 from compute_agent.drivers.bmc.options import GROUP
@@ -26,8 +27,12 @@ from tests.bench.figures import Figure
 from tests.bench.noting_agent import Look, read_looks
 from tests.bench.processes import count_threads, read_processor_time, read_resident_mib
 
+T = TypeVar("T")
+
 WINDOW = 60.0
 """Seconds that each state of things is watched: twice the driver's default poll_interval."""
+_IDLE = 15.0
+"""Seconds that an agent without machines is watched."""
 _SILENT_SHARE = 10
 _TIMEOUT = 120.0
 
@@ -98,13 +103,11 @@ class _Fleet:
 
     def measure(self, runs: int) -> list[Figure]:
         empty = _Size.read(self._stack.agent.pid)
+        _, idle_share = self._measure_share(lambda: time.sleep(_IDLE))
         first_round = self._measure_first_round()
         pid = self._stack.agent.pid
         read = _Size.read(pid)
-        spent = read_processor_time(pid)
-        began = time.monotonic()
-        quiet = self._watch()
-        share = (read_processor_time(pid) - spent) / 1e9 / (time.monotonic() - began) * 100
+        quiet, share = self._measure_share(self._watch)
         calls = self._crash_some(runs)
         self._freezing.freeze()
         falling = self._watch()
@@ -117,7 +120,8 @@ class _Fleet:
         of_size, of_silent = f" ({len(self._all)} BMCs)", f" ({len(self._all) - len(self._healthy)} of {len(self._all)} BMCs silent)"
         sizes = f"the agent has {empty} without machines, {read} after it, {later} at the end"
         took = statistics.median(look.ended - look.began for look in quiet) * 1000
-        pace = f"{share:.1f} % of a core; of healthy machines {len(quiet) / WINDOW:.1f} looks a second, each of {took:.1f} ms (median)"
+        rate = f"{len(quiet) / WINDOW:.1f} looks a second at those that stay healthy, each of {took:.1f} ms (median)"
+        pace = f"the agent has {share:.1f} % of a core, {idle_share:.1f} % without machines; {rate}"
         late = "lateness of a healthy machine's look"
         nmi = "inject_nmi within the agent"
         return [
@@ -130,6 +134,13 @@ class _Fleet:
             Figure("POST → driver returned" + of_size, [each[0] for each in calls]),
             Figure("POST → driver returned" + of_silent, [each[0] for each in calls_meanwhile], floor="POST → driver returned" + of_size),
         ]
+
+    def _measure_share(self, wait: Callable[[], T]) -> tuple[T, float]:
+        """What ``wait`` came back with, and how many percent of a core the agent had meanwhile."""
+        pid = self._stack.agent.pid
+        spent, began = read_processor_time(pid), time.monotonic()
+        result = wait()
+        return result, (read_processor_time(pid) - spent) / 1e7 / (time.monotonic() - began)
 
     def _measure_first_round(self) -> float:
         """Milliseconds from the first look to the end of the last one, by an agent that starts with all machines."""
