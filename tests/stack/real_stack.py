@@ -1,14 +1,16 @@
-"""One whole system with real guests for a test file, and what tests of it ask through HTTP."""
+"""One whole system with real guests or machines for a test file, and what tests of it ask through HTTP."""
 
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import libvirt
 import pytest
 
+from devstack.bmc_inventory import InventoryEntry
+from devstack.fleet import MachineSpec
 from devstack.guests import Guest
 from devstack.ports import find_free_base
 from devstack.real_parts import list_missing_parts, may_skip_real_tests
@@ -19,15 +21,31 @@ from devstack.stack_config import Options
 TIMEOUT = 40.0
 
 
+class Server(Protocol):
+    """Whatever is behind it: a guest, a machine, or an entry of an inventory."""
+
+    @property
+    def uuid(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+
+
 @contextmanager
-def running_stack(directory: Path, guests: Sequence[GuestSpec], agent_options: Options) -> Iterator[Stack]:
+def running_stack(
+    directory: Path,
+    guests: Sequence[GuestSpec],
+    agent_options: Options,
+    *,
+    machines: Sequence[MachineSpec] | None = None,
+    inventory: Sequence[InventoryEntry] = (),
+) -> Iterator[Stack]:
     """All parts, running; skips on a laptop that lacks them, fails in CI."""
     missing = list_missing_parts()
     if missing and may_skip_real_tests():
         pytest.skip(f"not installed: {', '.join(missing)}")
     assert not missing, f"not installed: {', '.join(missing)}"
     libvirt.registerErrorHandler(lambda *_: None, None)
-    system = Stack(directory, find_free_base(), guests=guests, agent_options=agent_options)
+    system = Stack(directory, find_free_base(), guests=guests, machines=machines, inventory=inventory, agent_options=agent_options)
     try:
         system.up()
         yield system
@@ -50,9 +68,9 @@ def another_agent(stack: Stack, argv: Sequence[str], **environment: str) -> Iter
         stack.agent.start()
 
 
-def trigger(stack: Stack, guest: Guest) -> str:
+def trigger(stack: Stack, server: Server) -> str:
     """POST as today's clients do; the action's id."""
-    answer = stack.client.trigger_crash_dump(guest.uuid)
+    answer = stack.client.trigger_crash_dump(server.uuid)
     assert answer.status == 202, answer.text
     return answer.request_id
 
@@ -73,15 +91,17 @@ def wait_for(stack: Stack, action_id: str, **expected: object) -> dict[str, Any]
     return seen
 
 
-def get_server(stack: Stack, guest: Guest) -> dict[str, Any]:
-    answer = stack.client.get(f"/v2.1/servers/{guest.uuid}")
+def get_server(stack: Stack, server: Server) -> dict[str, Any]:
+    answer = stack.client.get(f"/v2.1/servers/{server.uuid}")
     assert answer.status == 200, answer.text
     found: dict[str, Any] = answer.body["server"]
     return found
 
 
-def wait_power_state(stack: Stack, guest: Guest, number: int) -> None:
-    wait_until(lambda: get_server(stack, guest)["OS-EXT-STS:power_state"] == number, TIMEOUT, f"{guest.name} to be in power state {number}")
+def wait_power_state(stack: Stack, server: Server, number: int) -> None:
+    wait_until(
+        lambda: get_server(stack, server)["OS-EXT-STS:power_state"] == number, TIMEOUT, f"{server.name} to be in power state {number}"
+    )
 
 
 def find_qemu(guest: Guest) -> ProcessId:

@@ -1,4 +1,4 @@
-"""What tests with real guests ask and read of watchdogs through HTTP. A device is written ``MODEL:EXPIRY_ACTION``."""
+"""What tests with real guests and machines ask and read of watchdogs through HTTP. A device is written ``MODEL:EXPIRY_ACTION``."""
 
 import json
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from devstack.guests import Guest
 from devstack.services import wait_until
 from devstack.stack import Stack
 from tests.conformance import libvirt_watchdogs
-from tests.stack.real_stack import TIMEOUT, wait_for, wait_power_state
+from tests.stack.real_stack import TIMEOUT, Server, wait_for, wait_power_state
 
 FIRED, OUTCOME, DRIFTED = "server.watchdog.fired", "server.watchdog.outcome", "server.watchdog.drifted"
 Event = dict[str, Any]
@@ -24,23 +24,23 @@ def read_device(text: str) -> WatchdogDevice:
     return WatchdogDevice(model=model, expiry_action=expiry_action)
 
 
-def put(stack: Stack, guest: Guest, device: str, **fields: object) -> Answer:
+def put(stack: Stack, server: Server, device: str, **fields: object) -> Answer:
     body = read_device(device).to_wire() | fields
-    return stack.client.request("PUT", f"/v1/servers/{guest.uuid}/watchdog", body=json.dumps(body).encode())
+    return stack.client.request("PUT", f"/v1/servers/{server.uuid}/watchdog", body=json.dumps(body).encode())
 
 
-def ask(stack: Stack, guest: Guest, device: str | None, **fields: object) -> str:
+def ask(stack: Stack, server: Server, device: str | None, **fields: object) -> str:
     """Ask for this watchdog, or (None) for none; the action's id."""
-    remove = f"/v1/servers/{guest.uuid}/watchdog"
-    answer = stack.client.request("DELETE", remove) if device is None else put(stack, guest, device, **fields)
+    remove = f"/v1/servers/{server.uuid}/watchdog"
+    answer = stack.client.request("DELETE", remove) if device is None else put(stack, server, device, **fields)
     assert answer.status == 202, answer.text
     return str(answer.body["id"])
 
 
-def change(stack: Stack, guest: Guest, device: str | None, **expected: object) -> dict[str, Any]:
+def change(stack: Stack, server: Server, device: str | None, **expected: object) -> dict[str, Any]:
     """Ask for it and wait for the ending; the action."""
     code = "watchdog_set" if device is not None else "watchdog_removed"
-    return wait_for(stack, ask(stack, guest, device), **({"ending": "succeeded", "code": code} | expected))
+    return wait_for(stack, ask(stack, server, device), **({"ending": "succeeded", "code": code} | expected))
 
 
 def resume(stack: Stack, guest: Guest) -> None:
@@ -61,8 +61,8 @@ class Seen:
     pending_restart: bool
 
 
-def see(stack: Stack, guest: Guest) -> Seen:
-    answer = stack.client.get(f"/v1/servers/{guest.uuid}/watchdog")
+def see(stack: Stack, server: Server) -> Seen:
+    answer = stack.client.get(f"/v1/servers/{server.uuid}/watchdog")
     assert answer.status == 200, answer.text
     return Seen(_write(answer.body["configured"]), _write(answer.body["live"]), answer.body["pending_restart"])
 
@@ -116,22 +116,22 @@ def configure_elsewhere(stack: Stack, guest: Guest, device: str | None) -> None:
         libvirt_watchdogs.give_configured(connection, domain, None if device is None else read_device(device))
 
 
-def list_events(stack: Stack, guest: Guest, event_type: str) -> list[Event]:
+def list_events(stack: Stack, server: Server, event_type: str) -> list[Event]:
     """In the order in which they were recorded."""
-    answer = stack.client.get(f"/v1/events?server={guest.uuid}&type={event_type}&limit=200")
+    answer = stack.client.get(f"/v1/events?server={server.uuid}&type={event_type}&limit=200")
     assert answer.status == 200, answer.text
     found: list[Event] = answer.body["events"]
     return found
 
 
-def wait_events(stack: Stack, guest: Guest, event_type: str, count: int = 1, timeout: float = TIMEOUT) -> list[Event]:
+def wait_events(stack: Stack, server: Server, event_type: str, count: int = 1, timeout: float = TIMEOUT) -> list[Event]:
     """All that there are, as soon as there are so many."""
 
     def find() -> list[Event] | None:
-        found = list_events(stack, guest, event_type)
+        found = list_events(stack, server, event_type)
         return found if len(found) >= count else None
 
-    return wait_until(find, timeout, f"{count} {event_type} of {guest.name}", interval=0.1)
+    return wait_until(find, timeout, f"{count} {event_type} of {server.name}", interval=0.1)
 
 
 @dataclass(frozen=True)
@@ -142,10 +142,10 @@ class Firing:
     outcome: Event
 
 
-def wait_firings(stack: Stack, guest: Guest, count: int = 1, timeout: float = TIMEOUT) -> list[Firing]:
+def wait_firings(stack: Stack, server: Server, count: int = 1, timeout: float = TIMEOUT) -> list[Firing]:
     """Wait for so many outcomes; there must be exactly one for each firing, and no other."""
-    outcomes = wait_events(stack, guest, OUTCOME, count, timeout)
-    firings = list_events(stack, guest, FIRED)
+    outcomes = wait_events(stack, server, OUTCOME, count, timeout)
+    firings = list_events(stack, server, FIRED)
     assert [event["id"] for event in firings] == [event["payload"]["fired_event"] for event in outcomes]
     return [Firing(fired, outcome) for fired, outcome in zip(firings, outcomes, strict=True)]
 
