@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -26,7 +27,8 @@ _FIRST_IPMB = 0x20
 _LOG_ENTRIES = 1000
 _START_TIMEOUT = 20.0
 _CONSOLE_TIMEOUT = 5.0
-_PROMPT = b"> "
+# After what a new connection is greeted with, or at the beginning of a line. What follows it is of sessions that come and go meanwhile.
+_PROMPT = re.compile(rb"(?:\A[\x01\x03\xfb-\xff]*|[\r\n])> ")
 # RMCP's presence ping, and the type of the answer to it.
 _PING = bytes([6, 0, 0xFF, 6, 0, 0, 0x11, 0xBE, 0x80, 0, 0, 0])
 _PONG = 0x40
@@ -225,12 +227,13 @@ class IpmiSim:
         self._service.thaw()
 
     def run_command(self, command: str) -> str:
-        """What a command of ipmi_sim_cmd(5) says in the process; raises StepFailed when that is a complaint."""
+        """What a command of ipmi_sim_cmd(5) says in the process, beside what that tells of sessions meanwhile; raises StepFailed when it
+        is a complaint."""
         with socket.create_connection((ADDRESS, int(self._console_file.read_text())), timeout=_CONSOLE_TIMEOUT) as console:
             _read_to_prompt(console)
             console.sendall(f"{command}\n".encode())
             said = _read_to_prompt(console).replace("\r", "").removeprefix(f"{command}\n").strip()
-        if said.startswith("**"):
+        if re.search(r"^\*\*", said, re.MULTILINE):
             raise StepFailed(f"ipmi_sim: {command}: {said}", log=self.log)
         return said
 
@@ -301,9 +304,9 @@ class IpmiSim:
 
 def _read_to_prompt(console: socket.socket) -> str:
     said = b""
-    while not said.endswith(_PROMPT):
+    while (prompt := _PROMPT.search(said)) is None:
         more = console.recv(4096)
         if not more:
             raise StepFailed("ipmi_sim closed its console")
         said += more
-    return said.removesuffix(_PROMPT).decode(errors="replace")
+    return said[: prompt.start()].decode(errors="replace")

@@ -78,11 +78,11 @@ def test_one_process_simulates_as_many_bmcs_as_have_addresses(tmp_path: Path) ->
         IpmiSim(tmp_path, MOST_BMCS + 1)
 
 
-def test_a_complaint_of_the_simulator_about_a_command_is_raised(tmp_path: Path) -> None:
+def test_a_complaint_of_the_simulator_about_a_command_is_raised_whatever_sessions_come_and_go(tmp_path: Path) -> None:
     simulator = IpmiSim(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         (tmp_path / "console.port").write_text(str(listener.getsockname()[1]))
-        answers = iter([b"> sel_add 0x20\r\nAdded record 1\r\n> ", b"> sel_add 0x20\r\n**No record\r\n> "])
+        answers = iter([b"> sel_add 0x20\r\nAdded record 1\r\n> Activate session\r\n", b"> sel_add 0x20\r\n**No record\r\n> "])
 
         def answer() -> None:
             for said in answers:
