@@ -5,13 +5,14 @@ It is written after the standard and not by anybody who makes BMCs: what only re
 
 import base64
 import json
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -161,6 +162,11 @@ class Handler(BaseHTTPRequestHandler):
         """End the connection here and now."""
         self.close_connection = True
         self.connection.close()
+
+    def stop_listening(self) -> None:
+        """From now on nobody else gets a connection."""
+        assert isinstance(self.server, HTTPServer)
+        self.server.socket.shutdown(socket.SHUT_RDWR)
 
     def _answer(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)

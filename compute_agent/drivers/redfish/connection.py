@@ -199,7 +199,13 @@ class Visit:
         self._connector.set_http_session_auth(token)
 
     def use_password(self, username: bytes, password: bytes) -> None:
+        self.use_nothing()
         self._connector.set_http_basic_auth(username, password)
+
+    def use_nothing(self) -> None:
+        """A token that is not known any more would have some BMCs refuse even what they tell to anybody."""
+        self._connector._session.auth = None
+        self._connector._session.headers.pop("X-Auth-Token", None)
 
 
 def _read_answer(response: requests.Response) -> Answer:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from compute_agent.drivers.bmc.protocol import Secret
 from compute_agent.drivers.redfish.documents import find_link
-from compute_agent.drivers.redfish.errors import NoAnswer, Refused, Unreachable
+from compute_agent.drivers.redfish.errors import UNAVAILABLE, NoAnswer, Refused, Unreachable
 
 if TYPE_CHECKING:
     from compute_agent.drivers.redfish.connection import Visit
@@ -70,12 +70,18 @@ class Login:
             return self._token
 
     def renew(self, visit: Visit, used: str | None) -> bool:
-        """The BMC did not know the token ``used`` any more: log in anew, unless another thread has. False: there is nothing to renew."""
+        """The BMC did not know the token ``used`` any more: log in anew, unless another thread has. False: there is nothing to renew.
+
+        ``used`` None: it did not take the password with a request. Whether it has sessions is asked again next time: it may have been
+        about to start when it did not say so.
+        """
         if used is None:
+            self._sends_password = False
             return False
         with self._locked(visit):
             if self._token == used:
                 self._token = self._session = None
+                visit.use_nothing()
                 self._log_in(visit)
             self._show(visit)
             return True
@@ -109,7 +115,9 @@ class Login:
     def _find_sessions(self, visit: Visit) -> str | None:
         try:
             return find_link(visit.ask_openly("GET", ROOT).document, "Links", "Sessions")
-        except Refused:
+        except Refused as refusal:
+            if refusal.status == UNAVAILABLE:
+                raise
             return None  # a BMC that shows its root to nobody unknown
 
     def _show(self, visit: Visit) -> None:

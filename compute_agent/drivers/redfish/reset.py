@@ -23,6 +23,8 @@ from compute_agent.drivers.redfish.tasks import follow
 _NMI = sushy.ResetType.NMI.value
 _RESET = "#ComputerSystem.Reset"
 _PARAMETER = "ResetType"
+_NOTHING_DONE = (307, 308)
+"""Redirects that say that nothing was done; 303 says that it was, and what others mean is each server's own affair."""
 _TIMED_OUT = 408
 _ENDINGS = (200, 201, 202, 204)
 
@@ -83,6 +85,8 @@ def _refuse(server: str, refusal: Refused) -> NoReturn:
         raise CapabilityUnsupported(server, f"the BMC advertises a diagnostic interrupt and has none ({refusal})") from refusal
     if refusal.status == _TIMED_OUT or (refusal.status >= 500 and refusal.status != UNAVAILABLE):
         raise OutcomeUnknown(server, f"the NMI was sent, and the BMC failed over it ({refusal})") from refusal
+    if refusal.status < 400 and refusal.status not in _NOTHING_DONE:
+        raise OutcomeUnknown(server, f"the NMI was sent, and the BMC does not say what came of it ({refusal})") from refusal
     if refusal.is_for_ever:
         raise ServerUnsupported(server, f"the BMC refuses the diagnostic interrupt ({refusal})") from refusal
     raise BackendUnavailable(server, f"the BMC did not take the diagnostic interrupt ({refusal})") from refusal

@@ -2,7 +2,7 @@
 
 from compute_agent.drivers.redfish.connection import Answer, Visit
 from compute_agent.drivers.redfish.documents import find_link, find_text
-from compute_agent.drivers.redfish.errors import NoAnswer, Refused, Unusable
+from compute_agent.drivers.redfish.errors import ExchangeError, NoAnswer
 
 ACCEPTED = 202
 _PAUSE = 0.25
@@ -30,7 +30,10 @@ def follow(visit: Visit, answer: Answer) -> None:
                 raise NoAnswer("the BMC accepted it and had not done it in time")
             visit.pause(pause)
             answer = visit.ask_openly("GET", monitor)
-    except (Refused, Unusable) as error:
+    except NoAnswer:
+        raise
+    except ExchangeError as error:
+        # Also one that cannot even be asked any more: what it accepted, it has.
         raise NoAnswer(f"the BMC accepted it and does not say how it ended: {error}") from error
     state, status = find_text(answer.body, "TaskState"), find_text(answer.body, "TaskStatus")
     if state not in (None, _DONE) or status not in _WELL:

@@ -105,6 +105,36 @@ def test_a_session_that_the_bmc_forgot_is_made_anew_once_and_given_back_at_the_e
     assert [asked.path for asked in small.asked if asked.method == "DELETE"] == [f"{SESSIONS}/{token}" for token in small.tokens or ()]
 
 
+def test_a_bmc_that_takes_a_forgotten_token_for_a_wrong_one_is_logged_in_to_without_it() -> None:
+    """Also where it asks nobody else who they are."""
+
+    def refuse_forgotten(handler: Handler) -> None:
+        if "X-Auth-Token" in handler.headers:
+            handler.refuse(401, "NoValidSession", "It has ended")
+        else:
+            handler.send(200, at.small.documents["/redfish/v1/"])
+
+    with connected(sessions=True) as at:
+        at.bmc.read_state(LIMIT)
+        assert at.small.tokens is not None
+        at.small.tokens.clear()
+        at.small.answering[("GET", "/redfish/v1/")] = refuse_forgotten
+        assert at.bmc.read_state(LIMIT).power_state is PowerState.RUNNING
+        assert at.small.count("POST", SESSIONS) == 2
+
+
+@pytest.mark.parametrize(("status", "code"), [(503, Code.BACKEND_UNAVAILABLE), (500, Code.FORBIDDEN)])
+def test_a_bmc_that_did_not_tell_of_its_sessions_while_it_started_is_asked_again(status: int, code: Code) -> None:
+    def start(handler: Handler) -> None:
+        del at.small.answering[("GET", "/redfish/v1/")]
+        handler.refuse(status, "GeneralError", "It starts")
+
+    with connected(sessions=True) as at:
+        at.small.answering[("GET", "/redfish/v1/")] = start
+        assert refuse(at).code is code
+        assert at.bmc.read_state(LIMIT).power_state is PowerState.RUNNING
+
+
 def test_without_sessions_the_password_goes_with_every_request() -> None:
     with connected() as at:
         at.bmc.read_state(LIMIT)

@@ -39,6 +39,13 @@ def hang(handler: Handler) -> None:
     handler.close_connection = True
 
 
+def go_away(handler: Handler) -> None:
+    """Accepts it, and then takes no connection any more: a BMC that restarts."""
+    handler.stop_listening()
+    handler.close_connection = True
+    handler.send(202, Location=TASK, Retry_After="0", Connection="close")
+
+
 def inject(at: Connected, answering: Answering, limit: float = LIMIT) -> DriverError | None:
     """What comes of it; exactly one POST arrived, also after the BMC was asked for other things."""
     at.small.answering[("POST", RESET)] = answering
@@ -74,6 +81,8 @@ def test_a_yes_is_a_yes_after_one_post_that_asks_for_an_nmi(status: int) -> None
         pytest.param(answer(500, "SYS518", "SYS518: the iDRAC is not ready"), id="what sushy repeats for iDRAC"),
         pytest.param(lambda handler: handler.send(206), id="neither yes nor no"),
         pytest.param(lambda handler: handler.send(202), id="accepted, and nobody says what comes of it"),
+        pytest.param(lambda handler: handler.send(303, Location=SYSTEM), id="what came of it is to be seen elsewhere"),
+        pytest.param(lambda handler: handler.send(302, Location="https://elsewhere.example/"), id="302"),
         pytest.param(lambda handler: handler.send(500, b"[[]"), id="500 with garbage"),
         pytest.param(lambda handler: handler.send(500, {"error": [1]}), id="500 with JSON of another shape"),
     ],
@@ -104,7 +113,7 @@ def test_a_slow_answer_is_given_up_at_the_limit() -> None:
         (answer(401), BackendUnavailable, Code.FORBIDDEN),
         (answer(403, "InsufficientPrivilege"), BackendUnavailable, Code.FORBIDDEN),
         (lambda handler: handler.send(307, Location="https://elsewhere.example/"), BackendUnavailable, Code.BACKEND_UNAVAILABLE),
-        (lambda handler: handler.send(303, Location=SYSTEM), BackendUnavailable, Code.BACKEND_UNAVAILABLE),
+        (lambda handler: handler.send(308, Location=RESET), BackendUnavailable, Code.BACKEND_UNAVAILABLE),
     ],
 )
 def test_a_no_says_that_nothing_was_done_and_why(answering: Answering, expected: type[DriverError], code: Code) -> None:
@@ -186,3 +195,11 @@ def test_an_accepted_nmi_that_does_not_end_well_is_unknown(end: Answering) -> No
     with connected() as at:
         at.small.answering[("GET", TASK)] = end
         assert isinstance(inject(at, lambda handler: handler.send(202, Location=TASK, Retry_After="0"), 2 * SHORT), OutcomeUnknown)
+
+
+def test_an_accepted_nmi_of_a_bmc_that_cannot_be_reached_any_more_is_unknown() -> None:
+    """Nothing of the later question was sent. Of the NMI everything was."""
+    with connected() as at:
+        error = inject(at, go_away)
+    assert isinstance(error, OutcomeUnknown)
+    assert "accepted" in error.reason
