@@ -148,7 +148,8 @@ def test_a_crash_dump_panics_the_machine_once_and_its_bmcs_log_says_so(world: Wo
     assert (action["code"], action["decided_by"]) == ("signal_delivered", "agent")
     assert (machine.bmc.count_nmis(), machine.bare_metal.log.count_panics()) == (1, 1)
     (told,) = wait_events(stack, machine, PANICKED)
-    assert (told["payload"]["action_id"], told["payload"]["observed_late"]) == (action_id, False)
+    payload = told["payload"]
+    assert (payload["reason"], payload["action_id"], payload["observed_late"]) == ("os_critical_stop", action_id, False)
     # The power is all that a BMC sees: the machine is on.
     assert show(stack, machine)["power_state"] == "running"
     second = stack.client.trigger_crash_dump(machine.uuid)
