@@ -100,7 +100,7 @@ def parse_inventory(content: bytes, source: str) -> InventoryFile:
         mark = error.problem_mark
         where = "" if mark is None else f" at line {mark.line + 1}, column {mark.column + 1}"
         complaint = f"the inventory {source} is not YAML{where}"
-    except (yaml.YAMLError, ValueError, RecursionError):
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError):  # a value that is not what its tag says, too
         complaint = f"the inventory {source} is not YAML"
     if complaint is not None:
         raise InventoryUnreadable(complaint)

@@ -95,7 +95,10 @@ def test_ids_are_in_lower_case_whatever_an_operator_writes() -> None:
 
 @pytest.mark.parametrize(
     "content",
-    ["", "7", "[]", "machines: 7", "machines: [], more: 1", f"machines: [*{CANARY}]", f"machines: [{CANARY}\n {{", "\x00", "a: b: c"],
+    [
+        *("", "7", "[]", "machines: 7", "machines: [], more: 1", f"machines: [*{CANARY}]", f"machines: [{CANARY}\n {{", "\x00", "a: b: c"),
+        *(f"machines: [!!{tag} {CANARY}]" for tag in ("bool", "int", "float", "timestamp", "set", "python/name")),
+    ],
 )
 def test_what_is_no_inventory_is_refused_without_quoting_it(tmp_path: Path, content: str) -> None:
     path = tmp_path / "inventory.yaml"
