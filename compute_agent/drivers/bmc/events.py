@@ -29,6 +29,10 @@ class BmcEvents(Events):
         """The last one that was kept or that the listener took."""
         return self._cursors.get(server)
 
+    def forget_cursor(self, server: str) -> None:
+        """It left, and the listener forgets it as well: what its log says until it comes back belongs to no life of it here."""
+        self._cursors.pop(server, None)
+
     def tell(self, events: Iterable[DriverEvent]) -> bool:
         """One after the other; False when the listener did not take them all."""
         with self._delivering:

@@ -161,6 +161,7 @@ class Poller:
                 return
             self._readings.forget(server)
             self._events.tell([DriverEvent(DriverEventKind.UNDEFINED, server, self._clock.now(), "taken out of the inventory")])
+            self._events.forget_cursor(server)
             self._end_first_round(server)
 
     def _take_over(self, machine: Machine, news: str) -> None:
@@ -197,11 +198,14 @@ class Poller:
         answered = False
         try:
             machine, watched = self._fleet.find_machine(server), self._watched.get(server)
-            if machine is None or machine.link is None or watched is None:
-                return
+            if machine is None or machine.link is None or watched is None or machine.link.place != watched.track.place:
+                return  # a reload is under way: it has the new BMC, and what is known of the old one's log
             began = self._clock.monotonic()
             try:
                 polled = machine.link.bmc.poll(watched.track.cursor, self._find_limit(watched))
+                watched.took = self._clock.monotonic() - began
+                self._take(server, watched, polled, began)
+                answered = True
             except DriverError as error:
                 if self._is_in_force(machine):
                     self._take_failure(server, watched, Failure.describe(error), began)
@@ -210,10 +214,6 @@ class Poller:
                 LOG.exception("server %s: looking at it failed in a way that no protocol declares", server)
                 reason = f"the agent could not make sense of its BMC: {type(error).__name__}"
                 self._take_failure(server, watched, Failure(reason, Code.BACKEND_UNAVAILABLE), began)
-            else:
-                answered = True
-                watched.took = self._clock.monotonic() - began
-                self._take(server, watched, polled, began)
         finally:
             with self._changed:
                 self._schedule.done(server, self._clock.monotonic(), answered=answered)
@@ -235,9 +235,9 @@ class Poller:
         with self._telling:
             if self._watched.get(server) is not watched:
                 return
-            self._readings.put(server, polled.state, began)
+            since = self._readings.put(server, polled.state, began)
+            events = watched.track.take(polled, self._clock.now(), since)
             watched.failure = ""
-            events = watched.track.take(polled, self._clock.now())
             told = self._events.tell([*self._take_news(server, watched), *events])
             if told and polled.log is not None:
                 watched.track.go_on_from(polled.log.cursor)

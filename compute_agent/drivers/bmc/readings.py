@@ -31,12 +31,15 @@ class Failure:
 
 @dataclass(frozen=True)
 class Reading:
-    """``began`` and ``ended`` by the monotonic clock, ``at`` when ``state`` was read. ``failure``: the last try since gave nothing."""
+    """``began`` and ``ended`` by the monotonic clock, ``at`` when ``state`` was read, ``since`` when the power was first read to be like
+    this, with this time of the last reset. ``failure``: the last try since gave nothing.
+    """
 
     began: float
     ended: float
     state: MachineState | None = None
     at: datetime | None = None
+    since: datetime | None = None
     failure: Failure | None = None
 
 
@@ -57,12 +60,16 @@ class Readings:
         reading = self.find(server)
         return reading if reading is not None and self._clock.monotonic() - reading.ended < FRESH else None
 
-    def put(self, server: str, state: MachineState, began: float) -> None:
-        reading = Reading(began, self._clock.monotonic(), state, self._clock.now())
+    def put(self, server: str, state: MachineState, began: float) -> datetime:
+        """Returns the reading's ``since``: what changed has changed by then."""
+        ended, now = self._clock.monotonic(), self._clock.now()
         with self._lock:
             known = self._by_server.get(server)
+            is_as_known = known is not None and known.state is not None and _is_same_run(known.state, state)
+            since = known.since if known is not None and known.since is not None and is_as_known else now
             if known is None or known.began <= began:
-                self._by_server[server] = reading
+                self._by_server[server] = Reading(began, ended, state, now, since)
+            return since
 
     def put_failure(self, server: str, failure: Failure, began: float) -> None:
         """The last state stays beside it."""
@@ -77,3 +84,7 @@ class Readings:
     def forget(self, server: str) -> None:
         with self._lock:
             self._by_server.pop(server, None)
+
+
+def _is_same_run(one: MachineState, other: MachineState) -> bool:
+    return (one.power_state, one.started_at) == (other.power_state, other.started_at)

@@ -46,15 +46,18 @@ class Track:
         self._seen_at: datetime | None = None
         self._start: _Start | None = None
 
-    def take(self, polled: Polled, now: datetime) -> list[DriverEvent]:
+    def take(self, polled: Polled, now: datetime, since: datetime) -> list[DriverEvent]:
         """The events of a look that was answered: the log's, then what the state shows besides.
+
+        ``since``: when the power was first read to be as it is now, by whomever. An NMI that was sent after that came after the change:
+        told of a later time, it would end the hold-off that the NMI began.
 
         The log's last event carries the new cursor, which is in force only after :meth:`go_on_from`.
         """
         before, state = self._seen, polled.state
-        events = self._read_log(polled, now)
+        events = self._read_log(polled, now, since)
         if before is not None:
-            events += self._compare(before, state, now)
+            events += self._compare(before, state, now, since)
         self._seen, self._seen_at = state, now
         return events
 
@@ -73,7 +76,7 @@ class Track:
 
     # The log
 
-    def _read_log(self, polled: Polled, now: datetime) -> list[DriverEvent]:
+    def _read_log(self, polled: Polled, now: datetime, since: datetime) -> list[DriverEvent]:
         if polled.log is None:
             return []
         events: list[DriverEvent] = []
@@ -81,9 +84,13 @@ class Track:
         # Of a log that was cleared since, the record that was told in part is gone.
         told_before = 0 if polled.log.lost else self._told_of_next
         for record in polled.log.records:
-            at = min(record.at, now) if record.at is not None else now
+            at = now if record.at is None else min(record.at, now)
+            boot_at = at if record.at is not None else self._seen_at or now
             for number, (kind, reason) in enumerate(record.events, start=1):
-                event = self._translate(kind, reason, at, polled.state)
+                if kind is DriverEventKind.REBOOTED:
+                    event = self._tell_boot(reason, boot_at, polled.state, since)
+                else:
+                    event = self._translate(kind, reason, at)
                 if event is not None and number > told_before:
                     # An agent that is killed in the midst of a reading goes on behind the last event that it kept.
                     is_last = number == len(record.events)
@@ -105,17 +112,19 @@ class Track:
         told_of_next, _, cursor = kept.removeprefix(self._mark).partition(":")
         return (int(told_of_next), cursor) if told_of_next.isdecimal() else (0, None)
 
-    def _translate(self, kind: DriverEventKind, reason: str, at: datetime, state: MachineState) -> DriverEvent | None:
-        if kind is DriverEventKind.REBOOTED:
-            return self._tell_boot(reason, at, state)
+    def _translate(self, kind: DriverEventKind, reason: str, at: datetime) -> DriverEvent:
         if kind in _ENDS_A_RUN and reason != ExpiryAction.NONE:
             self._start = None
         # The operating system is no more; the machine, which is all that a BMC sees, is as much on as it was.
         power_state = PowerState.RUNNING if kind is DriverEventKind.PANICKED else None
         return DriverEvent(kind, self._server, at, reason, power_state=power_state)
 
-    def _tell_boot(self, reason: str, at: datetime, state: MachineState) -> DriverEvent | None:
-        """A boot of a machine that was off is its start; a further sign of a start that was told is nothing."""
+    def _tell_boot(self, reason: str, at: datetime, state: MachineState, since: datetime) -> DriverEvent | None:
+        """A boot of a machine that was off is its start; a further sign of a start that was told is nothing.
+
+        A boot ends a hold-off: one of which the BMC does not know when it was is told of the earliest time at which it can have been,
+        right after the look before.
+        """
         if self._is_told(reason, at):
             return None
         if state.power_state is not PowerState.RUNNING:
@@ -125,7 +134,7 @@ class Track:
             self._start = _Start(at, {reason})
             return DriverEvent(DriverEventKind.REBOOTED, self._server, at, reason)
         assert self._seen is not None
-        at = max(at, self._seen_at or at)
+        at = min(max(at, self._seen_at or at), since)
         self._start = _Start(at, {reason})
         # From here on this look compares with a machine that runs: its start is told.
         self._seen = replace(state, timer=self._seen.timer)
@@ -140,27 +149,25 @@ class Track:
 
     # The state
 
-    def _compare(self, earlier: MachineState, state: MachineState, now: datetime) -> Iterable[DriverEvent]:
+    def _compare(self, earlier: MachineState, state: MachineState, now: datetime, since: datetime) -> Iterable[DriverEvent]:
         before = self._seen or earlier
         if before.power_state is not state.power_state:
-            yield self._tell_power(state, now)
-        elif (
-            state.power_state is PowerState.RUNNING
-            and None not in (before.started_at, state.started_at)
-            and before.started_at != state.started_at
-            and not self._is_told(_RESET_TIME, now)
-        ):
-            self._start = _Start(now, {_RESET_TIME})
-            yield DriverEvent(DriverEventKind.REBOOTED, self._server, now, _RESET_TIME)
+            yield self._tell_power(state, since)
+        elif _is_reset(before, state):
+            if not self._is_told(_RESET_TIME, since):
+                self._start = _Start(since, {_RESET_TIME})
+                yield DriverEvent(DriverEventKind.REBOOTED, self._server, since, _RESET_TIME)
+            # To be read anew, or the next comparison takes the new time for a start that nobody has told.
+            yield DriverEvent(DriverEventKind.DEFINED, self._server, now, _RESET_TIME)
         if _find_device(earlier) != _find_device(state):
             yield DriverEvent(DriverEventKind.DEFINED, self._server, now, "watchdog changed")
 
-    def _tell_power(self, state: MachineState, now: datetime) -> DriverEvent:
+    def _tell_power(self, state: MachineState, at: datetime) -> DriverEvent:
         if state.power_state is PowerState.RUNNING:
-            self._start = _Start(now)
-            return DriverEvent(DriverEventKind.STARTED, self._server, now, state.reason)
+            self._start = _Start(at)
+            return DriverEvent(DriverEventKind.STARTED, self._server, at, state.reason)
         self._start = None
-        return DriverEvent(DriverEventKind.STOPPED, self._server, now, state.reason)
+        return DriverEvent(DriverEventKind.STOPPED, self._server, at, state.reason)
 
 
 def describe_watchdog(state: MachineState, models: Iterable[WatchdogModel]) -> Watchdog:
@@ -173,6 +180,11 @@ def describe_watchdog(state: MachineState, models: Iterable[WatchdogModel]) -> W
         live=None if state.power_state is PowerState.SHUTDOWN else timer.device,
         models=tuple(model.model for model in models if model.managed),
     )
+
+
+def _is_reset(before: MachineState, after: MachineState) -> bool:
+    times = (before.started_at, after.started_at)
+    return after.power_state is PowerState.RUNNING and None not in times and times[0] != times[1]
 
 
 def _find_device(state: MachineState) -> WatchdogDevice | None:

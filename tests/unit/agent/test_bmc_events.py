@@ -104,6 +104,33 @@ def test_what_happened_while_a_machine_was_away_is_told_before_it_is_back(bench:
     assert kinds(bench.look(200)) == ["panicked", "stopped", "backend_back"]
 
 
+# What came before an NMI is not told as if it had followed
+
+
+def test_a_start_is_told_of_when_the_power_was_first_read(bench: Bench) -> None:
+    """An NMI is sent right after the power was read, and before the next look tells of it."""
+    bench.machine().switch(OFF)
+    bench.look(31)
+    bench.machine().switch(ON)
+    bench.clock.advance(5)  # type: ignore[attr-defined]
+    bench.driver.servers.get_server(SERVER)
+    read_at = bench.clock.now()
+    bench.clock.advance(1)  # type: ignore[attr-defined]
+    bench.driver.nmi.inject_nmi(SERVER)  # type: ignore[union-attr]
+    (started,) = bench.look(1)
+    assert (started.kind, started.occurred_at) == (DriverEventKind.STARTED, read_at)
+
+
+def test_a_boot_without_a_time_is_told_of_the_earliest_that_it_can_have_been(bench: Bench) -> None:
+    bench.look(31)
+    looked_at = bench.clock.now()
+    bench.machine().write(BOOT)
+    bench.clock.advance(5)  # type: ignore[attr-defined]
+    bench.driver.nmi.inject_nmi(SERVER)  # type: ignore[union-attr]
+    (rebooted,) = bench.look(2)
+    assert (rebooted.kind, rebooted.occurred_at) == (DriverEventKind.REBOOTED, looked_at)
+
+
 # Starts
 
 
@@ -160,10 +187,10 @@ def test_another_time_of_the_last_reset_is_a_reboot_unless_the_log_told_it(bench
     bench.machine().started_at = times[0]
     assert bench.look(31) == []
     bench.machine().started_at = times[1]
-    assert kinds(bench.look(31)) == ["rebooted"]
+    assert kinds(bench.look(31)) == ["rebooted", "defined"], "its new time is to be read, too: a comparison would find another start"
     bench.machine().started_at = times[2]
     bench.machine().write(PANIC, BOOT)
-    assert kinds(bench.look(31)) == ["panicked", "rebooted"]
+    assert kinds(bench.look(31)) == ["panicked", "rebooted", "defined"]
 
 
 def test_a_watchdog_that_somebody_else_changed_is_told(bench: Bench) -> None:
@@ -263,6 +290,13 @@ def test_a_fault_with_one_machine_is_logged_and_stops_nothing(tmp_path: Path, ca
     assert lost.reason == "the agent could not make sense of its BMC: TypeError"
     assert "Traceback" in caplog.text
     assert bench.machine(2).polls == 2
+
+
+def test_an_answer_that_nobody_can_tell_of_is_logged_and_ends_no_thread(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.machine().write(PANIC, at=datetime(2026, 1, 1))  # without a zone: it cannot be compared
+    (lost,) = bench.look(31)
+    assert (lost.kind, lost.reason) == (DriverEventKind.BACKEND_LOST, "the agent could not make sense of its BMC: TypeError")
+    assert "Traceback" in caplog.text
 
 
 def test_a_watchdogs_nmi_is_watched_as_closely_as_ones_own(bench: Bench) -> None:

@@ -54,6 +54,25 @@ def test_a_machine_that_went_is_undefined_and_its_bmc_let_go(bench: Bench) -> No
     assert bench.look(31) == []
 
 
+def test_what_is_logged_while_a_machine_is_not_served_is_no_news_when_it_comes_back(bench: Bench) -> None:
+    bench.machine(1).write(PANIC)
+    assert kinds(bench.look(31)) == ["panicked"]
+    bench.reload([make_entry(2)])
+    bench.machine(1).write(PANIC)
+    bench.reload([make_entry(1), make_entry(2)])
+    assert kinds(bench.look(31)) == ["defined", "log_read", "backend_back"]
+
+
+def test_another_bmcs_log_is_not_read_from_where_the_former_ones_was(bench: Bench) -> None:
+    """A look that begins when the reload has half happened."""
+    bench.machine(9).write(PANIC)
+    bench.write([make_entry(1, address=make_entry(9)["address"]), make_entry(2)])
+    changes = bench.parts.fleet.load()
+    assert bench.look(31) == []
+    bench.parts.poller.update(changes)
+    assert kinds(bench.look(1)) == ["defined", "log_read", "backend_back"]
+
+
 def test_nothing_is_told_of_a_machine_that_went_while_it_was_looked_at(bench: Bench) -> None:
     bench.machine(2).write(PANIC)
     bench.machine(2).during_poll = lambda: bench.reload([make_entry(1)]).clear()
