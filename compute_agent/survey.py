@@ -23,14 +23,17 @@ class StateChange:
     restarted: bool
 
     def find_reset(self, read_at: datetime) -> datetime | None:
-        """When this change ended the run of a machine, at the latest; None when it did not.
+        """When this change ended the run of a machine, at the latest; None when it did not. A management controller tells the time of a
+        reset by its own clock, which may be ahead.
 
         A new run tells its own beginning. That may lie before a signal which was sent before the states were compared: such a signal
         went to the new run, and the dump that it started may well be running.
         """
         if self.after.power_state is PowerState.SHUTDOWN:
             return read_at
-        return self.after.started_at if self.restarted else None
+        if not self.restarted or self.after.started_at is None:
+            return None
+        return min(self.after.started_at, read_at)
 
 
 @dataclass(frozen=True)

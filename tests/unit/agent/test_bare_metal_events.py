@@ -1,6 +1,8 @@
 """Servers whose platform knows their power alone and keeps a log of them: told once, whatever dies, and never as if somebody watched."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from compute_agent.contract.watchdogs import WatchdogDevice
 from compute_agent.drivers.fake import NmiEffect
 from compute_agent.drivers.models import DriverEvent, DriverEventKind, DriverServer
 from compute_agent.journal_servers import LONGEST_CURSOR
+from compute_agent.survey import StateChange
 from tests.unit.agent.action_parts import Crash
 from tests.unit.agent.observer_bench import Bench
 
@@ -311,3 +314,30 @@ def test_a_power_cycle_that_stays_half_done_is_called_a_stop(bench: Bench) -> No
     (outcome,) = bench.events("server.watchdog.outcome")
     assert outcome.result == "stopped"
     assert "not on again" in outcome.text
+
+
+# Controllers that keep the time of the last reset
+
+
+def test_a_reset_that_was_told_is_no_start_to_a_later_comparison(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = make_server(bench)
+    bench.clock.advance(100)
+    reset_at = bench.clock.now()
+    seen = replace(bench.hypervisor.driver.servers.get_server(server), started_at=reset_at)
+    servers = type(bench.hypervisor.driver.servers)
+    monkeypatch.setattr(servers, "get_server", lambda *_: seen)
+    monkeypatch.setattr(servers, "list_servers", lambda *_: [seen])
+    for kind in (DriverEventKind.REBOOTED, DriverEventKind.DEFINED):
+        bench.observer.enqueue(DriverEvent(kind, server, reset_at, "reset time changed"))
+    bench.drain()
+    bench.observer.reconcile()
+    assert bench.find_server(server).started_at == reset_at
+    assert len(bench.events("server.rebooted")) == 1
+    assert bench.events("server.started") == []
+
+
+def test_a_reset_lies_not_in_the_future_whatever_the_clock_that_tells_it(bench: Bench) -> None:
+    before = bench.find_server(make_server(bench))
+    now = bench.clock.now()
+    change = StateChange(before, before.model_copy(update={"started_at": now + timedelta(hours=8)}), restarted=True)
+    assert change.find_reset(now) == now
