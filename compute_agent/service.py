@@ -46,6 +46,7 @@ from compute_agent.kinds import TURN_OF_KIND
 from compute_agent.loops import Loop, run_bounded
 from compute_agent.observer import Observer
 from compute_agent.publishing import Publishing
+from compute_agent.reloads import Reloads
 from compute_agent.reporter import Heartbeats, Reporter, make_publisher_id
 from compute_agent.rpc_servers import RpcServers
 from compute_agent.sampler import Sampler
@@ -79,7 +80,6 @@ class AgentService:
         agent = conf.agent
         self._publisher_id = make_publisher_id(conf.host)
         self._ends: queue.SimpleQueue[_End] = queue.SimpleQueue()
-        self._reloads: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._next_sweep = self._next_prune = self._next_timers = 0.0
 
         # Both fail on a wrong URL before anything is begun; neither connects yet.
@@ -144,7 +144,8 @@ class AgentService:
         self._box_loop = self._make_loop("black-boxes", self._fill_box)
         self._dump_loop = self._make_loop("dumps-after-panic", self._take_dump)
         self._search_loop = self._make_loop("dump-search", self._search_dump)
-        self._reload_loop = Loop("reload", self._reload, on_fatal=self._fail, wake=lambda: self._reloads.put(False))
+        self._reloads = Reloads(self._driver, self._send_inventory)
+        self._reload_loop = Loop("reload", self._reloads.step, on_fatal=self._fail, wake=self._reloads.wake)
         # One more than was asked for: a slow action, of which there is one at a time, takes no other's worker.
         self._workers = [self._make_loop(f"worker-{number}", self._work) for number in range(1, agent.workers + 2)]
 
@@ -154,7 +155,7 @@ class AgentService:
 
     def request_reload(self) -> None:
         """Let the driver read its own files anew, soon; from any thread and from a signal handler."""
-        self._reloads.put(True)
+        self._reloads.request()
 
     def run(self) -> int:
         """Serve until asked to stop or until nothing can be promised any more; returns the exit code."""
@@ -316,19 +317,6 @@ class AgentService:
             self._next_prune = time.monotonic() + _PRUNE_INTERVAL
             self._prune()
         self._sweep_loop.stopping.wait(_SWEEP_INTERVAL)
-
-    def _reload(self) -> None:
-        """Waits for the next request; those that came meanwhile are answered by the same reading."""
-        if not self._reloads.get():
-            return
-        while not self._reloads.empty():
-            self._reloads.get_nowait()
-        if self._driver.reload is None:
-            LOG.info("SIGHUP: the driver %s has no files of its own, there is nothing to read anew", self._driver.name)
-            return
-        LOG.info("SIGHUP: the driver %s reads its files anew", self._driver.name)
-        self._driver.reload.reload()
-        self._send_inventory()
 
     def _sample(self) -> None:
         began_at = time.monotonic()

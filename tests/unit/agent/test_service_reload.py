@@ -41,8 +41,10 @@ def test_a_reload_is_done_on_its_own_thread_once_for_all_that_asked_and_tells_al
     agent.request_reload()
     agent.request_reload()
     assert reload.count == 0, "a signal handler does no I/O"
-    agent._reload()
-    assert (reload.count, agent._reloads.empty()) == (1, True)
+    agent._reloads.step()
+    agent._reloads.wake()
+    agent._reloads.step()
+    assert reload.count == 1, "one reading answers all that had asked"
     assert agent._inventory.heartbeat().inventory.full
 
 
@@ -53,5 +55,5 @@ def test_a_driver_without_files_says_that_there_is_nothing_to_read_anew(
     agent = make_agent(tmp_path, monkeypatch, FakeHypervisor(clock).driver, clock)
     agent.request_reload()
     with caplog.at_level(logging.INFO):
-        agent._reload()
+        agent._reloads.step()
     assert "the driver fake has no files of its own, there is nothing to read anew" in caplog.text
