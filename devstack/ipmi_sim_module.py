@@ -29,7 +29,7 @@ def ensure_module(cache_dir: Path | None = None) -> Path:
             directory.mkdir(exist_ok=True)
             with TemporaryDirectory(dir=directory) as partial, log.open("w") as output:
                 built = Path(partial) / module.name
-                argv = ["gcc", "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", str(built)]
+                argv = ["gcc", "-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Werror", "-o", str(built)]
                 argv += [str(source) for source in _SOURCES if source.suffix == ".c"]
                 done = subprocess.run(argv, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
                 if done.returncode != 0:

@@ -12,6 +12,7 @@ from pathlib import Path
 import bcrypt
 import trustme
 
+from devstack.ports import find_free_port
 from devstack.services import Service
 
 _START_TIMEOUT = 60.0
@@ -46,7 +47,7 @@ class SushyEmulator:
         self._config = self.directory / "emulator.conf.py"
         self._libvirt_uri = libvirt_uri
         self._servers = list(servers)
-        self.port = _find_free_port()
+        self.port = find_free_port()
         argv = [sys.executable, *program, "--config", str(self._config)]
         self._service = Service("sushy-emulator", argv, dict(os.environ) | (environment or {}), self.log)
 
@@ -112,10 +113,3 @@ class SushyEmulator:
         except OSError:
             return False
         return True
-
-
-def _find_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

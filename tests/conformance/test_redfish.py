@@ -27,6 +27,8 @@ from tests.conformance.suite import DriverConformance
 from tests.conformance.watchdog_suite import WatchdogConformance, make_hot
 
 LIMIT = 2.0
+MARGIN = 2.0
+"""Seconds that a machine which boots guests beside may take longer. What is not bounded takes half a minute or for ever."""
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +108,7 @@ def refuse(bmc: Bmc) -> BackendUnavailable:
     began = time.monotonic()
     with pytest.raises(BackendUnavailable) as refusal:
         bmc.inject_nmi(LIMIT)
-    assert time.monotonic() - began < LIMIT + 0.5
+    assert time.monotonic() - began < LIMIT + MARGIN
     return refusal.value
 
 
@@ -162,6 +164,6 @@ def test_a_bmc_that_freezes_is_given_up_at_the_limit(protocol: Protocol, target:
         began = time.monotonic()
         with pytest.raises((BackendUnavailable, OutcomeUnknown)):
             bmc.read_state(LIMIT)
-        assert time.monotonic() - began < LIMIT + 0.5
+        assert time.monotonic() - began < LIMIT + MARGIN
     finally:
         emulator.thaw()
