@@ -5,7 +5,7 @@ import selectors
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -61,11 +61,14 @@ class Sessions:
         return dialog.wait(deadline + _GRACE_SECONDS - self._clock.monotonic())
 
     def give_up(self, target: Target, reason: str) -> None:
-        """Let all conversations with this BMC end at once, those that wait for their turn too. Returns before they have."""
+        """Let all conversations with this target end at once, those that wait for their turn too. Returns before they have.
+
+        Those with the same BMC by another target, which has other credentials since a reload, say, go on.
+        """
         with self._lock:
             if self._thread is None or self._is_closed:
                 return
-            self._orders.append(lambda: self._empty_lane(_key(target), reason))
+            self._orders.append(lambda: self._end((dialog for dialog in self._list_dialogs() if dialog.target == target), reason))
             self._wake()
 
     def close(self) -> None:
@@ -107,8 +110,7 @@ class Sessions:
         finally:
             while self._orders:
                 self._orders.popleft()()
-            for key in list(self._lanes):
-                self._empty_lane(key, _STOPPING)
+            self._end(self._list_dialogs(), _STOPPING)
 
     def _turn(self) -> None:
         """Wait for whatever comes first, and let each conversation that it concerns go on."""
@@ -168,8 +170,9 @@ class Sessions:
             following = lane[0]
             self._orders.append(lambda: self._touch(following, following.begin))
 
-    def _empty_lane(self, key: tuple[str, int], reason: str) -> None:
-        for dialog in reversed(list(self._lanes.get(key, ()))):
+    def _end(self, dialogs: Iterable[Dialog[Any]], reason: str) -> None:
+        """The last of each lane first: none of them gets its turn meanwhile."""
+        for dialog in reversed(list(dialogs)):
             self._touch(dialog, partial(dialog.give_up, reason))
 
 

@@ -383,6 +383,20 @@ def test_who_waits_for_a_busy_bmc_waits_within_his_limit(hasty: Sessions, clock:
     assert "was busy with other requests of ours, or silent, for all of 10.0 s" in error.reason
 
 
+def test_a_bmc_that_was_let_go_takes_no_conversation_of_its_successor_along(hasty: Sessions, bmc: Responder) -> None:
+    bmc.answer = answer_only(SET_PRIVILEGE)
+    former, successor = bmc.target(), bmc.target(privilege="operator")
+    with ThreadPoolExecutor(2) as callers:
+        first = callers.submit(hasty.run, former, ask(), LONG)
+        bmc.wait_for(*SET_PRIVILEGE)
+        second = callers.submit(hasty.run, successor, ask(), LONG)
+        wait_until(lambda: any(len(lane) == 2 for lane in hasty._lanes.values()), LONG, "the second to wait for its turn")
+        hasty.give_up(former, "let go")
+        assert "let go" in str(first.exception())
+        bmc.answer = lambda netfn, command, content: Response(0)
+        assert second.result() == [Response(0)]
+
+
 def test_silent_bmcs_delay_no_other(hasty: Sessions, bmc: Responder, silent_port: int) -> None:
     def worst_of(conversations: int) -> float:
         took = []
