@@ -38,6 +38,8 @@ def check_target(target: Target) -> Access:
     if target.cipher is not None and target.cipher not in CIPHERS:
         suites = ", ".join(f"{number} ({name})" for number, name in CIPHERS.items())
         raise ValueError(f"cipher suite {target.cipher} cannot be used: give one of {suites}, or none to let the BMC choose")
+    if target.system is not None:
+        raise ValueError("system is of no use with IPMI: behind each of its addresses is one machine")
     username = target.username.encode()
     if len(username) > _USERNAME_BYTES:
         raise ValueError(f"the username is longer than the {_USERNAME_BYTES} bytes that IPMI has for it")

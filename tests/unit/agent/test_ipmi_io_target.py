@@ -22,6 +22,7 @@ def test_a_privilege_level_by_name_is_asked_for_and_no_lower_one(name: str, leve
     [
         ({"privilege": "root"}, "give one of callback, user, operator, administrator"),
         ({"cipher": 0}, r"give one of 3 \(SHA-1, AES-128\), 17 \(SHA-256, AES-128\), or none"),
+        ({"system": "1"}, "one machine"),
         ({"username": "x" * 17}, "16 bytes"),
         ({"password": Secret(b"x" * 21)}, "20 bytes"),
     ],
