@@ -6,7 +6,7 @@ from compute_agent.contract.watchdogs import ExpiryAction, WatchdogDevice, Watch
 from compute_agent.drivers.bmc.protocol import TimerState
 from compute_agent.drivers.errors import BackendUnavailable, OutcomeUnknown, ServerNotRunning, ServerUnsupported
 from compute_agent.drivers.ipmi.asking import change, change_coded, read, read_coded
-from compute_agent.drivers.ipmi.completion_codes import DONE, Kind, find_meaning, translate_change_refusal, translate_read_refusal
+from compute_agent.drivers.ipmi.completion_codes import DONE, translate_change_refusal, translate_read_refusal
 from compute_agent.drivers.ipmi.exchange import Conversation, Request
 
 MODEL = WatchdogModel(
@@ -37,6 +37,9 @@ _PRE_TIMEOUT_SECONDS = 1
 _TICKS_PER_SECOND = 10
 # Some BMCs (and OpenIPMI's simulator) leave the present countdown away.
 _SHORTEST_ANSWER = 6
+# By these a BMC refuses for a while. One that refuses for no reason at all, or one of its maker's, may do so for ever, and its power and
+# its diagnostic interrupt are not to wait for that.
+_PASSING = frozenset({0xC0, *range(0xC3, 0xC6), *range(0xCE, 0xD4), 0xD5})
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ def plan_registers(device: WatchdogDevice, present: Registers, countdown: float)
 
 
 def find_registers(server: str) -> Conversation[Registers | None]:
-    """Get Watchdog Timer (section 27.7); None: this BMC has no timer, or none that this user may see.
+    """Get Watchdog Timer (section 27.7); None: this BMC has no timer, or none that it lets this user see.
 
     :raises BackendUnavailable: nobody can say now.
     """
@@ -114,9 +117,9 @@ def find_registers(server: str) -> Conversation[Registers | None]:
     if response.code == DONE:
         # An answer that is none comes from a BMC that pretends to have a timer.
         return parse_registers(response.data) if len(response.data) >= _SHORTEST_ANSWER else None
-    if find_meaning(response.code).kind in (Kind.UNSUPPORTED, Kind.FORBIDDEN):
-        return None
-    raise translate_read_refusal(server, "its watchdog timer", response.code)
+    if response.code in _PASSING:
+        raise translate_read_refusal(server, "its watchdog timer", response.code)
+    return None
 
 
 def set_timer(server: str, device: WatchdogDevice | None, countdown: float) -> Conversation[TimerState]:

@@ -106,7 +106,7 @@ def test_what_no_bmc_has_is_refused_unasked(wanted: WatchdogDevice) -> None:
     assert not bmc.asked
 
 
-@pytest.mark.parametrize("code", [0xC1, 0xCB, 0xCC, 0xD4])
+@pytest.mark.parametrize("code", [0x01, 0x80, 0xC1, 0xCB, 0xCC, 0xD4, 0xFF])
 def test_a_bmc_without_a_timer_has_none(code: int) -> None:
     bmc = FakeBmc()
     bmc.answers[GET_TIMER] = Response(code)
