@@ -6,6 +6,7 @@ of its hands: it would send a request up to three times when an answer is lost, 
 password in hand, and log in anew on its own.
 """
 
+import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +29,9 @@ _MOST_BYTES = 16 * 1024 * 1024
 _CHUNK = 64 * 1024
 _MOST_REDIRECTS = 3
 _WITHOUT_BODY = (204, 304)
+_UNKNOWN_SIGNERS = (2, 18, 19, 20, 21)
+_OTHER_NAMES = (62, 64)
+"""OpenSSL's numbers of what is wrong with a certificate: X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT and its like; another name, another IP."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +110,19 @@ def _name_cause(error: BaseException) -> str:
             break
         seen.add(id(cause))
         error = cause
-    text = getattr(error, "verify_message", None) or getattr(error, "strerror", None) or str(error)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return _explain_distrust(error)
+    text = getattr(error, "strerror", None) or str(error)
     return text if isinstance(text, str) and text else type(error).__name__
+
+
+def _explain_distrust(error: ssl.SSLCertVerificationError) -> str:
+    advice = ""
+    if error.verify_code in _UNKNOWN_SIGNERS:
+        advice = "; name a file with its issuer's certificate, or its own, as ca_file in the inventory"
+    elif error.verify_code in _OTHER_NAMES:
+        advice = "; write its address into the inventory as the certificate has it"
+    return f"its certificate is not trusted: {error.verify_message.rstrip('.')}{advice}"
 
 
 def _make_connector(target: Target, line: Line, adapter: LineAdapter, credentials: Credentials) -> Connector:

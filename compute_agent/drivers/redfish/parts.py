@@ -20,7 +20,7 @@ from compute_agent.drivers.redfish.documents import (
     last_segment,
     list_links,
 )
-from compute_agent.drivers.redfish.errors import ExchangeError, Unusable
+from compute_agent.drivers.redfish.errors import ExchangeError, Refused, Unusable
 from compute_agent.drivers.redfish.log import MachineLog
 from compute_agent.drivers.redfish.sensors import read_sensors
 from compute_agent.drivers.redfish.system import read_state
@@ -108,14 +108,24 @@ def _list_nics(visit: Visit, system: Document) -> list[NicCounters]:
 
 
 def _list_disks(visit: Visit, system: Document) -> list[DiskCounters]:
-    """By name only: a BMC counts nothing of what is read and written."""
+    """By name only: a BMC counts nothing of what is read and written. Some link to a newer kind of storage that they do not have, and fail
+    over it.
+
+    :raises ExchangeError: no kind tells of a disk, and the newer one cannot be read.
+    """
+    problem: Refused | None = None
     names: list[str] = []
-    for storage in _list_collection(visit, find_link(system, "Storage")):
-        names += [last_segment(link) for link in list_links(storage, "Drives")]
+    try:
+        for storage in _list_collection(visit, find_link(system, "Storage")):
+            names += [last_segment(link) for link in list_links(storage, "Drives")]
+    except Refused as refusal:
+        problem = refusal
     if not names:
         for storage in _list_collection(visit, find_link(system, "SimpleStorage")):
             devices = iterate_documents(storage, "Devices")
             names += [name for device in devices if find_text(device, "Status", "State") != _ABSENT and (name := find_text(device, "Name"))]
+    if problem is not None and not names:
+        raise problem
     return [DiskCounters(device=name) for name in names]
 
 

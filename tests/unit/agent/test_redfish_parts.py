@@ -66,6 +66,18 @@ def test_processors_are_counted_by_threads_where_the_summary_only_knows_sockets(
     assert read(visit).cpus == 64
 
 
+@pytest.mark.parametrize(("older", "disks", "problems"), [(True, ["sda"], set()), (False, [], {"disks"})])
+def test_disks_of_the_older_kind_are_told_where_a_bmc_fails_over_the_newer_one(older: bool, disks: list[str], problems: set[str]) -> None:
+    with connected() as at:
+        at.small.answering[("GET", f"{SYSTEM}/Storage")] = lambda handler: handler.refuse(500, "InternalError", "No such storage.")
+        if older:
+            at.small.documents[SYSTEM]["SimpleStorage"] = {"@odata.id": f"{SYSTEM}/SimpleStorage"}
+            at.small.documents[f"{SYSTEM}/SimpleStorage"] = {"Members": [{"Devices": [{"Name": "sda"}, {"CapacityBytes": 1}]}]}
+        parts = at.bmc.read_parts(LIMIT)
+    assert [disk.device for disk in parts.disks] == disks
+    assert set(parts.errors) == problems
+
+
 def test_what_cannot_be_read_is_left_out_and_named() -> None:
     with connected() as at:
         del at.small.documents[SYSTEM]["MemorySummary"], at.small.documents[SYSTEM]["ProcessorSummary"]
