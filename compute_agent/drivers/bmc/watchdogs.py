@@ -41,8 +41,9 @@ class Timers:
         return machine, self._servers.read(machine, remaining.left()), remaining
 
     def note(self, machine: Machine, state: MachineState, timer: TimerState, reason: str) -> MachineState:
-        """Its timer was changed, and is like this now; returns its state with that."""
-        after = replace(state, timer=timer)
+        """Its timer was changed, and is like this now; returns its state with that: the one read before, or since by somebody else."""
+        known = self._readings.find(machine.server)
+        after = replace(state if known is None or known.state is None else known.state, timer=timer)
         self._readings.put(machine.server, after, self._limit.clock.monotonic())
         self._on_change(machine.server, timer, reason)
         return after

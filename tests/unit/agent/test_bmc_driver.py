@@ -144,6 +144,23 @@ def test_a_watchdog_is_set_without_being_armed_and_that_is_told(bench: Bench, wa
     assert bench.look(31) == [], "told once"
 
 
+def test_a_power_that_changes_while_a_watchdog_is_set_is_not_taken_back(
+    bench: Bench, watchdogs: Watchdogs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (bmc,) = bench.protocol.bmcs
+    set_timer = bmc.set_timer
+
+    def set_slowly(device: WatchdogDevice | None, limit: float) -> TimerState:
+        bench.machine().switch(PowerState.SHUTDOWN)
+        assert kinds(bench.look(31)) == ["stopped"]
+        return set_timer(device, limit)
+
+    monkeypatch.setattr(bmc, "set_timer", set_slowly)
+    assert watchdogs.set_watchdog(SERVER, RESET) == Watchdog(configured=RESET, models=(MODEL.model,))
+    (seen,) = bench.driver.servers.list_servers()
+    assert (seen.power_state, seen.watchdog) == (PowerState.SHUTDOWN, Watchdog(configured=RESET, models=(MODEL.model,)))
+
+
 def test_a_watchdog_that_counts_goes_on_counting_with_another_action(bench: Bench, watchdogs: Watchdogs) -> None:
     bench.machine().timer = TimerState(RESET, running=True)
     seen = watchdogs.set_watchdog(SERVER, POWEROFF)
