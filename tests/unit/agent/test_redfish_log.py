@@ -63,7 +63,7 @@ class Reader:
     def read(self) -> LogReading:
         reading = self.log.read(self.visit.as_visit(), self.visit.documents[SYSTEM], self.cursor)
         assert reading is not None
-        assert len(reading.cursor) <= 480
+        assert len(reading.cursor) <= 220
         self.cursor = reading.cursor
         return reading
 
