@@ -243,7 +243,8 @@ class Connection:
         self._target = target
         self._clock = clock
         self._alarm = alarm
-        self._tls = stores.get_context(target.verify_tls, target.ca_file)
+        self._stores = stores
+        self._stores.get_context(target.verify_tls, target.ca_file)
         self._credentials = Credentials(target.username, target.password)
         self._login = Login(self._credentials)
         self._lock = threading.Lock()
@@ -283,12 +284,13 @@ class Connection:
 
     @contextmanager
     def _visit(self, limit: float, *, after_close: bool = False) -> Iterator[Visit]:
+        tls = self._find_trust()
         line = Line(self._clock, self._clock.monotonic() + limit)
         with self._lock:
             if self._is_closed and not after_close:
                 raise Unreachable("the BMC is no longer served")
             self._lines.add(line)
-        adapter = LineAdapter(line, self._target.address, self._target.port, self._tls)
+        adapter = LineAdapter(line, self._target.address, self._target.port, tls)
         connector = _make_connector(self._target, line, adapter, self._credentials)
         try:
             with self._alarm.watching(line):
@@ -298,3 +300,13 @@ class Connection:
             line.hang_up()
             with self._lock:
                 self._lines.discard(line)
+
+    def _find_trust(self) -> ssl.SSLContext:
+        """Of now: a CA file that was renewed holds from the next visit on.
+
+        :raises Unreachable: it cannot be used any more.
+        """
+        try:
+            return self._stores.get_context(self._target.verify_tls, self._target.ca_file)
+        except ValueError as error:
+            raise Unreachable(str(error)) from error

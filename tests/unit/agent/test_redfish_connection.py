@@ -7,13 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import trustme
 
 from compute_agent.contract.errors import Code
 from compute_agent.contract.models import PowerState
 from compute_agent.drivers.bmc.protocol import Secret
 from compute_agent.drivers.errors import BackendUnavailable
 from tests.redfish_server import PASSWORD, SESSIONS, SYSTEM, Answering, Handler, refer
-from tests.unit.agent.redfish_parts import LIMIT, SHORT, Connected, connected
+from tests.unit.agent.redfish_parts import LIMIT, SHORT, Connected, connected, get_authority
 
 
 def refuse(at: Connected, limit: float = LIMIT) -> BackendUnavailable:
@@ -194,6 +195,17 @@ def test_a_ca_file_that_cannot_be_used_is_refused_before_anything_is_sent(tmp_pa
     for name in ("missing", "empty"):
         with pytest.raises(ValueError, match=name), connected(ca_file=tmp_path / name):
             pass
+
+
+def test_a_ca_file_that_was_renewed_holds_at_once(tmp_path: Path) -> None:
+    ca_file = tmp_path / "ca.pem"
+    ca_file.write_bytes(trustme.CA(key_type=trustme.KeyType.ECDSA).cert_pem.bytes())
+    with connected(ca_file=ca_file) as at:
+        assert "ertificate" in refuse(at).reason
+        ca_file.write_bytes(get_authority()[1].read_bytes())
+        assert at.bmc.read_state(LIMIT).power_state is PowerState.RUNNING
+        ca_file.unlink()
+        assert "ca.pem cannot be read" in refuse(at).reason
 
 
 def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
