@@ -41,9 +41,10 @@ from tests.stack.watchdogs_over_http import wait_events
 from tests.udp_relay import LOST, Delivery, Direction, Passing, Rule, UdpRelay, pass_on, relaying
 
 CALL_BOUND = 2.5
-"""Seconds for a call to a BMC; those that get no answer are waited for so long."""
+PATIENCE = 2.0
+"""Seconds that a BMC which does not answer is waited for: a share of the bound."""
 LATE = 1.0
-"""Seconds between a call and what is recorded of it, at most."""
+"""Seconds that an action takes beside its call to the BMC, at most."""
 AGENT = {"agent": {"workers": 32}, "bmc": {"call_bound": CALL_BOUND, "poll_interval": 1, "attentive_interval": 0.5}}
 MISTYPED = BmcUser(ADMINISTRATOR.name, "mistyped", ADMINISTRATOR.privilege)
 LONE = ("off", "prompt", "silenced", "cleared", "mistyped", "viewer")
@@ -195,7 +196,7 @@ def test_a_refusal_says_what_is_wrong_with_the_way_to_the_machine(
 def test_machines_that_are_silent_delay_no_other(world: World, refusals: dict[str, str]) -> None:
     prompt = wait_for(world.stack, refusals["prompt"], ending="succeeded")
     silent = [wait_for(world.stack, refusals[f"silent-{number}"], ending="failed") for number in range(SILENT)]
-    assert get_span(prompt) < LATE
+    assert get_span(prompt) < PATIENCE
     assert max(get_span(action) for action in silent) < CALL_BOUND + LATE
     assert world.lone["prompt"].bmc.count_nmis() == 1
 
@@ -257,7 +258,9 @@ def test_no_answer_that_is_lost_makes_two_nmis_or_a_success(world: World) -> Non
             case "succeeded":
                 assert (nmis, rule.was_answer_passed) == (1, True), action
             case "unknown":
-                assert (action["code"], rule.was_answer_passed, nmis <= 1) == ("answer_lost", False, True), action
+                # An answer that passed came when nobody waited for it any more.
+                assert not rule.was_answer_passed or get_span(action) > PATIENCE, action
+                assert (action["code"], nmis <= 1) == ("answer_lost", True), action
             case _:
                 assert (action["code"], nmis) == ("backend_unavailable", 0), action
     assert min(endings[ending] for ending in ("succeeded", "unknown", "failed")) >= LOSING // 5, endings
