@@ -28,7 +28,10 @@ class BmcServers(Servers):
 
     def list_servers(self) -> Sequence[DriverServer]:
         """No I/O: the poller reads. A machine that cannot be read is listed, and says why."""
-        return [_describe(machine, self._readings.find(machine.server)) for machine in self._fleet.list_machines()]
+        found = [(machine, self._readings.find(machine.server)) for machine in self._fleet.list_machines()]
+        return [
+            _describe(machine, None if reading is None else reading.state, _find_unread(machine, reading)) for machine, reading in found
+        ]
 
     def get_server(self, server: str) -> DriverServer:
         """Asks the BMC, unless it was asked less than a second ago."""
@@ -36,10 +39,10 @@ class BmcServers(Servers):
         machine.get_link()
         fresh = self._readings.find_fresh(server)
         if fresh is None:
-            self.read(machine, self._limit.begin(server).left())
-        elif fresh.failure is not None:
+            return _describe(machine, self.read(machine, self._limit.begin(server).left()))
+        if fresh.failure is not None:
             raise fresh.failure.make_error(server)
-        return _describe(machine, self._readings.find(server))
+        return _describe(machine, fresh.state)
 
     def read(self, machine: Machine, seconds: float) -> MachineState:
         """Power and watchdog timer, asked now, for so many seconds at most, and kept.
@@ -55,8 +58,7 @@ class BmcServers(Servers):
         return state
 
 
-def _describe(machine: Machine, reading: Reading | None) -> DriverServer:
-    state = None if reading is None else reading.state
+def _describe(machine: Machine, state: MachineState | None, unread: str = "") -> DriverServer:
     return DriverServer(
         id=machine.server,
         name=machine.name,
@@ -67,7 +69,7 @@ def _describe(machine: Machine, reading: Reading | None) -> DriverServer:
         state_reason="" if state is None else state.reason,
         started_at=None if state is None or state.power_state is PowerState.SHUTDOWN else state.started_at,
         watchdog=None if state is None or machine.link is None else describe_watchdog(state, machine.link.protocol.watchdog_models),
-        unread=_find_unread(machine, reading),
+        unread=unread,
     )
 
 

@@ -13,7 +13,7 @@ from compute_agent.contract.watchdogs import ExpiryAction, Watchdog, WatchdogDev
 from compute_agent.drivers.base import Watchdogs, WatchdogTimer
 from compute_agent.drivers.bmc import protocols
 from compute_agent.drivers.bmc.options import register_options
-from compute_agent.drivers.bmc.protocol import TimerState
+from compute_agent.drivers.bmc.protocol import MachineState, TimerState
 from compute_agent.drivers.bmc.protocols import ProtocolNotLoaded, Protocols
 from compute_agent.drivers.errors import BackendUnavailable, ServerNotRunning, ServerUnsupported
 from compute_agent.drivers.loader import DriverNotLoaded, load_driver
@@ -100,6 +100,20 @@ def test_a_single_server_is_asked_for_now_but_not_twice_in_a_second(bench: Bench
     assert bench.driver.servers.list_servers()[0].power_state is PowerState.SHUTDOWN
     assert bench.machine().calls == ["poll", "read_state"]
     assert kinds(bench.look()) == ["stopped"], "what was seen on the way is told at once"
+
+
+def test_what_was_read_is_told_whatever_the_next_look_comes_to(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    (bmc,) = bench.protocol.bmcs
+    bench.clock.advance(5)  # type: ignore[attr-defined]
+    state = bmc.read_state(1.0)
+
+    def read_before_a_look(limit: float) -> MachineState:
+        bench.machine().refusal = "no answer"
+        bench.look(31)
+        return state
+
+    monkeypatch.setattr(bmc, "read_state", read_before_a_look)
+    assert bench.driver.servers.get_server(SERVER).unread == ""
 
 
 def test_a_server_whose_bmc_is_silent_keeps_its_state_and_says_why_it_is_old(bench: Bench) -> None:
