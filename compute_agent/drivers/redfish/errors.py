@@ -70,8 +70,11 @@ def read_refusal(status: int, body: Any, redact: Callable[[str], str] = str) -> 
 
 def deny_access(server: str, refusal: Refused) -> BackendUnavailable:
     """What a 401 or 403 means; nothing was done."""
-    who = "the credentials" if refusal.status == UNAUTHORIZED else "the privilege of this account"
-    return BackendUnavailable(server, f"the BMC does not accept {who} ({refusal})", Code.FORBIDDEN)
+    if refusal.status == UNAUTHORIZED:
+        what = "does not accept the credentials: check username and password in the inventory"
+    else:
+        what = "does not let this account do it: raise its role there, or name another account in the inventory"
+    return BackendUnavailable(server, f"the BMC {what} ({refusal})", Code.FORBIDDEN)
 
 
 def translate(server: str, error: ExchangeError) -> BackendUnavailable:

@@ -18,7 +18,7 @@ from compute_agent.drivers.redfish.documents import (
 from compute_agent.drivers.redfish.errors import Refused, Unusable
 from compute_agent.drivers.redfish.log_cursor import is_newest_first
 
-MOST_PAGES = 40
+_MOST_PAGES = 40
 _MOST_ENTRIES = 20_000
 _MOST_SERVICES = 12
 _MOST_SINGLE = 100
@@ -86,7 +86,7 @@ def list_entries(visit: Visit, path: str, has_all: Callable[[Document], bool] | 
     """
     entries: list[Document] = []
     page = visit.get(path)
-    for _ in range(MOST_PAGES):
+    for _ in range(_MOST_PAGES):
         found = _list_members(visit, page)
         entries += found
         rest = as_path(find(page, "Members@odata.nextLink"))
@@ -115,7 +115,7 @@ def list_from(visit: Visit, path: str, first: int, begins_there: Callable[[Docum
     entries = _list_members(visit, page)
     if not entries or not begins_there(entries[0]):
         return None
-    for _ in range(MOST_PAGES):
+    for _ in range(_MOST_PAGES):
         rest = as_path(find(page, "Members@odata.nextLink"))
         if rest is None:
             return Listing(entries, first)
@@ -142,7 +142,10 @@ def list_last(visit: Visit, path: str, number: int) -> Listing:
 
 
 def _list_members(visit: Visit, page: Document) -> list[Document]:
+    """:raises Unusable: they are too many to be looked at."""
     members = list(iterate_documents(page, "Members"))
+    if len(members) > _MOST_ENTRIES:
+        raise Unusable(f"it gives {len(members)} entries at once")
     single = [member for member in members if set(member) <= {"@odata.id"}]
     if len(single) > _MOST_SINGLE:
         raise Unusable(f"it gives {len(single)} entries one by one only")

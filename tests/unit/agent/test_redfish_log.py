@@ -215,6 +215,14 @@ def test_a_log_that_cannot_be_read_to_its_end_is_a_problem_and_no_loop() -> None
         reader.read()
 
 
+def test_a_log_of_more_entries_than_anybody_keeps_is_a_problem_and_not_worked_through() -> None:
+    """A small answer may hold millions."""
+    visit = PaperVisit()
+    visit.documents[ENTRIES] = {"Members": [{}] * 20_001}
+    with pytest.raises(Unusable, match="at once"):
+        Reader(visit).read()
+
+
 def test_another_log_than_before_is_begun_anew_and_that_is_said() -> None:
     writer, reader = make()
     writer.write(3)
