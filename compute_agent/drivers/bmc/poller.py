@@ -236,11 +236,12 @@ class Poller:
             if self._watched.get(server) is not watched:
                 return
             since = self._readings.put(server, polled.state, began)
-            events = watched.track.take(polled, self._clock.now(), since)
+            now = self._clock.now()
+            events = watched.track.take(polled, now, since)
             watched.failure = ""
             told = self._events.tell([*self._take_news(server, watched), *events])
             if told and polled.log is not None:
-                watched.track.go_on_from(polled.log.cursor)
+                watched.track.go_on_from(polled.log.cursor, now)
             self._events.tell(self._tell_watch(server, watched))
             self._end_first_round(server)
         if any(event.kind is DriverEventKind.WATCHDOG_FIRED and event.reason == ExpiryAction.INJECT_NMI for event in events):

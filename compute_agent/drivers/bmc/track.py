@@ -12,11 +12,14 @@ from datetime import datetime, timedelta
 
 from compute_agent.contract.models import PowerState
 from compute_agent.contract.watchdogs import ExpiryAction, Watchdog, WatchdogDevice, WatchdogModel
-from compute_agent.drivers.bmc.protocol import MachineState, Polled, TimerState
+from compute_agent.drivers.bmc.protocol import LogRecord, MachineState, Polled, TimerState
 from compute_agent.drivers.models import DriverEvent, DriverEventKind
 
 BOOT_SPAN = timedelta(minutes=10)
 """How long a start may go on being told by one more kind of sign. Firmware of large machines tests memory for minutes."""
+
+_CLOCK_STEP = timedelta(hours=1)
+"""By how much a BMC's clock may be set right between two readings of its log."""
 
 _ENDS_A_RUN = frozenset({DriverEventKind.PANICKED, DriverEventKind.WATCHDOG_FIRED, DriverEventKind.STOPPED})
 _RESET_TIME = "reset time changed"
@@ -44,6 +47,7 @@ class Track:
         self._told_of_next, self.cursor = self._unbind(kept)
         self._seen: MachineState | None = None
         self._seen_at: datetime | None = None
+        self._log_read_at: datetime | None = None
         self._start: _Start | None = None
 
     def take(self, polled: Polled, now: datetime, since: datetime) -> list[DriverEvent]:
@@ -61,9 +65,9 @@ class Track:
         self._seen, self._seen_at = state, now
         return events
 
-    def go_on_from(self, cursor: str) -> None:
+    def go_on_from(self, cursor: str, read_at: datetime) -> None:
         """All events of a reading of the log were told: the next one begins here."""
-        self._told_of_next, self.cursor = 0, cursor
+        self._told_of_next, self.cursor, self._log_read_at = 0, cursor, read_at
 
     def note_signal(self) -> None:
         """It was sent an NMI: the next boot is another one."""
@@ -86,14 +90,15 @@ class Track:
         for record in polled.log.records:
             at = now if record.at is None else min(record.at, now)
             boot_at = at if record.at is not None else self._seen_at or now
-            for number, (kind, reason) in enumerate(record.events, start=1):
+            told = () if polled.log.lost and self._is_history(record) else record.events
+            for number, (kind, reason) in enumerate(told, start=1):
                 if kind is DriverEventKind.REBOOTED:
                     event = self._tell_boot(reason, boot_at, polled.state, since)
                 else:
                     event = self._translate(kind, reason, at)
                 if event is not None and number > told_before:
                     # An agent that is killed in the midst of a reading goes on behind the last event that it kept.
-                    is_last = number == len(record.events)
+                    is_last = number == len(told)
                     cursor = self._bind(record.cursor or reached) if is_last else self._bind(reached, number)
                     events.append(replace(event, cursor=cursor))
             reached, told_before = record.cursor or reached, 0
@@ -101,6 +106,12 @@ class Track:
             last = events.pop() if events else DriverEvent(DriverEventKind.LOG_READ, self._server, now, "the log was read")
             events.append(replace(last, cursor=self._bind(polled.log.cursor)))
         return events
+
+    def _is_history(self, record: LogRecord) -> bool:
+        """Whether it was written before this log was read last, and yet was not in it. Where the place of the last reading is gone, that is
+        what another BMC has brought along which took this one's address, with a new mainboard, say.
+        """
+        return record.at is not None and self._log_read_at is not None and record.at < self._log_read_at - _CLOCK_STEP
 
     def _bind(self, cursor: str | None, told_of_next: int = 0) -> str | None:
         """A cursor as it is kept: of which BMC it is, and how many events of the record after it were told as well."""

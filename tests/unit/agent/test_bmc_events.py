@@ -7,7 +7,7 @@ import pytest
 
 from compute_agent.contract.models import PowerState
 from compute_agent.contract.watchdogs import ExpiryAction
-from compute_agent.drivers.bmc.protocol import TimerState
+from compute_agent.drivers.bmc.protocol import LogReading, LogRecord, Polled, TimerState
 from compute_agent.drivers.models import DriverEvent, DriverEventKind
 from tests.unit.agent.bmc_parts import BOOT, PANIC, RESET, Bench, kinds, make_entry, make_uuid
 
@@ -102,6 +102,17 @@ def test_what_happened_while_a_machine_was_away_is_told_before_it_is_back(bench:
     bench.machine().write(PANIC)
     bench.machine().switch(OFF)
     assert kinds(bench.look(200)) == ["panicked", "stopped", "backend_back"]
+
+
+def test_what_another_bmc_brings_along_to_this_ones_address_is_no_news(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new mainboard: its log has records of its former life, and nothing of what was read before."""
+    (bmc,) = bench.protocol.bmcs
+    read_at = bench.clock.now()
+    times = (read_at - timedelta(days=90), read_at + timedelta(seconds=9))
+    old, new = (LogRecord(str(at), "a record", at, events=(PANIC,)) for at in times)
+    reading = LogReading([old, new], "2", lost="the log was cleared")
+    monkeypatch.setattr(bmc, "poll", lambda *_: Polled(bench.machine().state, reading))
+    assert [(str(event.kind), event.occurred_at) for event in bench.look(31)] == [("panicked", new.at)]
 
 
 # What came before an NMI is not told as if it had followed
