@@ -1,8 +1,9 @@
 """What a BMC accepted and does later: it is followed until it is done, within the limit of the visit."""
 
-from compute_agent.drivers.redfish.connection import Answer, Visit
+from compute_agent.drivers.redfish.connection import Visit
 from compute_agent.drivers.redfish.documents import find_link, find_text
 from compute_agent.drivers.redfish.errors import ExchangeError, NoAnswer
+from compute_agent.drivers.redfish.exchange import Answer
 
 ACCEPTED = 202
 _PAUSE = 0.25

@@ -15,9 +15,10 @@ from oslo_config import cfg
 
 from compute_agent.contract.clock import SystemClock
 from compute_agent.drivers.bmc.protocol import Bmc, Secret, Target
-from compute_agent.drivers.redfish.connection import Answer, Visit
+from compute_agent.drivers.redfish.connection import Visit
 from compute_agent.drivers.redfish.documents import Document
 from compute_agent.drivers.redfish.errors import NOT_THERE, Refused, Unusable
+from compute_agent.drivers.redfish.exchange import Answer
 from compute_agent.drivers.redfish.protocol import create_protocol
 from tests.redfish_server import ENTRIES, PASSWORD, USERNAME, SmallBmc, SmallLog, make_documents, serving
 
