@@ -45,7 +45,7 @@ PATIENCE = 2.0
 """Seconds that a BMC which does not answer is waited for: a share of the bound."""
 LATE = 1.0
 """Seconds that an action takes beside its call to the BMC, at most."""
-AGENT = {"agent": {"workers": 32}, "bmc": {"call_bound": CALL_BOUND, "poll_interval": 1, "attentive_interval": 0.5}}
+AGENT = {"agent": {"workers": 32}, "bmc": {"call_bound": CALL_BOUND, "poll_interval": 1, "attentive_interval": 0.5, "attentive_span": 5}}
 MISTYPED = BmcUser(ADMINISTRATOR.name, "mistyped", ADMINISTRATOR.privilege)
 LONE = ("off", "prompt", "silenced", "cleared", "mistyped", "viewer")
 SILENT = 4
@@ -225,52 +225,6 @@ def test_a_machine_that_was_switched_off_unseen_fails_with_nothing_sent(world: W
     assert machine.bmc.count_nmis() == 0
 
 
-# Answers that are lost
-
-
-def losing_what_follows_the_nmi(machine: Lone) -> Rule:
-    """Every answer from the one to the NMI on."""
-    before = machine.bmc.count_nmis()
-
-    def rule(packet: Passing) -> Sequence[Delivery]:
-        return LOST if packet.direction is Direction.ANSWER and machine.bmc.count_nmis() > before else pass_on(packet)
-
-    return rule
-
-
-def make_rule(number: int, machine: Lone) -> Rule:
-    """A fifth each is left alone, loses all, and loses what follows the NMI; the others lose one or two at some point of the exchange."""
-    kinds: list[Rule] = [pass_on, losing(0, 1000), losing_what_follows_the_nmi(machine)]
-    return kinds[number % 5] if number % 5 < len(kinds) else losing(number % ANSWERS_OF_AN_INJECTION, 1 + number % 2)
-
-
-def test_no_answer_that_is_lost_makes_two_nmis_or_a_success(world: World) -> None:
-    watched = [Watched(machine.bmc, make_rule(number, machine)) for number, (machine, _) in enumerate(world.lossy)]
-    for rule, (_, relay) in zip(watched, world.lossy, strict=True):
-        relay.set_rule(rule)
-    asked = [trigger(world.stack, machine) for machine, _ in world.lossy]
-    endings: Counter[str] = Counter()
-    for action_id, rule in zip(asked, watched, strict=True):
-        action = wait_for(world.stack, action_id, state="ended")
-        endings[action["ending"]] += 1
-        nmis = rule.bmc.count_nmis()
-        match action["ending"]:
-            case "succeeded":
-                assert (nmis, rule.was_answer_passed) == (1, True), action
-            case "unknown":
-                # An answer that passed came when nobody waited for it any more.
-                assert not rule.was_answer_passed or get_span(action) > PATIENCE, action
-                assert (action["code"], nmis <= 1) == ("answer_lost", True), action
-            case _:
-                assert (action["code"], nmis) == ("backend_unavailable", 0), action
-    assert min(endings[ending] for ending in ("succeeded", "unknown", "failed")) >= LOSING // 5, endings
-    for _, relay in world.lossy:
-        relay.set_rule(pass_on)
-    wait_read(world.stack, *(machine for machine, _ in world.lossy))
-    # Nothing was sent later.
-    assert max(rule.bmc.count_nmis() for rule in watched) == 1
-
-
 def test_a_bmc_that_dies_before_it_answers_leaves_an_unknown_ending_and_goes_on_when_it_is_back(world: World) -> None:
     stack, simulator, machine = world.stack, world.dying, world.entries["dying"]
 
@@ -354,3 +308,49 @@ def test_the_hold_off_of_a_machine_outlives_its_agent(world: World, away: dict[s
     assert (refused.status, away["silenced"] in refused.message) == (409, True), refused.text
     wait_for(world.stack, force(world.stack, machine), ending="succeeded")
     assert machine.bmc.count_nmis() == 2
+
+
+# Answers that are lost
+
+
+def losing_what_follows_the_nmi(machine: Lone) -> Rule:
+    """Every answer from the one to the NMI on."""
+    before = machine.bmc.count_nmis()
+
+    def rule(packet: Passing) -> Sequence[Delivery]:
+        return LOST if packet.direction is Direction.ANSWER and machine.bmc.count_nmis() > before else pass_on(packet)
+
+    return rule
+
+
+def make_rule(number: int, machine: Lone) -> Rule:
+    """A fifth each is left alone, loses all, and loses what follows the NMI; the others lose one or two at some point of the exchange."""
+    kinds: list[Rule] = [pass_on, losing(0, 1000), losing_what_follows_the_nmi(machine)]
+    return kinds[number % 5] if number % 5 < len(kinds) else losing(number % ANSWERS_OF_AN_INJECTION, 1 + number % 2)
+
+
+def test_no_answer_that_is_lost_makes_two_nmis_or_a_success(world: World) -> None:
+    watched = [Watched(machine.bmc, make_rule(number, machine)) for number, (machine, _) in enumerate(world.lossy)]
+    for rule, (_, relay) in zip(watched, world.lossy, strict=True):
+        relay.set_rule(rule)
+    asked = [trigger(world.stack, machine) for machine, _ in world.lossy]
+    endings: Counter[str] = Counter()
+    for action_id, rule in zip(asked, watched, strict=True):
+        action = wait_for(world.stack, action_id, state="ended")
+        endings[action["ending"]] += 1
+        nmis = rule.bmc.count_nmis()
+        match action["ending"]:
+            case "succeeded":
+                assert (nmis, rule.was_answer_passed) == (1, True), action
+            case "unknown":
+                # An answer that passed came when nobody waited for it any more.
+                assert not rule.was_answer_passed or get_span(action) > PATIENCE, action
+                assert (action["code"], nmis <= 1) == ("answer_lost", True), action
+            case _:
+                assert (action["code"], nmis) == ("backend_unavailable", 0), action
+    assert min(endings[ending] for ending in ("succeeded", "unknown", "failed")) >= LOSING // 5, endings
+    for _, relay in world.lossy:
+        relay.set_rule(pass_on)
+    wait_read(world.stack, *(machine for machine, _ in world.lossy))
+    # Nothing was sent later.
+    assert max(rule.bmc.count_nmis() for rule in watched) == 1
