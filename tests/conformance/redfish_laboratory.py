@@ -1,6 +1,7 @@
 """Machines behind BMCs that speak Redfish: real QEMU guests, each behind a ``sushy-emulator`` of its own, and the driver over them."""
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from tests.conformance.watchdog_suite import TimerLaboratory
 from tests.redfish_extras import ExtraFiles
 
 POLL_INTERVAL = 0.3
+_SURVIVING, _PANICKING, _STOPPED = "surviving", "panicking", "deaf"
+"""Kinds of guests; the last is for machines that are off."""
 _EXTRAS_PROGRAM = ("-m", "tests.redfish_extras")
 
 
@@ -47,27 +50,30 @@ class Machine:
         self._boots = 0
 
     def switch_on(self) -> None:
-        """On, and ready for an NMI."""
+        """The power; the guest boots meanwhile, and whoever needs that waits with :meth:`wait_ready`."""
         if self.guest.state()[0] == libvirt.VIR_DOMAIN_CRASHED:
             self.switch_off()
         if self.guest.state()[0] == libvirt.VIR_DOMAIN_SHUTOFF:
+            self._boots = self.guest.count_boots() + 1
             self.guest.start()
             self._note_boot()
+
+    def wait_ready(self) -> None:
+        """Its guest takes an NMI as it is made to."""
         self.guest.wait_ready(boots=self._boots)
 
     def switch_off(self) -> None:
         self.guest.destroy()
-        self._boots = self.guest.count_boots()
 
     def reset(self) -> None:
         """As a BMC does it."""
         with self._host.libvirtd.connect() as connection:
             connection.lookupByUUIDString(self.server).reset()
+        self._boots = self.guest.count_boots() + 1
         self._note_boot()
 
     def _note_boot(self) -> None:
         """A BMC writes down each, and when it was."""
-        self._boots += 1
         self.extras.note_reset()
         self.extras.add_entry("SystemBoot/Restart", "Initiated by power up or hard reset")
 
@@ -86,7 +92,7 @@ class Machine:
 
 
 class RedfishLaboratory(LogLaboratory, TimerLaboratory):
-    """Three machines at most, made when a test first needs them."""
+    """Three machines at most. They are made side by side, and are in the inventory from when a test first needs them."""
 
     patience = 15.0
     countdown = 1.0
@@ -96,6 +102,8 @@ class RedfishLaboratory(LogLaboratory, TimerLaboratory):
         self._directory = directory
         self._inventory = directory / "inventory.yaml"
         self._machines: dict[str, Machine] = {}
+        self._pool = ThreadPoolExecutor()
+        self._coming = {kind: self._pool.submit(self._prepare, kind) for kind in (_SURVIVING, _STOPPED, _PANICKING)}
         self._write_inventory()
         self.start_driver({})
 
@@ -125,20 +133,23 @@ class RedfishLaboratory(LogLaboratory, TimerLaboratory):
     def end(self) -> None:
         """Nothing of it runs any more."""
         self.stop_driver()
-        for machine in self._machines.values():
+        self._pool.shutdown()
+        for machine in [*self._machines.values(), *(coming.result() for coming in self._coming.values())]:
             machine.emulator.stop()
 
     def get_machine(self, server: str) -> Machine:
         return next(machine for machine in self._machines.values() if machine.server == server)
 
     def make_surviving(self) -> str:
-        return self._make_on("surviving")
+        return self._make_on(_SURVIVING)
 
     def make_panicking(self) -> str:
-        return self._make_on("panicking")
+        server = self._make_on(_PANICKING)
+        self.get_machine(server).wait_ready()
+        return server
 
     def make_stopped(self) -> str:
-        machine = self._get("deaf")
+        machine = self._get(_STOPPED)
         machine.switch_off()
         self._wait_until_seen(machine, PowerState.SHUTDOWN)
         return machine.server
@@ -162,7 +173,10 @@ class RedfishLaboratory(LogLaboratory, TimerLaboratory):
         self.get_machine(server).extras.add_entry("OS Stop/Shutdown", "Run-time critical stop")
 
     def count_signals(self, server: str) -> int:
-        return self.get_machine(server).guest.nmi_count()
+        """A guest that boots counts nothing yet: tests ask before they signal it."""
+        machine = self.get_machine(server)
+        machine.wait_ready()
+        return machine.guest.nmi_count()
 
     def wait_for_signals(self, server: str, count: int) -> None:
         wait_until(lambda: self.count_signals(server) >= count, self.patience, f"the guest to count {count} NMIs")
@@ -198,12 +212,19 @@ class RedfishLaboratory(LogLaboratory, TimerLaboratory):
 
     def _get(self, kind: str) -> Machine:
         if kind not in self._machines:
-            machine = Machine(self._host, kind, self._directory)
-            machine.emulator.start()
+            coming = self._coming.pop(kind, None) or self._pool.submit(self._prepare, kind)
+            machine = coming.result()
             self._machines[kind] = machine
             self._write_inventory()
             self._reload()
         return self._machines[kind]
+
+    def _prepare(self, kind: str) -> Machine:
+        machine = Machine(self._host, kind, self._directory)
+        if kind != _STOPPED:
+            machine.switch_on()  # the guest boots while its BMC starts
+        machine.emulator.start()
+        return machine
 
     def _wait_until_seen(self, machine: Machine, power_state: PowerState) -> None:
         """A change that no poll has seen yet would be told in the midst of a test."""
