@@ -88,14 +88,13 @@ class Track:
         # Of a log that was cleared since, the record that was told in part is gone.
         told_before = 0 if polled.log.lost else self._told_of_next
         for record in polled.log.records:
-            at = now if record.at is None else min(record.at, now)
-            boot_at = at if record.at is not None else self._seen_at or now
+            at = None if record.at is None else min(record.at, now)
             told = () if polled.log.lost and self._is_history(record) else record.events
             for number, (kind, reason) in enumerate(told, start=1):
                 if kind is DriverEventKind.REBOOTED:
-                    event = self._tell_boot(reason, boot_at, polled.state, since)
+                    event = self._tell_boot(reason, at, polled.state, since)
                 else:
-                    event = self._translate(kind, reason, at)
+                    event = self._translate(kind, reason, at or now)
                 if event is not None and number > told_before:
                     # An agent that is killed in the midst of a reading goes on behind the last event that it kept.
                     is_last = number == len(told)
@@ -130,12 +129,13 @@ class Track:
         power_state = PowerState.RUNNING if kind is DriverEventKind.PANICKED else None
         return DriverEvent(kind, self._server, at, reason, power_state=power_state)
 
-    def _tell_boot(self, reason: str, at: datetime, state: MachineState, since: datetime) -> DriverEvent | None:
+    def _tell_boot(self, reason: str, written_at: datetime | None, state: MachineState, since: datetime) -> DriverEvent | None:
         """A boot of a machine that was off is its start; a further sign of a start that was told is nothing.
 
         A boot ends a hold-off: one of which the BMC does not know when it was is told of the earliest time at which it can have been,
         right after the look before.
         """
+        at = written_at or self._seen_at or since
         if self._is_told(reason, at):
             return None
         if state.power_state is not PowerState.RUNNING:
@@ -145,7 +145,7 @@ class Track:
             self._start = _Start(at, {reason})
             return DriverEvent(DriverEventKind.REBOOTED, self._server, at, reason)
         assert self._seen is not None
-        at = min(max(at, self._seen_at or at), since)
+        at = min(max(written_at or since, self._seen_at or since), since)
         self._start = _Start(at, {reason})
         # From here on this look compares with a machine that runs: its start is told.
         self._seen = replace(state, timer=self._seen.timer)

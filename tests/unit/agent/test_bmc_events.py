@@ -162,7 +162,7 @@ def test_the_boot_of_a_machine_that_was_off_is_its_start(bench: Bench) -> None:
     bench.machine().write(INITIATED)
     bench.machine().write(BOOT)
     (started,) = bench.look(31)
-    assert (started.kind, started.reason) == (DriverEventKind.STARTED, "restart_initiated")
+    assert (started.kind, started.reason, started.occurred_at) == (DriverEventKind.STARTED, "restart_initiated", bench.clock.now())
     assert started.cursor is not None
     assert bench.look(31) == []
 
