@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from devstack.api_client import Answer
@@ -81,7 +82,7 @@ def wait_read(stack: Stack, *servers: Server) -> None:
         return bool(shown) and shown["power_state"] != "pending" and not shown["state_reason"].startswith("not read")
 
     for server in servers:
-        wait_until(lambda server=server: is_read(server), TIMEOUT, f"{server.name} to be read", interval=0.05)
+        wait_until(partial(is_read, server), TIMEOUT, f"{server.name} to be read", interval=0.05)
 
 
 def panic(bmc: SimulatedBmc) -> None:

@@ -19,6 +19,7 @@ from devstack.guest_image import GuestImages
 from devstack.ipmi_sim import ADDRESS, ADMINISTRATOR, USER, BmcUser, IpmiSim
 from devstack.services import wait_until
 from devstack.stack import Stack
+from devstack.stack_config import Options
 from tests.conformance.libvirt_host import require_real_parts
 from tests.conformance.test_ipmi_faults import ANSWERS_OF_AN_INJECTION, Watched, losing
 from tests.stack.bare_metal_parts import (
@@ -45,7 +46,10 @@ PATIENCE = 2.0
 """Seconds that a BMC which does not answer is waited for: a share of the bound."""
 LATE = 1.0
 """Seconds that an action takes beside its call to the BMC, at most."""
-AGENT = {"agent": {"workers": 32}, "bmc": {"call_bound": CALL_BOUND, "poll_interval": 1, "attentive_interval": 0.5, "attentive_span": 5}}
+AGENT: Options = {
+    "agent": {"workers": 32},
+    "bmc": {"call_bound": CALL_BOUND, "poll_interval": 1, "attentive_interval": 0.5, "attentive_span": 5},
+}
 MISTYPED = BmcUser(ADMINISTRATOR.name, "mistyped", ADMINISTRATOR.privilege)
 LONE = ("off", "prompt", "silenced", "cleared", "mistyped", "viewer")
 SILENT = 4

@@ -18,7 +18,7 @@ from devstack.fleet import Machine, MachineSpec
 from devstack.ipmi_sim import ADMINISTRATOR, BmcUser, IpmiSim
 from devstack.services import Service, iterate_command_lines, wait_until
 from devstack.stack import Stack
-from devstack.stack_config import HOST, merge, write_agent_config
+from devstack.stack_config import HOST, Options, merge, write_agent_config
 from tests.conformance.libvirt_host import require_real_parts
 from tests.stack.bare_metal_parts import (
     OFF,
@@ -50,7 +50,7 @@ from tests.stack.watchdogs_over_http import (
 
 COUNTDOWN = 1.0
 """Seconds from a reset of a watchdog's timer to its firing: the shortest that an agent may be told."""
-AGENT = {"bmc": {"call_bound": 2.5, "poll_interval": 0.5, "attentive_interval": 0.5, "watchdog_countdown": COUNTDOWN}}
+AGENT: Options = {"bmc": {"call_bound": 2.5, "poll_interval": 0.5, "attentive_interval": 0.5, "watchdog_countdown": COUNTDOWN}}
 CLAIMED_TWICE = "server.claimed_twice"
 SECOND_HOST = "second"
 CANARY = "canary-in-the-mine"
