@@ -102,6 +102,7 @@ class RedfishLaboratory(LogLaboratory, TimerLaboratory):
         self._directory = directory
         self._inventory = directory / "inventory.yaml"
         self._machines: dict[str, Machine] = {}
+        self._emulators: list[SushyEmulator] = []
         self._pool = ThreadPoolExecutor()
         self._coming = {kind: self._pool.submit(self._prepare, kind) for kind in (_SURVIVING, _STOPPED, _PANICKING)}
         self._write_inventory()
@@ -134,8 +135,8 @@ class RedfishLaboratory(LogLaboratory, TimerLaboratory):
         """Nothing of it runs any more."""
         self.stop_driver()
         self._pool.shutdown()
-        for machine in [*self._machines.values(), *(coming.result() for coming in self._coming.values())]:
-            machine.emulator.stop()
+        for emulator in self._emulators:
+            emulator.stop()
 
     def get_machine(self, server: str) -> Machine:
         return next(machine for machine in self._machines.values() if machine.server == server)
@@ -221,6 +222,7 @@ class RedfishLaboratory(LogLaboratory, TimerLaboratory):
 
     def _prepare(self, kind: str) -> Machine:
         machine = Machine(self._host, kind, self._directory)
+        self._emulators.append(machine.emulator)
         if kind != _STOPPED:
             machine.switch_on()  # the guest boots while its BMC starts
         machine.emulator.start()
