@@ -1,5 +1,6 @@
 """Machines behind BMCs that speak Redfish: real QEMU guests, each behind a ``sushy-emulator`` of its own, and the driver over them."""
 
+import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -26,7 +27,8 @@ from tests.redfish_extras import ExtraFiles
 
 POLL_INTERVAL = 0.3
 _SURVIVING, _PANICKING, _STOPPED = "surviving", "panicking", "deaf"
-"""Kinds of guests; the last is for machines that are off."""
+"""Kinds of guests; the last is for machines that are only switched on and off, and has nothing to boot."""
+_SYSTEM = re.compile("<kernel>.*</cmdline>", re.DOTALL)
 _EXTRAS_PROGRAM = ("-m", "tests.redfish_extras")
 
 
@@ -36,6 +38,9 @@ class Machine:
     def __init__(self, host: LibvirtHost, kind: str, directory: Path) -> None:
         self._host = host
         self.guest: Guest = host.define(kind)
+        if kind == _STOPPED:
+            with host.libvirtd.connect() as connection:
+                connection.defineXML(_SYSTEM.sub("", self.guest.domain_xml()))
         self.server = self.guest.uuid
         directory = directory / self.guest.name
         directory.mkdir()
