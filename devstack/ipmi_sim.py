@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from devstack.bmc_sensors import SENSORS, SimulatedSensor
+from devstack.bmc_sensors import SENSORS
 from devstack.cache import get_cache_dir
 from devstack.ipmi_sim_module import ensure_module
 from devstack.ports import find_free_port
@@ -106,10 +106,6 @@ class SimulatedBmc:
     def add_raw_log_record(self, record_type: int, content: bytes) -> None:
         """The same by the record's 13 bytes; the BMC writes the timestamp (the first four) itself below record type 0xE0."""
         self._simulator.run_command(" ".join([f"sel_add 0x{self.ipmb:x} 0x{record_type:x}", *(f"0x{byte:x}" for byte in content)]))
-
-    def set_sensor(self, sensor: SimulatedSensor, raw: int) -> None:
-        """Let one of `bmc_sensors.SENSORS` read something else; beyond a threshold the BMC logs it."""
-        self._simulator.run_command(f"sensor_set_value 0x{self.ipmb:x} 0 {sensor.number} {raw} 1")
 
     def list_log(self) -> list[str]:
         """The records of the BMC's log, a line each, as ipmitool reads them."""
