@@ -18,10 +18,14 @@ from compute_agent.drivers.models import DriverEvent, DriverEventKind
 BOOT_SPAN = timedelta(minutes=10)
 """How long a start may go on being told by one more kind of sign. Firmware of large machines tests memory for minutes."""
 
+CYCLE_SPAN = timedelta(seconds=15)
+"""How long power that a watchdog cycles may take to go and come: a BMC writes its record before it cuts the power."""
+
 _CLOCK_STEP = timedelta(hours=1)
 """By how much a BMC's clock may be set right between two readings of its log."""
 
 _ENDS_A_RUN = frozenset({DriverEventKind.PANICKED, DriverEventKind.WATCHDOG_FIRED, DriverEventKind.STOPPED})
+_POWER_CYCLE = (DriverEventKind.WATCHDOG_FIRED, ExpiryAction.POWER_CYCLE)
 _RESET_TIME = "reset time changed"
 
 
@@ -49,6 +53,7 @@ class Track:
         self._seen_at: datetime | None = None
         self._log_read_at: datetime | None = None
         self._start: _Start | None = None
+        self._cycled_at: datetime | None = None
 
     def take(self, polled: Polled, now: datetime, since: datetime) -> list[DriverEvent]:
         """The events of a look that was answered: the log's, then what the state shows besides.
@@ -58,7 +63,7 @@ class Track:
 
         The log's last event carries the new cursor, which is in force only after :meth:`go_on_from`.
         """
-        before, state = self._seen, polled.state
+        before, state = self._seen, self._overlook_cycle(polled.state, now)
         events = self._read_log(polled, now, since)
         if before is not None:
             events += self._compare(before, state, now, since)
@@ -95,6 +100,8 @@ class Track:
                     event = self._tell_boot(reason, at, polled.state, since)
                 else:
                     event = self._translate(kind, reason, at or now)
+                if event is not None and kind is DriverEventKind.REBOOTED and _POWER_CYCLE in told:
+                    self._cycled_at = event.occurred_at
                 if event is not None and number > told_before:
                     # An agent that is killed in the midst of a reading goes on behind the last event that it kept.
                     is_last = number == len(told)
@@ -159,6 +166,13 @@ class Track:
         return True
 
     # The state
+
+    def _overlook_cycle(self, state: MachineState, now: datetime) -> MachineState:
+        """A power cycle is told as the reboot that it is when its record is read: that the power goes and comes then is no news."""
+        is_cycled = self._cycled_at is not None and abs(now - self._cycled_at) <= CYCLE_SPAN
+        if is_cycled and self._seen is not None and self._seen.power_state is PowerState.RUNNING:
+            return replace(state, power_state=PowerState.RUNNING)
+        return state
 
     def _compare(self, earlier: MachineState, state: MachineState, now: datetime, since: datetime) -> Iterable[DriverEvent]:
         before = self._seen or earlier

@@ -93,6 +93,38 @@ def test_the_log_is_told_before_the_power_that_changed_with_it(bench: Bench) -> 
     assert kinds(bench.look(31)) == ["panicked", "stopped"]
 
 
+def test_the_power_that_a_watchdog_cycles_is_no_news_beside_its_reboot(tmp_path: Path) -> None:
+    """Its record is there before the power is cut; power that stays away is told."""
+    bench = Bench(tmp_path, poll_interval=2.0)
+    bench.begin()
+    bench.look(2.5)
+    cycle = ((DriverEventKind.WATCHDOG_FIRED, "power_cycle"), (DriverEventKind.REBOOTED, "watchdog"))
+    bench.machine().write(*cycle)
+    assert kinds(bench.look(2.5)) == ["watchdog_fired", "rebooted"]
+    bench.machine().switch(OFF)
+    assert kinds(bench.look(2.5)) == []
+    bench.machine().switch(ON)
+    assert kinds(bench.look(2.5)) == []
+    bench.machine().write(*cycle)
+    assert kinds(bench.look(2.5)) == ["watchdog_fired", "rebooted"]
+    bench.machine().switch(OFF)
+    off_since = bench.clock.now() + timedelta(seconds=2.5)
+    assert kinds(bench.look(2.5)) == []
+    (stopped,) = [event for _ in range(8) for event in bench.look(2.5)]
+    assert (stopped.kind, stopped.occurred_at) == (DriverEventKind.STOPPED, off_since)
+
+
+def test_power_that_a_watchdog_had_cut_before_its_record_was_read_is_told(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, poll_interval=2.0)
+    bench.begin()
+    bench.machine().write((DriverEventKind.WATCHDOG_FIRED, "power_cycle"), (DriverEventKind.REBOOTED, "watchdog"))
+    bench.machine().switch(OFF)
+    assert kinds(bench.look(2.5)) == ["watchdog_fired", "stopped"]
+    assert kinds(bench.look(2.5)) == []
+    bench.machine().switch(ON)
+    assert kinds(bench.look(2.5)) == ["started"]
+
+
 def test_what_happened_while_a_machine_was_away_is_told_before_it_is_back(bench: Bench) -> None:
     bench.machine().refusal = "the BMC reboots"
     (lost,) = bench.look(31)
