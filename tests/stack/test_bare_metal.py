@@ -182,7 +182,7 @@ def refusals(world: World) -> dict[str, str]:
     [
         ("mistyped", "forbidden", "refuses the password"),
         ("viewer", "forbidden", "may not send the diagnostic interrupt"),
-        ("misspelt", "backend_unavailable", "there is no field adress"),
+        ("misspelt", "backend_unavailable", "adress: there is no such field"),
         ("closed", "backend_unavailable", "nothing listens"),
         ("silent-0", "backend_unavailable", "no answer came"),
     ],
@@ -209,9 +209,9 @@ def test_an_entry_that_is_wrong_says_why(world: World) -> None:
     """It disables no other: all the other tests are about those."""
     machine = world.entries["misspelt"]
     wait_reason(world.stack, machine, "not read: its entry in the agent's inventory cannot be used: ")
-    wait_reason(world.stack, machine, "there is no field adress")
+    wait_reason(world.stack, machine, "adress: there is no such field")
     answer = world.stack.client.get(f"/v1/servers/{machine.uuid}/diagnostics")
-    assert (answer.status == 200, "there is no field adress" in answer.text) == (False, True), answer.text
+    assert (answer.status == 200, "adress: there is no such field" in answer.text) == (False, True), answer.text
 
 
 def test_a_machine_that_was_switched_off_unseen_fails_with_nothing_sent(world: World) -> None:

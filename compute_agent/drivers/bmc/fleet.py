@@ -69,15 +69,20 @@ class Fleet:
 
     def load(self) -> Changes:
         """Put what the file says now into force; what is wrong in it is logged. Never raises for it."""
+        complaint = None
         try:
             file = read_inventory(self._path)
         except InventoryUnreadable as error:
+            complaint = str(error)
+        # Out here, as oslo.log adds the exception that is being caught to each line, which would say all of it twice.
+        if complaint is not None:
             if self._unreadable:
-                self._unreadable = str(error)
-            LOG.error("%s%s", error, "" if self._unreadable else "; the one that was read before stays in force")
+                self._unreadable = complaint
+            consequence = "" if self._unreadable else "; the one that was read before stays in force"
+            LOG.error("%s%s: correct it, then send SIGHUP", complaint, consequence)
             return Changes()
         before = self._machines
-        after = self._make_machines(file, before)
+        after, left_out = self._make_machines(file, before)
         kept = {id(machine.link) for machine in after.values()}
         self._machines, self._unreadable = after, ""
         for machine in before.values():
@@ -85,8 +90,8 @@ class Fleet:
                 machine.link.bmc.close()
         changes = _compare(before, after)
         LOG.info(
-            "inventory %s: %d machines, %d of them without a usable entry; %d came, %d went, %d changed",
-            *(self._path, len(after), sum(machine.link is None for machine in after.values())),
+            "inventory %s: machines in use: %d, entries left out: %d; machines that came: %d, went: %d, changed: %d",
+            *(self._path, sum(machine.link is not None for machine in after.values()), left_out),
             *(len(changes.came), len(changes.went), len(changes.altered)),
         )
         return changes
@@ -117,7 +122,8 @@ class Fleet:
             if machine.link is not None:
                 machine.link.bmc.close()
 
-    def _make_machines(self, file: InventoryFile, before: Mapping[str, Machine]) -> dict[str, Machine]:
+    def _make_machines(self, file: InventoryFile, before: Mapping[str, Machine]) -> tuple[dict[str, Machine], int]:
+        """Those that are listed, and how many entries are left out: of these, the ones without a usable uuid are not even listed."""
         machines: dict[str, Machine] = {}
         places: dict[str, int] = {}
         problems = list(file.problems)
@@ -136,7 +142,7 @@ class Fleet:
                     *(problem.server, problem.name or problem.server, problem.project, problem.user),
                     problem=f"its entry in the agent's inventory cannot be used: {problem.reason}",
                 )
-        return machines
+        return machines, len(problems)
 
     def _make_link(self, entry: Entry, former: Machine | None, places: dict[str, int]) -> Link:
         """The former one where nothing about it has changed.

@@ -66,7 +66,9 @@ class Problem:
     user: str | None = None
 
     def describe(self) -> str:
-        who = f"{self.name or 'nameless'}, {self.server or 'no usable uuid'}"
+        who = self.name or "nameless"
+        if self.server is not None:
+            who += f", {self.server}"
         return f"entry {self.number} ({who}) is left out: {self.reason}"
 
 
@@ -140,7 +142,7 @@ def _read_entry(number: int, written: Any) -> Entry | Problem:
     try:
         unknown = [key for key in written if key not in _FIELDS]
         if unknown:
-            raise WrongValue("the entry", _describe_unknown(unknown[0]))
+            raise _refuse_unknown(unknown[0])
         values = {name: check(name, written[name]) for name, check in _FIELDS.items() if written.get(name) is not None}
         for name in ("uuid", "name", "driver", "address"):
             if name not in values:
@@ -162,12 +164,12 @@ def _find_value(name: str, written: Mapping[Any, Any]) -> str | None:
     return value
 
 
-def _describe_unknown(key: Any) -> str:
+def _refuse_unknown(key: Any) -> WrongValue:
     if key == "password":
-        return "passwords are not written here: put it into a file that only the agent may read, and name that as password_file"
+        return WrongValue(key, "it is not written here: put it into a file that only the agent may read, and name that as password_file")
     if isinstance(key, str) and _WORD.fullmatch(key):
-        return f"there is no field {key}; the fields are {', '.join(_FIELDS)}"
-    return f"it has a key that is no field's name; the fields are {', '.join(_FIELDS)}"
+        return WrongValue(key, f"there is no such field; the fields are {', '.join(_FIELDS)}")
+    return WrongValue("the entry", f"it has a key that is no field's name; the fields are {', '.join(_FIELDS)}")
 
 
 def _check_text(name: str, value: Any) -> str:

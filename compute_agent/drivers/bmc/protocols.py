@@ -55,12 +55,12 @@ class Protocols:
 
     def _load(self, name: str) -> Protocol:
         installed = sorted(entry_points(group=NAMESPACE).names)
+        if name not in installed:
+            raise ProtocolNotLoaded(f"there is no such protocol; installed: {', '.join(installed)}")
         try:
             create: Callable[[cfg.ConfigOpts, Clock], Protocol] = DriverManager(NAMESPACE, name).driver
         except NoMatches as error:
-            if name in installed:
-                raise ProtocolNotLoaded(f"the protocol {name} cannot be loaded: {error}") from error
-            raise ProtocolNotLoaded(f"there is no such protocol; installed: {', '.join(installed)}") from None
+            raise ProtocolNotLoaded(f"the protocol {name} cannot be loaded: {error}") from error
         except MultipleMatches as error:
             raise ProtocolNotLoaded(f"more than one installed package brings the protocol {name}") from error
         except ImportError as error:

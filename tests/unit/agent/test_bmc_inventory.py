@@ -36,8 +36,8 @@ CANARY = "hunter2-canary"
         ({"cipher": 99}, "cipher", "no suite of this number"),
         ({"privilege": CANARY}, "privilege", "one of callback, user, operator, administrator"),
         ({"verify_tls": "no"}, "verify_tls", "true or false"),
-        ({"password": CANARY}, "the entry", "passwords are not written here"),
-        ({"colour": "blue"}, "the entry", "there is no field colour"),
+        ({"password": CANARY}, "password", "it is not written here"),
+        ({"colour": "blue"}, "colour", "there is no such field"),
         ({CANARY * 9: 1}, "the entry", "a key that is no field's name"),
         ({"username": "admin"}, "username", "needs password_file or password_environment"),
         ({"password_file": "a", "password_environment": "B"}, "password_file", "write one of them"),
@@ -68,9 +68,11 @@ def test_a_wrong_entry_disables_itself_only_and_says_where_and_what_to_do(
 
 @pytest.mark.parametrize("wrong", [7, "text", None, [], {"uuid": "not-one"}, {"name": "nobody"}, {"uuid": 5}])
 def test_an_entry_without_a_usable_uuid_is_reported_and_lists_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture, wrong: Any) -> None:
+    caplog.set_level("INFO")
     bench = Bench(tmp_path, [wrong, make_entry(1)])
     assert [server.id for server in bench.driver.servers.list_servers()] == [make_uuid(1)]
     assert "entry 1 (" in caplog.text
+    assert "machines in use: 1, entries left out: 1" in caplog.text
 
 
 def test_of_two_entries_for_one_machine_the_first_holds(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -81,7 +83,7 @@ def test_of_two_entries_for_one_machine_the_first_holds(tmp_path: Path, caplog: 
     listed = {server.id: server.unread for server in bench.driver.servers.list_servers()}
     assert {server for server, unread in listed.items() if "cannot be used" in unread} == {make_uuid(2)}
     assert set(listed) == {make_uuid(1), make_uuid(2), make_uuid(3)}
-    assert "uuid: entry 1 has the same" in caplog.text
+    assert "entry 2 (m1) is left out: uuid: entry 1 has the same" in caplog.text
     assert "address: entry 1 has the same one" in listed[make_uuid(2)]
     assert [bmc.is_closed for bmc in bench.protocol.bmcs] == [False, True, False]
 

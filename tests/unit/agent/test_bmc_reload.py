@@ -132,7 +132,7 @@ def test_a_file_that_cannot_be_read_leaves_what_is_in_force(bench: Bench, caplog
     bench.path.write_text("machines: [")
     assert bench.driver.reload is not None
     bench.driver.reload.reload()
-    assert "stays in force" in caplog.text
+    assert "stays in force: correct it, then send SIGHUP" in caplog.text
     assert len(bench.driver.servers.list_servers()) == 2
     assert kinds(bench.told).count("undefined") == 0
 
