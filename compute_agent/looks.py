@@ -55,14 +55,18 @@ class Looks:
         if not always and self._clock.monotonic() < self._not_before:
             return Look()
         began_at = self._clock.monotonic()
+        complaint = None
         try:
             return Look(self._calls.call(server, lambda: self._driver.servers.get_server(server)), answered=True)
         except ServerNotFound:
             return Look(answered=True)
         except (DriverError, NoAnswer) as error:
-            LOG.warning("server %s on host %s cannot be read, comparing again later: %s", server, self._host, error)
+            complaint = str(error)
         except Exception:
             LOG.exception("server %s on host %s: reading it failed in a way no driver declares", server, self._host)
+        # Out here, as oslo.log adds the exception that is being caught to each line, which would say all of it twice.
+        if complaint is not None:
+            LOG.warning("server %s on host %s cannot be read, comparing again later: %s", server, self._host, complaint)
         now = self._clock.monotonic()
         if now - began_at > _AT_ONCE:
             self._not_before = now + PAUSE

@@ -201,19 +201,21 @@ class Poller:
             if machine is None or machine.link is None or watched is None or machine.link.place != watched.track.place:
                 return  # a reload is under way: it has the new BMC, and what is known of the old one's log
             began = self._clock.monotonic()
+            failure = None
             try:
                 polled = machine.link.bmc.poll(watched.track.cursor, self._find_limit(watched))
                 watched.took = self._clock.monotonic() - began
                 self._take(server, watched, polled, began)
                 answered = True
             except DriverError as error:
-                if self._is_in_force(machine):
-                    self._take_failure(server, watched, Failure.describe(error), began)
+                failure = Failure.describe(error) if self._is_in_force(machine) else None
             except Exception as error:
                 # A fault of ours with one BMC's answers must not end the watch over all others.
                 LOG.exception("server %s: looking at it failed in a way that no protocol declares", server)
-                reason = f"the agent could not make sense of its BMC: {type(error).__name__}"
-                self._take_failure(server, watched, Failure(reason, Code.BACKEND_UNAVAILABLE), began)
+                failure = Failure(f"the agent could not make sense of its BMC: {type(error).__name__}", Code.BACKEND_UNAVAILABLE)
+            # Out here, as oslo.log adds the exception that is being caught to each line, which would say all of it twice.
+            if failure is not None:
+                self._take_failure(server, watched, failure, began)
         finally:
             with self._changed:
                 self._schedule.done(server, self._clock.monotonic(), answered=answered)
