@@ -65,7 +65,7 @@ def _make_sample(server: str, reading: Reading) -> CollectedDiagnostics:
         monotonic=reading.ended,
         driver_word=DRIVER_WORD,
         started_at=reading.state.started_at,
-        errors={"parts": "they are read only when somebody asks for them"},
+        errors={"parts": "kept readings have the power alone; sensors, processors and the rest are in fresh answers only"},
         hardware=Hardware(power=reading.state.reason),
     )
 

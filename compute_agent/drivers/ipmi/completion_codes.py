@@ -109,7 +109,8 @@ def translate_change_refusal(server: str, what: str, code: int) -> DriverError:
         case Kind.UNSUPPORTED:
             return ServerUnsupported(server, reason)
         case Kind.FORBIDDEN:
-            return BackendUnavailable(server, reason, Code.FORBIDDEN)
+            advice = "its user needs the privilege level operator there, and no lower privilege in the inventory"
+            return BackendUnavailable(server, f"{reason}; {advice}", Code.FORBIDDEN)
         case Kind.WRONG_STATE:
             return ServerNotRunning(server, reason)
         case Kind.REFUSED:
