@@ -366,6 +366,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"crashcart-agent: {error}", file=sys.stderr)  # noqa: T201 — there is no log yet
         return 2
     log.setup(conf, "crashcart")
+    service, complaint = None, ""
     try:
         service = AgentService(conf, SystemClock())
     except (
@@ -377,7 +378,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         oslo_messaging.InvalidTransportURL,
         oslo_messaging.DriverLoadFailure,
     ) as error:
-        LOG.error("crashcart-agent cannot start: %s", error)
+        complaint = str(error)
+    if service is None:  # told out here, as oslo.log adds the exception that is being caught to each line
+        LOG.error("crashcart-agent cannot start: %s", complaint)
         return 1
     take_short_turns()
     for number in (signal.SIGTERM, signal.SIGINT):
