@@ -8,7 +8,8 @@ from compute_agent.contract.watchdogs import ExpiryAction, WatchdogDevice, Watch
 I6300ESB, IB700, DIAG288, ITCO = "i6300esb", "ib700", "diag288", "itco"
 OMITTED_ACTION = ExpiryAction.RESET.value
 """What libvirt does where the XML has no action."""
-_ALL_ACTIONS = tuple(action.value for action in ExpiryAction)
+_ALL_ACTIONS = tuple(action.value for action in ExpiryAction if action is not ExpiryAction.POWER_CYCLE)
+"""libvirt's whole list (domain XML format, "Watchdog devices"): a virtual machine has no power that could be cycled."""
 
 MODELS = (
     WatchdogModel(
