@@ -304,6 +304,17 @@ BUGS: list[tuple[Plant, dict[str, Any]]] = [
 ]
 
 
+FIRST_TRIED: dict[Plant, int] = {
+    acknowledge_before_the_commit: 2,
+    forget_the_watchdogs_nmi: 7,
+    conclude_without_looking: 11,
+    keep_a_cursor_before_its_event: 2,
+    keep_a_cursor_after_its_event: 2,
+    forget_who_is_out_of_reach: 6,
+}
+"""Seeds that were the first to find a bug; where the world has changed since, the others are tried."""
+
+
 @pytest.mark.parametrize(("plant", "faults"), BUGS, ids=[plant.__name__ for plant, _ in BUGS])
 def test_a_planted_bug_is_found(
     plant: Plant, faults: dict[str, Any], template: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -311,7 +322,7 @@ def test_a_planted_bug_is_found(
     sound, _ = run_plan(make_rough_plan(0, **faults), template, folder / "sound")
     assert not sound, "without the bug nothing is wrong: " + "\n".join(sound)
     plant(monkeypatch)
-    for seed in range(MOST_SEEDS):
+    for seed in dict.fromkeys((FIRST_TRIED.get(plant, 0), *range(MOST_SEEDS))):
         violations, _ = run_plan(make_rough_plan(seed, **faults), template, folder / str(seed))
         if violations:
             print(f"found by seed {seed}: {violations[0][:300]}")

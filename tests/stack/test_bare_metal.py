@@ -287,6 +287,8 @@ def test_an_agent_killed_before_the_answer_leaves_an_unknown_ending_and_sends_no
     assert action["code"] == "agent_restarted"
     assert_panicked(stack, machine, world.held.bmc, 1)
     assert (world.held.bmc.count_nmis(), world.held.log.count_panics()) == (1, 1)
+    # One that has panicked keeps a processor busy.
+    world.held.bmc.run_ipmitool("chassis", "power", "off")
 
 
 def test_a_panic_while_the_agent_was_away_is_told_once_out_of_the_log(world: World, away: dict[str, str]) -> None:
