@@ -117,11 +117,12 @@ class GuestImages:
         self._log.write_text("")
         main = _unpack_kernel(self._find_package(_MAIN_PACKAGE), _MAIN_MODULES + _FURTHER_MODULES)
         crash = _unpack_kernel(self._find_package(_CRASH_PACKAGE), _CRASH_MODULES)
-        loader = target / "load_crash_kernel"
-        self._run(["gcc", "-Os", "-static", "-Wall", "-o", str(loader), str(GUEST_FILES / "load_crash_kernel.c")])
+        loader, counter = self._compile("load_crash_kernel", target), self._compile("say_nmis", target)
 
         (target / "vmlinux").write_bytes(_cut_out_elf(main.vmlinuz))
-        _make_base("init", main.modules).write(target / "initramfs")
+        plain = _make_base("init", main.modules)
+        plain.add("/bin/say_nmis", counter, executable=True)
+        plain.write(target / "initramfs")
 
         crash_initramfs = _make_base("crash_init", crash.modules)
         crash_initramfs.add_program("/bin/makedumpfile", _find_program("makedumpfile"))
@@ -130,8 +131,14 @@ class GuestImages:
         kdump = _make_base("init", main.modules)
         kdump.add("/crash/vmlinuz", crash.vmlinuz)
         kdump.add("/crash/initrd", (target / "initramfs-crash").read_bytes())
-        kdump.add("/crash/load_crash_kernel", loader.read_bytes(), executable=True)
+        kdump.add("/crash/load_crash_kernel", loader, executable=True)
         kdump.write(target / "initramfs-kdump")
+
+    def _compile(self, name: str, target: Path) -> bytes:
+        """A program of ours for the guest, which has no libraries."""
+        program = target / name
+        self._run(["gcc", "-Os", "-static", "-Wall", "-o", str(program), str(GUEST_FILES / f"{name}.c")])
+        return program.read_bytes()
 
     def _find_package(self, package: str) -> Path:
         """The kernel package that the Debian meta package names, downloaded unless it is there."""
