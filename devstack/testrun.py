@@ -35,7 +35,7 @@ class Budget:
 
 QUICK = Budget("check + unit + contract + simulation", 120)
 REAL = Budget("conformance + stack", 600)
-LATER = Budget("clients + upgrade + chaos", 480)
+LATER = Budget("bare metal + clients + upgrade + chaos", 480)
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,13 @@ TIERS = {
         Tier("simulation", QUICK, shares="worksteal"),
         Tier("conformance", REAL, needs_real_parts=True, shares="loadfile"),
         Tier("stack", REAL, needs_real_parts=True, shares="loadfile"),
+        Tier("bare_metal", LATER, needs_real_parts=True, shares="loadfile"),
         Tier("clients", LATER),
         Tier("upgrade", LATER, needs_real_parts=True),
         Tier("chaos", LATER, needs_real_parts=True),
     )
 }
-_EXPECTED = ("check", "unit", "contract", "simulation", "conformance", "stack", "clients")
+_EXPECTED = ("check", "unit", "contract", "simulation", "conformance", "stack", "bare_metal", "clients")
 
 
 @dataclass

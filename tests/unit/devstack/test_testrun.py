@@ -35,7 +35,7 @@ def test_the_expected_tiers_are_run_even_when_their_directory_is_gone(monkeypatc
     """So that losing a suite fails the run instead of making it quicker."""
     monkeypatch.setattr(testrun, "TESTS", tmp_path)
     names = [tier.name for tier in testrun._choose_tiers([])]
-    assert names == ["check", "unit", "contract", "simulation", "conformance", "stack", "clients"]
+    assert names == ["check", "unit", "contract", "simulation", "conformance", "stack", "bare_metal", "clients"]
 
 
 def test_a_group_of_tiers_shares_one_budget() -> None:

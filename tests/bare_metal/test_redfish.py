@@ -22,9 +22,9 @@ from devstack.services import wait_until
 from devstack.stack import Stack
 from devstack.stack_config import PROJECT, USER
 from devstack.sushy_emulator import SushyEmulator
+from tests.bare_metal.machines import OFF, PANICKED, show, wait_read
 from tests.conformance.libvirt_host import LibvirtHost, started_libvirt_host
 from tests.redfish_extras import ExtraFiles
-from tests.stack.bare_metal_parts import OFF, PANICKED, show, wait_read
 from tests.stack.real_stack import TIMEOUT, running_stack, trigger, wait_for, wait_power_state
 from tests.stack.watchdogs_over_http import Seen, change, put, see, wait_events
 

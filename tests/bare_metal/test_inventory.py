@@ -19,8 +19,7 @@ from devstack.ipmi_sim import ADMINISTRATOR, BmcUser, IpmiSim
 from devstack.services import Service, iterate_command_lines, wait_until
 from devstack.stack import Stack
 from devstack.stack_config import HOST, Options, merge, write_agent_config
-from tests.conformance.libvirt_host import require_real_parts
-from tests.stack.bare_metal_parts import (
+from tests.bare_metal.machines import (
     OFF,
     ON,
     REBOOTED,
@@ -34,6 +33,7 @@ from tests.stack.bare_metal_parts import (
     wait_read,
     wait_reason,
 )
+from tests.conformance.libvirt_host import require_real_parts
 from tests.stack.real_stack import TIMEOUT, Server, running_stack, trigger, wait_for, wait_power_state
 from tests.stack.watchdogs_over_http import (
     FIRED,

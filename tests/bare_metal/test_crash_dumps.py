@@ -20,9 +20,7 @@ from devstack.ipmi_sim import ADDRESS, ADMINISTRATOR, USER, BmcUser, IpmiSim
 from devstack.services import wait_until
 from devstack.stack import Stack
 from devstack.stack_config import Options
-from tests.conformance.libvirt_host import require_real_parts
-from tests.conformance.test_ipmi_faults import ANSWERS_OF_AN_INJECTION, Watched, losing
-from tests.stack.bare_metal_parts import (
+from tests.bare_metal.machines import (
     OFF,
     PANICKED,
     Lone,
@@ -37,6 +35,8 @@ from tests.stack.bare_metal_parts import (
     wait_read,
     wait_reason,
 )
+from tests.bare_metal.test_ipmi_faults import ANSWERS_OF_AN_INJECTION, Watched, losing
+from tests.conformance.libvirt_host import require_real_parts
 from tests.stack.real_stack import TIMEOUT, running_stack, trigger, wait_for, wait_power_state
 from tests.stack.watchdogs_over_http import wait_events
 from tests.udp_relay import LOST, Delivery, Direction, Passing, Rule, UdpRelay, pass_on, relaying
