@@ -1,5 +1,6 @@
 """The template database (tables made once), a folder in memory, and ``--seed`` to replay one seed."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -9,13 +10,13 @@ import pytest
 
 from tests.databases import write_database
 
-ALL_SEEDS = "0-199"
-"""The worlds that an ordinary test run goes through."""
+USUAL_SEEDS = "0-199" if os.environ.get("CRASHCART_TEST_ALL") else "0-79"
+"""The worlds that an ordinary test run goes through, and one with ``--all``."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=None, help="replay this one seed of the simulation and print its history")
-    parser.addoption("--seeds", default=ALL_SEEDS, help="first and last seed of the simulation, as 0-199")
+    parser.addoption("--seeds", default=USUAL_SEEDS, help="first and last seed of the simulation, as 0-199")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -23,7 +24,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     # Both are known only when this folder is named on the command line.
     one = metafunc.config.getoption("--seed", default=None)
-    first, last = metafunc.config.getoption("--seeds", default=ALL_SEEDS).split("-")
+    first, last = metafunc.config.getoption("--seeds", default=USUAL_SEEDS).split("-")
     metafunc.parametrize("seed", [one] if one is not None else range(int(first), int(last) + 1))
 
 
