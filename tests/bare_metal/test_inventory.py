@@ -1,4 +1,4 @@
-"""Watchdogs, power and the inventory of machines through all the real parts; see test_bare_metal.py for their crash dumps.
+"""Watchdogs, power and the inventory of machines through all the real parts; see test_crash_dumps.py for their crash dumps.
 
 The tests share their machines and run in the order of this file; the last one looks at what all of them left.
 """
