@@ -4,26 +4,21 @@ import itertools
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from oslo_config import cfg
+from typing import ClassVar
 
 from compute_agent.contract.clock import SystemClock
 from compute_agent.contract.models import PowerState
 from compute_agent.contract.watchdogs import WatchdogDevice
-from compute_agent.drivers.bmc.driver import create_driver
-from compute_agent.drivers.bmc.options import GROUP, register_options
 from compute_agent.drivers.bmc.protocol import Bmc, Secret, Target
 from compute_agent.drivers.ipmi.protocol import IpmiProtocol
 from compute_agent.drivers.models import DriverEventKind
 from devstack.bmc_inventory import InventoryEntry, write_inventory
 from devstack.ipmi_sim import ADMINISTRATOR, IpmiSim, SimulatedBmc
-from tests.conformance.bare_metal_suite import LogLaboratory
-from tests.conformance.suite import EventLog
-from tests.conformance.watchdog_suite import TimerLaboratory
+from tests.conformance.bmc_laboratory import BmcLaboratory
 from tests.udp_relay import LOST, UdpRelay, pass_on, relaying
 
 _OS_STOP, _BOOT_INITIATED = 0x20, 0x1D
@@ -62,15 +57,21 @@ class _Machine:
                 return
 
 
-class IpmiLaboratory(LogLaboratory, TimerLaboratory):
+class IpmiLaboratory(BmcLaboratory):
     """The driver for bare metal over an inventory that grows by a machine with each that is made, and loses the oldest."""
 
     patience = 5.0
     countdown = 1.0
+    options: ClassVar = {
+        "call_bound": _CALL_BOUND,
+        "poll_interval": _POLL_INTERVAL,
+        "attentive_interval": _POLL_INTERVAL,
+        "watchdog_countdown": countdown,
+    }
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._inventory = directory / "inventory.yaml"
+        self.inventory = directory / "inventory.yaml"
         self._machines: dict[str, tuple[_Machine, ExitStack]] = {}
         self._numbers = itertools.count()
         self._protocol = IpmiProtocol(SystemClock(), self.countdown)
@@ -82,29 +83,6 @@ class IpmiLaboratory(LogLaboratory, TimerLaboratory):
         for _, ends in self._machines.values():
             ends.close()
         self._protocol.close()
-
-    def start_driver(self, cursors: Mapping[str, str]) -> None:
-        conf = cfg.ConfigOpts()
-        conf([], default_config_files=[])
-        register_options(conf)
-        for name, value in {
-            "inventory": str(self._inventory),
-            "call_bound": _CALL_BOUND,
-            "poll_interval": _POLL_INTERVAL,
-            "attentive_interval": _POLL_INTERVAL,
-            "watchdog_countdown": self.countdown,
-        }.items():
-            conf.set_override(name, value, group=GROUP)
-        self.driver = create_driver(conf, SystemClock())
-        self.events = EventLog()
-        assert self.driver.events is not None
-        assert self.driver.lifecycle is not None
-        self.driver.events.subscribe(self.events, cursors)
-        self.driver.lifecycle.open()
-
-    def stop_driver(self) -> None:
-        assert self.driver.lifecycle is not None
-        self.driver.lifecycle.close()
 
     def pass_time(self, seconds: float) -> None:
         time.sleep(seconds)
@@ -207,7 +185,7 @@ class IpmiLaboratory(LogLaboratory, TimerLaboratory):
             InventoryEntry(server, f"machine-{server[:8]}", "ipmi", address, machine.relay.port, login.name, login.password, "p", "u")
             for server, (machine, _) in self._machines.items()
         ]
-        write_inventory(self._inventory, entries)
+        write_inventory(self.inventory, entries)
 
 
 @contextmanager

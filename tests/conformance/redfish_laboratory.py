@@ -1,28 +1,23 @@
 """Machines behind BMCs that speak Redfish: real QEMU guests, each behind a ``sushy-emulator`` of its own, and the driver over them."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import libvirt
 import yaml
-from oslo_config import cfg
 
-from compute_agent.contract.clock import SystemClock
 from compute_agent.contract.models import PowerState
 from compute_agent.contract.watchdogs import WatchdogDevice
-from compute_agent.drivers.bmc.driver import create_driver
-from compute_agent.drivers.bmc.options import GROUP, register_options
 from compute_agent.drivers.models import DriverEventKind, DriverServer
 from devstack.guests import Guest
 from devstack.services import wait_until
 from devstack.sushy_emulator import SushyEmulator
-from tests.conformance.bare_metal_suite import LogLaboratory
+from tests.conformance.bmc_laboratory import BmcLaboratory
 from tests.conformance.libvirt_host import LibvirtHost, started_libvirt_host
-from tests.conformance.suite import EventLog
-from tests.conformance.watchdog_suite import TimerLaboratory
 from tests.redfish_extras import ExtraFiles
 
 POLL_INTERVAL = 0.3
@@ -96,45 +91,23 @@ class Machine:
         }
 
 
-class RedfishLaboratory(LogLaboratory, TimerLaboratory):
+class RedfishLaboratory(BmcLaboratory):
     """Three machines at most. They are made side by side, and are in the inventory from when a test first needs them."""
 
     patience = 15.0
     countdown = 1.0
+    options: ClassVar = {"poll_interval": POLL_INTERVAL, "attentive_interval": POLL_INTERVAL, "call_bound": 5.0}
 
     def __init__(self, host: LibvirtHost, directory: Path) -> None:
         self._host = host
         self._directory = directory
-        self._inventory = directory / "inventory.yaml"
+        self.inventory = directory / "inventory.yaml"
         self._machines: dict[str, Machine] = {}
         self._emulators: list[SushyEmulator] = []
         self._pool = ThreadPoolExecutor()
         self._coming = {kind: self._pool.submit(self._prepare, kind) for kind in (_SURVIVING, _STOPPED, _PANICKING)}
         self._write_inventory()
         self.start_driver({})
-
-    def start_driver(self, cursors: Mapping[str, str]) -> None:
-        conf = cfg.ConfigOpts()
-        conf([])
-        register_options(conf)
-        settings = {
-            "inventory": str(self._inventory),
-            "poll_interval": POLL_INTERVAL,
-            "attentive_interval": POLL_INTERVAL,
-            "call_bound": 5.0,
-        }
-        for name, value in settings.items():
-            conf.set_override(name, value, GROUP)
-        self.driver = create_driver(conf, SystemClock())
-        self.events = EventLog()
-        assert self.driver.events is not None
-        assert self.driver.lifecycle is not None
-        self.driver.events.subscribe(self.events, cursors)
-        self.driver.lifecycle.open()
-
-    def stop_driver(self) -> None:
-        assert self.driver.lifecycle is not None
-        self.driver.lifecycle.close()
 
     def end(self) -> None:
         """Nothing of it runs any more."""
@@ -246,7 +219,7 @@ class RedfishLaboratory(LogLaboratory, TimerLaboratory):
 
     def _write_inventory(self) -> None:
         machines = [machine.describe() for machine in self._machines.values()]
-        self._inventory.write_text(yaml.safe_dump({"machines": machines}))
+        self.inventory.write_text(yaml.safe_dump({"machines": machines}))
 
     def _reload(self) -> None:
         assert self.driver.reload is not None

@@ -10,11 +10,12 @@ from compute_agent.contract.watchdogs import WatchdogDevice
 from compute_agent.drivers.fake import FakeHypervisor, NmiEffect
 from compute_agent.drivers.fake_devices import make_watchdog
 from tests.conformance.diagnostics_suite import DiagnosticsConformance, HostDumpConformance, InspectionConformance
+from tests.conformance.fake_machines import FakeMachines
 from tests.conformance.suite import DriverConformance, EventLog
 from tests.conformance.watchdog_suite import WatchdogConformance, WatchdogLaboratory
 
 
-class FakeLaboratory(WatchdogLaboratory):
+class FakeLaboratory(FakeMachines, WatchdogLaboratory):
     """The hypervisor in memory: machines cost nothing, so each call makes a new one."""
 
     patience = 0.0  # it reports at once or never
@@ -66,32 +67,11 @@ class FakeLaboratory(WatchdogLaboratory):
         has = self._hypervisor.get_server(server).watchdog
         self._hypervisor.change_device(server, configured=device, live=None if has is None else has.live)
 
-    def fire_watchdog(self, server: str) -> None:
-        self._hypervisor.fire_watchdog(server)
-
-    def count_signals(self, server: str) -> int:
-        return self._hypervisor.count_signals(server)
-
-    def wait_for_signals(self, server: str, count: int) -> None:
-        assert self.count_signals(server) >= count
-
-    def start(self, server: str) -> None:
-        self._hypervisor.start(server)
-
-    def stop(self, server: str) -> None:
-        self._hypervisor.stop(server)
-
     def pause(self, server: str) -> None:
         self._hypervisor.pause(server)
 
     def resume(self, server: str) -> None:
         self._hypervisor.resume(server)
-
-    def reboot(self, server: str) -> None:
-        self._hypervisor.reboot(server)
-
-    def remove(self, server: str) -> None:
-        self._hypervisor.remove(server)
 
     def lose_backend(self, server: str) -> None:
         self._hypervisor.lose_backend()

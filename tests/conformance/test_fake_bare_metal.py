@@ -11,6 +11,7 @@ from compute_agent.drivers.fake import FakeHypervisor, NmiEffect
 from compute_agent.drivers.fake_backend import COUNTDOWN
 from tests.conformance.bare_metal_suite import LogConformance, LogLaboratory, TimerConformance
 from tests.conformance.diagnostics_suite import DiagnosticsConformance
+from tests.conformance.fake_machines import FakeMachines
 from tests.conformance.suite import DriverConformance, EventLog
 from tests.conformance.watchdog_suite import TimerLaboratory, WatchdogConformance
 
@@ -24,7 +25,7 @@ class _FastClock(SystemClock):
         return super().monotonic() + self.ahead
 
 
-class FakeBareMetal(LogLaboratory, TimerLaboratory):
+class FakeBareMetal(FakeMachines, LogLaboratory, TimerLaboratory):
     """The same hypervisor, with servers of bare metal alone."""
 
     patience = 0.0
@@ -64,27 +65,6 @@ class FakeBareMetal(LogLaboratory, TimerLaboratory):
 
     def make_watched(self, device: WatchdogDevice | None, power_state: PowerState = PowerState.RUNNING) -> str:
         return self._hypervisor.make_server(power_state=power_state, watchdog=device, bare_metal=True)
-
-    def fire_watchdog(self, server: str) -> None:
-        self._hypervisor.fire_watchdog(server)
-
-    def count_signals(self, server: str) -> int:
-        return self._hypervisor.count_signals(server)
-
-    def wait_for_signals(self, server: str, count: int) -> None:
-        assert self.count_signals(server) >= count
-
-    def start(self, server: str) -> None:
-        self._hypervisor.start(server)
-
-    def stop(self, server: str) -> None:
-        self._hypervisor.stop(server)
-
-    def reboot(self, server: str) -> None:
-        self._hypervisor.reboot(server)
-
-    def remove(self, server: str) -> None:
-        self._hypervisor.remove(server)
 
     def lose_backend(self, server: str) -> None:
         self._hypervisor.lose_server(server)
