@@ -236,11 +236,15 @@ class Bench:
         self.driver = self.parts.driver
         self.begin(cursors)
 
+    def advance(self, seconds: float) -> None:
+        """Time passes, and nobody looks."""
+        assert isinstance(self.clock, FakeClock)
+        self.clock.advance(seconds)
+
     def look(self, seconds: float = 0.0) -> list[DriverEvent]:
         """Time passes and every machine that is due is looked at; what was told meanwhile."""
         before = len(self.told)
-        assert isinstance(self.clock, FakeClock)
-        self.clock.advance(seconds)
+        self.advance(seconds)
         while self.parts.poller.step():
             pass
         return self.told[before:]

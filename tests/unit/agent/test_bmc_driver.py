@@ -94,7 +94,7 @@ def test_a_single_server_is_asked_for_now_but_not_twice_in_a_second(bench: Bench
     assert bench.machine().calls == ["poll"]
     get(SERVER)
     assert bench.machine().calls == ["poll"]
-    bench.clock.advance(1.5)  # type: ignore[attr-defined]
+    bench.advance(1.5)
     bench.machine().switch(PowerState.SHUTDOWN)
     assert get(SERVER).power_state is PowerState.SHUTDOWN
     assert bench.driver.servers.list_servers()[0].power_state is PowerState.SHUTDOWN
@@ -104,7 +104,7 @@ def test_a_single_server_is_asked_for_now_but_not_twice_in_a_second(bench: Bench
 
 def test_what_was_read_is_told_whatever_the_next_look_comes_to(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     (bmc,) = bench.protocol.bmcs
-    bench.clock.advance(5)  # type: ignore[attr-defined]
+    bench.advance(5)
     state = bmc.read_state(1.0)
 
     def read_before_a_look(limit: float) -> MachineState:
@@ -121,7 +121,7 @@ def test_a_server_whose_bmc_is_silent_keeps_its_state_and_says_why_it_is_old(ben
     bench.look(31)
     (seen,) = bench.driver.servers.list_servers()
     assert (seen.power_state, seen.unread) == (PowerState.RUNNING, "no answer")
-    bench.clock.advance(5)  # type: ignore[attr-defined]
+    bench.advance(5)
     with pytest.raises(BackendUnavailable) as refusal:
         bench.driver.servers.get_server(SERVER)
     assert refusal.value.server == SERVER

@@ -49,7 +49,7 @@ def test_until_all_were_looked_at_nobody_is_told_to_be_lost_or_back(tmp_path: Pa
     assert bench.parts.poller.step()
     bench.machine(1).refusal = "no answer"
     bench.parts.poller.hurry(SERVER)
-    bench.clock.advance(0.5)  # type: ignore[attr-defined]
+    bench.advance(0.5)
     bench.look()
     assert kinds(bench.told) == ["log_read", "log_read", "backend_back", "backend_lost"]
 
@@ -155,10 +155,10 @@ def test_a_start_is_told_of_when_the_power_was_first_read(bench: Bench) -> None:
     bench.machine().switch(OFF)
     bench.look(31)
     bench.machine().switch(ON)
-    bench.clock.advance(5)  # type: ignore[attr-defined]
+    bench.advance(5)
     bench.driver.servers.get_server(SERVER)
     read_at = bench.clock.now()
-    bench.clock.advance(1)  # type: ignore[attr-defined]
+    bench.advance(1)
     bench.driver.nmi.inject_nmi(SERVER)  # type: ignore[union-attr]
     (started,) = bench.look(1)
     assert (started.kind, started.occurred_at) == (DriverEventKind.STARTED, read_at)
@@ -168,7 +168,7 @@ def test_a_boot_without_a_time_is_told_of_the_earliest_that_it_can_have_been(ben
     bench.look(31)
     looked_at = bench.clock.now()
     bench.machine().write(BOOT)
-    bench.clock.advance(5)  # type: ignore[attr-defined]
+    bench.advance(5)
     bench.driver.nmi.inject_nmi(SERVER)  # type: ignore[union-attr]
     (rebooted,) = bench.look(2)
     assert (rebooted.kind, rebooted.occurred_at) == (DriverEventKind.REBOOTED, looked_at)

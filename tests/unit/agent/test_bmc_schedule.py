@@ -167,10 +167,10 @@ def test_a_machine_that_falls_silent_keeps_the_others_waiting_for_a_third_of_the
 def test_a_slow_bmc_has_twice_the_time_that_it_took_before(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     machine, limit = bench.machine(), 0.8 * bench.driver.call_bound
-    machine.during_poll = lambda: bench.clock.advance(0.3 * limit)  # type: ignore[attr-defined]
+    machine.during_poll = lambda: bench.advance(0.3 * limit)
     bench.begin()
     bench.look(31)
-    machine.during_poll = lambda: bench.clock.advance(0.9 * limit)  # type: ignore[attr-defined]
+    machine.during_poll = lambda: bench.advance(0.9 * limit)
     bench.look(31)
     bench.look(31)
     assert machine.limits == pytest.approx([limit / 3, 0.6 * limit, 0.6 * limit, limit])
