@@ -58,7 +58,9 @@ class OutboxStatements(Statements):
         """The newest of these events of a server that is still kept."""
         marks = ", ".join("?" * len(event_types))
         row = self.execute(
-            f"SELECT * FROM outbox WHERE server = ? AND event_type IN ({marks}) ORDER BY sequence DESC LIMIT 1", server, *event_types
+            f"SELECT * FROM outbox WHERE server = ? AND event_type IN ({marks}) ORDER BY sequence DESC LIMIT 1",  # nosec B608 # marks only
+            server,
+            *event_types,
         ).fetchone()
         return None if row is None else OutboxRow.read(row)
 

@@ -218,9 +218,12 @@ class JournalTransaction(FiringStatements, OutboxStatements, ServerStatements):
             "sent_at IS NOT NULL AND (action_id IS NULL OR event_type NOT IN ('action.ended', 'action.observed')"
             " OR NOT EXISTS (SELECT 1 FROM actions WHERE actions.id = outbox.action_id))"
         )
-        count += self.execute(f"DELETE FROM outbox WHERE {removable} AND sent_at < ?", to_stored(now - outbox_keep)).rowcount
         count += self.execute(
-            f"DELETE FROM outbox WHERE sequence IN"
+            f"DELETE FROM outbox WHERE {removable} AND sent_at < ?",  # nosec B608 # the text above
+            to_stored(now - outbox_keep),
+        ).rowcount
+        count += self.execute(
+            f"DELETE FROM outbox WHERE sequence IN"  # nosec B608 # the text above
             f" (SELECT sequence FROM outbox WHERE {removable} ORDER BY sequence DESC LIMIT -1 OFFSET ?)",
             outbox_max_rows,
         ).rowcount

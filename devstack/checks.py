@@ -1,4 +1,4 @@
-"""The checks that are no tests of behaviour: style, types, who may import whom, and the wheel in an empty environment."""
+"""The checks that are no tests of behaviour: style, types, who may import whom, known weaknesses, the wheel in an empty environment."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from devstack.audit import NotAudited, WeakLibraries, audit_libraries
 from devstack.cache import get_cache_dir, note_use, remove_unused
 from devstack.steps import StepFailed, Steps
 
@@ -27,16 +28,21 @@ _BIN = Path(sys.executable).parent
 
 @dataclass(frozen=True)
 class CheckResult:
-    """How one check ended; `output` is what to read when it failed."""
+    """How one check ended; `output` is what to read when it failed, `skipped` why it proves nothing here."""
 
     name: str
     passed: bool
     seconds: float
     output: str
+    skipped: str = ""
 
 
 class CheckFailed(Exception):
     """A check does not hold; the message is what to read."""
+
+
+class CheckSkipped(Exception):
+    """A check could not be made on this machine; the message says why."""
 
 
 def prepare_checks(steps: Steps) -> None:
@@ -64,6 +70,8 @@ def run_checks() -> list[CheckResult]:
         ("ruff format --check", lambda: _run([str(_BIN / "ruff"), "format", "--check", "."])),
         ("mypy", lambda: _run([str(_BIN / "mypy")])),
         ("lint-imports", lambda: _run([str(_BIN / "lint-imports")])),
+        ("bandit", lambda: _run([str(_BIN / "bandit"), "-q", "-c", "pyproject.toml", "-r", "compute_agent", "api_gateway"])),
+        ("known weaknesses of libraries", _check_libraries),
         ("wheel in an empty environment", _check_wheel),
     ]
     with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
@@ -91,14 +99,25 @@ def _check_wheel() -> None:
             list(threads.map(lambda argv: _run(argv, cwd=Path(scratch)), runs))
 
 
+def _check_libraries() -> None:
+    try:
+        audit_libraries()
+    except WeakLibraries as weak:
+        raise CheckFailed(str(weak)) from weak
+    except NotAudited as reason:
+        raise CheckSkipped(str(reason)) from reason
+
+
 def _time_check(name: str, check: Callable[[], None]) -> CheckResult:
     started = time.monotonic()
-    output = ""
+    output = skipped = ""
     try:
         check()
     except CheckFailed as failure:
         output = str(failure)
-    return CheckResult(name, not output, time.monotonic() - started, output)
+    except CheckSkipped as reason:
+        skipped = str(reason)
+    return CheckResult(name, not output and not skipped, time.monotonic() - started, output, skipped)
 
 
 def _run(argv: list[str], cwd: Path = ROOT) -> None:

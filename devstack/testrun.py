@@ -154,8 +154,11 @@ def _install_clients(steps: Steps) -> None:
 
 def _run_checks(outcome: Outcome, steps: Steps) -> None:
     for result in run_checks():
-        steps.say(f"[{result.seconds:7.1f} s] {result.name}: {'passed' if result.passed else 'FAILED'}")
-        if result.passed:
+        verdict = f"SKIPPED: {result.skipped}" if result.skipped else "passed" if result.passed else "FAILED"
+        steps.say(f"[{result.seconds:7.1f} s] {result.name}: {verdict}")
+        if result.skipped:
+            outcome.skipped += 1
+        elif result.passed:
             outcome.passed += 1
         else:
             outcome.failed += 1

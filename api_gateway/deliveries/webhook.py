@@ -27,7 +27,7 @@ from api_gateway.deliveries.targets import TargetRefused, TargetRules, WebhookUr
 from compute_agent.contract import versions
 from compute_agent.contract.clock import Clock
 
-_SECRET_PREFIX = "whsec_"
+_SECRET_PREFIX = "whsec_"  # nosec B105 # what every secret begins with
 _SECRET_BYTES = 32
 _ID = re.compile(r"[0-9A-Za-z_-]{1,255}")
 _GONE = 410
