@@ -15,6 +15,7 @@ from typing import Any
 
 import kombu
 
+from api_gateway.received import Received
 from api_gateway.store import StoreBusy, StoreUnavailable
 from compute_agent.contract.broker import BROKER_ERRORS, Link
 
@@ -35,7 +36,7 @@ class QueueConsumer:
 
     :param open_link: connects to the broker, once
     :param bindings: the queue to consume, once per binding; declared at each connection
-    :param record: takes a batch of bodies in; has committed it when it returns. May be called again with the same messages.
+    :param record: takes a batch of messages in; has committed it when it returns. May be called again with the same messages.
     :param try_store: raises StoreBusy or StoreUnavailable as long as the store cannot be written
     :param batch_size: messages at most in one call of ``record``; twice as many are on their way to us at most
     """
@@ -44,7 +45,7 @@ class QueueConsumer:
         self,
         open_link: Callable[[], Link],
         bindings: Sequence[kombu.Queue],
-        record: Callable[[Sequence[bytes]], None],
+        record: Callable[[Sequence[Received]], None],
         *,
         try_store: Callable[[], None],
         batch_size: int = 100,
@@ -133,7 +134,7 @@ class QueueConsumer:
         link.heartbeat_tick()
         batch = [self._arrived.popleft() for _ in range(min(len(self._arrived), self._batch_size))]
         if batch:
-            self._record([_get_body(message) for message in batch])
+            self._record([_receive(message) for message in batch])
             channel.basic_ack(batch[-1].delivery_tag, multiple=True)
 
 
@@ -155,7 +156,7 @@ def _drain(link: Link, timeout: float) -> bool:
     return True
 
 
-def _get_body(message: kombu.Message) -> bytes:
-    """The body as it was sent: py-amqp decodes those with a content encoding."""
+def _receive(message: kombu.Message) -> Received:
+    """With the body as it was sent: py-amqp decodes those with a content encoding."""
     body = message.body
-    return body.encode() if isinstance(body, str) else bytes(body)
+    return Received(body.encode() if isinstance(body, str) else bytes(body), message.properties.get("user_id"))

@@ -26,6 +26,7 @@ from api_gateway.echo import ECHO_INTERVAL, Echo
 from api_gateway.loops import Loop
 from api_gateway.open_files import allow_open_files
 from api_gateway.outbox import StoredOutbox
+from api_gateway.received import Received
 from api_gateway.recorder import Recorder
 from api_gateway.store import Store, StoreError
 from api_gateway.stream.listener import SPARE_CONNECTIONS, StreamListener
@@ -166,13 +167,13 @@ class Engine:
             self._store, self._get_caster(), self._clock, slots=self._get_ask_slots(), on_agent_restarted=lambda: self._wake_dispatcher()
         )
 
-        def record(bodies: Sequence[bytes]) -> None:
-            recorder.record(bodies)
+        def record(messages: Sequence[Received]) -> None:
+            recorder.record(messages)
             for wake in self._on_recorded:
                 wake()
 
         self._add_consumer(RECORDER_QUEUES, record)
-        self._add_consumer([DEAD_LETTER_QUEUE], lambda bodies: recorder.record(bodies, DEAD_LETTER_QUEUE.name))
+        self._add_consumer([DEAD_LETTER_QUEUE], lambda messages: recorder.record(messages, DEAD_LETTER_QUEUE.name))
         self._add_consumer([HEARTBEAT_QUEUE], recorder.record_heartbeats)
         self._add_echo()
 
@@ -276,7 +277,7 @@ class Engine:
         loop = self._add_loop("echo", step, wake=publisher.abort)
         self._closing.callback(publisher.close)
 
-    def _add_consumer(self, bindings: Sequence[kombu.Queue], record: Callable[[Sequence[bytes]], None]) -> None:
+    def _add_consumer(self, bindings: Sequence[kombu.Queue], record: Callable[[Sequence[Received]], None]) -> None:
         consumer = QueueConsumer(
             self._create_address(bindings[0].name).open_link,
             bindings,

@@ -1,6 +1,6 @@
 """Notifications become the record: each event once, in order, applied in the transaction that records it.
 
-Pure steps over batches of message bodies; who reads them from a queue and acknowledges after the step is ``consumer``. A step
+Pure steps over batches of messages; who reads them from a queue and acknowledges after the step is ``consumer``. A step
 either has recorded its whole batch when it returns, or raises and has to be given the same messages again, which is harmless.
 """
 
@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from api_gateway.applying import apply_event
 from api_gateway.cast_slots import CastSlots
 from api_gateway.echo import ECHO_TYPE, find_said_at
+from api_gateway.received import Received
 from api_gateway.store import Connection, Store, StoreBusy, StoreUnavailable
 from api_gateway.store import agents as stored_agents
 from api_gateway.store import events as stored_events
@@ -57,51 +58,51 @@ class Recorder:
         self._slots = slots
         self._on_agent_restarted = on_agent_restarted
 
-    def record(self, bodies: Sequence[bytes], source: str = RECORDER_QUEUES[0].name) -> None:
+    def record(self, messages: Sequence[Received], source: str = RECORDER_QUEUES[0].name) -> None:
         """Record a batch of events in its order; what cannot be read or stored goes to the dead-letter shelf.
 
         :param source: the queue that they came from
         :raises StoreBusy, StoreUnavailable: a part may be recorded; give the same batch again.
         """
         _in_halves(
-            bodies,
+            messages,
             lambda batch: self._record_together(batch, source),
-            lambda body, why: self._record_unapplied(body, why, source),
+            lambda message, why: self._record_unapplied(message, why, source),
         )
 
-    def _record_together(self, bodies: Sequence[bytes], source: str, *, apply: bool = True) -> None:
+    def _record_together(self, messages: Sequence[Received], source: str, *, apply: bool = True) -> None:
         now = self._clock.now()
         with self._store.write() as c:
             readable: list[Notification] = []
-            for body in bodies:
+            for message in messages:
                 try:
-                    readable.append(decode(body))
+                    readable.append(decode(message.body))
                 except UnreadableNotification as error:
-                    _shelve_in(c, body, str(error), source, now=now)
+                    _shelve_in(c, message.body, str(error), source, now=now)
             for event in stored_events.record_events(c, readable, now=now):
                 if apply:
                     apply_event(c, event, store_id=self._store.store_id, now=now)
 
-    def _record_unapplied(self, body: bytes, why: str, source: str) -> None:
+    def _record_unapplied(self, message: Received, why: str, source: str) -> None:
         """Keep in the record what cannot be applied, and on the shelf what cannot even be recorded."""
         _in_halves(
-            [body],
+            [message],
             lambda batch: self._record_together(batch, source, apply=False),
-            lambda body, why_unrecorded: self._shelve(body, f"{why}; then {why_unrecorded}", source),
+            lambda message, why_unrecorded: self._shelve(message, f"{why}; then {why_unrecorded}", source),
         )
 
-    def _shelve(self, body: bytes, why: str, source: str) -> None:
+    def _shelve(self, message: Received, why: str, source: str) -> None:
         with self._store.write() as c:
-            _shelve_in(c, body, why, source, now=self._clock.now())
+            _shelve_in(c, message.body, why, source, now=self._clock.now())
 
-    def record_heartbeats(self, bodies: Sequence[bytes]) -> None:
+    def record_heartbeats(self, messages: Sequence[Received]) -> None:
         """Take heartbeats and our own echoes in, in any order; what cannot be read is dropped, the next one comes soon.
 
         :raises StoreBusy, StoreUnavailable: give the same batch again.
         """
         heartbeats: list[Heartbeat] = []
         said_at: list[datetime] = []
-        for notification in _decode_readable(bodies):
+        for notification in _decode_readable(messages):
             if notification.event_type == ECHO_TYPE:
                 moment = find_said_at(notification, store_id=self._store.store_id, now=self._clock.now())
                 said_at += [] if moment is None else [moment]
@@ -182,10 +183,10 @@ def _shelve_in(c: Connection, body: bytes, why: str, source: str, *, now: dateti
     stored_events.shelve(c, body, reason=why, now=now, source=source)
 
 
-def _decode_readable(bodies: Sequence[bytes]) -> Iterator[Notification]:
-    for body in bodies:
+def _decode_readable(messages: Sequence[Received]) -> Iterator[Notification]:
+    for message in messages:
         try:
-            yield decode(body)
+            yield decode(message.body)
         except UnreadableNotification as error:
             LOG.warning("an unreadable heartbeat was dropped: %s", error)
 

@@ -22,6 +22,7 @@ import kombu
 
 from api_gateway.cast_slots import ImmediateCasts
 from api_gateway.consumer import QueueConsumer
+from api_gateway.received import Received
 from api_gateway.recorder import Recorder
 from api_gateway.store import Store
 from compute_agent.contract.clock import SystemClock
@@ -122,11 +123,12 @@ def _tell_firings(servers: Sequence[Server]) -> list[bytes]:
     bodies = []
     for number in range(EVENTS // 2):
         server = servers[number % len(servers)].id
-        bodies.append(voice.tell("server.watchdog.fired", server=server, model="i6300esb", expiry_action="none", driver_word="none"))
+        firing = voice.tell("server.watchdog.fired", server=server, model="i6300esb", expiry_action="none", driver_word="none")
+        bodies.append(firing.body)
         text = "The watchdog is configured to do nothing; the server goes on as it was."
         fired_event = f"{voice.journal}-{voice.sequence}"
         outcome: dict[str, Any] = {"fired_event": fired_event, "expiry_action": "none", "result": "continued", "text": text}
-        bodies.append(voice.tell("server.watchdog.outcome", server=server, **outcome))
+        bodies.append(voice.tell("server.watchdog.outcome", server=server, **outcome).body)
     return bodies
 
 
@@ -159,10 +161,10 @@ def _record(broker: PrivateRabbitMQ, queue: kombu.Queue, store: Store) -> None:
     recorded = 0
     is_done = threading.Event()
 
-    def record(bodies: Sequence[bytes]) -> None:
+    def record(messages: Sequence[Received]) -> None:
         nonlocal recorded
-        recorder.record(bodies)
-        recorded += len(bodies)
+        recorder.record(messages)
+        recorded += len(messages)
         if recorded >= EVENTS:
             is_done.set()
 

@@ -147,7 +147,7 @@ class Agent:
             max_clock_skew=MAX_CLOCK_SKEW,
             on_ended=observer.action_ended,
         )
-        reporter = Reporter(journal, SimulatedPublisher(self._broker, process), clock)
+        reporter = Reporter(journal, SimulatedPublisher(self._broker, process, f"agent.{self.host}"), clock)
         journal.on_new_events(wake["reporter"].set)
 
         def queue_action(request: ActionRequest) -> None:
@@ -166,7 +166,7 @@ class Agent:
             observer.enqueue_comparison(servers)
             wake["observer"].set()
 
-        heartbeats = Heartbeats(inventory, SimulatedPublisher(self._broker, process), on_missed=compare)
+        heartbeats = Heartbeats(inventory, SimulatedPublisher(self._broker, process, f"agent.{self.host}"), on_missed=compare)
 
         def ask_inventory() -> None:
             inventory.request_full()

@@ -8,10 +8,11 @@ there or not; what was not acknowledged comes again, before the rest. Heartbeats
 import json
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from api_gateway.received import Received
 from compute_agent.contract.notifications import HEARTBEAT_TTL_MS, Notification, encode
 from compute_agent.contract.publisher import PublishFailed
 from compute_agent.contract.transport import oslo_messaging
@@ -40,7 +41,7 @@ class ConnectionLost(OSError):
 
 @dataclass
 class _Message:
-    body: bytes
+    received: Received
     expires_at: float | None = None
 
 
@@ -194,42 +195,42 @@ class Broker:
 
     # Events
 
-    def publish(self, process: Process, bodies: Sequence[bytes]) -> tuple[int, int]:
-        """Take bodies in, in order.
+    def publish(self, process: Process, messages: Sequence[Received]) -> tuple[int, int]:
+        """Take messages in, in order.
 
         :returns: how many are stored, how many of those are confirmed; fewer than all when the connection breaks meanwhile.
         """
         self.pass_alarm(process)
         if not self.reaches(process):
             return 0, 0
-        stored = confirmed = len(bodies)
+        stored = confirmed = len(messages)
         if self._chance.random() < self.faults.publish_fails:
-            stored = self._chance.randint(0, len(bodies))
+            stored = self._chance.randint(0, len(messages))
             confirmed = self._chance.randint(0, stored)
-        for body in bodies[:stored]:
-            self._store_event(body)
+        for message in messages[:stored]:
+            self._store_event(message)
         self._wake(self.events)
         return stored, confirmed
 
-    def publish_heartbeat(self, process: Process, body: bytes) -> None:
+    def publish_heartbeat(self, process: Process, message: Received) -> None:
         if not self.reaches(process) or self._alarm:
             raise ConnectionLost("no heartbeats now")
         if self._chance.random() < self.faults.heartbeat_lost:
             return
         expires_at = self.kernel.time + HEARTBEAT_TTL_MS / 1000
-        self.kernel.call_after(self._draw_delay(), lambda: self._store_heartbeat(_Message(body, expires_at)))
+        self.kernel.call_after(self._draw_delay(), lambda: self._store_heartbeat(_Message(message, expires_at)))
 
-    def _store_event(self, body: bytes) -> None:
+    def _store_event(self, message: Received) -> None:
         if self._chance.random() < self.faults.event_reordered:
             self.order_kept = False
-            self.kernel.call_after(self._chance.uniform(0.1, self.faults.longest_delay), lambda: self._append_event(body))
+            self.kernel.call_after(self._chance.uniform(0.1, self.faults.longest_delay), lambda: self._append_event(message))
         else:
-            self._append_event(body)
+            self._append_event(message)
         if self._chance.random() < self.faults.event_repeated:
-            self.kernel.call_after(self._chance.uniform(0.0, self.faults.longest_delay), lambda: self._append_event(body))
+            self.kernel.call_after(self._chance.uniform(0.0, self.faults.longest_delay), lambda: self._append_event(message))
 
-    def _append_event(self, body: bytes) -> None:
-        self.events.ready.append(_Message(body))
+    def _append_event(self, message: Received) -> None:
+        self.events.ready.append(_Message(message))
         self._wake(self.events)
 
     def _store_heartbeat(self, message: _Message) -> None:
@@ -263,7 +264,7 @@ class Consumer:
             raise ConnectionLost("cannot consume")
         queue.consumer = self
 
-    def receive(self, limit: int, timeout: float) -> list[bytes]:
+    def receive(self, limit: int, timeout: float) -> list[Received]:
         """The next messages, at most ``limit``; empty after ``timeout`` seconds without any.
 
         :raises ConnectionLost: all that was not acknowledged goes back.
@@ -279,7 +280,7 @@ class Consumer:
             if message.expires_at is None or message.expires_at > self._broker.kernel.time:
                 batch.append(message)
         self._queue.unacked.extend(batch)
-        return [message.body for message in batch]
+        return [message.received for message in batch]
 
     def acknowledge(self) -> None:
         """Everything received.
@@ -303,14 +304,15 @@ class Consumer:
 class SimulatedPublisher:
     """Stands in for ``contract.publisher.Publisher``: the same promises, over the simulated broker."""
 
-    def __init__(self, broker: Broker, process: Process, on_confirmed: Callable[[int], None] = lambda count: None) -> None:
+    def __init__(self, broker: Broker, process: Process, user: str) -> None:
+        """:param user: the account that the broker vouches for"""
         self._broker = broker
         self._process = process
-        self._on_confirmed = on_confirmed
+        self._user = user
 
     def publish(self, rows: Sequence[Notification]) -> int:
         """:raises PublishFailed: see there."""
-        stored, confirmed = self._broker.publish(self._process, [encode(row) for row in rows])
+        stored, confirmed = self._broker.publish(self._process, [Received(encode(row), self._user) for row in rows])
         self._broker.pause(self._process)
         if confirmed < len(rows):
             raise PublishFailed(confirmed, f"connection lost: {stored} stored, {confirmed} confirmed")
@@ -319,7 +321,7 @@ class SimulatedPublisher:
     def publish_heartbeat(self, heartbeat: Notification) -> None:
         """:raises PublishFailed: it was not sent."""
         try:
-            self._broker.publish_heartbeat(self._process, encode(heartbeat))
+            self._broker.publish_heartbeat(self._process, Received(encode(heartbeat), self._user))
         except ConnectionLost as error:
             raise PublishFailed(0, str(error)) from error
 

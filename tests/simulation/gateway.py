@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 from api_gateway.dispatcher import Dispatcher
 from api_gateway.echo import ECHO_INTERVAL, Echo
 from api_gateway.outbox import StoredOutbox
+from api_gateway.received import Received
 from api_gateway.recorder import Recorder
 from api_gateway.store import Store
 from api_gateway.sweep import Sweep
@@ -139,8 +140,8 @@ class Gateway:
             max_clock_skew=MAX_CLOCK_SKEW,
             gap_retry=GAP_RETRY,
         )
-        pump = OutboxPump(StoredOutbox(store, self.clock, publisher_id="gateway"), SimulatedPublisher(self.broker, process))
-        echo = Echo(store, SimulatedPublisher(self.broker, process), self.clock, publisher_id="gateway")
+        pump = OutboxPump(StoredOutbox(store, self.clock, publisher_id="gateway"), SimulatedPublisher(self.broker, process, "gateway"))
+        echo = Echo(store, SimulatedPublisher(self.broker, process, "gateway"), self.clock, publisher_id="gateway")
         self._wake_dispatcher = wake.set
 
         def dispatch() -> None:
@@ -197,7 +198,7 @@ class Gateway:
         )
         return [row[0] for row in self._watcher.execute(query, (twice, once))]
 
-    def _consume(self, process: Process, queue: object, record: Callable[[Sequence[bytes]], None]) -> None:
+    def _consume(self, process: Process, queue: object, record: Callable[[Sequence[Received]], None]) -> None:
         """One connection's life, as ``consumer.QueueConsumer`` leads it."""
         try:
             consumer = Consumer(self.broker, process, queue)  # type: ignore[arg-type]

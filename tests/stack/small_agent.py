@@ -5,6 +5,7 @@ from typing import Any
 
 from oslo_config import cfg
 
+from api_gateway.received import Received
 from compute_agent.contract import versions
 from compute_agent.contract.broker import BrokerAddress
 from compute_agent.contract.clock import SystemClock
@@ -27,7 +28,7 @@ class SmallAgent:
         self.resends: list[dict[str, Any]] = []
         self.changed = threading.Condition()
         self.mute = False
-        self._published: dict[int, bytes] = {}
+        self._published: dict[int, Received] = {}
         self._lock = threading.Lock()
         self._publisher = Publisher(BrokerAddress(broker.transport_url, name=host))
         conf = cfg.ConfigOpts()
@@ -69,15 +70,15 @@ class SmallAgent:
 
     def report_inventory(self, ctxt: Any) -> None: ...
 
-    def remember(self, *bodies: bytes) -> None:
+    def remember(self, *told: Received) -> None:
         """Keep events in the outbox as if they had been sent."""
-        for body in bodies:
-            self._published[decode(body).payload["sequence"]] = body
+        for event in told:
+            self._published[decode(event.body).payload["sequence"]] = event
 
-    def publish(self, *bodies: bytes) -> None:
+    def publish(self, *told: Received) -> None:
         """Until the broker has them."""
-        self.remember(*bodies)
-        rows: list[Notification] = [decode(body) for body in bodies]
+        self.remember(*told)
+        rows: list[Notification] = [decode(event.body) for event in told]
         with self._lock:
             while rows:
                 try:
@@ -89,7 +90,7 @@ class SmallAgent:
 
     def beat(self, *servers: Server) -> None:
         with self._lock:
-            self._publisher.publish_heartbeat(decode(self.voice.beat(*servers)))
+            self._publisher.publish_heartbeat(decode(self.voice.beat(*servers).body))
 
     def wait_for_actions(self, count: int, timeout: float = 30) -> None:
         with self.changed:

@@ -14,6 +14,7 @@ import pytest
 
 from api_gateway.cast_slots import ImmediateCasts
 from api_gateway.consumer import QueueConsumer
+from api_gateway.received import Received
 from api_gateway.recorder import Recorder
 from api_gateway.store import Store, StoreBusy, events
 from compute_agent.contract.broker import Link
@@ -32,11 +33,11 @@ class Notebook:
         self.refuse: Exception | None = None
         self.changed = threading.Condition()
 
-    def record(self, bodies: Sequence[bytes]) -> None:
+    def record(self, messages: Sequence[Received]) -> None:
         with self.changed:
             if self.refuse is not None:
                 raise self.refuse
-            self.batches.append([get_sequence(body) for body in bodies])
+            self.batches.append([get_sequence(message.body) for message in messages])
             self.changed.notify_all()
 
     def try_store(self) -> None:
@@ -264,8 +265,8 @@ import kombu
 store_url, queue_name = sys.argv[1:]
 store = Store(store_url)
 recorder = Recorder(store, None, SystemClock(), slots=ImmediateCasts())
-def record(bodies):
-    recorder.record(bodies)
+def record(messages):
+    recorder.record(messages)
     os.kill(os.getpid(), signal.SIGKILL)
 queue = kombu.Queue(
     queue_name, durable=True, queue_arguments={"x-queue-type": "quorum", "x-single-active-consumer": True}
@@ -295,9 +296,9 @@ def test_kill_9_between_commit_and_acknowledgement_records_nothing_twice(
     recorder = Recorder(store, None, SystemClock(), slots=ImmediateCasts())  # type: ignore[arg-type]
     notebook = Notebook()
 
-    def record(bodies: Sequence[bytes]) -> None:
-        recorder.record(bodies)
-        notebook.record(bodies)
+    def record(messages: Sequence[Received]) -> None:
+        recorder.record(messages)
+        notebook.record(messages)
 
     consumer = QueueConsumer(create_address(broker).open_link, [queue], record, try_store=lambda: None)
     thread = threading.Thread(target=consumer.run)

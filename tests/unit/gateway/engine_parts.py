@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from api_gateway.received import Received
 from api_gateway.store import Store, actions, agents
 from api_gateway.store.actions import ActionRow
 from compute_agent.contract import versions
@@ -91,7 +92,7 @@ class HeldCasts:
 
 
 class AgentVoice:
-    """What one agent would publish."""
+    """What one agent would publish, as the recorder receives it: from the account that its host has at the broker."""
 
     def __init__(self, clock: Clock, host: str = HOST, journal: str = JOURNAL) -> None:
         self._clock = clock
@@ -107,7 +108,7 @@ class AgentVoice:
         self.resume = False
         self.watchdog_timer = False
 
-    def tell(self, event_type: str, *, server: str | None = SERVER, sequence: int | None = None, **body: Any) -> bytes:
+    def tell(self, event_type: str, *, server: str | None = SERVER, sequence: int | None = None, **body: Any) -> Received:
         """One event; without ``sequence`` the next one of the journal."""
         if sequence is None:
             self.sequence += 1
@@ -122,7 +123,7 @@ class AgentVoice:
             **body,
         }
         severity = EVENT_TYPES[event_type].severity if event_type in EVENT_TYPES else "info"
-        return encode(
+        return self._send(
             Notification(
                 message_id=f"{self.journal}-{sequence}",
                 event_type=event_type,
@@ -133,7 +134,7 @@ class AgentVoice:
             )
         )
 
-    def tell_received(self, action: ActionRow) -> bytes:
+    def tell_received(self, action: ActionRow) -> Received:
         return self.tell(
             "action.received",
             action_id=action.id,
@@ -144,7 +145,7 @@ class AgentVoice:
             deadline=action.deadline.isoformat(),
         )
 
-    def tell_ended(self, action: ActionRow, ending: str = "succeeded", code: str = "signal_delivered") -> bytes:
+    def tell_ended(self, action: ActionRow, ending: str = "succeeded", code: str = "signal_delivered") -> Received:
         return self.tell(
             "action.ended",
             action_id=action.id,
@@ -191,9 +192,9 @@ class AgentVoice:
             ),
         )
 
-    def beat(self, *servers: Server, stopping: bool = False, full: bool = True) -> bytes:
+    def beat(self, *servers: Server, stopping: bool = False, full: bool = True) -> Received:
         heartbeat = self.build_heartbeat(*servers, stopping=stopping, full=full)
-        return encode(
+        return self._send(
             Notification(
                 message_id=uuid.uuid4().hex,
                 event_type=HEARTBEAT_TYPE,
@@ -203,6 +204,9 @@ class AgentVoice:
                 payload=heartbeat.to_wire(),
             )
         )
+
+    def _send(self, notification: Notification) -> Received:
+        return Received(encode(notification), f"agent.{self.host}")
 
 
 def build_server(clock: Clock, server: str = SERVER, *, watchdog: Watchdog | None = None) -> Server:

@@ -12,17 +12,21 @@ from unittest import mock
 import kombu
 
 from api_gateway.consumer import QueueConsumer
+from api_gateway.received import Received
 from api_gateway.store import StoreUnavailable
 from compute_agent.contract.notifications import HEARTBEAT_QUEUE, RECORDER_QUEUES
 
 QUEUE = kombu.Queue("test", durable=True)
+SENDER = "agent.host-1"
 
 
 class ScriptedLink:
-    """A link whose queue holds ``bodies``; when they are all delivered, ``then`` happens at the next read."""
+    """A link whose queue holds ``bodies``, sent by ``SENDER``; when they are all delivered, ``then`` happens at the next read."""
 
     def __init__(self, bodies: Sequence[bytes | str], then: Callable[[], None]) -> None:
-        self._waiting = [SimpleNamespace(body=body, delivery_tag=tag) for tag, body in enumerate(bodies, start=1)]
+        self._waiting = [
+            SimpleNamespace(body=body, delivery_tag=tag, properties={"user_id": SENDER}) for tag, body in enumerate(bodies, start=1)
+        ]
         self._then = then
         self.log: list[Any] = []
         self.sock, ours = socket.socketpair()
@@ -54,7 +58,7 @@ class ScriptedLink:
 
 def run_consumer(
     links: Sequence[ScriptedLink | Exception],
-    record: Callable[[Sequence[bytes]], None],
+    record: Callable[[Sequence[Received]], None],
     *,
     try_store: Callable[[], None] = lambda: None,
     batch_size: int = 3,
@@ -92,6 +96,10 @@ def run_consumer(
 running: list[QueueConsumer] = []
 
 
+def receive(*bodies: bytes) -> list[Received]:
+    return [Received(body, SENDER) for body in bodies]
+
+
 def stop() -> None:
     running[-1].stop()
 
@@ -100,8 +108,8 @@ def test_a_batch_is_acknowledged_as_a_whole_after_it_was_recorded() -> None:
     log: list[Any] = []
     link = ScriptedLink([b"1", "2", b"3", b"4"], stop)
     link.log = log
-    run_consumer([link], lambda bodies: log.append(list(bodies)))
-    assert log == [("prefetch", 6), [b"1", b"2", b"3"], ("ack", 3, True), [b"4"], ("ack", 4, True), "close", "collect"]
+    run_consumer([link], lambda messages: log.append(list(messages)))
+    assert log == [("prefetch", 6), receive(b"1", b"2", b"3"), ("ack", 3, True), receive(b"4"), ("ack", 4, True), "close", "collect"]
 
 
 def test_a_link_is_read_however_many_files_the_process_has_open() -> None:
@@ -109,7 +117,7 @@ def test_a_link_is_read_however_many_files_the_process_has_open() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert hard == resource.RLIM_INFINITY or hard > 1024
     link = ScriptedLink([b"1", b"2"], stop)
-    recorded: list[Sequence[bytes]] = []
+    recorded: list[Sequence[Received]] = []
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1025), hard))
     try:
         with link.sock as low:
@@ -117,22 +125,22 @@ def test_a_link_is_read_however_many_files_the_process_has_open() -> None:
         run_consumer([link], recorded.append)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert recorded == [[b"1", b"2"]]
+    assert recorded == [receive(b"1", b"2")]
     assert link.log[-2:] == ["close", "collect"]
 
 
 def test_what_the_store_does_not_take_is_not_acknowledged_and_comes_again_over_a_new_link() -> None:
     refusals = [StoreUnavailable("disk full")]
     first, second = ScriptedLink([b"1", b"2"], stop), ScriptedLink([b"1", b"2"], stop)
-    recorded: list[list[bytes]] = []
+    recorded: list[list[Received]] = []
 
-    def record(bodies: Sequence[bytes]) -> None:
+    def record(messages: Sequence[Received]) -> None:
         if refusals:
             raise refusals.pop()
-        recorded.append(list(bodies))
+        recorded.append(list(messages))
 
     run_consumer([first, second], record, batch_size=2)
-    assert recorded == [[b"1", b"2"]]
+    assert recorded == [receive(b"1", b"2")]
     assert first.log == [("prefetch", 4), "collect"]
     assert ("ack", 2, True) in second.log
 
@@ -150,14 +158,14 @@ def test_nothing_is_fetched_while_the_store_cannot_be_written() -> None:
             assert link.log == []
             raise refusals.pop()
 
-    run_consumer([link], lambda bodies: None, try_store=try_store)
+    run_consumer([link], lambda messages: None, try_store=try_store)
     assert tries == 6
     assert ("ack", 1, True) in link.log
 
 
 def test_a_broker_that_is_away_is_tried_again() -> None:
     link = ScriptedLink([b"1"], stop)
-    run_consumer([ConnectionRefusedError(), TimeoutError(), link], lambda bodies: None)
+    run_consumer([ConnectionRefusedError(), TimeoutError(), link], lambda messages: None)
     assert ("ack", 1, True) in link.log
 
 
@@ -166,7 +174,7 @@ def test_a_link_that_breaks_is_let_go_without_a_farewell() -> None:
         raise ConnectionResetError
 
     broken, following = ScriptedLink([b"1"], break_off), ScriptedLink([], stop)
-    run_consumer([broken, following], lambda bodies: None)
+    run_consumer([broken, following], lambda messages: None)
     assert broken.log[-1] == "collect"
     assert "close" not in broken.log
 
@@ -178,7 +186,7 @@ def test_is_listening_says_whether_it_listens() -> None:
         seen.append(running[-1].is_listening)
         stop()
 
-    consumer = run_consumer([ScriptedLink([], look)], lambda bodies: None)
+    consumer = run_consumer([ScriptedLink([], look)], lambda messages: None)
     assert seen == [True]
     assert not consumer.is_listening
 

@@ -7,6 +7,7 @@ import pytest
 
 from api_gateway import recorder as recorder_module
 from api_gateway.cast_slots import ImmediateCasts
+from api_gateway.received import Received
 from api_gateway.recorder import Recorder
 from api_gateway.store import Store, StoreBusy, StoreRejected, actions, agents, events, gaps, outbox, reports, servers
 from compute_agent.contract.models import PowerState
@@ -158,7 +159,7 @@ def test_what_cannot_be_read_goes_to_the_dead_letter_shelf_and_stops_nobody(
     recorder: Recorder, store: Store, clock: FakeClock, voice: AgentVoice, body: bytes
 ) -> None:
     action = add_action(store, clock)
-    recorder.record([voice.tell_received(action), body, voice.tell_ended(action)])
+    recorder.record([voice.tell_received(action), Received(body), voice.tell_ended(action)])
     assert list_types(store) == ["action.received", "action.ended"]
     assert count_shelved(store) == 1
 
@@ -200,7 +201,7 @@ def test_an_event_whose_application_fails_is_still_in_the_record(
 
 def test_a_busy_store_takes_nothing_and_says_so(recorder: Recorder, store: Store, voice: AgentVoice, tmp_path: Path) -> None:
     somebody = open_store(tmp_path / "gateway.sqlite")
-    batch = [voice.tell("server.levitated"), b"no json"]
+    batch = [voice.tell("server.levitated"), Received(b"no json")]
     with somebody.write(), pytest.raises(StoreBusy):
         recorder.record(batch)
     somebody.dispose()
@@ -298,7 +299,7 @@ def test_a_host_that_cannot_be_asked_stops_nobody(recorder: Recorder, caster: No
 def test_an_unreadable_heartbeat_is_dropped_and_its_neighbours_are_heard(
     recorder: Recorder, store: Store, voice: AgentVoice, body: bytes
 ) -> None:
-    recorder.record_heartbeats([body, voice.tell("server.levitated"), voice.beat()])
+    recorder.record_heartbeats([Received(body), voice.tell("server.levitated"), voice.beat()])
     with store.read() as c:
         assert agents.find_agent(c, HOST) is not None
     assert count_shelved(store) == 0

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from api_gateway.cast_slots import ImmediateCasts
+from api_gateway.received import Received
 from api_gateway.recorder import Recorder
 from api_gateway.store import Store, actions, agents, events
 from api_gateway.sweep import Sweep
@@ -74,7 +75,7 @@ def hostile_events(draw: st.DrawFn) -> bytes:
 @given(st.lists(hostile_events() | st.binary(max_size=40), min_size=1, max_size=4))
 def test_any_batch_of_events_is_recorded_or_shelved(store: Store, recorder: Recorder, batch: list[bytes]) -> None:
     good = change(encode(golden.make_notification("server.paused")), ["message_id"], f"good-{next(_numbers)}")
-    recorder.record([*batch, good])
+    recorder.record([Received(body) for body in (*batch, good)])
     with store.read() as c:
         last = events.list_events(c, limit=1_000_000)[-1]
     assert last.event_type == "server.paused", "what came behind the bad ones is recorded"
@@ -93,7 +94,7 @@ def test_any_heartbeat_is_taken_in_or_dropped(recorder: Recorder, data: st.DataO
             body = change(body, place, data.draw(ANYTHING))
         except (TypeError, KeyError, IndexError):
             continue  # its parent was replaced before
-    recorder.record_heartbeats([body])
+    recorder.record_heartbeats([Received(body)])
 
 
 @pytest.mark.parametrize("bound", [1e200, float("inf"), float("nan"), -1e100, 1e15])
@@ -104,7 +105,7 @@ def test_no_agent_keeps_the_actions_of_others_open(store: Store, bound: float) -
     body = encode(golden.make_notification(HEARTBEAT_TYPE))
     for key, value in {"host": host, "interval": bound, "driver_bound": bound}.items():
         body = change(body, ["payload", key], value)
-    Recorder(store, NotingCaster(), clock, slots=ImmediateCasts()).record_heartbeats([body])
+    Recorder(store, NotingCaster(), clock, slots=ImmediateCasts()).record_heartbeats([Received(body)])
     with store.read() as c:
         assert agents.find_agent(c, host) is not None
     add_agent(store, AgentVoice(clock, "other"), clock)

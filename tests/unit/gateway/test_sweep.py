@@ -10,6 +10,7 @@ import pytest
 from api_gateway.cast_slots import ImmediateCasts
 from api_gateway.dispatcher import Dispatcher
 from api_gateway.echo import Echo
+from api_gateway.received import Received
 from api_gateway.recorder import Recorder
 from api_gateway.store import Store, agents, events, gaps, hearing, outbox, servers
 from api_gateway.sweep import Sweep
@@ -230,7 +231,7 @@ def test_what_another_process_hears_is_known_to_the_sweep(
     echo = Echo(recorder_store, echoes, clock, publisher_id="gateway:test:1")
     for _ in range(20):
         echo.step()
-        recorder.record_heartbeats([encode(echoes.sent.pop())])
+        recorder.record_heartbeats([Received(encode(echoes.sent.pop()))])
         clock.advance(5)
     sweep.step()
     recorder_store.dispose()
@@ -244,10 +245,10 @@ def test_an_echo_of_another_gateway_or_out_of_the_future_proves_nothing(store: S
     payload = echoes.sent[0].payload
     later = (clock.now() + timedelta(days=1)).isoformat()
     for broken in ({"store_id": "another"}, {"said_at": "noon"}, {"said_at": None}, {"said_at": "2026-01-01"}):
-        recorder.record_heartbeats([encode(replace(echoes.sent[0], payload=payload | broken))])
+        recorder.record_heartbeats([Received(encode(replace(echoes.sent[0], payload=payload | broken)))])
     with store.read() as c:
         assert hearing.find_hearing(c) is None
-    recorder.record_heartbeats([encode(replace(echoes.sent[0], payload=payload | {"said_at": later}))])
+    recorder.record_heartbeats([Received(encode(replace(echoes.sent[0], payload=payload | {"said_at": later})))])
     with store.read() as c:
         assert hearing.find_hearing(c) == hearing.Hearing(clock.now(), clock.now())
 
@@ -378,7 +379,7 @@ def test_events_are_forgotten_after_their_time_except_those_of_an_open_action(
 ) -> None:
     action = add_action(store, clock, deadline=100 * 86_400)
     recorder = Recorder(store, caster, clock, slots=ImmediateCasts())
-    recorder.record([voice.tell("server.levitated"), voice.tell_received(action), voice.tell("server.levitated"), b"poison"])
+    recorder.record([voice.tell("server.levitated"), voice.tell_received(action), voice.tell("server.levitated"), Received(b"poison")])
     clock.advance(89 * 86_400)
     recorder.record([voice.tell("server.levitated")])
     sweep.prune()
