@@ -14,8 +14,11 @@ from typing import Generic, Protocol, TypeVar
 
 from oslo_config import cfg
 
+from api_gateway.cast_signing import create_signer
+from compute_agent.contract.clock import Clock
 from compute_agent.contract.diagnostics import DiagnosticsReply
 from compute_agent.contract.models import BlackBoxChunk
+from compute_agent.contract.signing import CastSigner
 
 LOG = logging.getLogger(__name__)
 
@@ -169,18 +172,22 @@ class AgentCalls:
             return self._caller
 
 
-def create_agent_calls(conf: cfg.ConfigOpts, pin: str | None) -> AgentCalls:
-    """Over the RPC transport of ``conf``, which is made when the first question is asked: in a worker, never before a fork."""
+def create_agent_calls(conf: cfg.ConfigOpts, pin: str | None, clock: Clock) -> AgentCalls:
+    """Over the RPC transport of ``conf``, which is made when the first question is asked: in a worker, never before a fork.
+
+    :raises KeyUnusable: the key of ``[signing]`` cannot be used.
+    """
+    signer = create_signer(conf, clock)
     return AgentCalls(
-        lambda: _create_caller(conf, pin),
+        lambda: _create_caller(conf, pin, signer),
         threads=conf.api.agent_call_threads,
         limit=conf.api.diagnostics_timeout,
     )
 
 
-def _create_caller(conf: cfg.ConfigOpts, pin: str | None) -> AgentCaller:
+def _create_caller(conf: cfg.ConfigOpts, pin: str | None, signer: CastSigner | None) -> AgentCaller:
     # Here: the messaging libraries are large, and a worker that is never asked for diagnostics needs none of them.
     from compute_agent.contract.rpcapi import ComputeAgentAPI
     from compute_agent.contract.transport import create_rpc_transport
 
-    return ComputeAgentAPI(create_rpc_transport(conf), pin)
+    return ComputeAgentAPI(create_rpc_transport(conf), pin, signer)

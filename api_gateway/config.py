@@ -266,6 +266,16 @@ UPGRADE_OPTIONS: list[cfg.Opt] = [
     ),
 ]
 
+SIGNING_OPTIONS: list[cfg.Opt] = [
+    cfg.StrOpt(
+        "private_key",
+        default="",
+        help="File with the Ed25519 key that signs whatever agents are told, made by crashcart-manage create-signing-key and readable for "
+        "its owner only; read at the start. Empty: nothing is signed, and agents with [signing] trusted_keys refuse it.",
+    ),
+    cfg.StrOpt("issuer", default="gateway", help="The name under which agents hold its public key: ISSUER.pem."),
+]
+
 _GROUPS: dict[str, list[cfg.Opt]] = {
     "database": DATABASE_OPTIONS,
     "api": API_OPTIONS,
@@ -276,6 +286,7 @@ _GROUPS: dict[str, list[cfg.Opt]] = {
     "smtp": SMTP_OPTIONS,
     "stream": STREAM_OPTIONS,
     "upgrade_levels": UPGRADE_OPTIONS,
+    "signing": SIGNING_OPTIONS,
 }
 
 

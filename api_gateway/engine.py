@@ -16,6 +16,7 @@ import kombu
 from oslo_config import cfg
 from oslo_log import log
 
+from api_gateway.cast_signing import create_signer
 from api_gateway.cast_slots import CastThreads
 from api_gateway.config import create_process_name, find_rpc_pin, load_config
 from api_gateway.consumer import QueueConsumer
@@ -307,9 +308,12 @@ class Engine:
 
     def _get_caster(self) -> ActionCaster:
         if self._caster is None:
+            signer = create_signer(self._conf, self._clock)
+            if signer is None:
+                LOG.warning("what agents are told is not signed ([signing] private_key is not set)")
             transport = create_rpc_transport(self._conf)
             self._closing.callback(transport.cleanup)
-            self._caster = ComputeAgentAPI(transport, find_rpc_pin(self._conf))
+            self._caster = ComputeAgentAPI(transport, find_rpc_pin(self._conf), signer)
         return self._caster
 
 

@@ -1,16 +1,18 @@
-"""``crashcart-manage``: what an operator does to the gateway's database."""
+"""``crashcart-manage``: what an operator does to the gateway's database, and the making of keys."""
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from oslo_config import cfg
 from oslo_log import log
 
 from api_gateway.config import load_config
-from api_gateway.store import Store, StoreError, actions, agents, counters, events
+from api_gateway.store import Store, StoreError, actions, agents, counters, events, restoring
 from api_gateway.store.agents import UP
 from compute_agent.contract.clock import Clock, SystemClock
+from compute_agent.contract.signing_keys import KeyUnusable, create_key_files
 
 EXIT_FAILED = 1
 
@@ -41,6 +43,16 @@ def check_database(store: Store, _arguments: argparse.Namespace, _clock: Clock) 
     return "\n".join(lines)
 
 
+def mark_restored(store: Store, _arguments: argparse.Namespace, clock: Clock) -> str:
+    store.check_schema()
+    with store.write() as c:
+        restored = restoring.mark_restored(c, now=clock.now())
+    return (
+        f"the database may be used: {restored.open_actions} open actions count as perhaps sent, "
+        f"{restored.journals} agents will be asked for the events since the backup"
+    )
+
+
 def forget_host(store: Store, arguments: argparse.Namespace, clock: Clock) -> str:
     """:raises Refused: there is no such host, or its agent is up and ``--force`` was not given."""
     store.check_schema()
@@ -57,19 +69,49 @@ def forget_host(store: Store, arguments: argparse.Namespace, clock: Clock) -> st
     return f"host {arguments.host} is forgotten, {deleted} servers that only it had are deleted; their histories stay"
 
 
+def create_signing_key(conf: cfg.ConfigOpts, arguments: argparse.Namespace) -> str:
+    """:raises KeyUnusable: there is such a key already, or the issuer's name does not do."""
+    issuer = arguments.issuer or conf.signing.issuer
+    private, public = create_key_files(arguments.directory, issuer)
+    return (
+        f"{private}: the private key, for the gateways' user only: [signing] private_key, with issuer = {issuer}\n"
+        f"{public}: the public key, for the directory [signing] trusted_keys of every agent, which reads it at SIGHUP; agents first"
+    )
+
+
+def _over_store(command: Callable[[Store, argparse.Namespace, Clock], str]) -> Callable[[cfg.ConfigOpts, argparse.Namespace], str]:
+    """A command that is given the store of the configuration, open while it runs."""
+
+    def run(conf: cfg.ConfigOpts, arguments: argparse.Namespace) -> str:
+        store = Store(conf.database.connection, busy_timeout=conf.database.busy_timeout, pool_size=conf.database.pool_size)
+        try:
+            return command(store, arguments, SystemClock())
+        finally:
+            store.dispose()
+
+    return run
+
+
 def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """The command line, one noun and verb after the other."""
     database = subparsers.add_parser("db", help="the gateway's database").add_subparsers(dest="verb", required=True)
     upgrade = database.add_parser("upgrade", help="make the tables, or bring them to this release; safe to repeat")
-    upgrade.set_defaults(run=upgrade_database)
+    upgrade.set_defaults(run=_over_store(upgrade_database))
     check = database.add_parser("check", help="exit 0 if the database can be used by this release")
-    check.set_defaults(run=check_database)
+    check.set_defaults(run=_over_store(check_database))
+    restored = database.add_parser("restored", help="after restoring a backup, before API and engine are started; safe to repeat")
+    restored.set_defaults(run=mark_restored)
 
     host = subparsers.add_parser("host", help="machines that agents serve").add_subparsers(dest="verb", required=True)
     forget = host.add_parser("forget", help="remove a host that will not come back; its servers' histories stay")
     forget.add_argument("host", metavar="HOST")
     forget.add_argument("--force", action="store_true", help="even if its agent is up")
-    forget.set_defaults(run=forget_host)
+    forget.set_defaults(run=_over_store(forget_host))
+
+    key = subparsers.add_parser("create-signing-key", help="make a key that signs what agents are told")
+    key.add_argument("directory", metavar="DIRECTORY", type=Path, help="where ISSUER.key and ISSUER.pem are written")
+    key.add_argument("--issuer", help="the gateway's name for agents; [signing] issuer if not given")
+    key.set_defaults(run=create_signing_key)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -82,12 +124,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_FAILED
     log.setup(conf, "crashcart")
     try:
-        store = Store(conf.database.connection, busy_timeout=conf.database.busy_timeout, pool_size=conf.database.pool_size)
-        try:
-            print(conf.command.run(store, conf.command, SystemClock()))  # noqa: T201
-        finally:
-            store.dispose()
-    except (StoreError, Refused) as error:
+        print(conf.command.run(conf, conf.command))  # noqa: T201
+    except (StoreError, Refused, KeyUnusable, OSError) as error:
         print(f"crashcart-manage: {error}", file=sys.stderr)  # noqa: T201
         return EXIT_FAILED
     return 0

@@ -27,6 +27,7 @@ from api_gateway.agent_calls import AgentCalls, create_agent_calls
 from api_gateway.auth.authentication import Authentication
 from api_gateway.auth.guards import LoopbackGuard, WebPageGuard, is_loopback_name
 from api_gateway.auth.strategy import StrategyUnusable, create_strategy
+from api_gateway.cast_signing import create_signer
 from api_gateway.compute.routes import ROUTES as COMPUTE_ROUTES
 from api_gateway.config import find_rpc_pin, get_stream_url, load_config
 from api_gateway.context import Request
@@ -75,7 +76,7 @@ def create_app(
     :param new_id: makes a UUID for each request
     :param stopping: ends all long polls when the process stops; None: nothing does
     :param agent_calls: to ask agents with; None: over the RPC transport of ``conf``, made when it is first needed
-    :raises ValueError: the pin of ``[upgrade_levels]`` is neither a version nor a release.
+    :raises ValueError: the pin of ``[upgrade_levels]`` is neither a version nor a release, or the key of ``[signing]`` cannot be used.
     :raises StrategyUnusable: the configured strategy lacks something.
     :raises Unreadable: a file of users or of the policy cannot be used.
     """
@@ -101,7 +102,7 @@ def create_app(
         settings=_read_settings(conf),
         long_polls=LongPolls(store, clock, conf.api.long_poll_waiters, stopping or threading.Event()),
         speech=Speech(pin),
-        agent_calls=agent_calls or create_agent_calls(conf, pin),
+        agent_calls=agent_calls or create_agent_calls(conf, pin, clock),
         last_reports=LastReports(),
     )
     add_routes(app, gateway, (*COMPUTE_ROUTES, *NATIVE_ROUTES, *OPENAPI_ROUTES))
@@ -145,11 +146,12 @@ def check_startable(conf: cfg.ConfigOpts) -> str:
     :raises Unreadable: a file of users or of the policy cannot be used.
     :raises StoreError: the store cannot be used; the text says what to do.
     :raises OSError: the address cannot be listened on, because somebody else does, say.
-    :raises ValueError: the pin of ``[upgrade_levels]`` is neither a version nor a release.
+    :raises ValueError: the pin of ``[upgrade_levels]`` is neither a version nor a release, or the key of ``[signing]`` cannot be used.
     """
     find_rpc_pin(conf)
     host, port = conf.api.listen_host, conf.api.listen_port
     clock = SystemClock()
+    create_signer(conf, clock)
     Policy(conf, clock)
     if create_strategy(conf, clock).loopback_only and not is_loopback_name(host):
         raise NotAllowed(f"[api] auth_strategy {conf.api.auth_strategy} lets everybody in: listen_host {host} must be a loopback address")

@@ -139,11 +139,23 @@ WATCHDOG_OPTIONS: list[cfg.Opt] = [
     ),
 ]
 
+SIGNING_OPTIONS: list[cfg.Opt] = [
+    cfg.StrOpt(
+        "trusted_keys",
+        default="",
+        help="Directory with the public keys of those who may tell this host what to do: a file ISSUER.pem for each gateway, made by "
+        "crashcart-manage create-signing-key; read again at SIGHUP. What is not signed by one of them, for this host, is refused then, "
+        "and so is what comes twice or is older than [agent] action_keep (calls: a minute). Empty: whoever reaches this host's queue is "
+        "obeyed.",
+    ),
+]
+
 _GROUPS: dict[str, list[cfg.Opt]] = {
     "agent": AGENT_OPTIONS,
     "host_dump": HOST_DUMP_OPTIONS,
     "black_box": BLACK_BOX_OPTIONS,
     "watchdog": WATCHDOG_OPTIONS,
+    "signing": SIGNING_OPTIONS,
 }
 
 

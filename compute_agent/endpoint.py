@@ -1,18 +1,20 @@
-"""The agent's RPC endpoint: read, refuse, journal, queue. It knows no hypervisor word and never waits for one.
+"""The agent's RPC endpoint: check the signature, read, refuse, journal, queue. It knows no hypervisor word and never waits for one.
 
 oslo.messaging has acknowledged a message before it comes here, so nothing is promised until the journal has it; a cast that is lost
 on the way is cast again by the gateway. That makes duplicates ordinary: the same action is taken up once, and one that has ended has its
 ending published again under the same message id.
 """
 
+import functools
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import pydantic
 from pydantic import TypeAdapter
 
 from compute_agent.action_queue import ActionQueue
+from compute_agent.cast_gate import CastGate
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.diagnostics import DiagnosticsReply
 from compute_agent.contract.errors import Code
@@ -28,15 +30,37 @@ from compute_agent.contract.models import (
     ServerId,
 )
 from compute_agent.contract.notifications import Severity
+from compute_agent.contract.signing import CastRefused
 from compute_agent.contract.transport import oslo_messaging
 from compute_agent.contract.versions import RELEASE, RPC_API_VERSION
-from compute_agent.journal import ActionState, Journal, JournalTransaction
+from compute_agent.journal import ActionState, Journal, JournalFull, JournalTransaction
 from compute_agent.kinds import TURN_OF_KIND, make_result
 
 LOG = logging.getLogger(__name__)
 
 _ACTION_ID: TypeAdapter[str] = TypeAdapter(ActionId)
 _SERVER_ID: TypeAdapter[str] = TypeAdapter(ServerId)
+
+_Arguments = ParamSpec("_Arguments")
+_Answer = TypeVar("_Answer")
+_Verb = Callable[Concatenate["Endpoint", Mapping[str, Any], _Arguments], _Answer]
+
+
+def _gated(verb: _Verb[_Arguments, _Answer]) -> _Verb[_Arguments, _Answer]:
+    """A verb that is carried out only when the gate lets it pass with the arguments that came, whatever they are.
+
+    A refusal is no fault of this side: oslo.messaging answers it to whoever calls, and logs nothing.
+    """
+
+    @functools.wraps(verb)
+    def check_and_do(self: "Endpoint", ctxt: Mapping[str, Any], /, *positional: _Arguments.args, **arguments: _Arguments.kwargs) -> _Answer:
+        try:
+            self._gate.check(verb.__name__, ctxt, arguments)
+        except CastRefused as refused:
+            raise oslo_messaging.ExpectedException from refused
+        return verb(self, ctxt, *positional, **arguments)
+
+    return check_and_do
 
 
 class Endpoint:
@@ -48,6 +72,7 @@ class Endpoint:
     :param on_report_inventory: told that the gateway wants a full inventory
     :param on_ended: told the id of an action whose ending was committed here (a refusal)
     :param is_host_ours: False when another agent may serve this host by now: casts are dropped then, and come again to whoever does
+    :param gate: what comes in must pass it before anything else; None: everything does
     """
 
     target = oslo_messaging.Target(version=RPC_API_VERSION)
@@ -65,6 +90,7 @@ class Endpoint:
         on_report_inventory: Callable[[], None],
         on_ended: Callable[[str], None] = lambda action_id: None,
         is_host_ours: Callable[[], bool] = lambda: True,
+        gate: CastGate | None = None,
     ) -> None:
         self._journal = journal
         self._queue = queue
@@ -76,7 +102,9 @@ class Endpoint:
         self._on_report_inventory = on_report_inventory
         self._on_ended = on_ended
         self._is_host_ours = is_host_ours
+        self._gate = gate or CastGate(None, journal, clock, host)
 
+    @_gated
     def trigger_crash_dump(self, ctxt: Mapping[str, Any], action: Any) -> None:
         """Cast. Takes up one crash dump, or says in the outbox why not.
 
@@ -84,6 +112,7 @@ class Endpoint:
         """
         self._take_in(ActionKind.TRIGGER_CRASH_DUMP, action)
 
+    @_gated
     def collect_diagnostics(self, ctxt: Mapping[str, Any], action: Any) -> None:
         """Cast. Takes up one collection, whose report comes as the event ``server.diagnostics``.
 
@@ -91,6 +120,7 @@ class Endpoint:
         """
         self._take_in(ActionKind.COLLECT_DIAGNOSTICS, action)
 
+    @_gated
     def take_host_dump(self, ctxt: Mapping[str, Any], action: Any) -> None:
         """Cast. Takes up one memory dump by the hypervisor.
 
@@ -98,6 +128,7 @@ class Endpoint:
         """
         self._take_in(ActionKind.TAKE_HOST_DUMP, action)
 
+    @_gated
     def set_watchdog(self, ctxt: Mapping[str, Any], action: Any) -> None:
         """Cast. Takes up one change of a server's watchdog.
 
@@ -105,6 +136,7 @@ class Endpoint:
         """
         self._take_in(ActionKind.SET_WATCHDOG, action)
 
+    @_gated
     def remove_watchdog(self, ctxt: Mapping[str, Any], action: Any) -> None:
         """Cast. Takes up one removal of a server's watchdog.
 
@@ -112,6 +144,7 @@ class Endpoint:
         """
         self._take_in(ActionKind.REMOVE_WATCHDOG, action)
 
+    @_gated
     def resume(self, ctxt: Mapping[str, Any], action: Any) -> None:
         """Cast. Takes up one resumption of a paused server.
 
@@ -119,6 +152,7 @@ class Endpoint:
         """
         self._take_in(ActionKind.RESUME, action)
 
+    @_gated
     def reset_watchdog_timer(self, ctxt: Mapping[str, Any], action: Any) -> None:
         """Cast. Takes up one feeding of a server's watchdog.
 
@@ -126,6 +160,7 @@ class Endpoint:
         """
         self._take_in(ActionKind.RESET_WATCHDOG_TIMER, action)
 
+    @_gated
     def resend_events(self, ctxt: Mapping[str, Any], events: Any) -> None:
         """Cast. Publish a range of the outbox again."""
         if self._drops("resend_events"):
@@ -135,13 +170,18 @@ class Endpoint:
         except pydantic.ValidationError as error:
             LOG.warning("host %s: unreadable resend_events refused: %s", self._host, _describe(error))
             return
-        self._on_resend(missing)
+        try:
+            self._on_resend(missing)
+        except JournalFull as error:
+            LOG.debug("events are not published again now, the gateway asks again: %s", error)
 
+    @_gated
     def report_inventory(self, ctxt: Mapping[str, Any]) -> None:
         """Cast. Send a heartbeat with the full inventory now."""
         if not self._drops("report_inventory"):
             self._on_report_inventory()
 
+    @_gated
     def get_diagnostics(self, ctxt: Mapping[str, Any], server: Any, history: Any = False) -> dict[str, Any]:
         """Call. The diagnostics of a server, or why there are none; answered within the limit even when the hypervisor hangs."""
         server_id = _find_valid(_SERVER_ID, server)
@@ -153,12 +193,14 @@ class Endpoint:
             reply = self._get_diagnostics(server_id, history is True)
         return reply.to_wire()
 
+    @_gated
     def get_black_box(self, ctxt: Mapping[str, Any], black_box_id: Any, part: Any, offset: Any = 0) -> dict[str, Any]:
         """Call. A piece of one part of a black box, from byte ``offset`` on; it is a file of this host, whoever serves it now."""
         if isinstance(black_box_id, str) and isinstance(part, str) and type(offset) is int:
             return self._get_black_box(black_box_id, part, offset).to_wire()
         return BlackBoxChunk(total=None).to_wire()
 
+    @_gated
     def ping(self, ctxt: Mapping[str, Any]) -> dict[str, Any]:
         """Call. Who answers here."""
         reply = PingReply(
@@ -191,7 +233,10 @@ class Endpoint:
         if kind is ActionKind.SET_WATCHDOG and request.watchdog is None:
             self._refuse_unreadable(action, kind, "watchdog: it does not say which one")
             return
-        self._take_up(request)
+        try:
+            self._take_up(request)
+        except JournalFull as error:  # which the journal says once, not for each cast
+            LOG.debug("action %s is not taken up, the gateway casts again: %s", request.id, error)
 
     def _take_up(self, request: ActionRequest) -> None:
         with self._journal.transaction("action.received") as transaction:

@@ -1,4 +1,4 @@
-"""SIGHUP: the driver reads its own files anew, off the signal handler."""
+"""SIGHUP: files other than the configuration are read anew, off the signal handler: the driver's own, and the trusted keys."""
 
 import logging
 import queue
@@ -12,11 +12,13 @@ LOG = logging.getLogger(__name__)
 class Reloads:
     """Those that were asked for, carried out one after the other by one thread.
 
-    :param on_reloaded: told after each
+    :param on_reloaded: told after each in which the driver read files
+    :param reload_keys: reads the trusted keys
     """
 
-    def __init__(self, driver: Driver, on_reloaded: Callable[[], None]) -> None:
+    def __init__(self, driver: Driver, on_reloaded: Callable[[], None], reload_keys: Callable[[], None] = lambda: None) -> None:
         self._driver = driver
+        self._reload_keys = reload_keys
         self._on_reloaded = on_reloaded
         self._asked: queue.SimpleQueue[bool] = queue.SimpleQueue()
 
@@ -34,6 +36,7 @@ class Reloads:
             return
         while not self._asked.empty():
             self._asked.get_nowait()
+        self._reload_keys()
         if self._driver.reload is None:
             LOG.info("SIGHUP: the driver %s has no files of its own, there is nothing to read anew", self._driver.name)
             return

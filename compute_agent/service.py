@@ -6,7 +6,7 @@ there and the host's lock is held: reports, heartbeats, workers, and last of all
 Stop (SIGTERM), each step bounded: no more intake, begun driver calls drain, what the driver saw is journalled, the outbox is sent, a
 last heartbeat says ``stopping``, the lock is let go. What could not be sent stays in the journal for the next start.
 
-Reload (SIGHUP): the driver reads its own files anew, where it has some; the configuration file is read at the start only.
+Reload (SIGHUP): the trusted keys, and the driver's own files where it has some; the configuration file is read at the start only.
 """
 
 import logging
@@ -27,6 +27,7 @@ from compute_agent.action_queue import ActionQueue
 from compute_agent.actions import Actions
 from compute_agent.aftermath import Aftermath
 from compute_agent.agent_kinds import create_kinds
+from compute_agent.cast_gate import CastGate
 from compute_agent.collector import Collector
 from compute_agent.config import load_config
 from compute_agent.contract.broker import BrokerAddress, find_tls
@@ -50,6 +51,7 @@ from compute_agent.reloads import Reloads
 from compute_agent.reporter import Heartbeats, Reporter, make_publisher_id
 from compute_agent.rpc_servers import RpcServers
 from compute_agent.sampler import Sampler
+from compute_agent.trusted_keys import find_trusted_keys
 from compute_agent.watchdog_drift import WatchdogDrift
 
 LOG = logging.getLogger(__name__)
@@ -84,9 +86,11 @@ class AgentService:
 
         # Both fail on a wrong URL before anything is begun; neither connects yet.
         self._transport = create_rpc_transport(conf)
+        trusted_keys = find_trusted_keys(conf, clock)
         publisher, heartbeat_publisher = self._make_publisher("events"), self._make_publisher("heartbeats")
         self._driver = load_driver(agent.driver, conf, clock)
         self._journal = self._open_journal()
+        self._gate = CastGate(trusted_keys.verifier if trusted_keys else None, self._journal, clock, conf.host)
 
         self._sampler = Sampler(self._driver.diagnostics, clock, list_servers=self._list_servers)
         self._collector = Collector(self._driver, self._sampler, clock, limit=agent.diagnostics_limit, threads=agent.diagnostics_threads)
@@ -144,7 +148,7 @@ class AgentService:
         self._box_loop = self._make_loop("black-boxes", self._fill_box)
         self._dump_loop = self._make_loop("dumps-after-panic", self._take_dump)
         self._search_loop = self._make_loop("dump-search", self._search_dump)
-        self._reloads = Reloads(self._driver, self._send_inventory)
+        self._reloads = Reloads(self._driver, self._send_inventory, trusted_keys.reload if trusted_keys else lambda: None)
         self._reload_loop = Loop("reload", self._reloads.step, on_fatal=self._fail, wake=self._reloads.wake)
         # One more than was asked for: a slow action, of which there is one at a time, takes no other's worker.
         self._workers = [self._make_loop(f"worker-{number}", self._work) for number in range(1, agent.workers + 2)]
@@ -220,6 +224,7 @@ class AgentService:
             on_report_inventory=self._send_inventory,
             on_ended=self._note_ending,
             is_host_ours=lambda: self._intake.is_held,
+            gate=self._gate,
         )
         return RpcServers(self._transport, self._conf.host, endpoint)
 
@@ -313,6 +318,7 @@ class AgentService:
     def _sweep(self) -> None:
         self._actions.end_overdue()
         self._give_out(self._actions.list_due())
+        self._gate.tell()
         if time.monotonic() >= self._next_prune:
             self._next_prune = time.monotonic() + _PRUNE_INTERVAL
             self._prune()

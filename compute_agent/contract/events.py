@@ -239,6 +239,14 @@ class AgentState(EventPayload):
     reason: str
 
 
+class CastRefusals(EventPayload):
+    """Casts and calls whose signature did not hold, since ``since``; nothing was done of them. ``reasons``: how many for which reason."""
+
+    count: int
+    reasons: dict[str, int]
+    since: AwareDatetime
+
+
 class EventsLost(EventPayload):
     """A named gap: these sequences of ``lost_epoch`` are gone, and why."""
 
@@ -282,5 +290,6 @@ EVENT_TYPES: dict[str, EventType] = {
     "server.watchdog.drifted": EventType(WatchdogDrifted, Severity.WARN),
     "agent.up": EventType(AgentState, Severity.INFO),
     "agent.down": EventType(AgentState, Severity.WARN),
+    "agent.cast_refused": EventType(CastRefusals, Severity.WARN),
     "events.lost": EventType(EventsLost, Severity.ERROR),
 }

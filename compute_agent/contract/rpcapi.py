@@ -3,6 +3,8 @@
 Every ``prepare`` names the *lowest* version in which that verb has its form (from ``versions.RPC_HISTORY``), so that a pin to an older
 release refuses before anything is sent. A cast that raises was *perhaps delivered*, except :class:`Unroutable`: then the broker
 said that the host has no queue, and nothing was delivered.
+
+Each attempt is signed anew, where there is a signer: an agent refuses what it has seen.
 """
 
 from typing import Any, Protocol
@@ -10,6 +12,7 @@ from typing import Any, Protocol
 from compute_agent.contract import versions
 from compute_agent.contract.diagnostics import DiagnosticsReply
 from compute_agent.contract.models import ActionKind, ActionRequest, BlackBoxChunk, EventRange, PingReply
+from compute_agent.contract.signing import CastSigner
 from compute_agent.contract.transport import CALL_TOPIC, RPC_TOPIC, oslo_messaging
 
 METHOD_OF_KIND: dict[ActionKind, str] = {kind: kind.value for kind in ActionKind}
@@ -35,9 +38,11 @@ class ComputeAgentAPI:
 
     :param transport: from :func:`compute_agent.contract.transport.create_rpc_transport`
     :param pin: highest RPC version to send; None for this release's own
+    :param signer: signs everything that is sent; None: nothing is signed, and agents that trust certain keys refuse it
     """
 
-    def __init__(self, transport: oslo_messaging.Transport, pin: str | None = None) -> None:
+    def __init__(self, transport: oslo_messaging.Transport, pin: str | None = None, signer: CastSigner | None = None) -> None:
+        self._signer = signer
         # The version of the target itself is never sent: every call prepares its own.
         self._casts, self._calls = (
             oslo_messaging.get_rpc_client(
@@ -90,7 +95,7 @@ class ComputeAgentAPI:
 
     def _call(self, host: str, method: str, timeout: float, **arguments: Any) -> Any:
         context = self._calls.prepare(server=host, version=versions.get_version_of_method(method), timeout=timeout, retry=0)
-        return context.call({}, method, **arguments)
+        return context.call(self._sign(host, method, arguments), method, **arguments)
 
     def _cast(self, host: str, method: str, arguments: dict[str, Any]) -> None:
         context = self._casts.prepare(
@@ -100,6 +105,9 @@ class ComputeAgentAPI:
             transport_options=oslo_messaging.TransportOptions(at_least_once=True),
         )
         try:
-            context.cast({}, method, **arguments)
+            context.cast(self._sign(host, method, arguments), method, **arguments)
         except oslo_messaging.exceptions.MessageUndeliverable as error:
             raise Unroutable(f"host {host} has no queue at the broker; is its agent running?") from error
+
+    def _sign(self, host: str, method: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        return {} if self._signer is None else self._signer.sign(host, method, arguments)

@@ -56,10 +56,11 @@ EVENT_HISTORY: tuple[tuple[str, str], ...] = (
         "a watchdog's firing, its outcome, change and drift are events, states name the firing; heartbeats tell watchdogs",
     ),
     ("1.4", "diagnostics tell a bare-metal machine's sensors, health, firmware and log; a watchdog may cycle the power"),
+    ("1.5", "casts that an agent refused for their signature are an event"),
 )
 
 RELEASES: dict[str, ReleaseVersions] = {
-    "0.1": ReleaseVersions(rpc="1.3", event="1.4"),
+    "0.1": ReleaseVersions(rpc="1.3", event="1.5"),
 }
 """Release name -> versions, oldest first; the last row is this release."""
 

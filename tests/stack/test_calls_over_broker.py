@@ -52,7 +52,7 @@ def host(broker: PrivateRabbitMQ) -> Iterator[str]:
 
 @pytest.fixture
 def calls(broker: PrivateRabbitMQ) -> AgentCalls:
-    return create_agent_calls(_create_conf(broker), None)
+    return create_agent_calls(_create_conf(broker), None, SystemClock())
 
 
 def _create_conf(broker: PrivateRabbitMQ) -> cfg.ConfigOpts:
