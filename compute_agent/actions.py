@@ -19,7 +19,7 @@ from compute_agent.contract.errors import Code
 from compute_agent.contract.models import ActionResult, Observation
 from compute_agent.drivers.errors import DriverError, NothingSent
 from compute_agent.drivers.models import DriverServer
-from compute_agent.journal import ActionState, Journal, JournalledAction, JournalTransaction, JournalUnusable
+from compute_agent.journal import ActionState, Journal, JournalFull, JournalledAction, JournalTransaction, JournalUnusable
 from compute_agent.kinds import Kind, NotYet, Outcome, Refused, make_result
 
 __all__ = ["ActionQueue", "Actions", "make_result"]
@@ -105,7 +105,9 @@ class Actions:
 
         What can be neither carried out nor ended now is left as it is: :meth:`list_due` names it when it is to be tried again.
 
-        :raises JournalUnusable: nothing more can be written. If the ending could not be, :meth:`end_overdue` tries it again.
+        :raises JournalFull: there is no room to write what has to be written before it may go on; it waits, as above.
+        :raises JournalUnusable: nothing more can be written. If the ending of what was carried out could not be, :meth:`end_overdue` tries
+            it again, and nobody carries it out a second time.
         """
         with self._lock:
             if action_id in self._at_work:
@@ -113,6 +115,9 @@ class Actions:
             self._at_work.add(action_id)
         try:
             self._run(action_id)
+        except JournalFull as error:
+            self._put_off(action_id, NotYet(str(error)))
+            raise
         finally:
             with self._lock:
                 self._at_work.discard(action_id)
@@ -124,6 +129,11 @@ class Actions:
             return [action_id for action_id, pause in self._pauses.items() if now >= pause.retry_at]
 
     def _run(self, action_id: str) -> None:
+        with self._lock:
+            unrecorded = self._unrecorded.get(action_id)
+        if unrecorded is not None:
+            self._end(action_id, unrecorded)
+            return
         with self._journal.transaction("read") as transaction:
             action = transaction.find_action(action_id)
             is_begun = action is not None and self._is_begun(transaction, action)
@@ -147,12 +157,12 @@ class Actions:
             self._end(action_id, self._refuse(kind, refusal), action.state)
             return
         except NotYet as wait:
-            self._put_off(action, wait)
+            self._put_off(action_id, wait)
             return
         try:
             outcome = self._carry_out(action, seen)
         except NotYet as wait:
-            self._put_off(action, wait)
+            self._put_off(action_id, wait)
             return
         self._end(action_id, outcome)
 
@@ -160,15 +170,15 @@ class Actions:
         kind = self._get_kind(action)
         return action.state is ActionState.STARTED and kind.is_repeatable and kind.is_begun(transaction, action)
 
-    def _put_off(self, action: JournalledAction, wait: NotYet) -> None:
+    def _put_off(self, action_id: str, wait: NotYet) -> None:
         now = self._clock.monotonic()
         with self._lock:
-            before = self._pauses.get(action.request.id)
-            self._pauses[action.request.id] = _Pause(wait.reason, now + _RETRY_INTERVAL)
+            before = self._pauses.get(action_id)
+            self._pauses[action_id] = _Pause(wait.reason, now + _RETRY_INTERVAL)
             if wait.away:
-                self._patient_since[action.request.id] = now
+                self._patient_since[action_id] = now
         if before is None or before.reason != wait.reason:
-            self._log(action, f"waits: {wait.reason}")
+            LOG.info("action %s host %s: waits: %s", action_id, self._journal.host, wait.reason)
 
     def _forget_waiting(self, action_id: str) -> None:
         with self._lock:
@@ -281,6 +291,8 @@ class Actions:
         """Commit an ending; whoever comes second changes nothing.
 
         :param only_if: end it only if it is in this state (a worker may have moved it since it was looked at)
+        :raises JournalUnusable: it is not written. Without ``only_if``, when it tells what was done, it is kept for :meth:`end_overdue`;
+            what was only decided is to be decided anew, by what is true then.
         """
         try:
             with self._journal.transaction("action.ended") as transaction:
@@ -289,8 +301,9 @@ class Actions:
                     return
                 ended = self._write_ending(transaction, action, outcome)
         except JournalUnusable:
-            with self._lock:
-                self._unrecorded[action_id] = outcome
+            if only_if is None:
+                with self._lock:
+                    self._unrecorded[action_id] = outcome
             raise
         with self._lock:
             self._unrecorded.pop(action_id, None)

@@ -20,7 +20,7 @@ from compute_agent.diagnostics import find_earlier, make_report
 from compute_agent.drivers.base import Driver
 from compute_agent.drivers.errors import DriverError
 from compute_agent.drivers.models import InspectedServer
-from compute_agent.journal import Journal
+from compute_agent.journal import Journal, JournalFull
 from compute_agent.kinds import Refused
 from compute_agent.observations import Crash
 from compute_agent.sampler import Sampler
@@ -196,8 +196,12 @@ class BlackBoxes:
             LOG.error("the black box of server %s (%s) could not be kept: %s", case.server, case.cause, error)
             return
         body = {"black_box_id": black_box_id, "cause": case.cause, "action_id": case.action_id, "parts": kept}
-        with self._journal.transaction("server.black_box") as transaction:
-            transaction.append_event("server.black_box", server=case.server, occurred_at=self._clock.now(), body=body)
+        try:
+            with self._journal.transaction("server.black_box") as transaction:
+                transaction.append_event("server.black_box", server=case.server, occurred_at=self._clock.now(), body=body)
+        except JournalFull as error:
+            LOG.error("the black box of server %s (%s) is kept as %s and not told of: %s", case.server, case.cause, black_box_id, error)
+            return
         LOG.info(
             "server %s on host %s: black box %s was kept (%s), %d bytes",
             *(case.server, self._journal.host, black_box_id, case.cause, sum(part.bytes for part in kept)),

@@ -6,6 +6,9 @@ there, preserved as it crashed, has anything to be written. After ``crash_kernel
 
 import logging
 import queue
+from collections import deque
+from datetime import datetime
+from typing import Any
 
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.errors import Code
@@ -36,6 +39,7 @@ class DumpsAfterPanic:
         self._dumps = dumps
         self._by_default = by_default
         self._panicked: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._untold: deque[tuple[str, str, datetime, dict[str, Any]]] = deque()
 
     def crashed(self, crash: Crash) -> None:
         """Only enqueues. Bare metal, of which no platform has the memory, is not even asked for its state."""
@@ -47,6 +51,7 @@ class DumpsAfterPanic:
 
         :raises JournalUnusable: what came of it cannot be told.
         """
+        self._tell_untold()
         try:
             server = self._panicked.get(timeout=timeout) if timeout > 0 else self._panicked.get_nowait()
         except queue.Empty:
@@ -102,11 +107,20 @@ class DumpsAfterPanic:
 
     def _tell(self, server: str, dump: Dump) -> None:
         body = {"path": str(dump.path), "bytes": dump.size, "duration": dump.duration}
-        with self._journal.transaction("server.host_dump") as transaction:
-            transaction.append_event("server.host_dump", server=server, occurred_at=self._clock.now(), body=body)
+        self._append("server.host_dump", server, body)
 
     def _tell_failure(self, server: str, code: Code, reason: str) -> None:
         LOG.error("server %s panicked, and its memory could not be written: %s: %s", server, code, reason)
-        body = {"code": code, "reason": reason}
-        with self._journal.transaction("server.host_dump") as transaction:
-            transaction.append_event("server.host_dump_failed", server=server, occurred_at=self._clock.now(), body=body)
+        self._append("server.host_dump_failed", server, {"code": code, "reason": reason})
+
+    def _append(self, event_type: str, server: str, body: dict[str, Any]) -> None:
+        self._untold.append((event_type, server, self._clock.now(), body))
+        self._tell_untold()
+
+    def _tell_untold(self) -> None:
+        """Also what found no room in the journal before: the file is there, and only its event says where."""
+        while self._untold:
+            event_type, server, occurred_at, body = self._untold[0]
+            with self._journal.transaction("server.host_dump") as transaction:
+                transaction.append_event(event_type, server=server, occurred_at=occurred_at, body=body)
+            self._untold.popleft()

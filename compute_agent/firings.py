@@ -57,6 +57,16 @@ class Firings:
         self._interrupted: set[str] = set()
         self._told_at: dict[str, datetime] = {}
 
+    def remember(self) -> Callable[[], None]:
+        """What puts back all that is forgotten from now on: for a transaction that is rolled back."""
+        interrupted, told_at = set(self._interrupted), dict(self._told_at)
+
+        def put_back() -> None:
+            self._interrupted |= interrupted
+            self._told_at = told_at | self._told_at
+
+        return put_back
+
     # Which device it was
 
     def is_unclear(self, known: Server | None, event: DriverEvent) -> bool:

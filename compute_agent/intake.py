@@ -114,8 +114,12 @@ class Intake:
         self._patience = self._ghost_patience
         LOG.info("the lock of this host is held")
         if not self._was_held:
+            try:
+                self._on_held()
+            except BaseException:
+                self._let_go()
+                raise
             self._was_held = True
-            self._on_held()
         with self._gate:
             if self._closed or self._server is not None:
                 return
@@ -126,10 +130,13 @@ class Intake:
             # An agent that holds the lock and takes nothing in would look healthy and be deaf: let go and begin anew.
             with self._gate:
                 self._server = None
-            self._held = False
-            self._lock.drop()
+            self._let_go()
             raise
         LOG.info("actions are taken in")
+
+    def _let_go(self) -> None:
+        self._held = False
+        self._lock.drop()
 
     def _keep(self) -> None:
         try:

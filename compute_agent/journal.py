@@ -16,14 +16,16 @@ from pathlib import Path
 from typing import Self
 
 from compute_agent.contract.clock import Clock
+from compute_agent.contract.outage import Outage
 from compute_agent.journal_rows import ActionState, JournalledAction, KnownServer, OutboxRow, Signal, WantedWatchdog
-from compute_agent.journal_schema import JournalInUse, JournalUnusable, OpenFile, identify, open_file
+from compute_agent.journal_schema import JournalFull, JournalInUse, JournalUnusable, OpenFile, explain, identify, open_file
 from compute_agent.journal_statements import Origin
 from compute_agent.journal_transaction import JournalTransaction
 
 __all__ = [
     "ActionState",
     "Journal",
+    "JournalFull",
     "JournalInUse",
     "JournalTransaction",
     "JournalUnusable",
@@ -51,6 +53,7 @@ class Journal:
         self._lock = threading.RLock()
         self._closed = False
         self._callbacks: list[Callable[[], None]] = []
+        self._no_room = Outage(f"journal {path}: nothing is taken up that cannot be written")
         self.journal_id = self._read_fact("journal_id")
         self.incarnation = int(self._read_fact("incarnation")) + 1
         self._origin = Origin(host, self.journal_id, self.incarnation, clock, new_id)
@@ -77,6 +80,7 @@ class Journal:
         """BEGIN IMMEDIATE … COMMIT, rolled back when the block raises. Never nested; keep the block short and free of driver calls.
 
         :param label: names the commit point, for logs and for simulations that crash at it
+        :raises JournalFull: there is no room for it on the disk; nothing was committed, it may be tried again.
         :raises JournalUnusable: the file was deleted or replaced under us, or could not be written; nothing was committed as far
             as is known.
         """
@@ -87,6 +91,7 @@ class Journal:
                 raise RuntimeError(f"transaction {label!r} inside another one of the same thread")
             self._check_file()
             transaction = JournalTransaction(self._origin, self._connection)
+            changes_before = self._connection.total_changes
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
                 try:
@@ -99,7 +104,12 @@ class Journal:
             except sqlite3.IntegrityError:
                 raise  # the caller's mistake (an id added twice, say), not the file's
             except sqlite3.Error as error:
-                raise JournalUnusable(f"journal {self.path}, {label}: {error}") from error
+                failure = explain(error, f"journal {self.path}, {label}")
+                if isinstance(failure, JournalFull):
+                    self._no_room.begin(error)
+                raise failure from error
+            if self._connection.total_changes != changes_before:
+                self._no_room.end()
         if transaction.has_news:
             for callback in self._callbacks:
                 callback()

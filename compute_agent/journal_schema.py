@@ -119,6 +119,20 @@ class JournalUnusable(Exception):
     """The journal cannot be trusted or written; the text says why and what to do. Nothing may be sent without it."""
 
 
+class JournalFull(JournalUnusable):
+    """The disk has no room for it. Nothing was written and nothing is wrong with what is there: the same may be tried again later."""
+
+
+_NO_ROOM = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
+"""ENOSPC, in the words in which SQLite passes it on for the journal, its log and the log's index."""
+
+
+def explain(error: sqlite3.Error, what: str) -> JournalUnusable:
+    """What an error of SQLite's means for the journal."""
+    is_full = getattr(error, "sqlite_errorcode", None) in _NO_ROOM
+    return (JournalFull if is_full else JournalUnusable)(f"{what}: {error}")
+
+
 @dataclass(frozen=True)
 class OpenFile:
     """An open journal file: the connection, the lock's file (closing it lets go) and the file's identity on disk."""
@@ -151,7 +165,10 @@ def open_file(path: Path, *, host: str, new_id: Callable[[], str]) -> OpenFile:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         return OpenFile(connection, lock, identity)
-    except (sqlite3.Error, OSError) as error:
+    except sqlite3.Error as error:
+        _close(connection, lock)
+        raise explain(error, f"journal {path} cannot be used") from error
+    except OSError as error:
         _close(connection, lock)
         raise JournalUnusable(f"journal {path} cannot be used: {error}") from error
     except JournalUnusable:

@@ -4,7 +4,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from compute_agent.journal import JournalUnusable
+from compute_agent.journal import JournalFull, JournalUnusable
 
 LOG = logging.getLogger(__name__)
 
@@ -15,7 +15,8 @@ class Loop:
     """One thread that calls ``body`` until :meth:`stop`.
 
     A fault in one step is logged with its traceback and counted, and the loop lives on: one odd event must not stop the reports of
-    all other servers. A journal that cannot be written is different: nothing can be promised any more, so ``on_fatal`` is told.
+    all other servers. While the journal's disk is full its steps are tried again, slowly: whoever writes the journal keeps what could not
+    be written. A journal that cannot be written for another reason is different: nothing can be promised any more, so ``on_fatal`` is told.
 
     :param body: one step; it returns within a second or so, or watches ``stopping`` itself
     :param wake: makes a waiting body return early; called by :meth:`stop`
@@ -55,6 +56,9 @@ class Loop:
         while not self.stopping.is_set():
             try:
                 self._body()
+            except JournalFull as error:  # the journal says so once, and when there is room again
+                LOG.debug("%s: %s", self.name, error)
+                self.stopping.wait(_PAUSE_AFTER_FAULT)
             except JournalUnusable as error:
                 self._on_fatal(f"{self.name}: {error}")
                 return

@@ -10,7 +10,8 @@ import logging
 import queue
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 from compute_agent.contract.clock import Clock
@@ -21,7 +22,7 @@ from compute_agent.drivers.errors import BackendUnavailable
 from compute_agent.drivers.models import DriverEvent, DriverEventKind
 from compute_agent.dump_search import DumpSearch
 from compute_agent.firings import Firings
-from compute_agent.journal import Journal, JournalTransaction
+from compute_agent.journal import Journal, JournalFull, JournalTransaction
 from compute_agent.looks import Look, Looks
 from compute_agent.observations import (
     Crash,
@@ -76,6 +77,7 @@ class Observer:
         self._on_state_change = on_state_change
         self._states = ServerStates(journal.host, self._firings, self._watch, default_project=default_project)
         self._events: queue.SimpleQueue[DriverEvent | frozenset[str]] = queue.SimpleQueue()
+        self._unrecorded: DriverEvent | frozenset[str] | None = None
         self._untold_nmis: Counter[str] = Counter()
         self._untold_lock = threading.Lock()
         self._last_reboot: dict[str, datetime] = {}
@@ -101,20 +103,39 @@ class Observer:
     def step(self, timeout: float) -> bool:
         """Take one event, waiting ``timeout`` seconds for it at most; False when there was none.
 
+        :raises JournalFull: there is no room to record it; it is the next step's again.
         :raises JournalUnusable: nothing can be recorded any more.
         """
-        try:
-            event = self._events.get(timeout=timeout) if timeout > 0 else self._events.get_nowait()
-        except queue.Empty:
-            return False
-        if isinstance(event, DriverEvent):
-            self._take(event)
-            if event.server is not None and _is_nmi(event):
-                with self._untold_lock:
-                    self._untold_nmis -= Counter((event.server,))
-        else:
-            self.reconcile(event)
+        event = self._unrecorded
+        if event is None:
+            try:
+                event = self._events.get(timeout=timeout) if timeout > 0 else self._events.get_nowait()
+            except queue.Empty:
+                return False
+        self._unrecorded = event
+        with self._undoing_if_full():
+            if isinstance(event, DriverEvent):
+                self._take(event)
+            else:
+                self.reconcile(event)
+        self._unrecorded = None
+        if isinstance(event, DriverEvent) and event.server is not None and _is_nmi(event):
+            with self._untold_lock:
+                self._untold_nmis -= Counter((event.server,))
         return True
+
+    @contextmanager
+    def _undoing_if_full(self) -> Iterator[None]:
+        """What is remembered here beside the journal is as it was when nothing could be written."""
+        last_reboot = dict(self._last_reboot)
+        put_back = (self._watch.remember(), self._firings.remember())
+        try:
+            yield
+        except JournalFull:
+            self._last_reboot = last_reboot
+            for each in put_back:
+                each()
+            raise
 
     def action_ended(self, action_id: str) -> None:
         """An action has its ending: a server that resumed while it was being signalled has nothing to wait for. From any thread."""
@@ -129,16 +150,17 @@ class Observer:
     def check_timers(self) -> None:
         """Say what the passing of time says: nothing seen yet, nothing seen, not observed."""
         monotonic = self._clock.monotonic()
-        if self._retry_at is not None and monotonic >= self._retry_at:
-            self.reconcile()
-        unread = self._watch.list_unread()
-        if unread and monotonic >= self._unread_at:
-            self._unread_at = monotonic + _RETRY_INTERVAL
-            self.reconcile(unread)
-        with self._journal.transaction("observation") as transaction:
-            now = self._clock.now()
-            self._watch.check_timers(transaction, now)
-            self._firings.check_timers(transaction, now, self._watch.is_blind_to)
+        with self._undoing_if_full():
+            if self._retry_at is not None and monotonic >= self._retry_at:
+                self.reconcile()
+            unread = self._watch.list_unread()
+            if unread and monotonic >= self._unread_at:
+                self._unread_at = monotonic + _RETRY_INTERVAL
+                self.reconcile(unread)
+            with self._journal.transaction("observation") as transaction:
+                now = self._clock.now()
+                self._watch.check_timers(transaction, now)
+                self._firings.check_timers(transaction, now, self._watch.is_blind_to)
 
     def reconcile(self, servers: frozenset[str] | None = None) -> bool:
         """Compare the driver's list with the known servers, tell what happened unseen, conclude or mark open observations.

@@ -11,7 +11,7 @@ from compute_agent.contract.models import EventRange, Heartbeat
 from compute_agent.contract.notifications import HEARTBEAT_TYPE, Notification, Severity, format_timestamp
 from compute_agent.contract.publisher import ConfirmedPublisher, OutboxEntry, OutboxPump, PublishFailed
 from compute_agent.inventory import Inventory
-from compute_agent.journal import Journal, JournalTransaction
+from compute_agent.journal import Journal, JournalFull, JournalTransaction
 
 LOG = logging.getLogger(__name__)
 
@@ -108,15 +108,23 @@ class Heartbeats:
 
         :raises PublishFailed: it was not sent; the next one carries everything.
         """
-        missed = frozenset() if stopping else self._inventory.refresh()
-        if missed:
-            self._on_missed(missed)
+        if not stopping:
+            self._refresh()
         heartbeat = self._inventory.heartbeat(stopping=stopping)
         try:
             self._publisher.publish_heartbeat(_wrap(heartbeat))
         except PublishFailed:
             self._inventory.request_full()
             raise
+
+    def _refresh(self) -> None:
+        try:
+            missed = self._inventory.refresh()
+        except JournalFull as error:  # the host is there all the same, with the servers that are known
+            LOG.debug("what is new on this host is not told: %s", error)
+            return
+        if missed:
+            self._on_missed(missed)
 
 
 def _wrap(heartbeat: Heartbeat) -> Notification:

@@ -5,7 +5,7 @@ guests nobody watched for a while, when a paused one resumed) is found again by 
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from compute_agent.contract.models import Observation, PowerState, Server
@@ -51,6 +51,16 @@ class Watch:
         self._unread: frozenset[str] = frozenset()
         # Until the first comparison nobody knows what happened before this start.
         self.is_blind = True
+
+    def remember(self) -> Callable[[], None]:
+        """What puts back all that is forgotten from now on: for a transaction that is rolled back."""
+        interrupted, resumed_at = set(self._interrupted), dict(self._resumed_at)
+
+        def put_back() -> None:
+            self._interrupted |= interrupted
+            self._resumed_at = resumed_at | self._resumed_at
+
+        return put_back
 
     def lose(self, server: str) -> None:
         """Nobody watches this one from now on, until :meth:`find_again`."""

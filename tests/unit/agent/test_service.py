@@ -12,7 +12,7 @@ from compute_agent import intake, loops
 from compute_agent.contract.clock import SystemClock
 from compute_agent.host_lock import HostTaken
 from compute_agent.intake import Intake
-from compute_agent.journal import Journal, JournalUnusable
+from compute_agent.journal import Journal, JournalFull, JournalUnusable
 from compute_agent.loops import Backoff, Loop, run_bounded
 from compute_agent.service import main
 
@@ -88,16 +88,22 @@ class Bench:
     def __init__(self, lock: FakeLock, server_faults: Sequence[Exception] = (), **patience: float) -> None:
         self.lock = lock
         self.server = FakeServer(lock, server_faults)
+        self.held_faults: list[Exception] = []
         self.order: list[str] = []
         self.fatal: list[str] = []
         self.failed = threading.Event()
         self.intake = Intake(
             lock,  # type: ignore[arg-type]
             self.create_server,
-            on_held=lambda: self.order.append("open for business"),
+            on_held=self.open,
             on_fatal=self.fail,
             **patience,
         )
+
+    def open(self) -> None:
+        if self.held_faults:
+            raise self.held_faults.pop()
+        self.order.append("open for business")
 
     def create_server(self) -> FakeServer:
         assert self.lock.held.is_set(), "the RPC server must not exist before the lock is held"
@@ -173,6 +179,18 @@ def test_an_rpc_server_that_does_not_start_is_made_anew_under_the_lock(make_benc
     assert bench.server.calls == ["start", "start"]
     assert bench.order == ["open for business", "server", "server"]
     assert bench.fatal == []
+
+
+def test_an_agent_that_cannot_say_that_it_is_up_lets_go_of_the_lock_and_begins_anew() -> None:
+    """Without room in its journal, say; it would hold the lock, send no heartbeat and take nothing in."""
+    bench = Bench(FakeLock())
+    bench.held_faults = [JournalFull("no room")]
+    bench.intake.start()
+    assert bench.server.started.wait(ANSWER_TIME)
+    assert bench.lock.acquired == 2
+    assert bench.order == ["open for business", "server"]
+    assert bench.fatal == []
+    bench.end()
 
 
 def test_a_lock_that_somebody_else_took_meanwhile_ends_this_agent(make_bench: Callable[..., Bench]) -> None:
