@@ -48,7 +48,10 @@ def is_fixed(domain: Element, element: Element) -> bool:
     address = element.find("address[@type='pci']")
     if address is None:
         return False
-    bus = int(address.get("bus", "0"), 16)
+    try:
+        bus = int(address.get("bus", "0"), 16)
+    except ValueError:  # no bus that libvirt would write
+        return False
     controller = domain.find(f"devices/controller[@type='pci'][@index='{bus}']")
     if controller is None:
         return False
