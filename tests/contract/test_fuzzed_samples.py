@@ -31,8 +31,7 @@ def test_a_spoiled_message_is_read_or_refused_and_what_was_read_can_be_sent_on(d
     model, sample = SAMPLES[data.draw(st.sampled_from(sorted(SAMPLES)))]
     try:
         read = model.from_wire(data.draw(spoil_json(sample)))
-    except ValidationError as error:
-        assert str(error)
+    except ValidationError:
         return
     json.dumps(read.to_wire())
     if isinstance(read, ActionRequest):
@@ -52,8 +51,7 @@ def test_no_model_takes_anything_else_than_an_object_or_raises_anything_else(val
 def test_spoiled_bytes_of_a_notification_are_read_or_unreadable(body: bytes) -> None:
     try:
         notification = notifications.decode(body)
-    except UnreadableNotification as error:
-        assert str(error)
+    except UnreadableNotification:
         return
     assert isinstance(notification.payload, dict)
     assert all(isinstance(text, str) for text in (notification.message_id, notification.event_type, notification.severity))
