@@ -5,8 +5,6 @@ import json
 import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 from itertools import repeat
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from compute_agent import journal_schema
 from compute_agent.contract.models import ActionKind, ActionRequest
 from compute_agent.journal import Journal, JournalInUse, JournalUnusable
 from tests.fakes import FakeClock
+from tests.forks import run_in_fork
 from tests.unit.agent.action_parts import HOST, Agent, make_id
 from tests.unit.agent.journal_parts import SERVER, add, append_lost
 
@@ -32,11 +31,6 @@ def agent(path: Path) -> Agent:
 
 def open_journal(path: Path, host: str = HOST) -> Journal:
     return Journal.open(path, host=host, clock=FakeClock())
-
-
-def run_python(code: str, path: Path) -> int:
-    """The exit code of another process that runs ``code`` with the journal's path as its argument."""
-    return subprocess.run([sys.executable, "-c", code, str(path)], check=False, cwd=Path(__file__).parents[3]).returncode
 
 
 def test_a_journal_of_the_release_before_is_taken_over_with_its_crash_dumps(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,13 +83,12 @@ class TestFile:
 
     def test_another_process_is_refused_too(self, path: Path) -> None:
         journal = open_journal(path)
-        code = (
-            "import sys\nfrom pathlib import Path\nfrom compute_agent.contract.clock import SystemClock\n"
-            "from compute_agent.journal import Journal, JournalInUse\n"
-            "try: Journal.open(Path(sys.argv[1]), host='host-1', clock=SystemClock())\n"
-            "except JournalInUse: sys.exit(7)"
-        )
-        assert run_python(code, path) == 7
+
+        def open_it_too() -> None:
+            with pytest.raises(JournalInUse):
+                open_journal(path)
+
+        assert run_in_fork(open_it_too) == 0
         journal.close()
 
     @pytest.mark.parametrize("content", [b"not a database at all, but long enough to be looked at " * 40, b"\x00" * 8192])
@@ -177,14 +170,14 @@ class TestFile:
         assert agent.list_events() == []
 
     def test_what_was_committed_survives_a_process_that_just_dies(self, path: Path) -> None:
-        code = (
-            "import os, sys\nfrom pathlib import Path\nfrom tests.unit.agent.action_parts import Agent\n"
-            "from tests.unit.agent.journal_parts import add\nagent = Agent(Path(sys.argv[1]))\nadd(agent, 1)\n"
-            "with agent.change() as transaction:\n"
-            "    transaction.add_action(agent.make_request('11111111-1111-4111-8111-111111111111', 2), agent.clock.now())\n"
-            "    os._exit(9)"
-        )
-        assert run_python(code, path) == 9
+        def die_in_a_transaction() -> None:
+            agent = Agent(path)
+            add(agent, 1)
+            with agent.change() as transaction:
+                transaction.add_action(agent.make_request(SERVER, 2), agent.clock.now())
+                os._exit(9)
+
+        assert run_in_fork(die_in_a_transaction) == 9
         agent = Agent(path)
         with agent.change() as transaction:
             assert [action.request.id for action in transaction.list_actions()] == [make_id(1)]

@@ -199,8 +199,8 @@ def _write_for_a_while(database: Path, name: str, seconds: float) -> int:
 
 def test_processes_and_threads_that_write_at_the_same_time_all_get_their_turn(database: Path) -> None:
     """No "database is locked", and every commit is there afterwards."""
-    with multiprocessing.get_context("spawn").Pool(4) as pool:
-        results = pool.starmap(_write_for_a_while, [(database, f"writer{number}", 1.0) for number in range(4)])
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        results = pool.starmap(_write_for_a_while, [(database, f"writer{number}", 0.4) for number in range(4)])
     store = Store(f"sqlite:///{database}")
     assert [read_count(store, f"writer{number}") for number in range(4)] == results
     assert all(results)
