@@ -3,7 +3,7 @@
 import json
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from compute_agent.contract.errors import Code, Ending
@@ -138,11 +138,12 @@ def draw_change(chance: random.Random) -> tuple[ActionKind, dict[str, Any]]:
 # What must be true
 
 
-def check_devices(guests: list[Guest], events: list[dict[str, Any]], actions: dict[str, dict[str, Any]]) -> Iterator[str]:
+def check_devices(guests: list[Guest], events: list[dict[str, Any]], arguments: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """Never none: what a guest has at the end is what the endings say, one after the other, and it has it live and configured. Where
     somebody restarted it in the middle of a change it may have the former device until its next start, if that was told.
 
     :param guests: those whose journals and definitions were never lost
+    :param arguments: what each action was asked for with
     """
     possible: dict[str, set[WatchdogDevice | None]] = {guest.id: {guest.first} for guest in guests}
     unclear = set()
@@ -155,7 +156,7 @@ def check_devices(guests: list[Guest], events: list[dict[str, Any]], actions: di
             continue
         if payload["decided_by"] != "agent":
             continue
-        wanted = _find_wanted(actions[payload["action_id"]])
+        wanted = _find_wanted(payload["kind"], arguments[payload["action_id"]])
         if payload["ending"] == Ending.SUCCEEDED:
             possible[event["server"]] = {wanted}
         elif payload["ending"] == Ending.UNKNOWN:
@@ -176,9 +177,7 @@ def check_devices(guests: list[Guest], events: list[dict[str, Any]], actions: di
             yield f"guest {guest.name}: {drifted[guest.id]} changes by somebody else were told of, and there was nobody else"
 
 
-def _find_wanted(row: dict[str, Any]) -> WatchdogDevice | None:
-    if row["kind"] == ActionKind.REMOVE_WATCHDOG:
+def _find_wanted(kind: str, arguments: Mapping[str, Any]) -> WatchdogDevice | None:
+    if kind == ActionKind.REMOVE_WATCHDOG:
         return None
-    arguments = row["arguments"]
-    arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
     return WatchdogDevice.from_wire(arguments["watchdog"])

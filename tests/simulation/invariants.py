@@ -81,9 +81,14 @@ def _check_tasks(world: World, _record: Record) -> Iterator[str]:
 
 
 def _check_accepted(world: World, record: Record) -> Iterator[str]:
+    told = {event["action_id"] for event in record.events if event["event_type"] == "action.received"}
     for action in world.accepted:
-        if action not in record.actions:
+        if action in record.actions:
+            continue
+        if action not in world.backup.forgotten.actions:
             yield f"{action}: 202 was answered, but there is no row"
+        elif action in told:
+            yield f"{action}: 202 was answered after the backup, its agent told of it again, and there is no row"
 
 
 def _check_endings(world: World, record: Record) -> Iterator[str]:
@@ -96,6 +101,7 @@ def _check_endings(world: World, record: Record) -> Iterator[str]:
             yield f"{row['id']}: revised by {row['decided_by']}"
     for action, since in world.overdue.items():
         yield f"{action}: was not ended by its deadline and grace, seen at {since:.1f}"
+    own_epochs = {json.loads(row["payload"])["epoch"] for row in record.outbox} if world.backup.restorations else set()
     endings: dict[str, set[tuple[str, str, str]]] = defaultdict(set)
     for event in record.events:
         if event["event_type"] == "action.ended":
@@ -104,7 +110,7 @@ def _check_endings(world: World, record: Record) -> Iterator[str]:
     for action, found in endings.items():
         per_epoch = Counter(epoch for epoch, _, _ in found)
         for epoch, count in per_epoch.items():
-            if count > 1:
+            if count > 1 and epoch not in own_epochs:  # a restored store has forgotten what it said
                 yield f"{action}: {count} different endings out of one journal {epoch}"
 
 
@@ -130,20 +136,22 @@ def _check_holdoff(world: World, record: Record) -> Iterator[str]:
         for guest in agent.hypervisor.guests.values():
             calls = [call for call in agent.hypervisor.calls if call.server == guest.id]
             for index, call in enumerate(calls):
-                row = record.actions.get(call.action)
                 for earlier in calls[:index]:
                     under_way = earlier.ended_at is None or earlier.ended_at > call.began_at
                     # A killed agent's call may be under way as well; the next life cannot know more than that one was begun.
                     if under_way and earlier.life == call.life:
                         yield f"{call.action}: its call began while that of {earlier.action} for the same server was not over"
-                    if earlier.sent_at is None or row is None or row["force"]:
+                    if earlier.sent_at is None or call.action in world.forced:
                         continue
                     if call.journal != earlier.journal and world.plan.gateway_holdoff < world.plan.holdoff:
                         continue  # with its journal the agent lost what it knew, and the gateway was told not to care
                     signalled_at = earlier.sent_at
-                    if call.life != earlier.life and record.actions[earlier.action]["ended_at"] is not None:
+                    former = record.actions.get(earlier.action)
+                    if call.journal != earlier.journal and former is None:
+                        continue  # the store was restored as well: nobody can know
+                    if call.life != earlier.life and former is not None and former["ended_at"] is not None:
                         # What the hypervisor does with a dead agent's call after the next one called it unknown, nobody can know.
-                        ended_at = to_seconds(record.actions[earlier.action]["ended_at"]) - agent.hypervisor.clock.offset
+                        ended_at = to_seconds(former["ended_at"]) - agent.hypervisor.clock.offset
                         signalled_at = min(signalled_at, ended_at)
                     elapsed = call.began_at - signalled_at
                     if signalled_at == earlier.sent_at and earlier.fired_at != earlier.sent_at:
@@ -159,7 +167,8 @@ def _check_deadlines(world: World, record: Record) -> Iterator[str]:
         for call in agent.hypervisor.calls:
             row = record.actions.get(call.action)
             if row is None:
-                yield f"{call.action}: was signalled, but the store does not know it"
+                if call.action not in world.backup.forgotten.actions or call.journal not in world.lost_epochs:
+                    yield f"{call.action}: was signalled, but the store does not know it"
             elif call.began_clock > to_seconds(row["deadline"]):
                 yield f"{call.action}: its call began {call.began_clock - to_seconds(row['deadline']):.6f} s past its deadline"
 
@@ -185,7 +194,7 @@ def _check_events(world: World, record: Record) -> Iterator[str]:
         if epoch not in world.lost_epochs:
             yield f"events {first} to {last} of {epoch} are called lost, but no operator destroyed anything"
     known = {message_id for committed in world.list_committed_events().values() for _, message_id, _ in committed}
-    own = {row["message_id"] for row in record.outbox}
+    own = {row["message_id"] for row in record.outbox} | world.backup.forgotten.message_ids
     for event in record.events:
         if event["message_id"] not in known | own:
             yield f"event {event['event_type']} {event['message_id']} was recorded and never committed anywhere"
@@ -240,12 +249,12 @@ def _check_observations(world: World, record: Record) -> Iterator[str]:
 def _check_watchdogs(world: World, record: Record) -> Iterator[str]:
     guests = {guest.id: guest for agent in world.agents for guest in agent.hypervisor.guests.values()}
     yield from check_firings(world.watchdogs, guests, record.events, world.lost_epochs)
-    yield from check_holdoff_after_firings(record.events, record.actions, world.plan.holdoff, CLOCK_TOLERANCE)
+    yield from check_holdoff_after_firings(record.events, world.forced, world.plan.holdoff, CLOCK_TOLERANCE)
 
 
 def _check_devices(world: World, record: Record) -> Iterator[str]:
     known = [guest for agent in world.agents if not agent.lost_epochs for guest in agent.hypervisor.guests.values() if not guest.redefined]
-    yield from check_devices(known, record.events, record.actions)
+    yield from check_devices(known, record.events, world.arguments)
 
 
 def _check_logs(world: World, record: Record) -> Iterator[str]:

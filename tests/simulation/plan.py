@@ -12,15 +12,6 @@ from tests.simulation.hypervisor import DriverFaults
 
 
 @dataclass(frozen=True)
-class CrashPoint:
-    """Kill the process at the ``occurrence``-th time (from 1) that it comes to this commit, ``side`` of it (before, after)."""
-
-    label: str
-    side: str
-    occurrence: int = 1
-
-
-@dataclass
 class Plan:
     """One run. Times in virtual seconds; ``chances`` are per minute and host unless said otherwise."""
 
@@ -43,7 +34,6 @@ class Plan:
     driver: DriverFaults = field(default_factory=DriverFaults)
     crash_at_commit: float = 0.0
     """Chance per commit."""
-    crash_points: tuple[CrashPoint, ...] = ()
     deadlines: tuple[float, float] = (1.0, 30.0)
     forced: float = 0.0
     """Chance per action."""
@@ -65,10 +55,35 @@ class Plan:
     """Servers per host whose platform keeps a log: what happens to them is read there, and each of them can be out of reach."""
     losses: float = 0.0
     """Of those servers."""
+    restorations: float = 0.0
+    """Of the gateway's store from a backup; per minute."""
 
-    @property
-    def loses_journals(self) -> bool:
-        return self.journal_losses > 0
+
+SCHEDULED = frozenset(
+    (
+        "actions",
+        "collections",
+        "changes",
+        "resumes",
+        "deadlines",
+        "forced",
+        "guest_moves",
+        "agent_kills",
+        "engine_kills",
+        "freezes",
+        "broker_stops",
+        "alarms",
+        "cuts",
+        "daemon_stops",
+        "purges",
+        "journal_losses",
+        "clock_steps",
+        "firings",
+        "losses",
+        "restorations",
+    )
+)
+"""What of a plan only says which steps are drawn."""
 
 
 def draw_plan(seed: int) -> Plan:

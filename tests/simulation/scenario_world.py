@@ -8,6 +8,7 @@ from compute_agent.contract.models import PowerState
 from tests.scenarios.world import EVENTS_OF_ACTION, ActionView
 from tests.simulation.hypervisor import CALL_BOUND
 from tests.simulation.plan import Plan
+from tests.simulation.script import Script
 from tests.simulation.world import World
 
 _STEP = 0.1
@@ -19,7 +20,7 @@ class SimulatedScenarioWorld:
     call_bound = CALL_BOUND
 
     def __init__(self, name: str, template: Path, folder: Path) -> None:
-        self.world = World(Plan(seed=name, hosts=1, guests_per_host=3), template, folder)
+        self.world = World(Script(Plan(seed=name, hosts=1, guests_per_host=3)), template, folder)
         self._agent = self.world.agents[0]
         guests = list(self._agent.hypervisor.guests.values())
         for guest, takes in zip(guests, ("deaf", "panics", "deaf"), strict=True):

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from tests.simulation.broker import Faults
-from tests.simulation.plan import CrashPoint, Plan
-from tests.simulation.test_seeds import run_plan
+from tests.simulation.misfortunes import StrikeAtCommit
+from tests.simulation.plan import Plan
+from tests.simulation.script import Script, write_script
+from tests.simulation.test_seeds import run_script
 
 LABELS = (
     "journal.journal.opened",
@@ -34,14 +36,14 @@ LABELS = (
 """Every commit that a crash may come beside (``journal.action.recovered`` needs two crashes: the seeds have it)."""
 
 
-def make_plan(*points: CrashPoint) -> Plan:
+def make_script(*strikes: StrikeAtCommit) -> Script:
     """A run that comes by every commit: guests that move and hang, casts that are lost, an engine that is away, a queue that is purged."""
-    return Plan(
-        seed="crash-points-16",
+    plan = Plan(
+        seed="crash-points-21",
         duration=60.0,
         hosts=1,
-        guests_per_host=3,
-        actions=10,
+        guests_per_host=6,
+        actions=20,
         holdoff=15.0,
         gateway_holdoff=0.0,
         deadlines=(1.0, 15.0),
@@ -50,15 +52,16 @@ def make_plan(*points: CrashPoint) -> Plan:
         engine_kills=3.0,
         cuts=2.0,
         purges=20.0,
-        firings=12.0,
+        firings=30.0,
         logs=1,
         losses=3.0,
-        crash_points=points,
     )
+    script = write_script(plan)
+    return script.keep((*strikes, *script.steps))
 
 
 def test_the_calm_run_comes_by_every_commit(template: Path, folder: Path) -> None:
-    violations, world = run_plan(make_plan(), template, folder / "run")
+    violations, world = run_script(make_script(), template, folder / "run")
     assert not violations
     assert {label for label, _ in world.commits} == set(LABELS), "a new kind of commit belongs into LABELS"
 
@@ -67,7 +70,7 @@ def test_the_calm_run_comes_by_every_commit(template: Path, folder: Path) -> Non
 @pytest.mark.parametrize("label", LABELS)
 def test_a_crash_beside_a_commit_breaks_no_promise(label: str, side: str, template: Path, folder: Path) -> None:
     for occurrence in (1, 3):
-        plan = make_plan(CrashPoint(label, side, occurrence))
-        violations, world = run_plan(plan, template, folder / str(occurrence))
+        script = make_script(StrikeAtCommit(0.0, label, side, occurrence))
+        violations, world = run_script(script, template, folder / str(occurrence))
         assert not violations, "\n".join(violations) + "\n\n" + world.tell_history()
-        assert world.crashes[label, side] == 1 or occurrence > 1, "the run never came to this commit"
+        assert world.struck or occurrence > 1, "the run never came to this commit"

@@ -29,7 +29,8 @@ from compute_agent.watchdog_actions import WatchdogChange
 from tests.simulation.broker import Consumer, Faults
 from tests.simulation.hypervisor import DriverFaults
 from tests.simulation.plan import Plan
-from tests.simulation.test_seeds import run_plan
+from tests.simulation.script import write_script
+from tests.simulation.test_seeds import run_script
 
 MOST_SEEDS = 40
 
@@ -319,11 +320,11 @@ FIRST_TRIED: dict[Plant, int] = {
 def test_a_planted_bug_is_found(
     plant: Plant, faults: dict[str, Any], template: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sound, _ = run_plan(make_rough_plan(0, **faults), template, folder / "sound")
+    sound, _ = run_script(write_script(make_rough_plan(0, **faults)), template, folder / "sound")
     assert not sound, "without the bug nothing is wrong: " + "\n".join(sound)
     plant(monkeypatch)
     for seed in dict.fromkeys((FIRST_TRIED.get(plant, 0), *range(MOST_SEEDS))):
-        violations, _ = run_plan(make_rough_plan(seed, **faults), template, folder / str(seed))
+        violations, _ = run_script(write_script(make_rough_plan(seed, **faults)), template, folder / str(seed))
         if violations:
             print(f"found by seed {seed}: {violations[0][:300]}")
             return

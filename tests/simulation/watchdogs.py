@@ -3,7 +3,7 @@
 import json
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -42,9 +42,8 @@ class Watchdogs:
             actions = tuple(ExpiryAction) if guest.log is None else _OF_BARE_METAL
             guest.watchdog = WatchdogDevice(model="i6300esb", expiry_action=chance.choice(actions))
 
-    def fire_any(self, listener: Process) -> None:
-        """Of one guest; one that does not run feeds and starves nothing."""
-        guest = self._chance.choice(list(self._hypervisor.guests.values()))
+    def fire(self, guest: Guest, listener: Process) -> None:
+        """That of one guest; one that does not run feeds and starves nothing."""
         if guest.watchdog is not None and guest.defined and guest.state is PowerState.RUNNING:
             self._fire(guest, guest.watchdog.expiry_action, listener)
 
@@ -137,7 +136,7 @@ def _check_ledger(watchdogs: Sequence[Watchdogs], fired: dict[str, dict[str, Any
 
 
 def check_holdoff_after_firings(
-    events: list[dict[str, Any]], actions: dict[str, dict[str, Any]], holdoff: float, tolerance: float
+    events: list[dict[str, Any]], forced: Collection[str], holdoff: float, tolerance: float
 ) -> Iterator[str]:
     """No crash dump is begun after a watchdog's NMI in the same journal, within the hold-off, unless the server was reset between them."""
     nmis: dict[tuple[str, str], tuple[datetime, str]] = {}
@@ -152,5 +151,5 @@ def check_holdoff_after_firings(
         elif event["event_type"] == "action.started" and place in nmis and payload["kind"] == ActionKind.TRIGGER_CRASH_DUMP:
             fired_at, message_id = nmis[place]
             elapsed = (at - fired_at).total_seconds()
-            if elapsed < holdoff - tolerance and not actions[event["action_id"]]["force"]:
+            if elapsed < holdoff - tolerance and event["action_id"] not in forced:
                 yield f"{event['action_id']}: was begun {elapsed:.1f} s after the watchdog's NMI {message_id}, within the hold-off"

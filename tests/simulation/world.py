@@ -1,4 +1,4 @@
-"""One simulated world: hosts with guests and agents, a broker, a gateway, and the misfortunes of a plan."""
+"""One simulated world: hosts with guests and agents, a broker, a gateway, and what a script does to them."""
 
 import contextlib
 import dataclasses
@@ -8,7 +8,7 @@ import random
 import re
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,19 @@ from api_gateway.store import servers as stored_servers
 from compute_agent.contract.models import ActionKind, PowerState
 from tests.simulation.agent import Agent
 from tests.simulation.broker import Broker
-from tests.simulation.devices import draw_change
 from tests.simulation.gateway import MAX_CLOCK_SKEW, SWEEP_INTERVAL, Gateway
 from tests.simulation.hypervisor import CALL_BOUND, Guest, Hypervisor, LibraryBroke
 from tests.simulation.kernel import HostClock, Kernel, Process
 from tests.simulation.logs import Log
-from tests.simulation.plan import Plan
+from tests.simulation.misfortunes import ENGINE, StrikeAtCommit, name_host
+from tests.simulation.probes import Probes
+from tests.simulation.restore import Backup
+from tests.simulation.script import Script
+from tests.simulation.step import name_guest
 from tests.simulation.watchdogs import Watchdogs
+
+FROZEN_SHARE = 0.25
+"""Of the strikes at a commit that chance draws."""
 
 GRACE = MAX_CLOCK_SKEW + CALL_BOUND
 SWEEP_ALLOWANCE = SWEEP_INTERVAL + 4.0
@@ -36,31 +42,38 @@ SETTLING = 150.0
 
 
 class World:
-    """Composes the parts of a plan and lets time pass.
+    """Composes the parts of a script's plan, lets time pass, and plays the script's steps.
 
     :param template: a database with its tables made
     :param folder: for the files of this run, on a fast disk
     """
 
-    def __init__(self, plan: Plan, template: Path, folder: Path) -> None:
-        self.plan = plan
+    def __init__(self, script: Script, template: Path, folder: Path) -> None:
+        plan = self.plan = script.plan
+        self.script = script
         self.kernel = Kernel(plan.seed)
         self.commits: Counter[tuple[str, str]] = Counter()
-        self.crashes: Counter[tuple[str, str]] = Counter()
+        self.strikes: dict[tuple[str, str, int], StrikeAtCommit] = {}
+        self.struck: list[StrikeAtCommit] = []
+        self.probes = Probes(lambda: self.kernel.time)
         self.refusals: Counter[str] = Counter()
         self.accepted: list[str] = []
+        self.arguments: dict[str, Mapping[str, Any]] = {}
+        """What each action was asked for with, and which were forced: a restored store knows it no more."""
+        self.forced: set[str] = set()
         self.overdue: dict[str, float] = {}
         self._engine_since = 0.0
         self.faults_on = True
         self._crash_chance = self._draw("crash")
         self._ids = self._draw("ids")
-        self._chaos = self._draw("chaos")
         self.broker = Broker(self.kernel, self._draw("broker"), dataclasses.replace(plan.broker))
         self.gateway = Gateway(self.kernel, self.broker, template, folder, self.watch_commit, self._draw("gateway"))
         self.agents = [self._create_agent(number, folder) for number in range(plan.hosts)]
         self.watchdogs = [Watchdogs(agent.hypervisor, self._draw(f"watchdogs-{number}")) for number, agent in enumerate(self.agents)]
+        self.guest_ids = {guest.name: guest.id for guest in self.list_guests()}
         for guest in self.list_guests():
             guest.configured = guest.first = guest.watchdog
+        self.backup = Backup()
         self.errors = _ErrorLog(self.kernel)
 
     def list_guests(self) -> list[Guest]:
@@ -76,15 +89,15 @@ class World:
         guests = [
             Guest(
                 id=str(uuid.UUID(int=chance.getrandbits(128), version=4)),
-                name=f"h{number}g{index}",
+                name=name_guest(number, index),
                 takes=chance.choice(("panics", "dumps", "loads", "deaf")),
                 state=chance.choice((PowerState.RUNNING, PowerState.RUNNING, PowerState.RUNNING, PowerState.SHUTDOWN)),
                 log=Log() if index < self.plan.logs else None,
             )
             for index in range(self.plan.guests_per_host)
         ]
-        hypervisor = Hypervisor(clock, f"host-{number}", chance, self.plan.driver, guests)
-        journal = folder / f"host-{number}"
+        hypervisor = Hypervisor(clock, name_host(number), chance, self.plan.driver, guests)
+        journal = folder / name_host(number)
         return Agent(self.broker, hypervisor, journal, self.watch_commit, self._draw(f"agent-{number}"), self.plan.holdoff)
 
     @contextlib.contextmanager
@@ -97,10 +110,11 @@ class World:
         return uuid.UUID(int=self._ids.getrandbits(128), version=4)
 
     def run(self) -> None:
-        """Faults for the plan's duration, then calm until everything must have settled."""
+        """The script for the plan's duration, then calm until everything must have settled."""
         with self._repeatable():
             self.begin()
-            self._schedule()
+            for step in self.script.steps:
+                self.kernel.call_at(step.at, functools.partial(step.apply, self))
             self.kernel.run_until(self.plan.duration)
             self.calm()
             self.kernel.run_until(self.plan.duration + SETTLING)
@@ -114,8 +128,8 @@ class World:
 
     @property
     def order_is_promised(self) -> bool:
-        """Whether nothing happened after which RabbitMQ itself promises no order any more."""
-        return self.broker.order_kept
+        """Whether nothing happened after which nobody promises an order any more: what was lost and came again came behind the rest."""
+        return self.broker.order_kept and not self.backup.restorations
 
     def list_committed_events(self) -> dict[str, list[tuple[int, str, str]]]:
         """Epoch -> (sequence, message_id, event_type) of everything that was committed to that journal."""
@@ -167,15 +181,31 @@ class World:
     # Commits and crashes
 
     def watch_commit(self, process: Process, label: str, side: str) -> None:
-        """Around every commit of journal and store: the place where a process may be killed."""
+        """Around every commit of journal and store: the place where a process may be killed or frozen."""
         self.commits[label, side] += 1
-        planned = any(
-            (point.label, point.side, point.occurrence) == (label, side, self.commits[label, side]) for point in self.plan.crash_points
-        )
-        if planned or (self.faults_on and self._crash_chance.random() < self.plan.crash_at_commit):
-            self.crashes[label, side] += 1
+        if side == "before":
+            self.probes.note_commit(label)
+        strike = self.strikes.get((label, side, self.commits[label, side]))
+        if strike is None and self.faults_on and self._crash_chance.random() < self.plan.crash_at_commit:
+            away, frozen = self._crash_chance.uniform(0.2, 15.0), self._crash_chance.random() < FROZEN_SHARE
+            strike = StrikeAtCommit(0.0, label, side, self.commits[label, side], away, frozen)
+        if strike is None:
+            return
+        self.struck.append(strike)
+        self.probes.note_strike(label, "frozen there" if strike.frozen else f"killed {side}")
+        if strike.frozen:
+            self.kernel.note(process.name, f"is frozen {side} the commit {label} for {strike.away:.3f} s")
+            self.freeze(process, strike.away)
+        else:
             self.kernel.note(process.name, f"is killed {side} the commit {label}")
-            self.kill(process, self._crash_chance.uniform(0.2, 15.0))
+            self.kill(process, strike.away)
+
+    def freeze(self, process: Process, seconds: float) -> None:
+        """SIGSTOP a process, SIGCONT after that."""
+        self.probes.strike("process frozen", seconds)
+        self.kernel.freeze(process, seconds)
+        if process is self.gateway.engine:
+            self._engine_since = process.frozen_until
 
     def kill(self, process: Process, away: float) -> None:
         """kill -9 a process; it is started again ``away`` seconds later."""
@@ -188,10 +218,27 @@ class World:
                 self.kernel.call_after(away, agent.start)
         self.kernel.kill(process)
 
+    def start_broker(self) -> None:
+        if not self.broker.up:
+            self.kernel.note("broker", "starts")
+            self.broker.start()
+
     def start_engine(self) -> None:
         if self.gateway.engine is None or not self.gateway.engine.alive:
             self.gateway.start_engine()
             self._engine_since = self.kernel.time
+
+    # Who is there
+
+    def find_process(self, name: str) -> Process | None:
+        """The present or last life of the engine or of a host's agent."""
+        if name == ENGINE:
+            return self.gateway.engine
+        return next((agent.process for agent in self.agents if agent.host == name), None)
+
+    def find_agent(self, guest: str) -> Agent | None:
+        """That of the host where a guest is now."""
+        return next((agent for agent in self.agents if self.guest_ids[guest] in agent.hypervisor.guests), None)
 
     # What people do
 
@@ -232,6 +279,8 @@ class World:
                 self.refuse(action_id, server, str(error))
             else:
                 self.accepted.append(action_id)
+                self.arguments[action_id] = arguments or {}
+                self.forced.update({action_id} if force else ())
                 self.kernel.note("api", f"202 {action_id} {kind} server {server} deadline {deadline:.1f}{' forced' if force else ''}")
                 self.gateway.wake_dispatcher()
 
@@ -244,134 +293,6 @@ class World:
     def find_action(self, action_id: str) -> stored_actions.ActionRow | None:
         with self.gateway.reader.read() as c:
             return stored_actions.find_action(c, action_id)
-
-    # Misfortunes
-
-    def _schedule(self) -> None:
-        plan, chance = self.plan, self._chaos
-        servers = [guest.id for agent in self.agents for guest in agent.hypervisor.guests.values()]
-        for _ in range(plan.actions):
-            at, server = chance.uniform(2.0, plan.duration), chance.choice(servers)
-            deadline, force = chance.uniform(*plan.deadlines), chance.random() < plan.forced
-            self.kernel.call_at(at, lambda server=server, deadline=deadline, force=force: self.post(server, deadline=deadline, force=force))
-        collecting = self._draw("collections")
-        for _ in range(plan.collections):
-            at, server, deadline = collecting.uniform(2.0, plan.duration), collecting.choice(servers), collecting.uniform(*plan.deadlines)
-            collect = functools.partial(self.post, server, deadline=deadline, kind=ActionKind.COLLECT_DIAGNOSTICS)
-            self.kernel.call_at(at, collect)
-        changing = self._draw("changes")
-        for _ in range(plan.changes):
-            at, server, deadline = changing.uniform(2.0, plan.duration), changing.choice(servers), changing.uniform(*plan.deadlines)
-            kind, arguments = draw_change(changing)
-            self.kernel.call_at(at, functools.partial(self.post, server, deadline=deadline, kind=kind, arguments=arguments))
-        for _ in range(plan.resumes):
-            at, server, deadline = changing.uniform(2.0, plan.duration), changing.choice(servers), changing.uniform(*plan.deadlines)
-            self.kernel.call_at(at, functools.partial(self.post, server, deadline=deadline, kind=ActionKind.RESUME))
-        for agent in self.agents:
-            self._strike(plan.guest_moves, lambda agent=agent: self._move_a_guest(agent.hypervisor))
-            self._strike(plan.agent_kills, lambda agent=agent: self._kill_if_alive(agent.process))
-            self._strike(plan.journal_losses, lambda agent=agent: self._lose_journal(agent))
-            self._strike(plan.freezes, lambda agent=agent: self._freeze(agent.process))
-            self._strike(plan.cuts, lambda agent=agent: self._cut(agent.process.name))
-            self._strike(plan.daemon_stops, lambda agent=agent: self._stop_daemon(agent.hypervisor))
-            self._strike(plan.clock_steps, lambda agent=agent: self._step_clock(agent))
-        firing = self._draw("firings")
-        for agent, watchdogs in zip(self.agents, self.watchdogs, strict=True):
-            fire = functools.partial(self._fire_a_watchdog, agent, watchdogs)
-            self._strike(plan.firings, fire, firing)
-        losing = self._draw("losses")
-        for agent in self.agents if plan.logs else []:
-            self._strike(plan.losses, functools.partial(self._lose_a_guest, agent.hypervisor, losing), losing)
-        self._strike(plan.engine_kills, lambda: self._kill_if_alive(self.gateway.engine))
-        self._strike(plan.freezes, lambda: self._freeze(self.gateway.engine))
-        self._strike(plan.cuts, lambda: self._cut("engine"))
-        self._strike(plan.broker_stops, self._stop_broker)
-        self._strike(plan.alarms, self._raise_alarm)
-        self._strike(plan.purges, self._purge)
-
-    def _strike(self, per_minute: float, fault: Callable[[], None], chance: random.Random | None = None) -> None:
-        """Schedule ``fault`` at random moments of the run."""
-        if not per_minute:
-            return
-        chance = chance or self._chaos
-        time = chance.expovariate(per_minute / 60)
-        while time < self.plan.duration:
-            self.kernel.call_at(time, fault)
-            time += chance.expovariate(per_minute / 60)
-
-    def _fire_a_watchdog(self, agent: Agent, watchdogs: Watchdogs) -> None:
-        watchdogs.fire_any(agent.process)
-
-    def _move_a_guest(self, hypervisor: Hypervisor) -> None:
-        guest = self._chaos.choice(list(hypervisor.guests.values()))
-        moves = (hypervisor.pause, hypervisor.pause, hypervisor.stop, hypervisor.reboot)
-        if guest.state is PowerState.PAUSED:
-            moves = (hypervisor.resume,)
-        if not guest.defined:
-            moves = (hypervisor.define,)
-        elif guest.state is PowerState.SHUTDOWN:
-            moves = (hypervisor.start, hypervisor.start, hypervisor.undefine)
-        elif guest.state is PowerState.CRASHED:
-            moves = (hypervisor.start,)
-        self._chaos.choice(moves)(guest)
-
-    def _kill_if_alive(self, process: Process | None) -> None:
-        if process is not None and process.alive:
-            self.kernel.note(process.name, "is killed")
-            self.kill(process, self._chaos.choice((0.2, 2.0, 10.0, 40.0)))
-
-    def _lose_journal(self, agent: Agent) -> None:
-        if agent.process.alive:
-            self.kernel.note(agent.process.name, "is killed and its journal deleted")
-            self.kill(agent.process, self._chaos.choice((0.2, 2.0, 10.0)))
-            self.kernel.call_after(0.1, agent.lose_journal)
-
-    def _freeze(self, process: Process | None) -> None:
-        if process is not None and process.alive:
-            seconds = self._chaos.choice((0.5, 3.0, 25.0))
-            self.kernel.note(process.name, f"is frozen for {seconds} s")
-            self.kernel.freeze(process, seconds)
-            if process is self.gateway.engine:
-                self._engine_since = process.frozen_until
-
-    def _cut(self, name: str) -> None:
-        self.kernel.note(name, "is cut off from the broker")
-        self.broker.set_cut(name, True)
-        self.kernel.call_after(self._chaos.uniform(0.5, 40.0), lambda: self.broker.set_cut(name, False))
-
-    def _stop_daemon(self, hypervisor: Hypervisor) -> None:
-        self.kernel.note(hypervisor.host, "hypervisor's daemon stops")
-        hypervisor.set_up(False)
-        self.kernel.call_after(self._chaos.uniform(0.5, 40.0), lambda: hypervisor.set_up(True))
-
-    def _lose_a_guest(self, hypervisor: Hypervisor, chance: random.Random) -> None:
-        guest = chance.choice([guest for guest in hypervisor.guests.values() if guest.log is not None])
-        hypervisor.logs.lose(guest)
-        self.kernel.call_after(chance.uniform(0.5, 60.0), lambda: hypervisor.logs.find_again(guest))
-
-    def _step_clock(self, agent: Agent) -> None:
-        step = self._chaos.choice((-1.0, -0.2, 0.2, 1.0))
-        self.kernel.note(agent.hypervisor.host, f"wall clock steps by {step} s")
-        agent.hypervisor.clock.offset += step
-
-    def _stop_broker(self) -> None:
-        if self.broker.up:
-            self.kernel.note("broker", "stops")
-            self.broker.stop()
-            self.kernel.call_after(self._chaos.uniform(0.5, 40.0), self._start_broker)
-
-    def _start_broker(self) -> None:
-        if not self.broker.up:
-            self.kernel.note("broker", "starts")
-            self.broker.start()
-
-    def _raise_alarm(self) -> None:
-        self.kernel.note("broker", "alarm")
-        self.broker.set_alarm(True)
-        self.kernel.call_after(self._chaos.uniform(0.5, 40.0), lambda: self.broker.set_alarm(False))
-
-    def _purge(self) -> None:
-        self.kernel.note("broker", f"an operator purges {self.broker.purge_events()} events")
 
     def tell_history(self) -> str:
         """What happened, line by line, with names instead of ids."""
@@ -390,6 +311,7 @@ class World:
         if self.gateway.engine is not None and self.gateway.engine.alive:
             self.kernel.kill(self.gateway.engine)
         self.kernel.finish()
+        self.backup.close()
         self.gateway.dispose()
 
 
