@@ -6,6 +6,7 @@ from amqp.exceptions import ResourceLocked
 
 from compute_agent.contract.broker import Link
 from compute_agent.contract.publisher import LinkOpener
+from compute_agent.contract.topics import build_lock_name
 
 LOG = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class HostLock:
         self._link = self._address.open_link()
         try:
             channel = self._link.channel()
-            channel.queue_declare(queue=f"compute_agent_lock.{self._host}", exclusive=True, auto_delete=True, durable=False)
+            channel.queue_declare(queue=build_lock_name(self._host), exclusive=True, auto_delete=True, durable=False)
         except ResourceLocked as error:
             self.drop()
             raise HostTaken(

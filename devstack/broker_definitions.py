@@ -1,53 +1,30 @@
-"""What crashcart wants of its broker: one user, one vhost, and the policies on its queues."""
+"""What the private broker loads at boot: crashcart's own definitions, and an account for tests that may do everything."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
-import secrets
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+
+from compute_agent.contract.accounts import GATEWAY_ACCOUNT, hash_password
+from compute_agent.contract.broker_definitions import build_definitions
 
 VHOST = "/"
-# An action's deadline lies at most this far ahead, so a cast that waited longer in the broker is of no use.
-MAX_DEADLINE_MS = 3_600_000
-AGENT_QUEUE_LENGTH = 10_000
+_LATER = ("exchanges", "queues", "bindings")
+"""Left to the gateway, which declares them at its start: a quorum queue that a node has before the others of its cluster join it would
+have a single copy for ever."""
 
 
-def list_policies() -> list[dict[str, Any]]:
-    """The shipped policies, also what an operator applies to a broker of theirs (see doc/operations.rst)."""
-    return [
-        {
-            # An agent that is away for long must not fill the broker: what is dropped here is sent again by the
-            # dispatcher as long as its deadline allows.
-            "vhost": VHOST,
-            "name": "crashcart-agents",
-            "pattern": r"^compute_agent(\.|_fanout|$)",
-            "apply-to": "queues",
-            "priority": 10,
-            "definition": {
-                "message-ttl": MAX_DEADLINE_MS,
-                "max-length": AGENT_QUEUE_LENGTH,
-                "overflow": "drop-head",
-            },
-        },
-    ]
+def write_definitions(path: Path, user: str, password: str, *, gateway_password: str, agent_passwords: Mapping[str, str]) -> None:
+    """Write the file that the node loads at boot; it holds the passwords' hashes, not the passwords.
 
-
-def write_definitions(path: Path, user: str, password: str) -> None:
-    """Write the file that the node loads at boot; it holds the password's hash, not the password."""
-    definitions = {
-        "users": [{"name": user, "password_hash": _hash_password(password), "tags": "administrator"}],
-        "vhosts": [{"name": VHOST}],
-        "permissions": [{"user": user, "vhost": VHOST, "configure": ".*", "write": ".*", "read": ".*"}],
-        "policies": list_policies(),
-    }
+    :param user: the account that may do everything
+    :param agent_passwords: by host
+    """
+    definitions = build_definitions({GATEWAY_ACCOUNT: gateway_password}, agent_passwords, vhost=VHOST)
+    for section in _LATER:
+        del definitions[section]
+    definitions["users"].append({"name": user, "password_hash": hash_password(password), "tags": "administrator"})
+    definitions["permissions"].append({"user": user, "vhost": VHOST, "configure": ".*", "write": ".*", "read": ".*"})
     path.write_text(json.dumps(definitions, indent=2))
     path.chmod(0o600)
-
-
-def _hash_password(password: str) -> str:
-    """RabbitMQ's rabbit_password_hashing_sha256: four bytes of salt before the digest of salt and password."""
-    salt = secrets.token_bytes(4)
-    return base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()

@@ -46,8 +46,8 @@ class Ports:
         return self.base + 3
 
     @property
-    def metrics(self) -> int:
-        """Metrics of the engine."""
+    def database(self) -> int:
+        """The private PostgreSQL or MariaDB, of a stack that has one."""
         return self.base + 4
 
     @property

@@ -7,8 +7,10 @@ import secrets
 import shutil
 import socket
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
+from compute_agent.contract.accounts import GATEWAY_ACCOUNT, build_agent_account
 from devstack.broker_definitions import VHOST, write_definitions
 from devstack.ports import Ports
 from devstack.services import Service
@@ -25,9 +27,11 @@ _WATERMARK = "0.6"
 class PrivateRabbitMQ:
     """One broker under `state_dir`; found again by any later object with the same directory and ports."""
 
-    def __init__(self, state_dir: Path, ports: Ports) -> None:
+    def __init__(self, state_dir: Path, ports: Ports, *, hosts: Sequence[str] = ()) -> None:
+        """:param hosts: whose agents have accounts of their own, beside the gateway's and the one that may do everything"""
         self.state_dir = state_dir.resolve() / "rabbitmq"
         self.ports = ports
+        self._hosts = hosts
         self.log = self.state_dir / "broker.log"
         self._epmd = Service(
             "epmd",
@@ -46,18 +50,34 @@ class PrivateRabbitMQ:
 
     @property
     def url(self) -> str:
-        """amqp:// URL with the password, which is otherwise only in a file of mode 0600."""
+        """amqp:// URL of the account that may do everything; the password is otherwise only in a file of mode 0600."""
         return f"amqp://{USER}:{self.password}@127.0.0.1:{self.ports.amqp}/"
 
     @property
     def transport_url(self) -> str:
         """The same for oslo.messaging."""
-        return f"rabbit://{USER}:{self.password}@127.0.0.1:{self.ports.amqp}/"
+        return self._build_transport_url(USER)
+
+    @property
+    def gateway_url(self) -> str:
+        """For oslo.messaging, with the gateway's own account."""
+        return self._build_transport_url(GATEWAY_ACCOUNT)
+
+    def build_agent_url(self, host: str) -> str:
+        """For oslo.messaging, with the account of one of the agents that the node was made for."""
+        return self._build_transport_url(build_agent_account(host))
 
     @property
     def password(self) -> str:
-        """Made at the first use and kept."""
-        path = self.state_dir / "password"
+        """Of the account that may do everything."""
+        return self._get_password(USER)
+
+    def _build_transport_url(self, account: str) -> str:
+        return f"rabbit://{account}:{self._get_password(account)}@127.0.0.1:{self.ports.amqp}/"
+
+    def _get_password(self, account: str) -> str:
+        """Made at the first use and kept, each in a file that only its owner can read."""
+        path = self.state_dir / "passwords" / account
         if not path.exists():
             _write_secret(path, secrets.token_urlsafe(24))
         return path.read_text()
@@ -170,7 +190,13 @@ class PrivateRabbitMQ:
             _write_secret(cookie, secrets.token_hex(20))
             cookie.chmod(0o400)
         definitions = self.state_dir / "definitions.json"
-        write_definitions(definitions, USER, self.password)
+        write_definitions(
+            definitions,
+            USER,
+            self.password,
+            gateway_password=self._get_password(GATEWAY_ACCOUNT),
+            agent_passwords={host: self._get_password(build_agent_account(host)) for host in self._hosts},
+        )
         (self.state_dir / "enabled_plugins").write_text("[].\n")
         (self.state_dir / "rabbitmq.conf").write_text(
             "\n".join(

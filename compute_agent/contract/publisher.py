@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from amqp.exceptions import AccessRefused
+
 from compute_agent.contract.broker import BROKER_ERRORS, BrokerAddress, Link
 from compute_agent.contract.notifications import (
     DEAD_LETTER_QUEUE,
@@ -153,9 +155,7 @@ class Publisher:
         self._blocked = False
         self._link = link = self._address.open_link(on_blocked=self._on_blocked, on_unblocked=self._on_unblocked)
         self._user = link.client.userid
-        channel = link.channel()
-        for queue in (*RECORDER_QUEUES, HEARTBEAT_QUEUE, DEAD_LETTER_QUEUE):
-            queue(channel).declare()  # declares the exchange as well, and binds
+        channel = _declare_queues(link)
         channel.confirm_select()
         channel.events["basic_ack"].add(self._on_ack)
         channel.events["basic_nack"].add(self._on_nack)
@@ -232,6 +232,26 @@ class Publisher:
         # A returned message is acknowledged right after its return: note the refusal first.
         if self._batch is not None:
             self._batch.refuse_message(message.properties.get("message_id"), f"no queue takes {key!r} ({error})")
+
+
+def _declare_queues(link: Link) -> Any:
+    """Have the queues of events, so that nothing is dropped before a recorder ran. An account of one agent alone may not declare them
+    (see ``accounts``); then they must be there.
+
+    :returns: a channel for publishing
+    :raises BROKER_ERRORS: the broker went away, or they are not there.
+    """
+    queues = (*RECORDER_QUEUES, HEARTBEAT_QUEUE, DEAD_LETTER_QUEUE)
+    channel = link.channel()
+    try:
+        for queue in queues:
+            queue(channel).declare()  # declares the exchange as well, and binds
+    except AccessRefused as error:
+        LOG.debug("this account may not declare what it publishes to: %s", error)
+        channel = link.channel()  # the refusal closed the other one
+        for name in {queue.name: None for queue in queues}:
+            channel.queue_declare(name, passive=True)
+    return channel
 
 
 class _Batch:

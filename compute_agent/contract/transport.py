@@ -6,12 +6,14 @@ them on queues that exist makes RabbitMQ refuse the declaration with 406.
 Import ``oslo_messaging`` from here and nowhere else: it must be imported after its thread backend was chosen.
 """
 
+import os
 import warnings
 
 from oslo_config import cfg
 
 # oslo.service brings eventlet along and importing it warns on every command's stderr; nothing here ever runs on it.
 warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
+os.environ.setdefault("EVENTLET_NO_GREENDNS", "yes")  # a resolver that would be half of all modules that are loaded
 
 from oslo_service import backend  # noqa: E402
 
@@ -23,13 +25,9 @@ import oslo_messaging.opts  # noqa: E402
 from oslo_messaging._metrics import client as metrics_client  # noqa: E402
 from oslo_messaging._tracing import client as tracing_client  # noqa: E402
 
-__all__ = ["CALL_TOPIC", "RPC_EXCHANGE", "RPC_TOPIC", "create_rpc_transport", "oslo_messaging", "register_messaging_options"]
+from compute_agent.contract.topics import CALL_TOPIC, RPC_EXCHANGE, RPC_TOPIC  # noqa: E402
 
-RPC_EXCHANGE = "crashcart"
-RPC_TOPIC = "compute_agent"
-"""Casts: what agents are to do."""
-CALL_TOPIC = "compute_agent_calls"
-"""Calls: what agents are asked. A topic of their own, so that a reply which hangs holds up no cast."""
+__all__ = ["CALL_TOPIC", "RPC_EXCHANGE", "RPC_TOPIC", "create_rpc_transport", "oslo_messaging", "register_messaging_options"]
 
 _RABBIT_DEFAULTS = {
     "rabbit_quorum_queue": True,

@@ -8,6 +8,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from amqp.exceptions import AccessRefused
 
 from compute_agent.contract.broker import BrokerAddress, list_broker_urls
 from compute_agent.contract.notifications import Notification, decode
@@ -101,6 +102,18 @@ class FakeAddress:
         link.on_blocked, link.on_unblocked = on_blocked, on_unblocked
         self.opened.append(link)
         return link
+
+
+class ListingChannel(FakeChannel):
+    """Notes which queues are declared passively."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looked_for: list[str] = []
+
+    def queue_declare(self, queue: str, passive: bool) -> None:
+        assert passive
+        self.looked_for.append(queue)
 
 
 @pytest.fixture(autouse=True)
@@ -349,3 +362,18 @@ def test_a_transport_url_of_another_kind_is_refused() -> None:
 
 def test_no_password_is_in_the_text_for_logs() -> None:
     assert BrokerAddress("rabbit://u:secret@a:1,u:secret@b:2/", name="x").label == "a:1,b:2"
+
+
+def test_an_account_that_may_not_declare_the_queues_looks_whether_they_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Any, **_: Any) -> None:
+        raise AccessRefused("configure access refused", (50, 10), reply_code=403)
+
+    monkeypatch.setattr("kombu.entity.Queue.declare", refuse)
+    link = FakeLink()
+    refused, channel = link.made, ListingChannel()
+    channels = [refused, channel]
+    link.channel = lambda: channels.pop(0)  # type: ignore[method-assign]
+    link.made = channel
+    assert Publisher(FakeAddress(link)).publish(make_rows(2)) == 2
+    assert channel.looked_for == ["crashcart.recorder", "crashcart.heartbeats", "crashcart.recorder.dead"]
+    assert (len(refused.published), len(channel.published)) == (0, 2)

@@ -38,8 +38,8 @@ def test_options_of_a_test_win_over_those_of_the_stack_and_only_the_owner_may_re
 
 def test_the_broker_gets_a_hash_and_never_the_password(tmp_path: Path) -> None:
     path = tmp_path / "definitions.json"
-    write_definitions(path, "crashcart", "secret-word")
-    assert "secret-word" not in path.read_text()
+    write_definitions(path, "crashcart", "secret-word", gateway_password="secret-key", agent_passwords={"compute-1": "secret-sign"})
+    assert "secret" not in path.read_text()
     policies = {policy["name"]: policy["definition"] for policy in json.loads(path.read_text())["policies"]}
     assert policies["crashcart-agents"]["message-ttl"] == 3_600_000
     assert policies["crashcart-agents"]["overflow"] == "drop-head"
@@ -58,7 +58,7 @@ def test_an_initramfs_is_readable_by_cpio(tmp_path: Path) -> None:
 def test_ports_of_a_stack_do_not_overlap_with_the_next_block() -> None:
     ports, following = Ports(20000), Ports(20000 + BLOCK)
     assert not set(ports.list_all()) & set(following.list_all())
-    named = {ports.api, ports.amqp, ports.epmd, ports.dist, ports.metrics, *ports.ctl_dist}
+    named = {ports.api, ports.amqp, ports.epmd, ports.dist, ports.database, ports.stream, *ports.ctl_dist}
     assert named <= set(ports.list_all())
 
 

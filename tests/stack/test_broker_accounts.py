@@ -1,0 +1,250 @@
+"""What each role may do at a real broker: an agent everything that it needs for its own host, and nothing to any other."""
+
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import kombu
+import pytest
+from amqp.exceptions import AccessRefused, AMQPError, PreconditionFailed
+from oslo_config import cfg
+
+from compute_agent.contract import versions
+from compute_agent.contract.accounts import build_agent_account
+from compute_agent.contract.broker import BrokerAddress, Link
+from compute_agent.contract.models import PingReply
+from compute_agent.contract.notifications import (
+    DEAD_LETTER_QUEUE,
+    EVENTS_EXCHANGE,
+    HEARTBEAT_QUEUE,
+    HEARTBEAT_ROUTING_KEY,
+    RECORDER_QUEUES,
+    Notification,
+)
+from compute_agent.contract.publisher import Publisher
+from compute_agent.contract.rpcapi import ComputeAgentAPI
+from compute_agent.contract.transport import (
+    CALL_TOPIC,
+    RPC_EXCHANGE,
+    RPC_TOPIC,
+    create_rpc_transport,
+    oslo_messaging,
+    register_messaging_options,
+)
+from compute_agent.host_lock import HostLock, HostTaken
+from compute_agent.rpc_servers import RpcServers
+from devstack.ports import Ports, find_free_base
+from devstack.rabbitmq import PrivateRabbitMQ
+
+MINE, THEIRS = "host-x", "host-y"
+EVENT = Notification("m-1", "agent.up", "compute_agent.host-x", "info", "2026-01-01 00:00:00.000000", {"host": MINE})
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRabbitMQ]:
+    """A node with accounts for two agents and the gateway, whose queues are there."""
+    node = PrivateRabbitMQ(tmp_path_factory.mktemp("broker"), Ports(find_free_base()), hosts=(MINE, THEIRS))
+    try:
+        node.start()
+        link = BrokerAddress(node.gateway_url, name="gateway").open_link()
+        for queue in (*RECORDER_QUEUES, HEARTBEAT_QUEUE, DEAD_LETTER_QUEUE):
+            queue(link.channel()).declare()
+        link.close()
+        yield node
+    finally:
+        node.stop()
+
+
+class Endpoint:
+    """An agent's endpoint that notes what it is told, and answers what it is asked."""
+
+    target = oslo_messaging.Target(version=versions.RPC_API_VERSION)
+
+    def __init__(self, host: str) -> None:
+        self.told = threading.Event()
+        self._host = host
+
+    def report_inventory(self, ctxt: Any) -> None:
+        self.told.set()
+
+    def ping(self, ctxt: Any) -> dict[str, Any]:
+        return PingReply(host=self._host, release="1", rpc_version="1.0", journal_id="j", incarnation=1).to_wire()
+
+
+def create_transport(url: str) -> oslo_messaging.Transport:
+    conf = cfg.ConfigOpts()
+    register_messaging_options(conf)
+    conf([], default_config_files=[])
+    conf.set_override("transport_url", url)
+    return create_rpc_transport(conf)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def agents(broker: PrivateRabbitMQ) -> Iterator[dict[str, Endpoint]]:
+    """Both hosts' RPC servers, as production starts them, each with its own account."""
+    endpoints = {host: Endpoint(host) for host in (MINE, THEIRS)}
+    transports = {host: create_transport(broker.build_agent_url(host)) for host in endpoints}
+    servers = [RpcServers(transports[host], host, endpoint) for host, endpoint in endpoints.items()]  # type: ignore[arg-type]
+    for server in servers:
+        server.start()
+    yield endpoints
+    for server in servers:
+        server.stop()
+        server.wait()
+    for transport in transports.values():
+        transport.cleanup()
+
+
+@pytest.fixture
+def link(broker: PrivateRabbitMQ) -> Iterator[Link]:
+    """What a hostile agent of ``MINE`` has: its account."""
+    link = BrokerAddress(broker.build_agent_url(MINE), name="hostile").open_link()
+    yield link
+    link.collect()
+
+
+def test_an_agent_is_told_and_asked_and_answers(broker: PrivateRabbitMQ, agents: dict[str, Endpoint]) -> None:
+    transport = create_transport(broker.gateway_url)
+    caster = ComputeAgentAPI(transport)
+    caster.report_inventory(MINE)
+    assert agents[MINE].told.wait(10)
+    assert not agents[THEIRS].told.is_set()
+    assert caster.ping(MINE, timeout=10).host == MINE
+    transport.cleanup()
+
+
+def test_an_agent_tells_events_and_heartbeats_in_its_own_name(broker: PrivateRabbitMQ) -> None:
+    publisher = Publisher(BrokerAddress(broker.build_agent_url(MINE), name="agent"))
+    publisher.publish([EVENT])
+    publisher.publish_heartbeat(EVENT)
+    publisher.close()
+    senders: list[str] = []
+    gateway = BrokerAddress(broker.gateway_url, name="gateway").open_link()
+    for queue in (RECORDER_QUEUES[0], HEARTBEAT_QUEUE):
+        gateway.channel().basic_consume(queue.name, callback=lambda message: senders.append(message.properties["user_id"]), no_ack=True)
+    while len(senders) < 2:
+        gateway.drain_events(timeout=10)
+    assert senders == [build_agent_account(MINE)] * 2
+    gateway.close()
+
+
+def test_an_agent_holds_its_hosts_lock_against_a_second_one(broker: PrivateRabbitMQ) -> None:
+    first, second = (HostLock(BrokerAddress(broker.build_agent_url(MINE), name="agent"), MINE) for _ in range(2))
+    first.acquire()
+    with pytest.raises(HostTaken):
+        second.acquire()
+    first.drop()
+
+
+def test_an_agent_cannot_hold_another_hosts_lock(broker: PrivateRabbitMQ) -> None:
+    with pytest.raises(AccessRefused):
+        HostLock(BrokerAddress(broker.build_agent_url(MINE), name="agent"), THEIRS).acquire()
+
+
+FORBIDDEN_QUEUES = [
+    f"{RPC_TOPIC}.{THEIRS}",
+    f"{CALL_TOPIC}.{THEIRS}",
+    RECORDER_QUEUES[0].name,
+    HEARTBEAT_QUEUE.name,
+    DEAD_LETTER_QUEUE.name,
+    f"reply_{uuid.uuid4().hex}",
+]
+
+
+@pytest.mark.parametrize("queue", FORBIDDEN_QUEUES)
+@pytest.mark.parametrize("attempt", ["get", "consume", "purge", "delete", "declare", "bind"])
+def test_an_agent_has_no_hold_of_queues_that_are_not_its_own(link: Link, queue: str, attempt: str) -> None:
+    channel = link.channel()
+    attempts: dict[str, Callable[[], object]] = {
+        "get": lambda: channel.basic_get(queue),
+        "consume": lambda: channel.basic_consume(queue, callback=print),
+        "purge": lambda: channel.queue_purge(queue),
+        "delete": lambda: channel.queue_delete(queue),
+        "declare": lambda: channel.queue_declare(queue, durable=True, auto_delete=False),
+        "bind": lambda: channel.queue_bind(queue, RPC_EXCHANGE, f"{RPC_TOPIC}.{MINE}"),
+    }
+    with pytest.raises(AccessRefused):
+        attempts[attempt]()
+
+
+@pytest.mark.parametrize("queue", [f"{RPC_TOPIC}.{MINE}", f"{RPC_TOPIC}_fanout_{'0' * 32}"])
+@pytest.mark.parametrize(
+    ("exchange", "key"),
+    [
+        (RPC_EXCHANGE, f"{RPC_TOPIC}.{THEIRS}"),
+        (RPC_EXCHANGE, f"{CALL_TOPIC}.{THEIRS}"),
+        (RPC_EXCHANGE, f"{RPC_TOPIC}.*"),
+        (RPC_EXCHANGE, "#"),
+        (EVENTS_EXCHANGE.name, "notifications.info"),
+        (EVENTS_EXCHANGE.name, HEARTBEAT_ROUTING_KEY),
+        ("crashcart.dead", ""),
+    ],
+)
+def test_an_agent_cannot_listen_in_on_what_others_are_told_or_tell(link: Link, queue: str, exchange: str, key: str) -> None:
+    if "fanout" in queue:
+        link.channel().queue_declare(queue, exclusive=True)
+    with pytest.raises(AccessRefused):
+        link.channel().queue_bind(queue, exchange, key)
+
+
+def test_an_agent_cannot_make_queues_or_exchanges_of_its_own(link: Link) -> None:
+    with pytest.raises(AccessRefused):
+        link.channel().queue_declare("stock")
+    with pytest.raises(AccessRefused):
+        link.channel().exchange_declare("stock", "fanout")
+    with pytest.raises(AccessRefused):
+        link.channel().exchange_delete(EVENTS_EXCHANGE.name)
+    with pytest.raises(AccessRefused):
+        link.channel().exchange_bind(RPC_EXCHANGE, EVENTS_EXCHANGE.name, "#")
+
+
+def send(link: Link, exchange: str, key: str, **properties: Any) -> None:
+    channel = link.channel()
+    channel.confirm_select()
+    channel.basic_publish_confirm(channel.prepare_message(b"{}", properties=properties), exchange=exchange, routing_key=key)
+
+
+@pytest.mark.parametrize(
+    ("exchange", "key"),
+    [
+        (RPC_EXCHANGE, f"{RPC_TOPIC}.{THEIRS}"),
+        (f"{RPC_TOPIC}_fanout_of_{THEIRS}", ""),
+        ("crashcart.dead", ""),
+        (EVENTS_EXCHANGE.name, "notifications.fake"),
+        (EVENTS_EXCHANGE.name, "#"),
+    ],
+)
+def test_an_agent_casts_nothing_and_publishes_nothing_but_events(link: Link, exchange: str, key: str) -> None:
+    with pytest.raises(AMQPError) as refused:
+        send(link, exchange, key)
+    assert refused.value.reply_code in (403, 404)
+
+
+@pytest.mark.parametrize("account", [build_agent_account(THEIRS), "gateway", "crashcart"])
+def test_nobody_speaks_in_anothers_name(link: Link, account: str) -> None:
+    with pytest.raises(PreconditionFailed):
+        send(link, EVENTS_EXCHANGE.name, "notifications.info", user_id=account)
+
+
+def test_the_gateway_takes_nothing_out_of_an_agents_queues(broker: PrivateRabbitMQ) -> None:
+    link = BrokerAddress(broker.gateway_url, name="gateway").open_link()
+    with pytest.raises(AccessRefused):
+        link.channel().basic_get(f"{RPC_TOPIC}.{MINE}")
+    with pytest.raises(AccessRefused):
+        link.channel().queue_delete(f"{RPC_TOPIC}.{MINE}")
+    link.collect()
+
+
+def test_no_role_may_set_policies_or_make_accounts(broker: PrivateRabbitMQ) -> None:
+    """RabbitMQ gives that to tagged accounts only."""
+    tags = dict(line.split("\t") for line in broker.ctl("list_users").splitlines()[1:])
+    roles = {"gateway", build_agent_account(MINE), build_agent_account(THEIRS)}
+    assert {account: tags[account] for account in roles} == dict.fromkeys(roles, "[]")
+
+
+def test_who_may_publish_a_reply_reaches_any_queue_which_is_why_casts_are_signed(broker: PrivateRabbitMQ, link: Link) -> None:
+    """Through the exchange without a name. Should a later RabbitMQ be able to forbid it, this is to be told in doc/security.rst."""
+    send(link, "", f"{CALL_TOPIC}.{THEIRS}")
+    with kombu.Connection(broker.url) as connection:
+        assert connection.channel().queue_declare(f"{CALL_TOPIC}.{THEIRS}", passive=True).consumer_count == 1
