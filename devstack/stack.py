@@ -24,6 +24,7 @@ from devstack.ports import DEFAULT_BASE, Ports
 from devstack.rabbitmq import PrivateRabbitMQ
 from devstack.services import ProcessId, Service, iterate_command_lines
 from devstack.short_path import ShortPath
+from devstack.signing_keys import make_signing_options
 from devstack.stack_config import HOST, PROJECT, USER, Options, merge, write_agent_config, write_gateway_config, write_openrc
 from devstack.steps import StepFailed, Steps
 
@@ -166,6 +167,7 @@ class Stack:
     def write_config(self) -> None:
         """Write the configuration files anew, as the next start of a service reads them."""
         self._gateway_path.make()
+        agent_signing, gateway_signing = make_signing_options(self.state_dir / "keys")
         if self._fleet is not None:
             self._fleet.write_files()
             driver = self._fleet.agent_options
@@ -177,7 +179,7 @@ class Stack:
             transport_url=self.broker.transport_url,
             driver=driver,
             state_path=self.state_dir / "agent",
-            extra=self._agent_options,
+            extra=merge(agent_signing, self._agent_options),
         )
         write_gateway_config(
             self.state_dir / "gateway.conf",
@@ -185,7 +187,7 @@ class Stack:
             ports=self.ports,
             state_path=self.state_dir / "gateway",
             wake_socket=self._gateway_path.path / "dispatcher.sock",
-            extra=self._gateway_options,
+            extra=merge(gateway_signing, self._gateway_options),
         )
 
     def start_broker(self) -> None:

@@ -14,7 +14,8 @@ from devstack.api_client import ApiClient
 from devstack.ports import Ports, find_free_base
 from devstack.rabbitmq import PrivateRabbitMQ
 from devstack.services import Service, wait_until
-from devstack.stack_config import write_agent_config, write_gateway_config
+from devstack.signing_keys import make_signing_options
+from devstack.stack_config import merge, write_agent_config, write_gateway_config
 
 _START_TIMEOUT = 60.0
 
@@ -36,12 +37,13 @@ def running_fake_stack(servers: int) -> Iterator[FakeStack]:
         broker = PrivateRabbitMQ(directory, ports)
         broker.start()
         services = {name: _make_service(directory, name, config) for name, config in _CONFIG_OF_SERVICE.items()}
+        agent_signing, gateway_signing = make_signing_options(directory / "keys")
         write_agent_config(
             directory / "agent.conf",
             transport_url=broker.transport_url,
             driver={"agent": {"driver": "fake"}, "fake": {"servers": servers}},
             state_path=directory / "agent",
-            extra={"agent": {"crash_dump_holdoff": 0}},
+            extra=merge(agent_signing, {"agent": {"crash_dump_holdoff": 0}}),
         )
         write_gateway_config(
             directory / "gateway.conf",
@@ -49,7 +51,7 @@ def running_fake_stack(servers: int) -> Iterator[FakeStack]:
             ports=ports,
             state_path=directory / "gateway",
             wake_socket=directory / "wake.sock",
-            extra={"api": {"crash_dump_holdoff": 0}},
+            extra=merge(gateway_signing, {"api": {"crash_dump_holdoff": 0}}),
         )
         store = Store(f"sqlite:///{directory / 'gateway' / 'gateway.sqlite'}")
         try:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from oslo_config import cfg
 
 from compute_agent.contract import events, notifications, versions
@@ -47,8 +48,10 @@ from compute_agent.contract.models import (
     hash_inventory,
 )
 from compute_agent.contract.rpcapi import ComputeAgentAPI
+from compute_agent.contract.signing import CastSigner
 from compute_agent.contract.transport import create_rpc_transport, register_messaging_options
 from compute_agent.contract.watchdogs import ExpiryAction, Watchdog, WatchdogDevice, WatchdogModel
+from tests.fakes import FakeClock
 
 SAMPLES = Path(__file__).parent / "samples"
 
@@ -58,6 +61,8 @@ LEFT_SERVER_ID = "9a8b7c6d-5e4f-4a3b-8c2d-1e0f9a8b7c6d"
 JOURNAL_ID = "6e2f0c1d4b3a49588776655443322110"
 BLACK_BOX_ID = "5c0ffee1a2b3c4d5e6f708192a3b4c5d"
 HOST = "host-1.example"
+ISSUER = "gateway"
+SIGNING_KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 MOMENT = datetime(2026, 3, 1, 12, 30, 0, 250000, tzinfo=UTC)
 LATER = datetime(2026, 3, 1, 12, 30, 30, 250000, tzinfo=UTC)
 
@@ -285,7 +290,10 @@ HOST_EVENTS = frozenset({"agent.up", "agent.down", "agent.cast_refused", "events
 
 
 def make_rpc_samples() -> dict[str, Any]:
-    """File name -> what the production client hands to oslo.messaging's driver for each method, and the reply of the call."""
+    """File name -> what the production client hands to oslo.messaging's driver for each method, and the reply of the call.
+
+    Nothing of it is signed, as nothing is without a key; ``signature.json`` is the context of one that is.
+    """
     conf = cfg.ConfigOpts()
     conf(args=[], default_config_files=[])
     register_messaging_options(conf)
@@ -320,7 +328,12 @@ def make_rpc_samples() -> dict[str, Any]:
     transport.cleanup()
     samples: dict[str, Any] = {sample["message"]["method"]: sample for sample in sent}
     samples |= {f"{method}.reply": reply.to_wire() for method, reply in _REPLIES.items()}
+    samples["signature"] = {"context": _sign(ActionKind.TRIGGER_CRASH_DUMP, {"action": REQUEST.to_wire()})}
     return {f"rpc/{name}.json": sample for name, sample in samples.items()}
+
+
+def _sign(method: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    return CastSigner(ISSUER, SIGNING_KEY, FakeClock(MOMENT), new_nonce=lambda: "0" * 32).sign(HOST, method, arguments)
 
 
 def make_payload(event_type: str) -> dict[str, Any]:

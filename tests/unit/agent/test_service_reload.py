@@ -8,6 +8,8 @@ import pytest
 
 from compute_agent import service
 from compute_agent.config import load_config
+from compute_agent.contract.signing import CastRefused, CastSigner
+from compute_agent.contract.signing_keys import create_key_files, read_private_key
 from compute_agent.drivers.base import Driver, Reload
 from compute_agent.drivers.fake import FakeHypervisor
 from compute_agent.service import AgentService
@@ -57,3 +59,29 @@ def test_a_driver_without_files_says_that_there_is_nothing_to_read_anew(
     with caplog.at_level(logging.INFO):
         agent._reloads.step()
     assert "the driver fake has no files of its own, there is nothing to read anew" in caplog.text
+
+
+def test_trusted_keys_are_read_anew_whatever_the_driver_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, folder = FakeClock(), tmp_path / "keys"
+    folder.mkdir()
+    create_key_files(folder, "old")
+    monkeypatch.setenv("OS_SIGNING__TRUSTED_KEYS", str(folder))
+    agent = make_agent(tmp_path, monkeypatch, FakeHypervisor(clock).driver, clock)
+    private, _ = create_key_files(folder, "new")
+    signer = CastSigner("new", read_private_key(private), clock)
+    with pytest.raises(CastRefused):
+        agent._gate.check("ping", signer.sign("h1", "ping", {}), {})
+    agent.request_reload()
+    agent._reloads.step()
+    agent._gate.check("ping", signer.sign("h1", "ping", {}), {})
+
+
+def test_an_agent_that_trusts_everybody_says_so_and_one_that_could_trust_nobody_does_not_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = FakeClock()
+    make_agent(tmp_path, monkeypatch, FakeHypervisor(clock).driver, clock)
+    assert "[signing] trusted_keys is not set" in caplog.text
+    monkeypatch.setenv("OS_SIGNING__TRUSTED_KEYS", str(tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match="cannot be read"):
+        make_agent(tmp_path, monkeypatch, FakeHypervisor(clock).driver, clock)

@@ -6,8 +6,10 @@ import pytest
 
 from api_gateway.manage import main
 from api_gateway.store import Store, counters, events
+from api_gateway.store.actions import insert_action
 from compute_agent.contract.clock import SystemClock
-from tests.unit.gateway.store_parts import FakeHost
+from compute_agent.contract.signing_keys import read_trusted_keys
+from tests.unit.gateway.store_parts import FakeHost, build_action
 
 
 @pytest.fixture
@@ -79,3 +81,33 @@ def test_a_wrong_command_line_is_refused_with_the_usage(config_file: str, comman
     with pytest.raises(SystemExit) as exit_info:
         main(["--config-file", config_file, *command])
     assert exit_info.value.code == 2
+
+
+def test_a_signing_key_is_made_without_a_database_and_never_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "gateway.conf"
+    path.write_text("[database]\nconnection = sqlite:////nowhere/at/all\n[signing]\nissuer = north\n")
+    command = ["--config-file", str(path), "create-signing-key", str(tmp_path)]
+    assert main(command) == 0
+    told = capsys.readouterr().out
+    assert (f"{tmp_path}/north.key" in told, f"{tmp_path}/north.pem" in told, "issuer = north" in told) == (True, True, True)
+    assert "PRIVATE KEY" not in told
+    assert main(command) == 1
+    assert "never overwritten" in capsys.readouterr().err
+    assert main([*command, "--issuer", "south"]) == 0
+    assert list(read_trusted_keys(tmp_path)) == ["north", "south"]
+
+
+def test_a_key_that_cannot_be_written_is_said(tmp_path: Path, config_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--config-file", config_file, "create-signing-key", str(tmp_path / "nowhere")]) == 1
+    assert "nowhere" in capsys.readouterr().err
+
+
+def test_a_restored_database_is_made_safe_before_it_is_used(config_file: str, database: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--config-file", config_file, "db", "upgrade"])
+    store = Store(f"sqlite:///{database}")
+    FakeHost(store, SystemClock(), "a").beat(full=True)
+    with store.write() as c:
+        insert_action(c, build_action(SystemClock()))
+    assert main(["--config-file", config_file, "db", "restored"]) == 0
+    assert "1 open actions count as perhaps sent, 1 agents" in capsys.readouterr().out
+    store.dispose()
