@@ -27,8 +27,11 @@ _MORE_WAIT_MILLISECONDS = 1
 """That a begun batch waits for one more message: what was published together comes within less."""
 _FRAME_WAIT = 0.001
 """Seconds that the rest of a frame is waited for. Not 0: py-amqp loses a half-read frame of a non-blocking socket."""
-_FIRST_PAUSE = 0.2
-_LONGEST_PAUSE = 2.0
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 0.5
+"""Seconds between tries to reach broker or store: what the return of either may cost an event."""
+_LONGEST_FULL_PAUSE = 2.0
+"""Seconds between tries of a store that seems to be well and takes nothing, as on a full disk: each costs the messages a redelivery."""
 
 
 class QueueConsumer:
@@ -57,6 +60,7 @@ class QueueConsumer:
         self._batch_size = batch_size
         self._arrived: deque[kombu.Message] = deque()
         self._is_listening = False
+        self._has_recorded = False
         self._stop = threading.Event()
         self.name: str = bindings[0].name
 
@@ -71,13 +75,17 @@ class QueueConsumer:
 
     def run(self) -> None:
         """Consume until :meth:`stop`."""
-        pause = 0.0
+        pause = full_pause = 0.0
         while not self._stop.is_set():
             try:
                 self._await_store()
                 self._consume()
             except (StoreBusy, StoreUnavailable) as error:
-                LOG.warning("%s: not consuming, the store cannot be written: %s", self.name, error)
+                is_news = full_pause == 0.0 or self._has_recorded
+                full_pause = _FIRST_PAUSE if is_news else min(2 * full_pause, _LONGEST_FULL_PAUSE)
+                LOG.log(logging.WARNING if is_news else logging.DEBUG, "%s: not consuming, the store takes nothing: %s", self.name, error)
+                self._has_recorded = False
+                self._stop.wait(full_pause)
             except BROKER_ERRORS as error:
                 is_news = pause == 0.0 or self._is_listening
                 pause = _FIRST_PAUSE if is_news else min(2 * pause, _LONGEST_PAUSE)
@@ -135,6 +143,7 @@ class QueueConsumer:
         batch = [self._arrived.popleft() for _ in range(min(len(self._arrived), self._batch_size))]
         if batch:
             self._record([_receive(message) for message in batch])
+            self._has_recorded = True
             channel.basic_ack(batch[-1].delivery_tag, multiple=True)
 
 

@@ -33,6 +33,8 @@ CAPABILITY_OF_KIND: dict[ActionKind, str] = {
     ActionKind.RESET_WATCHDOG_TIMER: "watchdog_timer",
 }
 """What the agent's driver must be capable of for an action of each kind."""
+_FIRST_RETRY, _LONGEST_RETRY = timedelta(seconds=0.25), timedelta(seconds=1)
+"""After a cast that failed: a broker that was restarted is back within a moment. The longest is what its return may cost an action."""
 _MOST_ENDED = 100
 """Actions that end without a cast in one transaction: others want to write too."""
 
@@ -195,7 +197,7 @@ class Dispatcher:
     def _try_cast(self, cast: _Cast) -> None:
         """Try one recorded cast, note whether the broker returned it, and let go of the host."""
         request = cast.request
-        unroutable = False
+        unroutable = failed = False
         try:
             self._caster.cast_action(request)
             LOG.info("action %s server %s host %s cast (%d)", request.id, request.server, request.host, cast.number)
@@ -203,6 +205,7 @@ class Dispatcher:
             unroutable = True
             LOG.warning("action %s server %s host %s not delivered (%d): %s", request.id, request.server, request.host, cast.number, error)
         except Exception as error:  # noqa: BLE001 -- any exception of a cast means "perhaps delivered" (measured)
+            failed = True
             LOG.warning(
                 "action %s server %s host %s perhaps delivered (%d): %r", request.id, request.server, request.host, cast.number, error
             )
@@ -210,7 +213,11 @@ class Dispatcher:
             with self._store.write() as c:
                 if unroutable:
                     stored_actions.record_unroutable(c, request.id)
-                stored_actions.release_lease(c, request.id, self._owner)
+                if failed:
+                    retry_at = self._clock.now() + min(_FIRST_RETRY * 2 ** min(cast.number - 1, 10), _LONGEST_RETRY)
+                    stored_actions.record_failed_cast(c, request.id, self._owner, retry_at=retry_at)
+                else:
+                    stored_actions.release_lease(c, request.id, self._owner)
         except StoreError as error:
             # Safe: the lease runs out by itself, and an uncounted return leaves the action as perhaps delivered.
             LOG.warning("action %s: the end of its cast was not recorded: %s", request.id, error)

@@ -29,9 +29,9 @@ class ActionRow:
     """One action. Words that an agent may extend (code, observation, …) are text as they came.
 
     ``cast_count`` counts casts that were begun, ``unroutable_count`` those of them that the broker returned: while both are equal nothing
-    was delivered. ``ending_epoch`` is the journal that an agent's ending came from. ``recorded_at`` is when the gateway learned of (or
-    wrote) the ending; ``updated_at`` when the row last changed, set from the start. ``arguments`` are what its kind's request has beyond
-    those of all kinds.
+    was delivered. ``cast_incarnation`` is that of the agent at the last cast, None when that failed. ``ending_epoch`` is the journal that
+    an agent's ending came from. ``recorded_at`` is when the gateway learned of (or wrote) the ending; ``updated_at`` when the row last
+    changed, set from the start. ``arguments`` are what its kind's request has beyond those of all kinds.
     """
 
     id: str
@@ -213,7 +213,7 @@ _IS_DUE = and_(
     or_(
         actions.c.last_cast_at.is_(None),
         actions.c.last_cast_at <= bindparam("unheard_since", type_=Moment),
-        actions.c.cast_incarnation != agents.c.incarnation,
+        actions.c.cast_incarnation.is_distinct_from(agents.c.incarnation),
     ),
     actions.c.host.not_in(select(_leases.c.host).where(_leases.c.lease_until > _NOW)),
 )
@@ -233,7 +233,8 @@ _CASTABLE = (
 
 # An idle dispatcher asks these two every second: built once.
 _ANY_DUE = select(actions.c.id).select_from(_WITH_AGENTS).where(_IS_DUE).limit(1)
-_LAST_CAST = select(func.min(actions.c.last_cast_at)).where(
+_RETRY_AT = case((and_(actions.c.cast_incarnation.is_(None), actions.c.lease_until > _NOW), actions.c.lease_until))
+_NEXT_CASTS = select(func.min(actions.c.last_cast_at), func.min(_RETRY_AT)).where(
     actions.c.state == ActionState.ACCEPTED, actions.c.deadline > _NOW, actions.c.last_cast_at.is_not(None)
 )
 
@@ -243,8 +244,8 @@ def claim_castable(
 ) -> list[ActionRow]:
     """Lease up to ``limit`` actions to cast now, at most one per host, none of a host of which one is leased already.
 
-    Castable: ``accepted``, deadline not passed, of a host whose agent is known, and never cast, or the agent's incarnation differs from
-    that of the last cast, or ``received_timeout`` has passed since it. A lease that ran out is free again.
+    Castable: ``accepted``, deadline not passed, of a host whose agent is known, and never cast, or the last cast failed, or the agent's
+    incarnation differs from that of the last cast, or ``received_timeout`` has passed since it. A lease that ran out is free again.
     """
     counters.lock_counters(c)  # two dispatchers must not each find the host free
     found = c.execute(_CASTABLE, {"now": now, "unheard_since": now - received_timeout, "row_limit": limit})
@@ -260,8 +261,12 @@ def find_next_cast_at(c: Connection, *, now: datetime, received_timeout: timedel
     """When the next cast falls due: ``now`` if one is, later if a recast may become due, None when nothing waits. Reads only."""
     if c.execute(_ANY_DUE, {"now": now, "unheard_since": now - received_timeout}).first() is not None:
         return now
-    last = c.execute(_LAST_CAST, {"now": now}).scalar_one()
-    return None if last is None else max(now, last + received_timeout)
+    row = c.execute(_NEXT_CASTS, {"now": now}).one()
+    last: datetime | None = row[0]
+    retry_at: datetime | None = row[1]
+    if last is None:
+        return None
+    return max(now, last + received_timeout if retry_at is None else min(last + received_timeout, retry_at))
 
 
 def record_cast(c: Connection, action_id: str, *, owner: str, at: datetime, journal_id: str, incarnation: int) -> ActionRow | None:
@@ -294,11 +299,22 @@ def record_unroutable(c: Connection, action_id: str) -> None:
     )
 
 
+_FAIL = (
+    update(actions)
+    .where(actions.c.id == bindparam("failed_action"), actions.c.lease_owner == bindparam("holder"))
+    .values(cast_incarnation=None, lease_until=bindparam("retry_at", type_=Moment))
+)
 _RELEASE = (
     update(actions)
     .where(actions.c.id == bindparam("held_action"), actions.c.lease_owner == bindparam("holder"))
     .values(lease_owner=None, lease_until=None)
 )
+
+
+def record_failed_cast(c: Connection, action_id: str, owner: str, *, retry_at: datetime) -> None:
+    """Whether the cast that :func:`record_cast` counted last was delivered is not known: it is due again when the lease, which keeps its
+    host until ``retry_at``, is over."""
+    c.execute(_FAIL, {"failed_action": action_id, "holder": owner, "retry_at": retry_at})
 
 
 def release_lease(c: Connection, action_id: str, owner: str) -> bool:

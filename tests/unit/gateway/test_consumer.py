@@ -145,6 +145,32 @@ def test_what_the_store_does_not_take_is_not_acknowledged_and_comes_again_over_a
     assert ("ack", 2, True) in second.log
 
 
+def test_a_store_that_seems_to_be_well_and_takes_nothing_is_tried_ever_more_slowly() -> None:
+    """On a full disk an empty transaction succeeds: to fetch again at once would redeliver the same messages hundreds of times a second."""
+    refusals = [StoreUnavailable("database or disk is full")] * 6
+    links = [ScriptedLink([b"1"], stop) for _ in range(7)]
+    pauses: list[float] = []
+
+    def record(messages: Sequence[Received]) -> None:
+        if refusals:
+            raise refusals.pop()
+
+    with mock.patch.object(threading.Event, "wait", lambda event, timeout=None: pauses.append(timeout or 0.0) or event.is_set()):
+        consumer = QueueConsumer(lambda: None, [QUEUE], record, try_store=lambda: None)  # type: ignore[arg-type, return-value]
+        opening = iter(links)
+
+        def consume() -> None:
+            link = next(opening)
+            if refusals:
+                record([])
+            link.collect()
+            consumer.stop()
+
+        with mock.patch.object(consumer, "_consume", consume):
+            consumer.run()
+    assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0]
+
+
 def test_nothing_is_fetched_while_the_store_cannot_be_written() -> None:
     """Each link that fails would cost its messages one redelivery, of which the broker counts twenty."""
     refusals = [StoreUnavailable("away")] * 5

@@ -131,6 +131,41 @@ def test_any_other_exception_means_perhaps_delivered_and_is_tried_again(
     assert len(caster.requests) == 2
 
 
+def test_a_cast_that_failed_is_tried_again_well_before_an_agent_would_have_answered(
+    dispatcher: Dispatcher, store: Store, caster: NotingCaster, clock: FakeClock
+) -> None:
+    """A broker that was restarted is back within seconds; who waits for an answer of 5 s makes its return that much later."""
+    add_action(store, clock)
+    caster.error = OSError("connection refused")
+    pauses = []
+    for _ in range(5):
+        dispatcher.step()
+        pauses.append(dispatcher.step())
+        clock.advance(pauses[-1] or 0.0)
+    caster.error = None
+    dispatcher.step()
+    assert pauses == [0.25, 0.5, 1.0, 1.0, 1.0]
+    assert len(caster.requests) == 6
+    assert dispatcher.step() == pytest.approx(5.0)
+
+
+def test_a_host_whose_casts_fail_is_left_alone_for_a_moment_and_the_others_are_cast_to(
+    dispatcher: Dispatcher, store: Store, caster: NotingCaster, clock: FakeClock
+) -> None:
+    caster.error = OSError("its queue has no leader")
+    add_action(store, clock)
+    add_action(store, clock)
+    dispatcher.step()
+    caster.error = None
+    add_agent(store, AgentVoice(clock, "host-2", "journal-2"), clock)
+    add_action(store, clock, host="host-2")
+    dispatcher.step()
+    assert [request.host for request in caster.requests] == [HOST, "host-2"]
+    clock.advance(0.25)
+    dispatcher.step()
+    assert [request.host for request in caster.requests] == [HOST, "host-2", HOST]
+
+
 def test_a_broker_that_is_away_makes_no_hot_loop(dispatcher: Dispatcher, store: Store, caster: NotingCaster, clock: FakeClock) -> None:
     add_action(store, clock)
     caster.error = OSError("connection refused")
