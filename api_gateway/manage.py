@@ -1,4 +1,4 @@
-"""``crashcart-manage``: what an operator does to the gateway's database, and the making of keys."""
+"""``crashcart-manage``: what an operator does to the gateway's database, and the making of keys and accounts."""
 
 import argparse
 import sys
@@ -9,6 +9,7 @@ from oslo_config import cfg
 from oslo_log import log
 
 from api_gateway.config import load_config
+from api_gateway.manage_broker import AccountsUnusable, add_broker_command
 from api_gateway.store import Store, StoreError, actions, agents, counters, events, restoring
 from api_gateway.store.agents import UP
 from compute_agent.contract.clock import Clock, SystemClock
@@ -100,7 +101,7 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     check = database.add_parser("check", help="exit 0 if the database can be used by this release")
     check.set_defaults(run=_over_store(check_database))
     restored = database.add_parser("restored", help="after restoring a backup, before API and engine are started; safe to repeat")
-    restored.set_defaults(run=mark_restored)
+    restored.set_defaults(run=_over_store(mark_restored))
 
     host = subparsers.add_parser("host", help="machines that agents serve").add_subparsers(dest="verb", required=True)
     forget = host.add_parser("forget", help="remove a host that will not come back; its servers' histories stay")
@@ -112,6 +113,8 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     key.add_argument("directory", metavar="DIRECTORY", type=Path, help="where ISSUER.key and ISSUER.pem are written")
     key.add_argument("--issuer", help="the gateway's name for agents; [signing] issuer if not given")
     key.set_defaults(run=create_signing_key)
+
+    add_broker_command(subparsers)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -125,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     log.setup(conf, "crashcart")
     try:
         print(conf.command.run(conf, conf.command))  # noqa: T201
-    except (StoreError, Refused, KeyUnusable, OSError) as error:
+    except (StoreError, Refused, KeyUnusable, AccountsUnusable, OSError) as error:
         print(f"crashcart-manage: {error}", file=sys.stderr)  # noqa: T201
         return EXIT_FAILED
     return 0

@@ -25,7 +25,13 @@ class GapRow:
     ask_at: datetime
     tries: int
 
+    @property
+    def is_tail(self) -> bool:
+        """Whether it is all that may have been committed behind ``first``, be there anything or not."""
+        return self.last == OPEN_END
 
+
+OPEN_END = 2**63 - 1
 _COLUMNS = columns_of(gaps, GapRow)
 
 
@@ -48,11 +54,23 @@ def note_sequences(c: Connection, places: Iterable[tuple[str, str, int]], *, now
                 _open_gap(c, host, epoch, highest + 1, number - 1, now)
             highest = number
         if highest > before:
+            _forget_tail(c, host, epoch)  # from here on what is missing shows by itself
             upsert(c, epochs, {"host": host, "epoch": epoch, "highest": highest})
 
 
 def _open_gap(c: Connection, host: str, epoch: str, first: int, last: int, now: datetime) -> None:
     c.execute(insert(gaps).values(host=host, epoch=epoch, first=first, last=last, found_at=now, ask_at=now, tries=0))
+
+
+def ask_for_tail(c: Connection, *, host: str, epoch: str, now: datetime) -> None:
+    """Have the agent asked for whatever its journal holds behind the last event that was recorded of it."""
+    _forget_tail(c, host, epoch)
+    highest = c.execute(_HIGHEST, {"of_host": host, "of_epoch": epoch}).scalar_one_or_none() or 0
+    _open_gap(c, host, epoch, highest + 1, OPEN_END, now)
+
+
+def _forget_tail(c: Connection, host: str, epoch: str) -> None:
+    c.execute(delete(gaps).where(gaps.c.host == host, gaps.c.epoch == epoch, gaps.c.last == OPEN_END))
 
 
 def _remove_range(c: Connection, host: str, epoch: str, first: int, last: int) -> int:
@@ -106,10 +124,14 @@ def close_gap(c: Connection, *, host: str, epoch: str, first: int, last: int) ->
 
 
 def record_lost(c: Connection, gap: GapRow, *, reason: str, now: datetime) -> bool:
-    """Give a gap up as far as it is still one: close it and append ``events.lost`` for each range to the outbox.
+    """Give a gap up as far as it is still one: close it and append ``events.lost`` for each range to the outbox. Of a tail nobody knows
+    whether there was anything: it is only closed.
 
-    :returns: False when it was filled or closed meanwhile.
+    :returns: False when it was filled or closed meanwhile, or was a tail.
     """
+    if gap.is_tail:
+        c.execute(delete(gaps).where(gaps.c.id == gap.id))
+        return False
     touched = and_(gaps.c.host == gap.host, gaps.c.epoch == gap.epoch, gaps.c.first <= gap.last, gaps.c.last >= gap.first)
     remaining = [GapRow(*row) for row in c.execute(select(*_COLUMNS).where(touched).order_by(gaps.c.first))]
     for left in remaining:

@@ -135,9 +135,7 @@ def _check_ledger(watchdogs: Sequence[Watchdogs], fired: dict[str, dict[str, Any
             yield f"a firing of {told.server} at {told.at} was told to a living agent and never recorded"
 
 
-def check_holdoff_after_firings(
-    events: list[dict[str, Any]], forced: Collection[str], holdoff: float, tolerance: float
-) -> Iterator[str]:
+def check_holdoff_after_firings(events: list[dict[str, Any]], forced: Collection[str], holdoff: float, tolerance: float) -> Iterator[str]:
     """No crash dump is begun after a watchdog's NMI in the same journal, within the hold-off, unless the server was reset between them."""
     nmis: dict[tuple[str, str], tuple[datetime, str]] = {}
     for event in sorted(events, key=lambda event: (event["epoch"], event["sequence"] or 0)):

@@ -254,6 +254,8 @@ class World:
         """A request to the API: a task of its own, because the API may be killed at its commit too."""
         action_id = f"req-{self._draw_id()}"
         process = Process("api")
+        self.arguments[action_id] = arguments or {}
+        self.forced.update({action_id} if force else ())
 
         def accept() -> None:
             store = self.gateway.api_store
@@ -279,8 +281,6 @@ class World:
                 self.refuse(action_id, server, str(error))
             else:
                 self.accepted.append(action_id)
-                self.arguments[action_id] = arguments or {}
-                self.forced.update({action_id} if force else ())
                 self.kernel.note("api", f"202 {action_id} {kind} server {server} deadline {deadline:.1f}{' forced' if force else ''}")
                 self.gateway.wake_dispatcher()
 

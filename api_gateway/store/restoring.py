@@ -1,0 +1,57 @@
+"""After the database was restored from a backup: what has happened since the backup is unknown here, and nothing may be built on not
+knowing it.
+
+The rows of the backup say of an action that nothing was cast, of a journal that nothing came after some event, of a number that nobody
+was given it. Each of that may have changed since, and others have seen it.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, func, select, update
+
+from api_gateway.store import counters, gaps
+from api_gateway.store.actions import OPEN_STATES
+from api_gateway.store.tables import actions, agents, events, outbox
+
+LEAP = 1_000_000_000
+"""By which positions and the sequences of the gateway's own events go on: further than any record has grown since its last backup. They
+stay whole numbers in JSON (below 2^53) for millions of restorations."""
+UNKNOWN_JOURNAL = "unknown-since-the-backup"
+"""What an open action is bound to when no journal of its host was known: each agent answers that it has lost that one."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """How many open actions were perhaps cast since the backup, and of how many journals the rest is asked for."""
+
+    open_actions: int
+    journals: int
+
+
+def mark_restored(c: Connection, *, now: datetime) -> Restored:
+    """Make a restored database safe to go on with; API and engine must not run. May be repeated.
+
+    Open actions count as perhaps delivered, so that none is called expired which was sent after the backup, and are bound to the journal
+    that their host had, so that no later one runs them again. The gateway's own events that are not in the record are published again.
+    Numbers that were given out since are not given out again: cursors of
+    clients stay behind what comes, and no event has the identity of one that consumers have seen. Each agent is asked for the events
+    behind the last one that is recorded here.
+    """
+    counters.lock_counters(c)
+    counters.advance(c, counters.POSITION, LEAP)
+    counters.advance(c, counters.OUTBOX_SEQUENCE, LEAP)
+    is_open = actions.c.state.in_(OPEN_STATES)
+    journal_of_host = select(agents.c.journal_id).where(agents.c.host == actions.c.host).scalar_subquery()
+    c.execute(
+        update(actions).where(is_open, actions.c.journal_id.is_(None)).values(journal_id=func.coalesce(journal_of_host, UNKNOWN_JOURNAL))
+    )
+    count = c.execute(select(func.count()).select_from(actions).where(is_open)).scalar_one()
+    c.execute(
+        update(actions).where(is_open, actions.c.cast_count <= actions.c.unroutable_count).values(cast_count=actions.c.unroutable_count + 1)
+    )
+    c.execute(update(outbox).where(outbox.c.message_id.not_in(select(events.c.message_id))).values(sent_at=None))
+    journals = list(c.execute(select(agents.c.host, agents.c.journal_id)))
+    for host, journal_id in journals:
+        gaps.ask_for_tail(c, host=host, epoch=journal_id, now=now)
+    return Restored(open_actions=count, journals=len(journals))

@@ -1,0 +1,77 @@
+"""A restored backup: what may have happened since is never taken for what did not happen."""
+
+from datetime import timedelta
+
+from api_gateway.store import Store, actions, agents, counters, events, gaps, outbox
+from api_gateway.store.actions import ActionRow
+from api_gateway.store.restoring import LEAP, UNKNOWN_JOURNAL, mark_restored
+from compute_agent.contract.errors import Code, Ending
+from tests.fakes import FakeClock
+from tests.unit.gateway.store_parts import FakeHost, at, build_action, build_event
+
+
+def add_restored(store: Store, clock: FakeClock, **changes: object) -> ActionRow:
+    """An action as it is after the restoration of a backup in which it was open."""
+    action = build_action(clock, **changes)
+    with store.write() as c:
+        actions.insert_action(c, action)
+        mark_restored(c, now=clock.now())
+        return actions.get_action(c, action.id)
+
+
+def test_what_was_perhaps_sent_since_the_backup_is_never_called_expired(store: Store, clock: FakeClock) -> None:
+    action = add_restored(store, clock)
+    assert action.perhaps_delivered
+    with store.write() as c:
+        ending = {"ending": Ending.EXPIRED, "code": Code.DEADLINE_PASSED, "reason": "late", "at": clock.now()}
+        assert not actions.end_by_gateway(c, action.id, **ending)  # type: ignore[arg-type]
+
+
+def test_an_open_action_is_bound_to_the_journal_that_its_host_had(store: Store, clock: FakeClock) -> None:
+    FakeHost(store, clock, "a").beat(full=True)
+    assert add_restored(store, clock).journal_id == "journal-a"
+    assert add_restored(store, clock, host="b").journal_id == UNKNOWN_JOURNAL
+    assert add_restored(store, clock, journal_id="first").journal_id == "first"
+
+
+def test_numbers_that_were_given_out_since_the_backup_are_not_given_out_again(store: Store, clock: FakeClock) -> None:
+    with store.write() as c:
+        position, sequence = (counters.get_value(c, name) for name in (counters.POSITION, counters.OUTBOX_SEQUENCE))
+        mark_restored(c, now=clock.now())
+        (row,) = events.record_events(c, [build_event("m1")], now=clock.now())
+        assert row.position == position + LEAP + 1
+        assert counters.get_value(c, counters.OUTBOX_SEQUENCE) == sequence + LEAP
+
+
+def test_own_events_that_the_record_lacks_are_published_again(store: Store, clock: FakeClock) -> None:
+    body = {"release": "1", "journal_id": "j", "incarnation": 1, "reason": "silent"}
+    with store.write() as c:
+        for _ in range(2):
+            outbox.append_event(c, "agent.down", server=None, host="a", occurred_at=clock.now(), body=body)
+        recorded, missing = outbox.list_unsent(c)
+        events.record_events(c, [build_event(recorded.message_id)], now=clock.now())
+        outbox.mark_sent(c, [recorded.sequence, missing.sequence], at=clock.now())
+        mark_restored(c, now=clock.now())
+        assert [row.message_id for row in outbox.list_unsent(c)] == [missing.message_id]
+
+
+def test_agents_are_asked_for_all_that_follows_until_something_came(store: Store, clock: FakeClock) -> None:
+    FakeHost(store, clock, "a").beat(full=True)
+    with store.write() as c:
+        events.record_events(c, [build_event("m1", host="a", epoch="journal-a", sequence=1)], now=clock.now())
+        for _ in range(2):
+            mark_restored(c, now=clock.now())
+        (tail,) = gaps.list_gaps(c, now=clock.now())
+        assert (tail.first, tail.is_tail) == (2, True)
+        events.record_events(c, [build_event("m4", host="a", epoch="journal-a", sequence=4)], now=clock.now())
+        assert [(gap.first, gap.last) for gap in gaps.list_gaps(c, now=at(clock, 1))] == [(2, 3)]
+
+
+def test_a_tail_that_brings_nothing_is_not_called_lost(store: Store, clock: FakeClock) -> None:
+    with store.write() as c:
+        gaps.ask_for_tail(c, host="a", epoch="journal-a", now=clock.now())
+        (tail,) = gaps.list_gaps(c, now=clock.now())
+        assert not gaps.record_lost(c, tail, reason="asked in vain", now=clock.now())
+        assert gaps.list_gaps(c, now=clock.now() + timedelta(days=1)) == []
+        assert outbox.list_unsent(c) == []
+        assert agents.list_agents(c) == []
