@@ -8,6 +8,9 @@ from devstack.ports import Ports, find_free_base
 from devstack.rabbitmq import PrivateRabbitMQ
 from devstack.real_parts import list_missing_parts, may_skip_real_tests
 
+INTRUDER = "intruder"
+"""A host of no test's: what its agent's account can do to other hosts, everybody's agent can."""
+
 
 def _require_broker() -> None:
     missing = [part for part in list_missing_parts() if part in ("epmd", "rabbitmq-server")]
@@ -20,7 +23,7 @@ def _require_broker() -> None:
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRabbitMQ]:
     """A RabbitMQ node of our own. A test that restarts or freezes it leaves it running."""
     _require_broker()
-    node = PrivateRabbitMQ(tmp_path_factory.mktemp("broker"), Ports(find_free_base()))
+    node = PrivateRabbitMQ(tmp_path_factory.mktemp("broker"), Ports(find_free_base()), hosts=(INTRUDER,))
     try:
         node.start()
         yield node

@@ -47,7 +47,9 @@ _PROGRAM = textwrap.dedent(
 class Agent:
     """One agent's state directory, and its process now and after restarts."""
 
-    def __init__(self, directory: Path, broker: PrivateRabbitMQ, host: str) -> None:
+    program = _PROGRAM
+
+    def __init__(self, directory: Path, broker: PrivateRabbitMQ, host: str, more_options: str = "") -> None:
         directory.mkdir(parents=True)
         self.directory = directory
         self.host = host
@@ -57,7 +59,7 @@ class Agent:
         (directory / "agent.conf").write_text(
             f"[DEFAULT]\nhost = {host}\ntransport_url = {broker.transport_url}\n"
             f"[agent]\ndriver = fake\nstate_path = {directory}\nfirst_look = 0.5\nheartbeat_interval = 2\n"
-            f"[fake]\nservers = 2\nsurviving = 1\nseed = {host}\ncall_bound = 3\n"
+            f"[fake]\nservers = 2\nsurviving = 1\nseed = {host}\ncall_bound = 3\n{more_options}"
         )
 
     def start(self, hang: float | None = None) -> None:
@@ -66,7 +68,7 @@ class Agent:
             environment["HANG"] = str(hang)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, "--config-file", str(self.directory / "agent.conf")],
+                [sys.executable, "-c", self.program, "--config-file", str(self.directory / "agent.conf")],
                 env=environment,
                 stdout=log,
                 stderr=log,
