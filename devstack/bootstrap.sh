@@ -11,7 +11,7 @@ DEVSTACK_DIR="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 ROOT_DIR="$(dirname "$DEVSTACK_DIR")"
 VENV_DIR="${CRASHCART_VENV:-$DEVSTACK_DIR/.venv}"
 CACHE_DIR="${CRASHCART_CACHE:-$DEVSTACK_DIR/.cache}"
-EXTRAS="${CRASHCART_EXTRAS:-libvirt,bmc,keystone,postgresql,test,check}"
+EXTRAS="${CRASHCART_EXTRAS:-libvirt,bmc,keystone,postgresql,mariadb,test,check}"
 SETUP_LOG="$CACHE_DIR/setup.log"
 
 # libvirt-daemon alone, without libvirt-daemon-system, brings the binary and no service. libc6-dev and gcc build
@@ -25,6 +25,7 @@ SYSTEM_PACKAGES=(
     busybox-static makedumpfile cpio xz-utils
     openipmi libopenipmi-dev ipmitool
     postgresql-15
+    mariadb-server-core mariadb-client-core
     gcc libc6-dev pkg-config python3-dev python3-venv
 )
 

@@ -49,6 +49,18 @@ def iterate_command_lines() -> Iterator[tuple[int, bytes]]:
         yield int(directory.name), command_line
 
 
+def list_children(pid: int) -> list[ProcessId]:
+    """The processes that this one has started and that still run, without theirs."""
+    found: list[ProcessId] = []
+    for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            pids = tasks.read_text().split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        found += [child for child in map(ProcessId.find_running, map(int, pids)) if child is not None]
+    return found
+
+
 @dataclass(frozen=True)
 class ProcessId:
     """A pid together with what tells this process from a later one that got the same number."""

@@ -36,6 +36,10 @@ class StepFailed(Exception):
         return "\n".join(lines)
 
 
+class NotInstalled(StepFailed):
+    """What the step needs is not on this machine."""
+
+
 class Steps:
     """Writes one line per finished step; safe to use from the threads that bring parts up side by side."""
 

@@ -11,13 +11,10 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, exc, func, inspect, make_url, select, text
 
 from api_gateway.store import patterns
+from api_gateway.store.backends import is_busy, is_rejection, list_engine_options
 from api_gateway.store.errors import SchemaOutdated, StoreBusy, StoreError, StoreRejected, StoreUnavailable
 from api_gateway.store.location import check_local
 from api_gateway.store.tables import SCHEMA_REVISION, counters, store_identity
-
-# Lock timeouts and deadlocks by SQLSTATE (PostgreSQL) and error number (MariaDB).
-_BUSY_SQLSTATES = {"55P03", "40001", "40P01"}
-_BUSY_NUMBERS = {1205, 1213}
 
 
 class Store:
@@ -25,7 +22,8 @@ class Store:
 
     Connections are opened at first use and never shared over a fork. Thread-safe.
 
-    :param url: an SQLAlchemy URL (``sqlite:////var/lib/crashcart/gateway.sqlite``, ``postgresql+psycopg://…``)
+    :param url: an SQLAlchemy URL (``sqlite:////var/lib/crashcart/gateway.sqlite``, ``postgresql+psycopg://…``, or ``mysql+pymysql://…``,
+        which is MariaDB)
     :param busy_timeout: how long a transaction may wait for others, in seconds
     :param pool_size: connections at most, which bounds the concurrent transactions of this process
     :raises UnsafeLocation: when a SQLite file would lie on a network or FUSE file system.
@@ -69,11 +67,14 @@ class Store:
                     engine = self._engine = self._create_engine()
         return engine
 
-    def _create_engine(self) -> Engine:
-        arguments: dict[str, Any] = {"timeout": self._busy_timeout, "check_same_thread": False} if self._path is not None else {}
+    def _create_engine(self, *, is_patient: bool = False) -> Engine:
+        if self._path is not None:
+            options: dict[str, Any] = {"connect_args": {"timeout": self._busy_timeout, "check_same_thread": False}}
+        else:
+            options = list_engine_options(self._url, self._busy_timeout, is_patient=is_patient)
         engine = create_engine(
             self._url,
-            connect_args=arguments,
+            **options,
             pool_size=self._pool_size,
             max_overflow=0,
             pool_timeout=self._busy_timeout,
@@ -138,14 +139,14 @@ class Store:
             yield
         except exc.TimeoutError as error:
             raise StoreBusy("no database connection came free in time") from error
-        except (exc.IntegrityError, exc.DataError, exc.InterfaceError) as error:
-            raise StoreRejected(str(error.orig)) from error
         except (OverflowError, UnicodeEncodeError) as error:  # sqlite3 raises these bare: a number or a text that no column can hold
             raise StoreRejected(str(error)) from error
         except exc.DBAPIError as error:
+            if is_rejection(error):
+                raise StoreRejected(str(error.orig)) from error
             if isinstance(error, exc.ProgrammingError):
                 raise  # our own fault, not the database's
-            if _is_busy(error.orig):
+            if is_busy(error.orig):
                 raise StoreBusy(str(error.orig)) from error
             raise StoreUnavailable(f"{self._url.render_as_string(hide_password=True)}: {error.orig}") from error
 
@@ -168,8 +169,16 @@ class Store:
         """Bring the tables to this release (alembic); does nothing when they are. Used by ``crashcart-manage db upgrade`` and by tests."""
         from api_gateway.store import migrations  # here: alembic is slow to load and no other process needs it
 
-        with self.write() as c:
-            migrations.upgrade(c)
+        if self._path is not None:
+            with self.write() as c:
+                migrations.upgrade(c)
+            return
+        engine = self._create_engine(is_patient=True)
+        try:
+            with self._translated_errors(), engine.begin() as c:
+                migrations.upgrade(c)
+        finally:
+            engine.dispose()
 
     def data_version(self) -> int:
         """A number that changes when anybody commits; microseconds to ask on SQLite. A hint for long polls: on a change, read again.
@@ -213,11 +222,3 @@ def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     connection.create_function("regexp", 2, patterns.search, deterministic=True)
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "journal_size_limit=67108864"):
         connection.execute(f"PRAGMA {pragma}").close()
-
-
-def _is_busy(error: BaseException | None) -> bool:
-    if isinstance(error, sqlite3.Error):
-        return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-    if getattr(error, "sqlstate", None) in _BUSY_SQLSTATES:
-        return True
-    return error is not None and not _BUSY_NUMBERS.isdisjoint(error.args[:1])

@@ -25,9 +25,11 @@ from api_gateway.store import Store
 from api_gateway.store.tables import servers
 from api_gateway.wsgi import create_app
 from compute_agent.contract.models import PowerState, Server
+from devstack.databases import DatabaseKind
+from devstack.steps import NotInstalled
 from tests.bench.figures import Figure
+from tests.database_servers import run_database_server
 from tests.http.fleet import Agent
-from tests.postgresql import NoPostgresql, run_postgresql
 
 HOSTS = 100
 SERVERS_PER_HOST = 500
@@ -52,9 +54,9 @@ def measure(runs: int) -> list[Figure]:
     with tempfile.TemporaryDirectory(prefix="crashcart-bench-") as directory:
         figures = _measure_store("SQLite", f"sqlite:///{Path(directory) / 'gateway.sqlite'}", runs)
     try:
-        with run_postgresql(durable=True) as server:
+        with run_database_server(DatabaseKind.POSTGRESQL, durable=True) as server:
             return figures + _measure_store("PostgreSQL", server.create_database("gateway"), runs)
-    except NoPostgresql as error:
+    except NotInstalled as error:
         print(f"not measured on PostgreSQL: {error}")
         return figures
 

@@ -27,11 +27,13 @@ from api_gateway.recorder import Recorder
 from api_gateway.store import Store
 from compute_agent.contract.clock import SystemClock
 from compute_agent.contract.models import PowerState, Server
+from devstack.databases import DatabaseKind, DatabaseServer
 from devstack.ports import Ports, find_free_base
 from devstack.rabbitmq import PrivateRabbitMQ
+from devstack.steps import NotInstalled
 from tests.bench.figures import Figure
+from tests.database_servers import run_database_server
 from tests.http.fleet import Agent, build_server
-from tests.postgresql import NoPostgresql, Postgresql, run_postgresql
 from tests.stack.broker_events import create_address, create_queue, publish
 from tests.unit.gateway.engine_parts import AgentVoice, NotingCaster
 
@@ -54,14 +56,14 @@ def measure(runs: int) -> list[Figure]:
     with tempfile.TemporaryDirectory(prefix="crashcart-bench-") as name, _broker(Path(name)) as broker:
         stores = {"SQLite": f"sqlite:///{Path(name) / 'gateway.sqlite'}"}
         try:
-            with run_postgresql(durable=True) as server:
+            with run_database_server(DatabaseKind.POSTGRESQL, durable=True) as server:
                 return _measure_stores(broker, Path(name), stores | {"PostgreSQL": _create_database(server)}, runs)
-        except NoPostgresql as error:
+        except NotInstalled as error:
             print(f"not measured on PostgreSQL: {error}")
             return _measure_stores(broker, Path(name), stores, runs)
 
 
-def _create_database(server: Postgresql) -> str:
+def _create_database(server: DatabaseServer) -> str:
     return server.create_database("gateway")
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from api_gateway.store import Store
-from devstack.real_parts import may_skip_real_tests
+from devstack.databases import DatabaseKind, DatabaseServer
+from tests.database_servers import start_database_server
 from tests.databases import write_database
 from tests.fakes import FakeClock
-from tests.postgresql import NoPostgresql, Postgresql, run_postgresql
 
 
 @pytest.fixture
@@ -25,20 +25,15 @@ def store(database: Path) -> Iterator[Store]:
 
 
 @pytest.fixture(scope="session")
-def postgresql() -> Iterator[Postgresql]:
-    try:
-        with run_postgresql() as server:
-            yield server
-    except NoPostgresql as error:
-        if not may_skip_real_tests():
-            raise
-        pytest.skip(str(error))
+def database_server() -> Iterator[DatabaseServer]:
+    """Of the kind that is to be had soonest; what is true of it alone has tests of its own."""
+    yield from start_database_server(DatabaseKind.POSTGRESQL)
 
 
 @pytest.fixture(scope="session")
-def empty_postgresql(postgresql: Postgresql) -> str:
+def empty_database(database_server: DatabaseServer) -> str:
     """Names a database with the tables of this release and no rows, to be copied."""
-    store = Store(postgresql.create_database("empty"))
+    store = Store(database_server.create_database("empty"))
     store.upgrade_schema()
     store.dispose()
     return "empty"

@@ -12,8 +12,8 @@ import pytest
 from api_gateway.store import Store, subscriptions
 from api_gateway.store import deliveries as stored_deliveries
 from api_gateway.store import matching as stored_matching
+from devstack.databases import DatabaseServer
 from tests.fakes import FakeClock
-from tests.postgresql import Postgresql
 from tests.unit.gateway.engine_parts import HeldCasts
 from tests.unit.gateway.store_parts import build_event, run_behind
 from tests.unit.gateway.subscription_parts import NotingSender, create_deliverer, get_subscription, list_deliveries, record, subscribe
@@ -23,11 +23,11 @@ SUBSCRIBERS = 3
 
 
 @pytest.fixture(scope="module")
-def migrated(postgresql: Postgresql, empty_postgresql: str) -> Iterator[Store]:
-    store = Store(postgresql.create_database("deliveries", template=empty_postgresql))
+def migrated(database_server: DatabaseServer, empty_database: str) -> Iterator[Store]:
+    store = Store(database_server.create_database("deliveries", template=empty_database))
     yield store
     store.dispose()
-    postgresql.drop_database("deliveries")
+    database_server.drop_database("deliveries")
 
 
 @pytest.fixture

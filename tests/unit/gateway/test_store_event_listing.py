@@ -13,8 +13,8 @@ from api_gateway.store.columns import values_of
 from api_gateway.store.event_listing import EventFilters, list_page
 from api_gateway.store.events import EventRow
 from api_gateway.store.tables import events as events_table
+from devstack.databases import DatabaseServer
 from tests.fakes import FakeClock
-from tests.postgresql import Postgresql
 
 NOW = FakeClock().now()
 _TYPES = ("action.ended", "server.started", "server.watchdog.fired", "server.watchdog.outcome", "server.watchdogs", "agent.up")
@@ -23,21 +23,21 @@ COUNT = 60
 
 
 @pytest.fixture(scope="module")
-def postgresql_store(postgresql: Postgresql, empty_postgresql: str) -> Iterator[Store]:
-    store = Store(postgresql.create_database("event_listing", template=empty_postgresql))
+def server_store(database_server: DatabaseServer, empty_database: str) -> Iterator[Store]:
+    store = Store(database_server.create_database("event_listing", template=empty_database))
     yield store
     store.dispose()
-    postgresql.drop_database("event_listing")
+    database_server.drop_database("event_listing")
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "server"])
 def store(request: pytest.FixtureRequest) -> Iterator[Store]:
     if request.param == "sqlite":
         store = Store(f"sqlite:///{request.getfixturevalue('database')}")
         yield store
         store.dispose()
         return
-    shared: Store = request.getfixturevalue("postgresql_store")
+    shared: Store = request.getfixturevalue("server_store")
     yield shared
     with shared.write() as c:
         c.execute(delete(events_table))

@@ -20,29 +20,29 @@ from api_gateway.store.tables import events as events_table
 from api_gateway.store.tables import metadata, server_tags
 from api_gateway.store.tables import servers as servers_table
 from api_gateway.vm_state import POWER_NUMBERS, STATUSES, UNKNOWN, derive_vm_state, get_status
+from devstack.databases import DatabaseServer
 from tests.fakes import FakeClock
-from tests.postgresql import Postgresql
 
 NOW = FakeClock().now()
 STATUS_WORDS = sorted({UNKNOWN, *(word for shown in STATUSES.values() for word in (shown.status, *shown.during.values()))})
 
 
 @pytest.fixture(scope="module")
-def postgresql_store(postgresql: Postgresql, empty_postgresql: str) -> Iterator[Store]:
-    store = Store(postgresql.create_database("gateway", template=empty_postgresql))
+def server_store(database_server: DatabaseServer, empty_database: str) -> Iterator[Store]:
+    store = Store(database_server.create_database("gateway", template=empty_database))
     yield store
     store.dispose()
-    postgresql.drop_database("gateway")  # one process may come to this file more than once, when it takes over tests of another one
+    database_server.drop_database("gateway")  # one process may come to this file more than once, when it takes over tests of another one
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "server"])
 def store(request: pytest.FixtureRequest) -> Iterator[Store]:
     if request.param == "sqlite":
         store = Store(f"sqlite:///{request.getfixturevalue('database')}")
         yield store
         store.dispose()
         return
-    shared: Store = request.getfixturevalue("postgresql_store")
+    shared: Store = request.getfixturevalue("server_store")
     yield shared
     with shared.write() as c:
         for table in (servers_table, server_tags, events_table):
@@ -291,7 +291,7 @@ def test_a_longer_page_takes_no_more_statements(store: Store) -> None:
 
 def test_rows_of_the_release_before_are_servers_after_the_migration(request: pytest.FixtureRequest, store: Store, tmp_path: Path) -> None:
     on_sqlite = "sqlite" in request.node.callspec.id
-    url = f"sqlite:///{tmp_path / 'old'}" if on_sqlite else request.getfixturevalue("postgresql").create_database("old")
+    url = f"sqlite:///{tmp_path / 'old'}" if on_sqlite else request.getfixturevalue("database_server").create_database("old")
     old = Store(url)
     row = {"host": "a", "name": "web", "project": "demo", "generation": 1, "state_reason": "", "state_at": 1, "instance_name": "i",
            "created_at": 1, "updated_at": 1, "host_released": False}  # fmt: skip
@@ -312,6 +312,8 @@ def test_rows_of_the_release_before_are_servers_after_the_migration(request: pyt
     with old.read() as c:
         found = {row.id: row for row in servers.list_servers(c)}
     old.dispose()
+    if not on_sqlite:
+        request.getfixturevalue("database_server").drop_database("old")
     assert {state: found[state].vm_state for state in states} == {state: derive_vm_state(state) for state in states}
     assert {(row.tags, row.flavor, row.task_state, row.locked_by) for row in found.values()} == {((), None, None, None)}
     assert [row for row in found.values() if row.overlay or row.overlaid] == []

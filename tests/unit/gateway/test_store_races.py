@@ -13,8 +13,8 @@ from api_gateway.store import Connection, Store, actions, servers
 from api_gateway.visibility import get_visible_server_to_act_on, get_visible_server_to_change
 from compute_agent.contract.errors import Code, Ending
 from compute_agent.contract.models import ActionKind
+from devstack.databases import DatabaseServer
 from tests.fakes import FakeClock
-from tests.postgresql import Postgresql
 from tests.unit.gateway.store_parts import SERVER, FakeHost, build_action, run_behind
 
 HOLDOFF = timedelta(seconds=600)
@@ -31,14 +31,14 @@ IDENTITY = Identity(Caller("admin", "demo", frozenset({"admin"})), True, Everyth
 
 
 @pytest.fixture
-def store(postgresql: Postgresql, empty_postgresql: str, clock: FakeClock) -> Iterator[Store]:
-    store = Store(postgresql.create_database("races", template=empty_postgresql))
+def store(database_server: DatabaseServer, empty_database: str, clock: FakeClock) -> Iterator[Store]:
+    store = Store(database_server.create_database("races", template=empty_database))
     host = FakeHost(store, clock, "a")
     host.put()
     host.beat(full=True)
     yield store
     store.dispose()
-    postgresql.drop_database("races")
+    database_server.drop_database("races")
 
 
 def dump(clock: FakeClock, c: Connection) -> None:

@@ -64,7 +64,7 @@ def upgrade() -> None:
         "actions",
         ["server", "idempotency_key", "project", "user"],
         unique=True,
-        mysql_length={"project": 96, "user": 96},
+        mysql_length={"project": 224, "user": 224},
     )
     op.create_table(
         "agents",
