@@ -150,6 +150,13 @@ DISPATCHER_OPTIONS: list[cfg.Opt] = [
 
 RECORDER_OPTIONS: list[cfg.Opt] = [
     cfg.IntOpt("batch_size", default=100, min=1, help="Events recorded in one transaction at most."),
+    cfg.BoolOpt(
+        "verify_senders",
+        default=False,
+        help="Believe what is said of a host only if the message came from that host's own account at the message broker, agent.HOST, or "
+        "from the gateway's (that of transport_url). Turn it on once every agent has its account (crashcart-manage "
+        "broker-definitions): what comes from any other is put on the dead-letter shelf, and its heartbeats are dropped.",
+    ),
 ]
 
 SWEEP_OPTIONS: list[cfg.Opt] = [

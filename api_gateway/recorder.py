@@ -5,7 +5,7 @@ either has recorded its whole batch when it returns, or raises and has to be giv
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
 from typing import TypeVar
@@ -16,7 +16,8 @@ from api_gateway.applying import apply_event
 from api_gateway.cast_slots import CastSlots
 from api_gateway.echo import ECHO_TYPE, find_said_at
 from api_gateway.received import Received
-from api_gateway.store import Connection, Store, StoreBusy, StoreUnavailable
+from api_gateway.senders import SenderCheck
+from api_gateway.store import Connection, Store, StoreBusy, StoreUnavailable, counters
 from api_gateway.store import agents as stored_agents
 from api_gateway.store import events as stored_events
 from api_gateway.store import hearing as stored_hearing
@@ -35,11 +36,18 @@ LOG = logging.getLogger(__name__)
 
 _Item = TypeVar("_Item")
 
+_FORGED = "forged_sender"
+
+
+class _ForgedSender(Exception):
+    """Somebody spoke for another one; the text says who for whom."""
+
 
 class Recorder:
     """The gateway's ears.
 
     :param slots: where ``report_inventory`` is cast from; without a free one the next heartbeat asks again
+    :param senders: holds each message against the account that sent it; None: every account is believed
     :param on_agent_restarted: called after a commit that saw an agent with a new incarnation: its actions are cast again
     """
 
@@ -50,12 +58,14 @@ class Recorder:
         clock: Clock,
         *,
         slots: CastSlots,
+        senders: SenderCheck | None = None,
         on_agent_restarted: Callable[[], object] = lambda: None,
     ) -> None:
         self._store = store
         self._caster = caster
         self._clock = clock
         self._slots = slots
+        self._senders = senders
         self._on_agent_restarted = on_agent_restarted
 
     def record(self, messages: Sequence[Received], source: str = RECORDER_QUEUES[0].name) -> None:
@@ -76,12 +86,24 @@ class Recorder:
             readable: list[Notification] = []
             for message in messages:
                 try:
-                    readable.append(decode(message.body))
+                    notification = decode(message.body)
+                    self._verify(notification, message.user)
                 except UnreadableNotification as error:
                     _shelve_in(c, message.body, str(error), source, now=now)
+                except _ForgedSender as error:
+                    counters.count_violation(c, _FORGED)
+                    _shelve_in(c, message.body, str(error), source, now=now)
+                else:
+                    readable.append(notification)
             for event in stored_events.record_events(c, readable, now=now):
                 if apply:
                     apply_event(c, event, store_id=self._store.store_id, now=now)
+
+    def _verify(self, notification: Notification, user: str | None) -> None:
+        """:raises _ForgedSender: this account has no say in this."""
+        objection = None if self._senders is None else self._senders.find_objection(notification, user)
+        if objection is not None:
+            raise _ForgedSender(f"{notification.event_type}: {objection}")
 
     def _record_unapplied(self, message: Received, why: str, source: str) -> None:
         """Keep in the record what cannot be applied, and on the shelf what cannot even be recorded."""
@@ -102,7 +124,7 @@ class Recorder:
         """
         heartbeats: list[Heartbeat] = []
         said_at: list[datetime] = []
-        for notification in _decode_readable(messages):
+        for notification in self._list_believable(messages):
             if notification.event_type == ECHO_TYPE:
                 moment = find_said_at(notification, store_id=self._store.store_id, now=self._clock.now())
                 said_at += [] if moment is None else [moment]
@@ -115,6 +137,26 @@ class Recorder:
         )
         if said_at:
             self._note_heard(max(said_at))
+
+    def _list_believable(self, messages: Sequence[Received]) -> list[Notification]:
+        """Those that can be read and whose sender may say this; the others are dropped and said."""
+        believable: list[Notification] = []
+        forged = 0
+        for message in messages:
+            try:
+                notification = decode(message.body)
+                self._verify(notification, message.user)
+            except UnreadableNotification as error:
+                LOG.warning("an unreadable heartbeat was dropped: %s", error)
+            except _ForgedSender as error:
+                forged += 1
+                LOG.error("a forged heartbeat was dropped: %s", error)
+            else:
+                believable.append(notification)
+        if forged:
+            with self._store.write() as c:
+                counters.count_violation(c, _FORGED, forged)
+        return believable
 
     def _apply_heartbeats(self, heartbeats: Sequence[Heartbeat]) -> None:
         hosts_to_ask: dict[str, None] = {}
@@ -181,14 +223,6 @@ def _in_halves(batch: Sequence[_Item], step: Callable[[Sequence[_Item]], None], 
 def _shelve_in(c: Connection, body: bytes, why: str, source: str, *, now: datetime) -> None:
     LOG.error("a message of %s goes to the dead-letter shelf: %s", source, why)
     stored_events.shelve(c, body, reason=why, now=now, source=source)
-
-
-def _decode_readable(messages: Sequence[Received]) -> Iterator[Notification]:
-    for message in messages:
-        try:
-            yield decode(message.body)
-        except UnreadableNotification as error:
-            LOG.warning("an unreadable heartbeat was dropped: %s", error)
 
 
 def _find_heartbeat(notification: Notification) -> Heartbeat | None:

@@ -85,7 +85,7 @@ class Stack:
         self.state_dir = state_dir.resolve()
         self.ports = Ports(port)
         self.steps = steps or Steps()
-        self.broker = PrivateRabbitMQ(self.state_dir, self.ports)
+        self.broker = PrivateRabbitMQ(self.state_dir, self.ports, hosts=(HOST,))
         self.libvirtd = PrivateLibvirtd(self.state_dir)
         self.guests: dict[str, Guest] = {}
         self._gateway_path = ShortPath(self.state_dir / "gateway")
@@ -176,14 +176,14 @@ class Stack:
             driver = {"agent": {"driver": "libvirt"}, "libvirt": {"uri": self.libvirtd.uri, "auto_dump_path": self.libvirtd.dump_dir}}
         write_agent_config(
             self.state_dir / "agent.conf",
-            transport_url=self.broker.transport_url,
+            transport_url=self.broker.build_agent_url(HOST),
             driver=driver,
             state_path=self.state_dir / "agent",
             extra=merge(agent_signing, self._agent_options),
         )
         write_gateway_config(
             self.state_dir / "gateway.conf",
-            transport_url=self.broker.transport_url,
+            transport_url=self.broker.gateway_url,
             ports=self.ports,
             state_path=self.state_dir / "gateway",
             wake_socket=self._gateway_path.path / "dispatcher.sock",

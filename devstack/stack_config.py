@@ -40,6 +40,7 @@ def write_gateway_config(path: Path, *, transport_url: str, ports: Ports, state_
             "database": {"connection": f"sqlite:///{state_path / 'gateway.sqlite'}"},
             "api": {"listen_host": "127.0.0.1", "listen_port": ports.api, "auth_strategy": "none", "default_project": PROJECT},
             "dispatcher": {"wake_socket": wake_socket},
+            "recorder": {"verify_senders": True},
             "stream": {"listen_port": ports.stream},
         },
         extra,

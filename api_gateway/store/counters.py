@@ -41,9 +41,9 @@ def lock_counter(c: Connection, name: str) -> None:
         c.execute(select(counters.c.value).where(counters.c.name == name).with_for_update())
 
 
-def count_violation(c: Connection, what: str) -> None:
+def count_violation(c: Connection, what: str, times: int = 1) -> None:
     """Count something that must never happen; operators alarm on it."""
-    advance(c, VIOLATION_PREFIX + what)
+    advance(c, VIOLATION_PREFIX + what, times)
 
 
 def list_violations(c: Connection) -> dict[str, int]:

@@ -8,7 +8,7 @@ import itertools
 import ssl
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import kombu
 import kombu.exceptions
@@ -16,7 +16,7 @@ from kombu.transport.pyamqp import Connection as Link
 from kombu.transport.pyamqp import Transport as PyAmqpTransport
 from oslo_config import cfg
 
-__all__ = ["BROKER_ERRORS", "BrokerAddress", "Link", "find_tls", "list_broker_urls"]
+__all__ = ["BROKER_ERRORS", "BrokerAddress", "Link", "find_tls", "list_accounts", "list_broker_urls"]
 
 HEARTBEAT = 10
 """AMQP heartbeat in seconds: both sides notice a dead peer after two of them."""
@@ -45,6 +45,15 @@ def list_broker_urls(transport_url: str) -> tuple[str, ...]:
     vhost = path.partition("?")[0]
     amqp = "amqps" if scheme == "amqps" else "amqp"
     return tuple(f"{amqp}://{host}/{vhost}" for host in hosts.split(",") if host)
+
+
+def list_accounts(transport_url: str) -> frozenset[str]:
+    """The accounts that a transport URL logs in with, one for all broker nodes or several.
+
+    :raises ValueError: when the URL names no RabbitMQ.
+    """
+    users = (urlsplit(url).username for url in list_broker_urls(transport_url))
+    return frozenset(unquote(user) for user in users if user)
 
 
 def find_tls(conf: cfg.ConfigOpts) -> dict[str, Any] | bool:

@@ -75,7 +75,7 @@ def _describe_topics(name: str, vhost: str, granted: Permissions) -> Sequence[di
 
 def _list_event_queues(vhost: str) -> dict[str, Any]:
     bindings = (*RECORDER_QUEUES, DEAD_LETTER_QUEUE, HEARTBEAT_QUEUE)
-    queues = {queue.name: queue for queue in bindings}
+    queues: dict[str, Any] = {queue.name: queue for queue in bindings}  # kombu does not type its attributes
     return {
         "exchanges": [
             {"vhost": vhost, "name": exchange.name, "type": exchange.type, "durable": True, "auto_delete": False, "internal": False}

@@ -1,0 +1,71 @@
+"""``crashcart-manage broker-definitions``: what an operator imports into RabbitMQ, out of a list of accounts and their passwords."""
+
+import argparse
+import json
+import stat
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from oslo_config import cfg
+
+from compute_agent.contract.accounts import AGENT_PREFIX, GATEWAY_ACCOUNT
+from compute_agent.contract.broker_definitions import build_definitions
+
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+class AccountsUnusable(Exception):
+    """The list of accounts is none, or others than its owner may read it; the text says where."""
+
+
+def print_definitions(_conf: cfg.ConfigOpts, arguments: argparse.Namespace) -> str:
+    """Definitions as JSON, with hashes in place of the passwords.
+
+    :raises AccountsUnusable: see there.
+    :raises OSError: the list cannot be read.
+    """
+    lines = sys.stdin if str(arguments.accounts) == "-" else _read_secretly(arguments.accounts)
+    gateways: dict[str, str] = {}
+    agents: dict[str, str] = {}
+    for number, account, password in _parse(lines):
+        host = account.removeprefix(AGENT_PREFIX)
+        of_role, name = (gateways, account) if host == account else (agents, host)
+        if not name or name in of_role:
+            raise AccountsUnusable(f"line {number}: account {account!r} " + ("is there twice" if name else "names no host"))
+        of_role[name] = password
+    if not gateways and not agents:
+        raise AccountsUnusable("the list names no account")
+    return json.dumps(build_definitions(gateways, agents, vhost=arguments.vhost), indent=2)
+
+
+def add_broker_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """The command line; no database is needed."""
+    definitions = subparsers.add_parser(
+        "broker-definitions",
+        help="print accounts, permissions, policies and queues for rabbitmqctl import_definitions",
+        description="Reads one account and its password a line, with a blank between them: agent.HOST for the agent of each host; any "
+        f"other name is the gateway's ({GATEWAY_ACCOUNT}, usually). Prints hashes of the passwords only; safe to import again, and "
+        "accounts that are not in the list stay as they are.",
+    )
+    definitions.add_argument("accounts", metavar="FILE", type=Path, help="the list, which only its owner may read; - for standard input")
+    definitions.add_argument("--vhost", default="/", help="of transport_url (%(default)s)")
+    definitions.set_defaults(run=print_definitions)
+
+
+def _read_secretly(path: Path) -> list[str]:
+    with path.open() as file:
+        if stat.S_IMODE(path.stat().st_mode) & _OTHERS:
+            raise AccountsUnusable(f"{path} holds passwords and others than its owner may read it: chmod 0600 {path}")
+        return file.read().splitlines()
+
+
+def _parse(lines: Iterable[str]) -> Iterator[tuple[int, str, str]]:
+    """Number, account and password of each line; empty ones and comments are left out."""
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        account, _, password = line.strip().partition(" ")
+        if not password.strip():
+            raise AccountsUnusable(f"line {number}: account {account!r} has no password")
+        yield number, account, password.strip()

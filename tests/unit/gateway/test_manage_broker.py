@@ -1,0 +1,84 @@
+"""What an operator imports into RabbitMQ: the right accounts, and no password."""
+
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api_gateway.manage import main
+from compute_agent.contract.accounts import hash_password
+
+ACCOUNTS = "# made today\ngateway  first-secret\n\nagent.compute-1 second-secret\nagent.compute-1.example third secret\n"
+
+
+@pytest.fixture
+def accounts(tmp_path: Path) -> Path:
+    path = tmp_path / "accounts"
+    path.write_text(ACCOUNTS)
+    path.chmod(0o600)
+    return path
+
+
+def run(*arguments: str) -> int:
+    return main(["--config-file", "/dev/null", "broker-definitions", *arguments])
+
+
+def find(definitions: dict[str, Any], section: str, user: str) -> dict[str, Any]:
+    return next(entry for entry in definitions[section] if entry["user"] == user)
+
+
+def test_each_account_gets_the_permissions_of_its_role_and_no_password_is_printed(
+    accounts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(str(accounts)) == 0
+    printed = capsys.readouterr().out
+    assert "secret" not in printed
+    definitions = json.loads(printed)
+    assert [user["name"] for user in definitions["users"]] == ["gateway", "agent.compute-1", "agent.compute-1.example"]
+    assert {user["tags"] for user in definitions["users"]} == {""}
+    of_agent = find(definitions, "permissions", "agent.compute-1")
+    assert re.search(of_agent["read"], "compute_agent.compute-1")
+    for name in ("compute_agent.compute-10", "compute_agent.compute-1.example", "compute_agent.compute-2", "crashcart.recorder"):
+        assert not re.search(of_agent["read"], name)
+        assert not re.search(of_agent["configure"], name)
+    assert not re.search(find(definitions, "permissions", "agent.compute-1.example")["read"], "compute_agent.compute-1xexample")
+    assert {policy["name"] for policy in definitions["policies"]} == {"crashcart-agents"}
+    assert {queue["name"] for queue in definitions["queues"]} == {"crashcart.recorder", "crashcart.recorder.dead", "crashcart.heartbeats"}
+
+
+def test_accounts_come_from_standard_input_as_well(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("agent.h secret\n"))
+    assert run("-", "--vhost", "crash") == 0
+    definitions = json.loads(capsys.readouterr().out)
+    assert definitions["vhosts"] == [{"name": "crash"}]
+    assert {entry["vhost"] for section in ("permissions", "policies", "queues", "bindings") for entry in definitions[section]} == {"crash"}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "no account"),
+        ("gateway\n", "line 1: account 'gateway' has no password"),
+        ("agent. x\n", "names no host"),
+        ("agent.h x\n\nagent.h y\n", "line 3: account 'agent.h' is there twice"),
+    ],
+)
+def test_a_list_with_a_fault_is_refused_as_a_whole(text: str, says: str, accounts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    accounts.write_text(text)
+    assert run(str(accounts)) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert says in printed.err
+
+
+def test_a_list_that_others_may_read_is_refused(accounts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    accounts.chmod(0o640)
+    assert run(str(accounts)) == 1
+    assert "chmod 0600" in capsys.readouterr().err
+
+
+def test_the_same_password_has_another_hash_each_time() -> None:
+    assert hash_password("secret") != hash_password("secret")
