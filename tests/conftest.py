@@ -1,4 +1,7 @@
-"""For all tests: compiled statements are shared, and what was loaded is no garbage; in CI examples are the same in each run, so that a change is judged by what it changes."""
+"""For all tests: compiled statements are shared, and what was loaded is never looked through for garbage.
+
+In CI examples are the same in each run, so that a change is judged by what it changes.
+"""
 
 import gc
 import os
