@@ -6,7 +6,6 @@ from oslo_config import cfg
 
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.signing import CastSigner
-from compute_agent.contract.signing_keys import check_issuer, read_private_key
 
 
 def create_signer(conf: cfg.ConfigOpts, clock: Clock) -> CastSigner | None:
@@ -16,4 +15,7 @@ def create_signer(conf: cfg.ConfigOpts, clock: Clock) -> CastSigner | None:
     """
     if not conf.signing.private_key:
         return None
+    # Here: what reads key files loads bcrypt, which a gateway without a key and without passwords has no use for.
+    from compute_agent.contract.signing_keys import check_issuer, read_private_key
+
     return CastSigner(check_issuer(conf.signing.issuer), read_private_key(Path(conf.signing.private_key)), clock)

@@ -30,7 +30,8 @@ CALL_MAX_AGE: Final = timedelta(seconds=60)
 CALLS: Final = frozenset({"ping", "get_diagnostics", "get_black_box"})
 
 _FORMAT: Final = 1
-_NONCES_KEPT: Final = 100_000
+_NONCES_KEPT: Final = 20_000
+"""Of casts, and as many of calls: some 10 MB in all."""
 _LONGEST_TEXT: Final = 300
 
 
