@@ -7,13 +7,16 @@ from collections.abc import Callable
 from copy import deepcopy
 from datetime import datetime, timedelta
 from typing import Any
+from unittest import mock
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from oslo_config import cfg
 
 from compute_agent.contract import versions
+from compute_agent.contract.rpcapi import ComputeAgentAPI
 from compute_agent.contract.signing import (
     CALL_MAX_AGE,
     CALLS,
@@ -25,7 +28,7 @@ from compute_agent.contract.signing import (
     TrustedKeys,
     canonical_json,
 )
-from compute_agent.contract.transport import oslo_messaging
+from compute_agent.contract.transport import create_rpc_transport, oslo_messaging, register_messaging_options
 from tests.contract import golden
 from tests.fakes import FakeClock
 
@@ -348,3 +351,29 @@ def test_the_signature_is_the_one_that_was_recorded() -> None:
     verifier = CastVerifier(keys, golden.HOST, FakeClock(golden.MOMENT), cast_max_age=MAX_AGE)
     assert verifier.verify("trigger_crash_dump", sample["context"], {"action": golden.REQUEST.to_wire()}) == golden.ISSUER
     assert datetime.fromisoformat(sample["context"][CONTEXT_KEY]["signed_at"]) == golden.MOMENT
+
+
+def test_every_attempt_of_every_cast_and_call_is_signed_anew() -> None:
+    """The dispatcher casts one action again until it is heard of: to the agent each of these is new."""
+    parties = Parties()
+    conf = cfg.ConfigOpts()
+    conf(args=[], default_config_files=[])
+    register_messaging_options(conf)
+    conf.set_override("transport_url", "fake://")
+    transport = create_rpc_transport(conf)
+    sent: list[tuple[str, dict[str, Any], dict[str, Any]]] = []
+
+    def deliver(target: object, context: dict[str, Any], message: dict[str, Any], **_options: object) -> Any:
+        sent.append((message["method"], context, message["args"]))
+        return golden.PING_REPLY.to_wire() if message["method"] == "ping" else None
+
+    api = ComputeAgentAPI(transport, signer=parties.signer)
+    with mock.patch.object(transport._driver, "send", deliver):
+        for _ in range(2):
+            api.cast_action(golden.REQUEST.model_copy(update={"host": HOST}))
+            api.resend_events(HOST, golden.EVENT_RANGE)
+            api.report_inventory(HOST)
+            api.ping(HOST, timeout=5)
+    transport.cleanup()
+    assert len(sent) == 8
+    assert [parties.find_refusal(context, arguments, method) for method, context, arguments in sent] == [None] * 8
