@@ -28,6 +28,7 @@ from compute_agent.watchdog_actions import RemoveWatchdog, SetWatchdog
 from compute_agent.watchdog_drift import WatchdogDrift
 from tests.simulation.broker import Broker, SimulatedPublisher
 from tests.simulation.devices import Devices, Resuming
+from tests.simulation.driver import connect
 from tests.simulation.gateway import MAX_CLOCK_SKEW, CommitWatch, repeat
 from tests.simulation.hypervisor import Hypervisor
 from tests.simulation.kernel import Event, Kernel, Process
@@ -44,8 +45,17 @@ class Agent:
     """One host's agent. ``process`` is its present or last life."""
 
     def __init__(
-        self, broker: Broker, hypervisor: Hypervisor, folder: Path, watch: CommitWatch, chance: random.Random, holdoff: float
+        self,
+        broker: Broker,
+        hypervisor: Hypervisor,
+        folder: Path,
+        watch: CommitWatch,
+        chance: random.Random,
+        holdoff: float,
+        *,
+        gathering: float = 0.0,
     ) -> None:
+        """:param gathering: seconds at most for which the reporter lets events gather"""
         self.hypervisor = hypervisor
         self.host = hypervisor.host
         self.path = folder / "journal.sqlite"
@@ -58,6 +68,7 @@ class Agent:
         self._watch = watch
         self._chance = chance
         self._holdoff = holdoff
+        self._gathering = gathering
         self._journal: Journal | None = None
 
     # Lives
@@ -123,7 +134,7 @@ class Agent:
         journal = self._journal = WatchedJournal.open(self.path, host=self.host, clock=clock)
         kernel.note(self.host, f"agent starts, incarnation {journal.incarnation} of journal {journal.journal_id}")
         life = f"{journal.journal_id}/{journal.incarnation}"
-        driver = self.hypervisor.connect(process, self._find_started, life)
+        driver = connect(self.hypervisor, process, self._find_started, life)
         parts = (self.hypervisor, process, driver.servers, random.Random(f"{life}/devices"))
         driver = dataclasses.replace(driver, watchdog=Devices(*parts), resume=Resuming(*parts))
         wake = {name: Event(kernel) for name in ("queue", "observer", "reporter", "heartbeat")}
@@ -224,6 +235,8 @@ class Agent:
                 return
             if not sent:
                 _wait(wake["reporter"], 5.0)
+            if self._gathering:
+                kernel.sleep(self._gathering * self._chance.random())
 
         def beat() -> None:
             try:

@@ -159,13 +159,13 @@ class Broker:
         """
         self.pass_alarm(process)
         chance, faults = self._chance, self.faults
-        raises = chance.random() < faults.cast_raises
+        raises = self._strikes(faults.cast_raises, "cast raises")
         if not self.reaches(process) or (raises and chance.random() < 0.5):
             raise ConnectionLost("nothing was delivered, but who could know")
         if host not in self._rpc_queues:
             raise oslo_messaging.exceptions.MessageUndeliverable(None, None, None, None)
-        if chance.random() >= faults.cast_lost:
-            copies = 2 if chance.random() < faults.cast_repeated else 1
+        if not self._strikes(faults.cast_lost, "cast lost"):
+            copies = 2 if self._strikes(faults.cast_repeated, "cast repeated") else 1
             for _ in range(copies):
                 self.kernel.call_after(self._draw_delay(), lambda: self._arrive(host, message))
         self.pause(process)
@@ -188,8 +188,15 @@ class Broker:
         self._rpc_queues[host].append(json.loads(json.dumps(message)))
         self._rpc_arrivals[host].set()
 
+    def _strikes(self, rate: float, fault: str) -> bool:
+        """Whether chance does it to this message."""
+        strikes = self._chance.random() < rate
+        if strikes:
+            self.kernel.on_fault(fault)
+        return strikes
+
     def _draw_delay(self) -> float:
-        if self._chance.random() < self.faults.delay:
+        if self._strikes(self.faults.delay, "message delayed"):
             return self._chance.uniform(0.1, self.faults.longest_delay)
         return self.faults.latency * self._chance.uniform(0.2, 1.0)
 
@@ -204,7 +211,7 @@ class Broker:
         if not self.reaches(process):
             return 0, 0
         stored = confirmed = len(messages)
-        if self._chance.random() < self.faults.publish_fails:
+        if self._strikes(self.faults.publish_fails, "publishing broken off"):
             stored = self._chance.randint(0, len(messages))
             confirmed = self._chance.randint(0, stored)
         for message in messages[:stored]:
@@ -215,18 +222,18 @@ class Broker:
     def publish_heartbeat(self, process: Process, message: Received) -> None:
         if not self.reaches(process) or self._alarm:
             raise ConnectionLost("no heartbeats now")
-        if self._chance.random() < self.faults.heartbeat_lost:
+        if self._strikes(self.faults.heartbeat_lost, "heartbeat lost"):
             return
         expires_at = self.kernel.time + HEARTBEAT_TTL_MS / 1000
         self.kernel.call_after(self._draw_delay(), lambda: self._store_heartbeat(_Message(message, expires_at)))
 
     def _store_event(self, message: Received) -> None:
-        if self._chance.random() < self.faults.event_reordered:
+        if self._strikes(self.faults.event_reordered, "event reordered"):
             self.order_kept = False
             self.kernel.call_after(self._chance.uniform(0.1, self.faults.longest_delay), lambda: self._append_event(message))
         else:
             self._append_event(message)
-        if self._chance.random() < self.faults.event_repeated:
+        if self._strikes(self.faults.event_repeated, "event repeated"):
             self.kernel.call_after(self._chance.uniform(0.0, self.faults.longest_delay), lambda: self._append_event(message))
 
     def _append_event(self, message: Received) -> None:

@@ -11,7 +11,7 @@ from compute_agent.contract.models import ActionKind, PowerState
 from compute_agent.contract.watchdogs import ExpiryAction, Watchdog, WatchdogDevice, WatchdogModel
 from compute_agent.drivers import base, errors
 from compute_agent.drivers.models import DriverEvent, DriverEventKind
-from tests.simulation.hypervisor import Guest, Hypervisor, LibraryBroke
+from tests.simulation.hypervisor import MIGRATION, Guest, Hypervisor, LibraryBroke
 from tests.simulation.kernel import Process
 
 MODEL = WatchdogModel(
@@ -45,7 +45,7 @@ class Devices(base.Watchdogs):
 
     def _converge(self, server: str, device: WatchdogDevice | None) -> Watchdog:
         self._servers.get_server(server)
-        guest = self._hypervisor.guests[server]
+        guest = _find_guest(self._hypervisor, server)
         before = guest.configured, guest.watchdog
         parts = [self._plug, self._configure]
         self._chance.shuffle(parts)
@@ -88,6 +88,7 @@ class Devices(base.Watchdogs):
         takes = chance.uniform(0.5, 8.0) if slow else faults.latency * chance.uniform(0.2, 1.0)
         hypervisor.kernel.sleep(takes * chance.random())
         self._process.check()
+        _find_guest(hypervisor, guest.id)
         if not hypervisor.up or chance.random() < faults.unavailable / 2:
             raise errors.BackendUnavailable(guest.id, f"the daemon said no to {what}", Code.WATCHDOG_NOT_CHANGED)
         act()
@@ -115,11 +116,22 @@ class Resuming(base.Resume):
         power_state = self._servers.get_server(server).power_state
         if power_state not in (PowerState.PAUSED, PowerState.RUNNING):
             raise errors.ServerNotRunning(server, f"guest is {power_state}")
-        self._hypervisor.resume(self._hypervisor.guests[server])
+        guest = _find_guest(self._hypervisor, server)
+        if guest.reason == MIGRATION:
+            raise errors.ServerNotRunning(server, "it is paused for its migration")
+        self._hypervisor.resume(guest)
         self._hypervisor.kernel.sleep(self._hypervisor.faults.latency)
         self._process.check()
         if self._chance.random() < self._hypervisor.faults.answer_lost:
             raise errors.OutcomeUnknown(server, "no answer came")
+
+
+def _find_guest(hypervisor: Hypervisor, server: str) -> Guest:
+    """:raises ServerNotFound: it is not here any more."""
+    guest = hypervisor.guests.get(server)
+    if guest is None:
+        raise errors.ServerNotFound(server, "it has migrated")
+    return guest
 
 
 def _set_live(guest: Guest, device: WatchdogDevice | None) -> None:

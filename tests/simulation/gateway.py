@@ -99,7 +99,18 @@ def create_rpc_client(broker: Broker, process: Process) -> ComputeAgentAPI:
 class Gateway:
     """Engine processes come and go over one database file."""
 
-    def __init__(self, kernel: Kernel, broker: Broker, template: Path, folder: Path, watch: CommitWatch, chance: random.Random) -> None:
+    def __init__(
+        self,
+        kernel: Kernel,
+        broker: Broker,
+        template: Path,
+        folder: Path,
+        watch: CommitWatch,
+        chance: random.Random,
+        *,
+        gathering: float = 0.0,
+    ) -> None:
+        """:param gathering: seconds at most for which the recorder lets events gather"""
         self.kernel = kernel
         self.broker = broker
         self.clock = HostClock(kernel)
@@ -107,6 +118,7 @@ class Gateway:
         shutil.copyfile(template, self.path)
         self.url = f"sqlite:///{self.path}"
         self._chance = chance
+        self._gathering = gathering
         self._lives = 0
         self.engine: Process | None = None
         self.reader = Store(self.url)
@@ -148,6 +160,8 @@ class Gateway:
             due_in = dispatcher.step()
             wake.wait(IDLE_WAIT if due_in is None else min(due_in, IDLE_WAIT))
             wake.clear()
+            if self._gathering:
+                self.kernel.sleep(self._gathering / 4 * self._chance.random())
 
         def sweep_once() -> None:
             for duty in sweep.duties:
@@ -203,11 +217,12 @@ class Gateway:
         try:
             consumer = Consumer(self.broker, process, queue)  # type: ignore[arg-type]
             while True:
-                batch = consumer.receive(self._chance.choice((1, 3, 100)), 10.0)
+                batch = consumer.receive(self._chance.choice((1, 3, 100, 100, 100) if self._gathering else (1, 3, 100)), 10.0)
                 if batch:
                     record(batch)
                     self.broker.pause(process)
                     consumer.acknowledge()
+                    self.kernel.sleep(self._gathering * self._chance.random())
         except ConnectionLost:
             self.kernel.sleep(0.2)
 

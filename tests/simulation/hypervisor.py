@@ -1,21 +1,23 @@
-"""A host's hypervisor and its guests, which live on when the agent dies, and the driver through which an agent speaks to it.
+"""A host's hypervisor and its guests, which live on when the agent dies. How an agent speaks to it is in ``driver``.
 
 What an injected NMI does is decided here and counted here: the signals that a guest really got are what the invariants are about.
 """
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from compute_agent.contract.models import PowerState
 from compute_agent.contract.watchdogs import Watchdog, WatchdogDevice
-from compute_agent.drivers import base, errors
-from compute_agent.drivers.models import CollectedDiagnostics, DriverEvent, DriverEventKind, DriverServer, FoundDump
-from tests.simulation.kernel import START, Event, HostClock, Process
+from compute_agent.drivers import errors
+from compute_agent.drivers.models import DriverEvent, DriverEventKind, DriverServer, FoundDump
+from tests.simulation.kernel import START, HostClock, Process
 from tests.simulation.logs import Log, Logs
 
 CALL_BOUND = 20.0
+MIGRATION = "migration"
+"""Why a guest is paused at the end of its migration."""
 
 
 class LibraryBroke(Exception):
@@ -37,7 +39,7 @@ class DriverFaults:
 
 @dataclass
 class Call:
-    """One NMI call as the hypervisor saw it begin, in virtual seconds and (``began_clock``) by its host's clock.
+    """One NMI call as the hypervisor saw it begin, in virtual seconds and by its host's clock, which was wrong by ``clock_offset``.
 
     ``sent_at`` is when the guest got its NMI, None: it never did; ``fired_at`` when it took it: a paused one does when it resumes.
     ``life`` names the life of the agent that called.
@@ -46,11 +48,16 @@ class Call:
     action: str
     server: str
     life: str
+    host: str
     began_at: float
-    began_clock: float
+    clock_offset: float
     ended_at: float | None = None
     sent_at: float | None = None
     fired_at: float | None = None
+
+    @property
+    def began_clock(self) -> float:
+        return self.began_at + self.clock_offset
 
     @property
     def journal(self) -> str:
@@ -61,7 +68,8 @@ class Call:
 class Guest:
     """``takes`` says how it answers an NMI: ``panics``, ``dumps`` (silent, then reboots), ``loads`` (says so, then reboots), ``deaf``.
 
-    ``watchdog`` is the live one, ``first`` the one of the beginning. ``redefined``: it had more than one life.
+    ``watchdog`` is the live one, ``first`` the one of the beginning. ``redefined``: it had more than one life, or host. ``starts`` counts
+    how often it was switched on.
     ``dumps`` are the files that the platform wrote because its watchdog fired, and when each was begun. ``log``: it is bare metal, whose
     platform notes what happens to it.
     """
@@ -81,10 +89,25 @@ class Guest:
     redefined: bool = False
     dumps: list[tuple[datetime, FoundDump]] = field(default_factory=list)
     log: Log | None = None
+    starts: int = 0
+    _home: "Hypervisor | None" = field(default=None, repr=False)
+
+    @property
+    def home(self) -> "Hypervisor":
+        """Where it is now."""
+        assert self._home is not None
+        return self._home
+
+    @home.setter
+    def home(self, hypervisor: "Hypervisor") -> None:
+        self._home = hypervisor
 
 
 class Hypervisor:
-    """One host's machines. ``up`` false: the daemon is away, and what happens meanwhile is told to nobody."""
+    """One host's machines. ``up`` false: the daemon is away, and what happens meanwhile is told to nobody.
+
+    ``arriving``: those that a migration is bringing in. ``leftovers``: those that it took away and whose definition stayed, shut off.
+    """
 
     def __init__(self, clock: HostClock, host: str, chance: random.Random, faults: DriverFaults, guests: Sequence[Guest]) -> None:
         self.clock = clock
@@ -92,7 +115,11 @@ class Hypervisor:
         self.host = host
         self.faults = faults
         self.guests = {guest.id: guest for guest in guests}
+        self.arriving: dict[str, Guest] = {}
+        self.leftovers: dict[str, Guest] = {}
         self.calls: list[Call] = []
+        for guest in guests:
+            guest.home = self
         self.up = True
         self.logs = Logs(self)
         self._held: list[Callable[[], None]] | None = None
@@ -122,6 +149,7 @@ class Hypervisor:
             guest.owed.clear()
         if was_off and state is PowerState.RUNNING:
             guest.started_at = self._now()  # as a file's time stamp: a clock that is set later does not change it
+            guest.starts += 1
         if state is PowerState.RUNNING and guest.owed:
             for call in guest.owed:
                 call.fired_at = self.kernel.time
@@ -172,12 +200,17 @@ class Hypervisor:
     def begin_call(self, call: Call, finish: Callable[[Exception | None], None]) -> None:
         """The daemon took a request; ``finish`` is called with its answer. Goes on when the agent that asked dies."""
         self.calls.append(call)
-        guest = self.guests.get(call.server)
         fate = self._chance.random()
         faults = self.faults
         thresholds = (faults.unavailable, faults.answer_lost, faults.undeclared)
         unavailable, answer_lost, undeclared = (sum(thresholds[: index + 1]) for index in range(3))
         slow = self._chance.random() < faults.slow
+        if slow:
+            self.kernel.on_fault("driver slow")
+        for fault, threshold in zip(("driver unavailable", "answer lost", "undeclared error"), (unavailable, answer_lost, undeclared), strict=True):
+            if fate < threshold:
+                self.kernel.on_fault(fault)
+                break
         takes = self._chance.uniform(0.5, faults.longest) if slow else faults.latency * self._chance.uniform(0.2, 1.0)
 
         def end(answer: Exception | None) -> None:
@@ -188,7 +221,10 @@ class Hypervisor:
             finish(answer)
 
         def send() -> None:
-            if guest is None or not guest.defined:
+            guest = self.guests.get(call.server)
+            if call.server in self.leftovers:
+                end(errors.ServerNotRunning(call.server, "guest has migrated"))
+            elif guest is None or not guest.defined:
                 end(errors.ServerNotFound(call.server, "no such guest"))
             elif fate < unavailable or not self.up or (guest.log is not None and guest.log.is_lost):
                 end(errors.BackendUnavailable(call.server, "the daemon said no"))
@@ -224,10 +260,10 @@ class Hypervisor:
 
     def call_in_this_run(self, guest: Guest, seconds: float, act: Callable[[], None]) -> None:
         """Do something later, if the guest then still runs and was neither reset nor started anew."""
-        run = guest.started_at, len(guest.resets)
+        run = guest.starts, len(guest.resets)
 
         def unless_reset() -> None:
-            if (guest.started_at, len(guest.resets)) == run and guest.state is PowerState.RUNNING:
+            if (guest.starts, len(guest.resets)) == run and guest.state is PowerState.RUNNING:
                 act()
 
         self.kernel.call_after(seconds, unless_reset)
@@ -240,36 +276,21 @@ class Hypervisor:
 
         if guest.takes == "panics" and guest.log is not None:
             still_on = ("os_critical_stop", PowerState.RUNNING)
-            later(0.011, lambda: self.report(guest, DriverEvent(DriverEventKind.PANICKED, guest.id, self._now(), *still_on)))
+            later(0.011, lambda: guest.home.report(guest, DriverEvent(DriverEventKind.PANICKED, guest.id, self._now(), *still_on)))
         elif guest.takes == "panics":
-            later(0.011, lambda: self.set_state(guest, PowerState.CRASHED, DriverEventKind.PANICKED, "pvpanic"))
+            later(0.011, lambda: guest.home.set_state(guest, PowerState.CRASHED, DriverEventKind.PANICKED, "pvpanic"))
         elif guest.takes in ("dumps", "loads"):
             if guest.takes == "loads":
                 loads = DriverEventKind.CRASH_KERNEL_STARTED
-                later(0.011, lambda: self.report(guest, DriverEvent(loads, guest.id, self._now(), "pvpanic")))
+                later(0.011, lambda: guest.home.report(guest, DriverEvent(loads, guest.id, self._now(), "pvpanic")))
             dumping = self._chance.uniform(5.0, 90.0)
-            later(dumping, lambda: self.set_state(guest, PowerState.RUNNING, DriverEventKind.REBOOTED, "the dump is written"))
+            later(dumping, lambda: guest.home.set_state(guest, PowerState.RUNNING, DriverEventKind.REBOOTED, "the dump is written"))
 
     # The driver
 
     def draw_reading_time(self) -> float:
         """Seconds that the daemon takes to answer a question."""
         return self._chance.uniform(0.5, 8.0) if self._chance.random() < self.faults.slow_read else 0.002
-
-    def connect(self, process: Process, find_action: Callable[[str], str], life: str) -> base.Driver:
-        """A driver for one life of the agent.
-
-        :param find_action: which action the agent has ``started`` for a server, to know for whom an NMI is
-        """
-        return base.Driver(
-            name="simulated",
-            servers=_Servers(self, process),
-            call_bound=CALL_BOUND,
-            nmi=_Nmi(self, process, find_action, life),
-            diagnostics=_Diagnostics(self, process),
-            expiry_dumps=_ExpiryDumps(self, process),
-            events=_Events(self, process),
-        )
 
     def listen(self, process: Process, listener: Callable[[DriverEvent], None], cursors: Mapping[str, str]) -> None:
         self._listening_process, self._listener = process, listener
@@ -305,8 +326,23 @@ class Hypervisor:
     def _now(self) -> datetime:
         return self.clock.now()
 
+    def list_described(self) -> list[DriverServer]:
+        """As the daemon lists them now, those among them that are on their way in and those of which only the definition stayed."""
+        return [
+            *(self.describe(guest) for guest in self.guests.values() if guest.defined),
+            *(replace(self._describe(guest), power_state=PowerState.PAUSED, arriving=True) for guest in self.arriving.values()),
+            *map(self._describe_leftover, self.leftovers.values()),
+        ]
+
+    def find_described(self, server: str) -> DriverServer | None:
+        """One of them."""
+        return next((described for described in self.list_described() if described.id == server), None)
+
+    def _describe_leftover(self, guest: Guest) -> DriverServer:
+        return replace(self._describe(guest), power_state=PowerState.SHUTDOWN, state_reason="migrated", started_at=None)
+
     def describe(self, guest: Guest) -> DriverServer:
-        """As the daemon lists it now."""
+        """One that is here."""
         if guest.log is not None and guest.log.is_lost:
             return guest.log.describe_unread(self._describe(guest))
         return self._describe(guest)
@@ -328,103 +364,3 @@ class Hypervisor:
                 models=("i6300esb",),
             ),
         )
-
-
-class _Servers(base.Servers):
-    def __init__(self, hypervisor: Hypervisor, process: Process) -> None:
-        self._hypervisor = hypervisor
-        self._process = process
-
-    def list_servers(self) -> Sequence[DriverServer]:
-        self.check_reachable(None)
-        return [self._hypervisor.describe(guest) for guest in self._hypervisor.guests.values() if guest.defined]
-
-    def get_server(self, server: str) -> DriverServer:
-        self.check_reachable(server)
-        guest = self._hypervisor.guests.get(server)
-        if guest is None or not guest.defined:
-            raise errors.ServerNotFound(server, "no such guest")
-        if guest.log is not None and guest.log.is_lost:
-            raise errors.BackendUnavailable(server, "its controller does not answer")
-        return self._hypervisor.describe(guest)
-
-    def check_reachable(self, server: str | None) -> None:
-        """Takes as long as the daemon does.
-
-        :raises BackendUnavailable: it is away.
-        """
-        self._process.check()
-        if self._hypervisor.kernel.get_process() is not None:
-            self._hypervisor.kernel.sleep(self._hypervisor.draw_reading_time())
-        if not self._hypervisor.up:
-            raise errors.BackendUnavailable(server, "the daemon is away")
-
-
-class _ExpiryDumps(base.ExpiryDumps):
-    def __init__(self, hypervisor: Hypervisor, process: Process) -> None:
-        self._hypervisor = hypervisor
-        self._servers = _Servers(hypervisor, process)
-
-    def find_expiry_dump(self, server: str, since: datetime, until: datetime | None = None) -> FoundDump | None:
-        self._servers.check_reachable(server)
-        dumps = self._hypervisor.guests[server].dumps
-        found = [dump for began_at, dump in dumps if since <= began_at and (until is None or began_at < until)]
-        return found[-1] if found else None
-
-
-class _Diagnostics(base.DiagnosticsSource):
-    def __init__(self, hypervisor: Hypervisor, process: Process) -> None:
-        self._hypervisor = hypervisor
-        self._servers = _Servers(hypervisor, process)
-
-    def collect_diagnostics(self, server: str) -> CollectedDiagnostics:
-        return self._read(self._servers.get_server(server))
-
-    def sample_servers(self) -> Sequence[CollectedDiagnostics]:
-        return [self._read(seen) for seen in self._servers.list_servers() if seen.power_state is PowerState.RUNNING]
-
-    def _read(self, seen: DriverServer) -> CollectedDiagnostics:
-        clock = self._hypervisor.clock
-        return CollectedDiagnostics(
-            server=seen.id,
-            power_state=seen.power_state,
-            collected_at=clock.now(),
-            monotonic=clock.monotonic(),
-            driver_word="libvirt",
-            started_at=seen.started_at,
-        )
-
-
-class _Nmi(base.Nmi):
-    def __init__(self, hypervisor: Hypervisor, process: Process, find_action: Callable[[str], str], life: str) -> None:
-        self._hypervisor = hypervisor
-        self._process = process
-        self._find_action = find_action
-        self._life = life
-
-    def inject_nmi(self, server: str) -> None:
-        self._process.check()
-        kernel = self._hypervisor.kernel
-        answered = Event(kernel)
-        answers: list[Exception | None] = []
-
-        def finish(answer: Exception | None) -> None:
-            answers.append(answer)
-            answered.set()
-
-        call = Call(self._find_action(server), server, self._life, kernel.time, kernel.time + self._hypervisor.clock.offset)
-        kernel.note(self._hypervisor.host, f"NMI call begins for {call.action}")
-        self._hypervisor.begin_call(call, finish)
-        while not answers:
-            answered.wait()
-        if answers[0] is not None:
-            raise answers[0]
-
-
-class _Events(base.Events):
-    def __init__(self, hypervisor: Hypervisor, process: Process) -> None:
-        self._hypervisor = hypervisor
-        self._process = process
-
-    def subscribe(self, listener: Callable[[DriverEvent], None], cursors: Mapping[str, str]) -> None:
-        self._hypervisor.listen(self._process, listener, cursors)

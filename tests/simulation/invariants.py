@@ -7,20 +7,17 @@ import json
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from compute_agent.contract.errors import CODES, Code, Ending
 from compute_agent.contract.models import ActionKind
 from tests.simulation.devices import check_devices
-from tests.simulation.hypervisor import Call
 from tests.simulation.kernel import START
 from tests.simulation.logs import check_logs
+from tests.simulation.signals import CLOCK_TOLERANCE, check_deadlines, check_holdoff, check_signals
 from tests.simulation.watchdogs import check_firings, check_holdoff_after_firings
 from tests.simulation.world import World
-
-CLOCK_TOLERANCE = 4.0
-"""Seconds by which two hosts' notions of a hold-off may differ: both clocks wrong by the allowed skew."""
 
 
 def check_run(world: World) -> list[str]:
@@ -30,9 +27,9 @@ def check_run(world: World) -> list[str]:
         _check_tasks,
         _check_accepted,
         _check_endings,
-        _check_signals,
-        _check_holdoff,
-        _check_deadlines,
+        check_signals,
+        check_holdoff,
+        check_deadlines,
         _check_events,
         _check_reports,
         _check_observations,
@@ -64,15 +61,6 @@ class Record:
         """What ``events.lost`` names: (epoch, first, last)."""
         payloads = [json.loads(event["payload"]) for event in self.events if event["event_type"] == "events.lost"]
         return [(payload["lost_epoch"], payload["first"], payload["last"]) for payload in payloads]
-
-
-def list_calls(world: World) -> list[Call]:
-    return [call for agent in world.agents for call in agent.hypervisor.calls]
-
-
-def to_seconds(microseconds: int) -> float:
-    """A stored time as virtual seconds."""
-    return (datetime.fromtimestamp(0, START.tzinfo) + timedelta(microseconds=microseconds) - START).total_seconds()
 
 
 def _check_tasks(world: World, _record: Record) -> Iterator[str]:
@@ -112,65 +100,6 @@ def _check_endings(world: World, record: Record) -> Iterator[str]:
         for epoch, count in per_epoch.items():
             if count > 1 and epoch not in own_epochs:  # a restored store has forgotten what it said
                 yield f"{action}: {count} different endings out of one journal {epoch}"
-
-
-def _check_signals(world: World, record: Record) -> Iterator[str]:
-    calls: dict[str, list[Call]] = defaultdict(list)
-    for call in list_calls(world):
-        calls[call.action].append(call)
-    for action, made in calls.items():
-        if len(made) > 1:
-            yield f"{action}: {len(made)} driver calls, began at {[round(call.began_at, 3) for call in made]}"
-    for row in record.actions.values():
-        sent = [call for call in calls[row["id"]] if call.sent_at is not None]
-        if row["kind"] != ActionKind.TRIGGER_CRASH_DUMP and calls[row["id"]]:
-            yield f"{row['id']}: is no crash dump, but an NMI was injected for it"
-        if row["kind"] == ActionKind.TRIGGER_CRASH_DUMP and row["ending"] == Ending.SUCCEEDED and not sent:
-            yield f"{row['id']}: succeeded, but no signal was sent"
-        if row["ending"] in (Ending.FAILED, Ending.EXPIRED) and sent:
-            yield f"{row['id']}: {row['ending']} ({row['code']} by {row['decided_by']}), but a signal was sent at {sent[0].sent_at:.3f}"
-
-
-def _check_holdoff(world: World, record: Record) -> Iterator[str]:
-    for agent in world.agents:
-        for guest in agent.hypervisor.guests.values():
-            calls = [call for call in agent.hypervisor.calls if call.server == guest.id]
-            for index, call in enumerate(calls):
-                for earlier in calls[:index]:
-                    under_way = earlier.ended_at is None or earlier.ended_at > call.began_at
-                    # A killed agent's call may be under way as well; the next life cannot know more than that one was begun.
-                    if under_way and earlier.life == call.life:
-                        yield f"{call.action}: its call began while that of {earlier.action} for the same server was not over"
-                    if earlier.sent_at is None or call.action in world.forced:
-                        continue
-                    if call.journal != earlier.journal and world.plan.gateway_holdoff < world.plan.holdoff:
-                        continue  # with its journal the agent lost what it knew, and the gateway was told not to care
-                    signalled_at = earlier.sent_at
-                    former = record.actions.get(earlier.action)
-                    if call.journal != earlier.journal and former is None:
-                        continue  # the store was restored as well: nobody can know
-                    if call.life != earlier.life and former is not None and former["ended_at"] is not None:
-                        # What the hypervisor does with a dead agent's call after the next one called it unknown, nobody can know.
-                        ended_at = to_seconds(former["ended_at"]) - agent.hypervisor.clock.offset
-                        signalled_at = min(signalled_at, ended_at)
-                    elapsed = call.began_at - signalled_at
-                    if signalled_at == earlier.sent_at and earlier.fired_at != earlier.sent_at:
-                        # It was handed to a paused guest: nothing runs before the guest resumes.
-                        elapsed = 0.0 if earlier.fired_at is None else max(0.0, call.began_at - earlier.fired_at)
-                    reset = any(signalled_at - CLOCK_TOLERANCE <= at <= call.began_at for at in guest.resets)
-                    if 0 <= elapsed < world.plan.holdoff - CLOCK_TOLERANCE and not reset:
-                        yield f"{call.action}: signalled {elapsed:.1f} s after {earlier.action}, within the hold-off, server not reset"
-
-
-def _check_deadlines(world: World, record: Record) -> Iterator[str]:
-    for agent in world.agents:
-        for call in agent.hypervisor.calls:
-            row = record.actions.get(call.action)
-            if row is None:
-                if call.action not in world.backup.forgotten.actions or call.journal not in world.lost_epochs:
-                    yield f"{call.action}: was signalled, but the store does not know it"
-            elif call.began_clock > to_seconds(row["deadline"]):
-                yield f"{call.action}: its call began {call.began_clock - to_seconds(row['deadline']):.6f} s past its deadline"
 
 
 def _check_events(world: World, record: Record) -> Iterator[str]:

@@ -41,6 +41,8 @@ class Kernel:
         self.time = 0.0
         self.history: list[str] = []
         self.failures: list[BaseException] = []
+        self.on_fault: Callable[[str], None] = lambda fault: None
+        """Told whenever chance does something to one message or call."""
         self._order = random.Random(f"{seed}/order")
         self._due: list[tuple[float, float, int, Callable[[], None]]] = []
         self._count = 0

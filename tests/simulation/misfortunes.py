@@ -224,6 +224,20 @@ class MoveGuest(Step):
         moves[int(self.which * len(moves))](guest)
 
 
+@dataclass(frozen=True)
+class PowerOn(Step):
+    """Somebody starts a guest that is off."""
+
+    guest: str
+
+    def apply(self, world: "World") -> None:
+        agent = world.find_agent(self.guest)
+        if agent is not None:
+            guest = agent.hypervisor.guests[world.guest_ids[self.guest]]
+            agent.hypervisor.define(guest)
+            agent.hypervisor.start(guest)
+
+
 def _is_there(name: str, plan: Plan) -> bool:
     return name == ENGINE or name in [name_host(number) for number in range(plan.hosts)]
 
@@ -254,6 +268,8 @@ def draw_what_guests_do(plan: Plan, chance: random.Random) -> Iterator[Step]:
     """What happens to the machines themselves."""
     guests = list_guest_names(plan)
     with_logs = [name for name in guests if int(name.rpartition("g")[2]) < plan.logs]
+    for guest in guests:
+        yield from (PowerOn(at, guest) for at in draw_moments(plan, chance, plan.power_ons))
     for _ in range(plan.hosts):  # the rates are those of one host
         yield from (MoveGuest(at, chance.choice(guests), chance.random()) for at in draw_moments(plan, chance, plan.guest_moves))
         yield from (FireWatchdog(at, chance.choice(guests)) for at in draw_moments(plan, chance, plan.firings))

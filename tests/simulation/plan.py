@@ -32,12 +32,18 @@ class Plan:
     clock_offsets: tuple[float, ...] = ()
     broker: Faults = field(default_factory=Faults)
     driver: DriverFaults = field(default_factory=DriverFaults)
+    gathering: float = 0.0
+    """Seconds at most for which recorder and reporters let events gather: big batches are another run than single events, and a cheaper one."""
     crash_at_commit: float = 0.0
     """Chance per commit."""
     deadlines: tuple[float, float] = (1.0, 30.0)
     forced: float = 0.0
     """Chance per action."""
+    strikes: int = 0
+    """Kills and freezes at commits of kinds that are drawn first, so that the rare ones have their share."""
     guest_moves: float = 0.0
+    power_ons: float = 0.0
+    """Looks, per minute and guest, of somebody who starts again what is off."""
     agent_kills: float = 0.0
     engine_kills: float = 0.0
     freezes: float = 0.0
@@ -57,6 +63,8 @@ class Plan:
     """Of those servers."""
     restorations: float = 0.0
     """Of the gateway's store from a backup; per minute."""
+    migrations: float = 0.0
+    """Of guests from host to host."""
 
 
 SCHEDULED = frozenset(
@@ -67,7 +75,9 @@ SCHEDULED = frozenset(
         "resumes",
         "deadlines",
         "forced",
+        "strikes",
         "guest_moves",
+        "power_ons",
         "agent_kills",
         "engine_kills",
         "freezes",
@@ -81,6 +91,7 @@ SCHEDULED = frozenset(
         "firings",
         "losses",
         "restorations",
+        "migrations",
     )
 )
 """What of a plan only says which steps are drawn."""

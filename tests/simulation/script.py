@@ -9,15 +9,17 @@ import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from tests.simulation.migration import draw_migrations
 from tests.simulation.misfortunes import draw_misfortunes, draw_what_guests_do
 from tests.simulation.plan import SCHEDULED, Plan, draw_plan
 from tests.simulation.requests import draw_requests
 from tests.simulation.restore import draw_restorations
 from tests.simulation.step import Step
+from tests.simulation.strikes import draw_strikes
 
 DrawSteps = Callable[[Plan, random.Random], Iterable[Step]]
 
-DRAWN: tuple[DrawSteps, ...] = (draw_requests, draw_misfortunes, draw_what_guests_do, draw_restorations)
+DRAWN: tuple[DrawSteps, ...] = (draw_requests, draw_misfortunes, draw_what_guests_do, draw_strikes, draw_restorations, draw_migrations)
 """Everything that can be in a script. Each draws from a stream of its own: another kind of step changes nothing of the others."""
 
 

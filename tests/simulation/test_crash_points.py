@@ -7,34 +7,9 @@ import pytest
 from tests.simulation.broker import Faults
 from tests.simulation.misfortunes import StrikeAtCommit
 from tests.simulation.plan import Plan
+from tests.simulation.probes import COMMIT_POINTS
 from tests.simulation.script import Script, write_script
 from tests.simulation.test_seeds import run_script
-
-LABELS = (
-    "journal.journal.opened",
-    "journal.agent.up",
-    "journal.action.received",
-    "journal.action.started",
-    "journal.action.ended",
-    "journal.observation",
-    "journal.outbox.sent",
-    "journal.outbox.resend",
-    "journal.server.state",
-    "journal.server.cursor",
-    "journal.server.watchdog.fired",
-    "journal.server.watchdog.outcome",
-    "store.accept",
-    "store.claim",
-    "store.try_cast",
-    "store.record_together",
-    "store.apply_heartbeats",
-    "store.note_heard",
-    "store.end_actions_past_deadline",
-    "store.ask_for_missing_events",
-    "store.mark_sent",
-)
-"""Every commit that a crash may come beside (``journal.action.recovered`` needs two crashes: the seeds have it)."""
-
 
 def make_script(*strikes: StrikeAtCommit) -> Script:
     """A run that comes by every commit: guests that move and hang, casts that are lost, an engine that is away, a queue that is purged."""
@@ -63,11 +38,11 @@ def make_script(*strikes: StrikeAtCommit) -> Script:
 def test_the_calm_run_comes_by_every_commit(template: Path, folder: Path) -> None:
     violations, world = run_script(make_script(), template, folder / "run")
     assert not violations
-    assert {label for label, _ in world.commits} == set(LABELS), "a new kind of commit belongs into LABELS"
+    assert {label for label, _ in world.commits} == set(COMMIT_POINTS), "a new kind of commit belongs into COMMIT_POINTS"
 
 
 @pytest.mark.parametrize("side", ["before", "after"])
-@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize("label", COMMIT_POINTS)
 def test_a_crash_beside_a_commit_breaks_no_promise(label: str, side: str, template: Path, folder: Path) -> None:
     for occurrence in (1, 3):
         script = make_script(StrikeAtCommit(0.0, label, side, occurrence))

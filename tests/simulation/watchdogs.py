@@ -57,14 +57,14 @@ class Watchdogs:
         hypervisor.report(guest, DriverEvent(DriverEventKind.WATCHDOG_FIRED, guest.id, at, word))
         if action == ExpiryAction.RESET:
             for seconds in (0.005, 0.1):  # one reboot is told more than once
-                hypervisor.kernel.call_after(seconds, lambda: hypervisor.reboot(guest))
+                hypervisor.kernel.call_after(seconds, lambda: guest.home.reboot(guest))
         elif action == ExpiryAction.POWER_CYCLE:
-            hypervisor.call_in_this_run(guest, 0.003, lambda: hypervisor.stop(guest))
-            hypervisor.kernel.call_after(2.0, lambda: hypervisor.start(guest) if guest.defined else None)
+            hypervisor.call_in_this_run(guest, 0.003, lambda: guest.home.stop(guest))
+            hypervisor.kernel.call_after(2.0, lambda: guest.home.start(guest) if guest.defined else None)
         elif action == ExpiryAction.POWEROFF:
-            hypervisor.call_in_this_run(guest, 0.003, lambda: hypervisor.stop(guest))
+            hypervisor.call_in_this_run(guest, 0.003, lambda: guest.home.stop(guest))
         elif action == ExpiryAction.SHUTDOWN and guest.takes != "deaf":
-            hypervisor.call_in_this_run(guest, chance.uniform(0.5, 12.0), lambda: hypervisor.stop(guest))
+            hypervisor.call_in_this_run(guest, chance.uniform(0.5, 12.0), lambda: guest.home.stop(guest))
         elif action == ExpiryAction.INJECT_NMI:
             hypervisor.answer_nmi(guest)
         elif action in (ExpiryAction.PAUSE, ExpiryAction.DUMP):
@@ -78,7 +78,7 @@ class Watchdogs:
         if self._chance.random() < 0.8:
             path = f"/dumps/{guest.name}-{len(guest.dumps) + 1}"
             guest.dumps.append((began_at, FoundDump(path, 4096)))
-        self._hypervisor.resume(guest)
+        guest.home.resume(guest)
 
 
 # What must be true

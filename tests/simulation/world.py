@@ -67,13 +67,16 @@ class World:
         self._crash_chance = self._draw("crash")
         self._ids = self._draw("ids")
         self.broker = Broker(self.kernel, self._draw("broker"), dataclasses.replace(plan.broker))
-        self.gateway = Gateway(self.kernel, self.broker, template, folder, self.watch_commit, self._draw("gateway"))
+        self.gateway = Gateway(
+            self.kernel, self.broker, template, folder, self.watch_commit, self._draw("gateway"), gathering=plan.gathering
+        )
         self.agents = [self._create_agent(number, folder) for number in range(plan.hosts)]
         self.watchdogs = [Watchdogs(agent.hypervisor, self._draw(f"watchdogs-{number}")) for number, agent in enumerate(self.agents)]
         self.guest_ids = {guest.name: guest.id for guest in self.list_guests()}
         for guest in self.list_guests():
             guest.configured = guest.first = guest.watchdog
         self.backup = Backup()
+        self.kernel.on_fault = self.probes.strike
         self.errors = _ErrorLog(self.kernel)
 
     def list_guests(self) -> list[Guest]:
@@ -98,7 +101,15 @@ class World:
         ]
         hypervisor = Hypervisor(clock, name_host(number), chance, self.plan.driver, guests)
         journal = folder / name_host(number)
-        return Agent(self.broker, hypervisor, journal, self.watch_commit, self._draw(f"agent-{number}"), self.plan.holdoff)
+        return Agent(
+            self.broker,
+            hypervisor,
+            journal,
+            self.watch_commit,
+            self._draw(f"agent-{number}"),
+            self.plan.holdoff,
+            gathering=self.plan.gathering,
+        )
 
     @contextlib.contextmanager
     def _repeatable(self) -> Iterator[None]:
@@ -174,7 +185,7 @@ class World:
                 if guest.log is not None:
                     agent.hypervisor.logs.find_again(guest)
                 agent.hypervisor.define(guest)
-                self.kernel.call_after(90.0, lambda agent=agent, guest=guest: _nudge(agent.hypervisor, guest))
+                self.kernel.call_after(90.0, lambda guest=guest: _nudge(guest.home, guest))
         if self.gateway.engine is None or not self.gateway.engine.alive:
             self.kernel.call_after(0.5, self.start_engine)
 
