@@ -17,13 +17,21 @@ _SEARCH_TRIES = 200
 
 @dataclass(frozen=True)
 class Ports:
-    """The ports of one stack, all derived from `base`."""
+    """The ports of one stack, all derived from `base`: one block, or several for a stack that has several of some part."""
 
     base: int
+    blocks: int = 1
 
     def __post_init__(self) -> None:
-        if not 1024 <= self.base <= 65535 - BLOCK:
-            raise ValueError(f"port {self.base}: give one between 1024 and {65535 - BLOCK}")
+        highest = 65535 - BLOCK * self.blocks
+        if not 1024 <= self.base <= highest:
+            raise ValueError(f"port {self.base}: give one between 1024 and {highest}")
+
+    def get_block(self, number: int) -> Ports:
+        """One of its blocks by itself, from 0."""
+        if not 0 <= number < self.blocks:
+            raise ValueError(f"there are {self.blocks} blocks of ports, from 0; there is none {number}")
+        return Ports(self.base + BLOCK * number)
 
     @property
     def api(self) -> int:
@@ -61,21 +69,21 @@ class Ports:
         return range(self.base + 6, self.base + BLOCK)
 
     def list_all(self) -> list[int]:
-        """Every port of the block."""
-        return list(range(self.base, self.base + BLOCK))
+        """Every port of its blocks."""
+        return list(range(self.base, self.base + BLOCK * self.blocks))
 
     def list_taken(self) -> list[int]:
-        """Ports of the block on which something listens now."""
+        """Those on which something listens now."""
         return [port for port in self.list_all() if not _is_free(port)]
 
 
-def find_free_base() -> int:
-    """Base of a block in which nothing listens; raises OSError when none was found in many tries."""
+def find_free_base(blocks: int = 1) -> int:
+    """Base of so many blocks in which nothing listens; raises OSError when none was found in many tries."""
     for _ in range(_SEARCH_TRIES):
         base = random.randrange(_SEARCH_FIRST, _SEARCH_LAST, BLOCK)
-        if not Ports(base).list_taken():
+        if not Ports(base, blocks).list_taken():
             return base
-    raise OSError(f"no block of {BLOCK} free ports between {_SEARCH_FIRST} and {_SEARCH_LAST} on 127.0.0.1")
+    raise OSError(f"no block of {BLOCK * blocks} free ports between {_SEARCH_FIRST} and {_SEARCH_LAST} on 127.0.0.1")
 
 
 def find_free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:

@@ -27,18 +27,24 @@ _WATERMARK = "0.6"
 class PrivateRabbitMQ:
     """One broker under `state_dir`; found again by any later object with the same directory and ports."""
 
-    def __init__(self, state_dir: Path, ports: Ports, *, hosts: Sequence[str] = ()) -> None:
-        """:param hosts: whose agents have accounts of their own, beside the gateway's and the one that may do everything"""
-        self.state_dir = state_dir.resolve() / "rabbitmq"
+    def __init__(self, state_dir: Path, ports: Ports, *, hosts: Sequence[str] = (), cluster: Sequence[Ports] = ()) -> None:
+        """
+        :param hosts: whose agents have accounts of their own, beside the gateway's and the one that may do everything
+        :param cluster: the ports of all nodes that are to be one broker, this one's among them; the first one's epmd serves all of them
+        """
+        self.cluster = list(cluster) or [ports]
+        number = self.cluster.index(ports) + 1
+        self._home = state_dir.resolve() / "rabbitmq"
+        self.state_dir = self._home if number == 1 else self._home / f"node-{number}"
         self.ports = ports
         self._hosts = hosts
         self.log = self.state_dir / "broker.log"
         self._epmd = Service(
             "epmd",
-            ["epmd", "-address", "127.0.0.1", "-port", str(ports.epmd)],
+            ["epmd", "-address", "127.0.0.1", "-port", str(self._epmd_port)],
             self._environment(),
-            self.state_dir / "epmd.log",
-            record=self.state_dir / "epmd.pid",
+            self._home / "epmd.log",
+            record=self._home / "epmd.pid",
         )
         self._broker = Service(
             "RabbitMQ",
@@ -61,23 +67,33 @@ class PrivateRabbitMQ:
     @property
     def gateway_url(self) -> str:
         """For oslo.messaging, with the gateway's own account."""
-        return self._build_transport_url(GATEWAY_ACCOUNT)
+        return self.build_gateway_url()
 
-    def build_agent_url(self, host: str) -> str:
-        """For oslo.messaging, with the account of one of the agents that the node was made for."""
-        return self._build_transport_url(build_agent_account(host))
+    def build_gateway_url(self, ports: Sequence[int] = ()) -> str:
+        """The same over other ports, which may be relays'; none: every node's own."""
+        return self._build_transport_url(GATEWAY_ACCOUNT, ports)
+
+    def build_agent_url(self, host: str, ports: Sequence[int] = ()) -> str:
+        """For oslo.messaging, with the account of one of the agents that the broker was made for."""
+        return self._build_transport_url(build_agent_account(host), ports)
+
+    @property
+    def name(self) -> str:
+        """The node's, among Erlang's."""
+        return _name_node(self.ports)
 
     @property
     def password(self) -> str:
         """Of the account that may do everything."""
         return self._get_password(USER)
 
-    def _build_transport_url(self, account: str) -> str:
-        return f"rabbit://{account}:{self._get_password(account)}@127.0.0.1:{self.ports.amqp}/"
+    def _build_transport_url(self, account: str, ports: Sequence[int] = ()) -> str:
+        login = f"{account}:{self._get_password(account)}"
+        return f"rabbit://{','.join(f'{login}@127.0.0.1:{port}' for port in ports or [node.amqp for node in self.cluster])}/"
 
     def _get_password(self, account: str) -> str:
         """Made at the first use and kept, each in a file that only its owner can read."""
-        path = self.state_dir / "passwords" / account
+        path = self._home / "passwords" / account
         if not path.exists():
             _write_secret(path, secrets.token_urlsafe(24))
         return path.read_text()
@@ -101,7 +117,7 @@ class PrivateRabbitMQ:
         self._write_files()
         if not self._epmd.is_running:
             self._epmd.start()
-            self._epmd.wait_ready(lambda: _accepts(self.ports.epmd), 10, f"port {self.ports.epmd} is open")
+            self._epmd.wait_ready(lambda: _accepts(self._epmd_port), 10, f"port {self._epmd_port} is open")
         self._broker.start()
 
     def wait_ready(self, timeout: float = _BOOT_TIMEOUT) -> None:
@@ -114,9 +130,10 @@ class PrivateRabbitMQ:
         )
 
     def stop(self) -> None:
-        """Stop the node and its epmd."""
+        """Stop the node and its epmd; that of a cluster is stopped with its first node."""
         self._broker.stop(_STOP_GRACE)
-        self._epmd.stop()
+        if self.ports == self.cluster[0]:
+            self._epmd.stop()
 
     def kill(self) -> None:
         """kill -9 of the node; its epmd stays, as on a real host."""
@@ -161,10 +178,10 @@ class PrivateRabbitMQ:
         keep = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "TZ") if name in os.environ}
         loopback_only = "-kernel inet_dist_use_interface {127,0,0,1}"
         return keep | {
-            "HOME": str(self.state_dir),
-            "ERL_EPMD_PORT": str(self.ports.epmd),
+            "HOME": str(self._home),
+            "ERL_EPMD_PORT": str(self._epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "RABBITMQ_NODENAME": f"crashcart-{self.ports.base}@localhost",
+            "RABBITMQ_NODENAME": self.name,
             "RABBITMQ_DIST_PORT": str(self.ports.dist),
             "RABBITMQ_CONF_ENV_FILE": "/dev/null",
             "RABBITMQ_CONFIG_FILE": str(self.state_dir / "rabbitmq.conf"),
@@ -185,7 +202,7 @@ class PrivateRabbitMQ:
         if not (_SCRIPTS / "rabbitmq-server").exists() or shutil.which("epmd") is None:
             raise StepFailed("RabbitMQ is not installed", advice="run devstack/demo once, it installs what is missing")
         self.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        cookie = self.state_dir / ".erlang.cookie"
+        cookie = self._home / ".erlang.cookie"
         if not cookie.exists():
             _write_secret(cookie, secrets.token_hex(20))
             cookie.chmod(0o400)
@@ -210,10 +227,32 @@ class PrivateRabbitMQ:
                     "log.console.level = info",
                     # The default log of 512 MiB is allocated at boot.
                     "raft.wal_max_size_bytes = 33554432",
+                    *self._list_cluster_settings(),
                     "",
                 ]
             )
         )
+
+    @property
+    def _epmd_port(self) -> int:
+        return self.cluster[0].epmd
+
+    def _list_cluster_settings(self) -> list[str]:
+        if len(self.cluster) == 1:
+            return []
+        names = [f"cluster_formation.classic_config.nodes.{number} = {_name_node(node)}" for number, node in enumerate(self.cluster, 1)]
+        return [
+            "cluster_formation.peer_discovery_backend = classic_config",
+            *names,
+            # A node that sees less than half of the others would go on by itself.
+            "cluster_partition_handling = pause_minority",
+            # Clients declare their queues wherever they are; their leaders are to be on all nodes.
+            "queue_leader_locator = balanced",
+        ]
+
+
+def _name_node(ports: Ports) -> str:
+    return f"crashcart-{ports.base}@localhost"
 
 
 def _write_secret(path: Path, secret: str) -> None:

@@ -1,4 +1,4 @@
-"""One whole system under one state directory: private broker, libvirtd and guests or machines with BMCs, agent, engine, API."""
+"""One whole system under one state directory: broker, libvirtd and guests or machines with BMCs, agents, engines, APIs, all private."""
 
 from __future__ import annotations
 
@@ -6,62 +6,42 @@ import json
 import math
 import os
 import subprocess
-import sys
-import uuid as uuids
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from devstack.api_client import ApiClient
 from devstack.bmc_inventory import InventoryEntry
+from devstack.clocks import ClockOffset
+from devstack.databases import make_database_server
+from devstack.deployment import DEFAULT_GUESTS, AgentProgram, AgentSpec, Deployment, FaultPoints, GuestSpec
 from devstack.fleet import Fleet, Machine, MachineSpec, forget_saved_machines
-from devstack.guest_image import GuestImage, GuestImages
-from devstack.guests import Guest, GuestKind
+from devstack.guest_image import GuestImage
+from devstack.guests import Guest
 from devstack.libvirtd import PrivateLibvirtd
+from devstack.link import Link
 from devstack.ports import DEFAULT_BASE, Ports
 from devstack.rabbitmq import PrivateRabbitMQ
+from devstack.rabbitmq_cluster import RabbitMQNodes
 from devstack.services import ProcessId, Service, iterate_command_lines
-from devstack.short_path import ShortPath
-from devstack.signing_keys import make_signing_options
-from devstack.stack_config import HOST, PROJECT, USER, Options, merge, write_agent_config, write_gateway_config, write_openrc
+from devstack.side_by_side import run_side_by_side
+from devstack.small_disk import SmallDisk, detach_mount, list_mounts
+from devstack.stack_config import HOST, Options, merge, write_openrc
+from devstack.stack_guests import StackGuests, make_image
+from devstack.stack_services import StackServices
 from devstack.steps import StepFailed, Steps
 
+__all__ = ["DEFAULT_GUESTS", "DEFAULT_STATE", "AgentProgram", "AgentSpec", "Deployment", "FaultPoints", "GuestSpec", "Stack"]
+
 DEFAULT_STATE = Path(__file__).parent / ".state"
-_OWN_PROGRAMS = (b"beam", b"epmd", b"libvirtd", b"qemu-system", b"ipmi_sim", b"crashcart-")
+_OWN_PROGRAMS = (b"beam", b"epmd", b"libvirtd", b"qemu-system", b"ipmi_sim", b"postgres", b"mariadbd", b"crashcart-")
 _SERVICE_TIMEOUT = 40.0
 _SERVICE_GRACE = 15.0
 
 
-@dataclass(frozen=True)
-class GuestSpec:
-    """A guest that a stack shall have, in the words of `Guest`. Without a uuid it keeps the one of the last start in the same directory."""
-
-    name: str
-    kind: GuestKind = GuestKind.PANICKING
-    running: bool = True
-    uuid: str = ""
-    on_crash: str = "preserve"
-    watchdog: str = ""
-    machine: str = "pc"
-    pci_room: bool = True
-    second_monitor: bool = False
-
-
-@dataclass(frozen=True)
-class AgentProgram:
-    """What a stack runs as its agent instead of the installed command: one over a hypervisor of its own."""
-
-    argv: Sequence[str]
-    environment: Mapping[str, str]
-
-
-DEFAULT_GUESTS = (GuestSpec("web-1", GuestKind.KDUMP), GuestSpec("web-2", GuestKind.PANICKING, running=False))
-
-
 class Stack:
-    """The same directory and port always mean the same stack, whichever command made this object."""
+    """The same directory, port and deployment always mean the same stack, whichever command made this object."""
 
     def __init__(
         self,
@@ -75,36 +55,100 @@ class Stack:
         agent_options: Options | None = None,
         gateway_options: Options | None = None,
         agent_program: AgentProgram | None = None,
+        deployment: Deployment | None = None,
+        fault_points: FaultPoints | None = None,
         steps: Steps | None = None,
     ) -> None:
         """
         :param machines: the agent serves these through their BMCs; then the stack has neither libvirtd nor guests
         :param inventory: further machines of the agent's inventory, which are the caller's own
         :param agent_program: runs instead of crashcart-agent; then the stack has neither libvirtd nor guests nor machines
+        :param deployment: by default one of each part; none of several agents has guests or machines of the stack
         """
         self.state_dir = state_dir.resolve()
-        self.ports = Ports(port)
+        self.deployment = deployment or Deployment(agents=(AgentSpec(HOST, agent_program),))
+        self.ports = Ports(port, self.deployment.port_blocks)
         self.steps = steps or Steps()
-        self.broker = PrivateRabbitMQ(self.state_dir, self.ports, hosts=(HOST,))
-        self.libvirtd = PrivateLibvirtd(self.state_dir)
-        self.guests: dict[str, Guest] = {}
-        self._gateway_path = ShortPath(self.state_dir / "gateway")
+        hosts = [agent.host for agent in self.deployment.agents]
+        node_ports = [self.ports.get_block(number) for number in range(self.deployment.broker_nodes)]
+        self.brokers = RabbitMQNodes(self.state_dir, node_ports, hosts=hosts)
+        self.database = make_database_server(self.deployment.database, self.state_dir, self.ports)
         self._fleet = None if machines is None else Fleet(self.state_dir, machines, inventory)
-        self._has_hypervisor = agent_program is None and self._fleet is None
-        self.agent = self._make_service("crashcart-agent", "agent.conf", agent_program)
-        self.engine = self._make_service("crashcart-engine", "gateway.conf")
-        self.api = self._make_service("crashcart-api", "gateway.conf")
-        self._specs = list(guests) if self._has_hypervisor else []
+        is_alone = len(hosts) == 1 and self.deployment.agents[0].program is None
+        self._has_hypervisor = is_alone and self._fleet is None
+        self._guests = StackGuests(self.state_dir, guests if self._has_hypervisor else [], self.steps)
         # The same span on both sides: the gateway refuses with 409 what the agent would refuse later.
         agent_holdoff: Options = {} if holdoff is None else {"agent": {"crash_dump_holdoff": f"{holdoff:g}"}}
         gateway_holdoff: Options = {} if holdoff is None else {"api": {"crash_dump_holdoff": math.ceil(holdoff)}}
-        self._agent_options = merge(agent_holdoff, agent_options or {})
-        self._gateway_options = merge(gateway_holdoff, gateway_options or {})
+        self._services = StackServices(
+            self.state_dir,
+            self.ports,
+            self.deployment,
+            self.brokers,
+            self.database,
+            agent_options=merge(agent_holdoff, agent_options or {}),
+            gateway_options=merge(gateway_holdoff, gateway_options or {}),
+            fault_points=fault_points or FaultPoints(),
+        )
+        self.agents: list[Service] = self._services.agents
+        self.engines: list[Service] = self._services.engines
+        self.apis: list[Service] = self._services.apis
+
+    @property
+    def agent(self) -> Service:
+        """The first one."""
+        return self.agents[0]
+
+    @property
+    def engine(self) -> Service:
+        """The first one."""
+        return self.engines[0]
+
+    @property
+    def api(self) -> Service:
+        """The first one."""
+        return self.apis[0]
+
+    @property
+    def broker(self) -> PrivateRabbitMQ:
+        """Its first node."""
+        return self.brokers.nodes[0]
+
+    @property
+    def libvirtd(self) -> PrivateLibvirtd:
+        return self._guests.libvirtd
+
+    @property
+    def guests(self) -> dict[str, Guest]:
+        return self._guests.guests
+
+    @property
+    def machines(self) -> dict[str, Machine]:
+        """Those that its agent serves through their BMCs, by name."""
+        return self._fleet.machines if self._fleet is not None else {}
+
+    @property
+    def links(self) -> dict[str, Link]:
+        """Its fault points, once it is up, as those that follow; see `StackServices` for the names."""
+        return self._services.links
+
+    @property
+    def clocks(self) -> dict[str, ClockOffset]:
+        return self._services.clocks
+
+    @property
+    def disks(self) -> dict[str, SmallDisk]:
+        return self._services.disks
+
+    @property
+    def database_url(self) -> str:
+        """SQLAlchemy's, of the gateway's database."""
+        return self._services.database_url
 
     @property
     def url(self) -> str:
-        """Root of the HTTP API."""
-        return f"http://127.0.0.1:{self.ports.api}"
+        """Root of the first HTTP API."""
+        return self._services.urls[0]
 
     @property
     def client(self) -> ApiClient:
@@ -112,9 +156,9 @@ class Stack:
         return ApiClient(self.url)
 
     @property
-    def machines(self) -> dict[str, Machine]:
-        """Those that its agent serves through their BMCs, by name."""
-        return self._fleet.machines if self._fleet is not None else {}
+    def clients(self) -> list[ApiClient]:
+        """The same caller at each API."""
+        return [ApiClient(url) for url in self._services.urls]
 
     @property
     def is_up(self) -> bool:
@@ -123,132 +167,109 @@ class Stack:
 
     def list_parts(self) -> list[tuple[str, int | None]]:
         """Every process with its pid, None for one that does not run."""
-        parts: list[tuple[str, PrivateRabbitMQ | PrivateLibvirtd | Service]] = [("RabbitMQ", self.broker)]
+        parts = [(f"RabbitMQ {number}" if number > 1 else "RabbitMQ", node) for number, node in enumerate(self.brokers.nodes, 1)]
+        found: list[tuple[str, int | None]] = [(name, part.pid if part.is_running else None) for name, part in parts]
+        if self.database is not None:
+            found.append((self.database.name, self.database.pid if self.database.is_running else None))
         if self._fleet is None:
-            parts.append(("libvirtd", self.libvirtd))
-        parts += [(service.name, service) for service in (self.agent, self.engine, self.api)]
-        bmcs = self._fleet.list_parts() if self._fleet is not None else []
-        return [(name, part.pid if part.is_running else None) for name, part in parts] + bmcs
+            found.append(("libvirtd", self.libvirtd.pid if self.libvirtd.is_running else None))
+        found += [(service.name, service.pid if service.is_running else None) for service in self._services.list_all()]
+        return found + (self._fleet.list_parts() if self._fleet is not None else [])
 
     def up(self) -> None:
         """Bring everything up, what can be side by side; raises StepFailed. What was started is left as it is then."""
         self.check_free()
         self.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         (self.state_dir / "port").write_text(f"{self.ports.base}\n")
+        self.start_database()
         self.write_config()
         servers = [self.start_hypervisor] if self._has_hypervisor else [self.start_machines]
-        _run_side_by_side(self.start_broker, *servers, self.upgrade_database)
+        run_side_by_side(self.start_broker, *servers, self.upgrade_database)
         self.start_services()
         self.wait_serving()
         if self._knows_servers:
             self._write_client_files()
 
     def down(self) -> None:
-        """Stop everything that this directory knows of; raises StepFailed when something of it is left."""
+        """Stop everything that this directory knows of; raises StepFailed when something of it is left. A database server's rows go."""
         problems: list[str] = []
         # Callers first, then what they call; libvirtd and the BMCs at last, whose guests end with them.
-        for name, stop in [
-            ("crashcart-api", lambda: self.api.stop(_SERVICE_GRACE)),
-            ("crashcart-engine", lambda: self.engine.stop(_SERVICE_GRACE)),
-            ("crashcart-agent", lambda: self.agent.stop(_SERVICE_GRACE)),
-        ]:
-            self._stop_part(name, stop, problems)
+        for services in (self.apis, self.engines, self.agents):
+            with ThreadPoolExecutor() as pool:
+                for service in services:
+                    pool.submit(self._stop_part, service.name, partial(service.stop, _SERVICE_GRACE), problems)
         with ThreadPoolExecutor() as pool:
-            pool.submit(self._stop_part, "RabbitMQ", self.broker.stop, problems)
+            pool.submit(self._stop_part, "RabbitMQ", self.brokers.stop, problems)
+            if self.database is not None:
+                pool.submit(self._stop_part, self.database.name, self.database.end, problems)
             if self._fleet is None:
                 pool.submit(self._stop_part, "libvirtd and its guests", self.libvirtd.end, problems)
             else:
                 pool.submit(self._stop_part, "BMCs and their machines", self._fleet.end, problems)
-        self._gateway_path.remove()
+        self._services.close()
+        if self.database is not None:
+            self._services.forget_database()
         problems += [f"still running: {left}" for left in self._list_left()]
+        for place in list_mounts(self.state_dir):  # of a command that was killed
+            detach_mount(place)
         if problems:
             raise StepFailed("; ".join(problems), advice="look at these processes, end them by hand, run devstack/down again")
 
     def write_config(self) -> None:
         """Write the configuration files anew, as the next start of a service reads them."""
-        self._gateway_path.make()
-        agent_signing, gateway_signing = make_signing_options(self.state_dir / "keys")
         if self._fleet is not None:
             self._fleet.write_files()
-            driver = self._fleet.agent_options
         else:
             forget_saved_machines(self.state_dir)
-            driver = {"agent": {"driver": "libvirt"}, "libvirt": {"uri": self.libvirtd.uri, "auto_dump_path": self.libvirtd.dump_dir}}
-        write_agent_config(
-            self.state_dir / "agent.conf",
-            transport_url=self.broker.build_agent_url(HOST),
-            driver=driver,
-            state_path=self.state_dir / "agent",
-            extra=merge(agent_signing, self._agent_options),
-        )
-        write_gateway_config(
-            self.state_dir / "gateway.conf",
-            transport_url=self.broker.gateway_url,
-            ports=self.ports,
-            state_path=self.state_dir / "gateway",
-            wake_socket=self._gateway_path.path / "dispatcher.sock",
-            extra=merge(gateway_signing, self._gateway_options),
-        )
+        self._services.write_config(self._fleet.agent_options if self._fleet is not None else self._guests.agent_options)
+
+    def start_database(self) -> None:
+        """Start the database server, if there is one, and wait for it; raises StepFailed."""
+        if self.database is not None:
+            with self.steps.step(f"{self.database.name}, private"):
+                self.database.start()
 
     def start_broker(self) -> None:
         """Start the broker and wait for it; raises StepFailed."""
-        with self.steps.step("RabbitMQ, private node"):
-            self.broker.start()
+        nodes = self.deployment.broker_nodes
+        with self.steps.step("RabbitMQ, private node" if nodes == 1 else f"RabbitMQ, {nodes} private nodes"):
+            self.brokers.start()
 
     def start_hypervisor(self) -> None:
         """Start libvirtd and the guests and wait until these are ready; raises StepFailed."""
-        image = self._make_image()
-        with self.steps.step("libvirtd, private"):
-            self.libvirtd.start()
-        if self._specs:
-            self._define_guests(image)
-        boots = [partial(self._boot_guest, spec, image) for spec in self._specs if spec.running]
-        _run_side_by_side(*boots, at_once=(os.cpu_count() or 1) + 1)
+        self._guests.start()
 
     def start_machines(self) -> None:
         """Start the BMCs and the machines, if there are any, and wait until their guests are ready; raises StepFailed."""
         if self._fleet is None:
             return
-        image = self._make_image() if self._fleet.has_guests else None
+        image = make_image(self.steps) if self._fleet.has_guests else None
         starts = [partial(self._start_machine, machine, image) for machine in self.machines.values()]
-        _run_side_by_side(*starts, at_once=(os.cpu_count() or 1) + 1)
+        run_side_by_side(*starts, at_once=(os.cpu_count() or 1) + 1)
 
     def _start_machine(self, machine: Machine, image: GuestImage | None) -> None:
         with self.steps.step(machine.describe(image)):
             machine.start(image)
 
-    def _make_image(self) -> GuestImage:
-        with self.steps.step("guest image" if GuestImages().is_built else "guest image, built from Debian's kernels"):
-            return GuestImages().ensure()
-
-    def _boot_guest(self, spec: GuestSpec, image: GuestImage) -> None:
-        with self.steps.step(f"guest {spec.name} ({spec.kind}, {image.accelerator}) booted"):
-            self.guests[spec.name].start()
-            self.guests[spec.name].wait_ready()
-
     def upgrade_database(self) -> None:
         """Make or migrate the gateway's tables; raises StepFailed."""
-        log = self.state_dir / "crashcart-manage.log"
         with self.steps.step("database of the gateway"):
-            argv = [*_find_command("crashcart-manage"), "--config-file", str(self.state_dir / "gateway.conf"), "db", "upgrade"]
-            with log.open("ab") as output:
-                done = subprocess.run(argv, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
-            if done.returncode != 0:
-                raise StepFailed("crashcart-manage db upgrade failed", log=log, advice="read the log")
+            self._services.upgrade_database()
 
     def start_services(self) -> None:
-        """Start agent, engine and API; they wait for each other themselves."""
-        for service in (self.engine, self.api, self.agent):
+        """Start agents, engines and APIs; they wait for each other themselves."""
+        for service in (*self.engines, *self.apis, *self.agents):
             service.start()
 
     def wait_serving(self) -> None:
-        """Wait until the API answers and lists every guest and machine in the state it has; raises StepFailed.
+        """Wait until each API answers and lists every guest and machine in the state it has; raises StepFailed.
 
         Which servers an agent program of the caller's has, and who may list them, is the caller's to know and to wait for.
         """
         advice = "read the log; the configuration is beside it"
-        with self.steps.step(f"crashcart-api on {self.url}"):
-            self.api.wait_ready(self.client.is_healthy, _SERVICE_TIMEOUT, "GET /healthcheck answers 200", advice)
+        for api, client in zip(self.apis, self.clients, strict=True):
+            with self.steps.step(f"{api.name} on {client.url}"):
+                api.wait_ready(client.is_healthy, _SERVICE_TIMEOUT, "GET /healthcheck answers 200", advice)
         if not self._knows_servers:
             return
         with self.steps.step("crashcart-agent and crashcart-engine, servers listed"):
@@ -261,41 +282,9 @@ class Stack:
 
     def _lists_servers(self) -> bool:
         shown = {server["id"]: server["status"] for server in self.client.list_servers()}
-        running = {self.guests[spec.name].uuid: spec.running for spec in self._specs}
+        running = self._guests.list_running()
         running |= {machine.uuid: machine.spec.running for machine in self.machines.values()}
         return all(shown.get(uuid) == ("ACTIVE" if is_on else "SHUTOFF") for uuid, is_on in running.items())
-
-    def _define_guests(self, image: GuestImage) -> None:
-        """Define what shall be there, undefine what an earlier start left."""
-        kept = self._read_guest_ids()
-        self._specs = [replace(spec, uuid=spec.uuid or kept.get(spec.name) or str(uuids.uuid4())) for spec in self._specs]
-        with self.libvirtd.connect() as connection:
-            for domain in connection.listAllDomains():
-                if domain.isActive():
-                    domain.destroy()
-                domain.undefine()
-        for spec in self._specs:
-            guest = Guest(
-                kind=spec.kind,
-                name=spec.name,
-                uuid=spec.uuid,
-                directory=self.state_dir / "guests",
-                image=image,
-                project=PROJECT,
-                user=USER,
-                on_crash=spec.on_crash,
-                watchdog=spec.watchdog,
-                machine=spec.machine,
-                pci_room=spec.pci_room,
-                second_monitor=spec.second_monitor,
-            )
-            guest.define(self.libvirtd.uri)
-            self.guests[spec.name] = guest
-        (self.state_dir / "guests.json").write_text(json.dumps([asdict(spec) for spec in self._specs], indent=2))
-
-    def _read_guest_ids(self) -> dict[str, str]:
-        path = self.state_dir / "guests.json"
-        return {spec["name"]: spec["uuid"] for spec in json.loads(path.read_text())} if path.exists() else {}
 
     def _write_client_files(self) -> None:
         write_openrc(self.state_dir / "openrc", self.ports)
@@ -304,16 +293,6 @@ class Stack:
             for server in self.client.list_servers()
         ]
         (self.state_dir / "servers.json").write_text(json.dumps(servers, indent=2) + "\n")
-
-    def _make_service(self, name: str, config: str, program: AgentProgram | None = None) -> Service:
-        return Service(
-            name,
-            [*(program.argv if program else _find_command(name)), "--config-file", str(self.state_dir / config)],
-            env={**os.environ, **(program.environment if program else {})},
-            log=self.state_dir / f"{name}.log",
-            record=self.state_dir / f"{name}.pid",
-            cwd=self.state_dir,
-        )
 
     def check_free(self) -> None:
         """Raise StepFailed when the stack runs already or something else has its ports."""
@@ -345,15 +324,3 @@ class Stack:
             if is_ours and needle in command_line and ProcessId.find_running(pid) is not None:
                 left.append(f"pid {pid} ({command_line.replace(bytes(1), b' ')[:80].decode(errors='replace')})")
         return left
-
-
-def _find_command(name: str) -> list[str]:
-    """The installed command beside this interpreter."""
-    return [str(Path(sys.executable).parent / name)]
-
-
-def _run_side_by_side(*steps: Callable[[], None], at_once: int | None = None) -> None:
-    """Run every step in a thread of its own, no more than ``at_once`` of them; the first failure is raised when all have ended."""
-    with ThreadPoolExecutor(at_once or len(steps)) as pool:
-        for future in [pool.submit(step) for step in steps]:
-            future.result()

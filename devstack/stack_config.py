@@ -17,31 +17,45 @@ Options = Mapping[str, Mapping[str, object]]
 """Section name -> option -> value."""
 
 
-def write_agent_config(path: Path, *, transport_url: str, driver: Options, state_path: Path, extra: Options) -> None:
+def write_agent_config(path: Path, *, transport_url: str, driver: Options, state_path: Path, extra: Options, host: str = HOST) -> None:
     """`driver` says which one it is and what it needs; `extra` wins over what is set here; the file holds the broker's password."""
     state_path.mkdir(parents=True, exist_ok=True, mode=0o700)
     _write(
         path,
         {
-            "DEFAULT": {"host": HOST, "transport_url": transport_url},
+            "DEFAULT": {"host": host, "transport_url": transport_url},
             "agent": {"state_path": state_path, "default_project": PROJECT},
         },
         merge(driver, extra),
     )
 
 
-def write_gateway_config(path: Path, *, transport_url: str, ports: Ports, state_path: Path, wake_socket: Path, extra: Options) -> None:
-    """`extra` wins over what is set here; the file holds the broker's password."""
+def write_gateway_config(
+    path: Path,
+    *,
+    transport_url: str,
+    ports: Ports,
+    state_path: Path,
+    wake_socket: Path,
+    extra: Options,
+    database_url: str | None = None,
+    stream_port: int | None = None,
+) -> None:
+    """`extra` wins over what is set here; the file holds the broker's password.
+
+    :param database_url: by default a SQLite file under ``state_path``
+    :param stream_port: by default that of ``ports``
+    """
     state_path.mkdir(parents=True, exist_ok=True, mode=0o700)
     _write(
         path,
         {
             "DEFAULT": {"transport_url": transport_url},
-            "database": {"connection": f"sqlite:///{state_path / 'gateway.sqlite'}"},
+            "database": {"connection": database_url or f"sqlite:///{state_path / 'gateway.sqlite'}"},
             "api": {"listen_host": "127.0.0.1", "listen_port": ports.api, "auth_strategy": "none", "default_project": PROJECT},
             "dispatcher": {"wake_socket": wake_socket},
             "recorder": {"verify_senders": True},
-            "stream": {"listen_port": ports.stream},
+            "stream": {"listen_port": stream_port or ports.stream},
         },
         extra,
     )

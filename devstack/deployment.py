@@ -1,0 +1,87 @@
+"""What a stack consists of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from devstack.databases import DatabaseKind
+from devstack.guests import GuestKind
+from devstack.stack_config import HOST, Options
+
+
+@dataclass(frozen=True)
+class GuestSpec:
+    """A guest that a stack shall have, in the words of `Guest`. Without a uuid it keeps the one of the last start in the same directory."""
+
+    name: str
+    kind: GuestKind = GuestKind.PANICKING
+    running: bool = True
+    uuid: str = ""
+    on_crash: str = "preserve"
+    watchdog: str = ""
+    machine: str = "pc"
+    pci_room: bool = True
+    second_monitor: bool = False
+
+
+DEFAULT_GUESTS = (GuestSpec("web-1", GuestKind.KDUMP), GuestSpec("web-2", GuestKind.PANICKING, running=False))
+
+
+@dataclass(frozen=True)
+class AgentProgram:
+    """What a stack runs as its agent instead of the installed command: one over a hypervisor of its own."""
+
+    argv: Sequence[str]
+    environment: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class AgentSpec:
+    """One host's agent. Without a ``program`` it is the installed command, over the stack's own guests or machines, or over the driver that
+    ``options`` name."""
+
+    host: str
+    program: AgentProgram | None = None
+    options: Options = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """How many of each part, and which database.
+
+    The n-th API and the n-th engine are one gateway, and stand for a machine of their own: several need a database server.
+    """
+
+    database: DatabaseKind = DatabaseKind.SQLITE
+    broker_nodes: int = 1
+    apis: int = 1
+    engines: int = 1
+    agents: Sequence[AgentSpec] = (AgentSpec(HOST),)
+
+    def __post_init__(self) -> None:
+        if min(self.broker_nodes, self.apis, self.engines, len(self.agents)) < 1:
+            raise ValueError("a deployment has at least one of each part")
+        if self.database is DatabaseKind.SQLITE and max(self.apis, self.engines) > 1:
+            raise ValueError("several gateways stand for several machines, which need PostgreSQL or MariaDB")
+        if len({agent.host for agent in self.agents}) < len(self.agents):
+            raise ValueError("two agents of one host")
+
+    @property
+    def port_blocks(self) -> int:
+        """Blocks of ports that it needs."""
+        return max(self.broker_nodes, self.apis, self.engines)
+
+
+@dataclass(frozen=True)
+class FaultPoints:
+    """Where a stack can be struck besides its processes; what cannot be had here is left out of it.
+
+    :param links: every process has its own link to the broker, and the gateways' to the database server, which can be cut
+    :param clocks: every agent, engine and API has a wall clock of its own, which can be moved
+    :param disk_bytes: every agent's journal, and SQLite's file, lie on a disk of this size, which can be filled; None: on the machine's own
+    """
+
+    links: bool = False
+    clocks: bool = False
+    disk_bytes: int | None = None
