@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from compute_agent.contract.broker import BROKER_ERRORS, HEARTBEAT
 from compute_agent.host_lock import HostLock, HostTaken
-from compute_agent.loops import Loop, run_bounded
+from compute_agent.loops import Backoff, Loop, run_bounded
 
 LOG = logging.getLogger(__name__)
 
@@ -17,6 +17,8 @@ FIRST_PATIENCE = 3.0
 GHOST_PATIENCE = 3.0 * HEARTBEAT
 """Seconds after the loss of the lock in which whoever holds it may be our own lost connection, which the broker has not missed yet."""
 _RETRY_INTERVAL = 1.0
+_FIRST_RETRY, _LONGEST_RETRY = 0.1, 0.5
+"""Seconds between tries to reach a broker that is away: what its return may cost an action."""
 _KEEP_SLICE = 1.0
 _STOP_BOUND = 5.0
 
@@ -62,6 +64,7 @@ class Intake:
         self._was_held = False
         self._refused = False
         self._away = False
+        self._retries = Backoff(_FIRST_RETRY, _LONGEST_RETRY)
         self._gate = threading.Lock()
         self._closed = False
         self._server: RpcServer | None = None
@@ -108,8 +111,9 @@ class Intake:
                 LOG.warning("the broker is away, no actions are taken in until it is back: %r", error)
             self._away = True
             self._taken_since = None  # patience is counted while the broker is there, not across an outage
-            self._loop.stopping.wait(_RETRY_INTERVAL)
+            self._loop.stopping.wait(self._retries.take())
             return
+        self._retries.reset()
         self._held, self._away, self._taken_since = True, False, None
         self._patience = self._ghost_patience
         LOG.info("the lock of this host is held")

@@ -11,6 +11,8 @@ from compute_agent.loops import Backoff, Loop
 from compute_agent.reporter import Heartbeats, Reporter
 
 _KEEP_ALIVE_INTERVAL = 3.0
+_FIRST_RETRY, _LONGEST_RETRY = 0.1, 0.5
+"""Seconds between tries to publish events: what a broker's return may cost the ending of an action."""
 _RETRY_INTERVAL = 1.0
 _LONGEST_HEARTBEAT_RETRY = 10.0
 """Seconds: each try reads all servers, and a broker in alarm takes no heartbeat however often it is tried."""
@@ -60,6 +62,7 @@ class Publishing:
         self._heartbeat_wanted = threading.Event()
         self._events_wait = Outage(f"events of host {host} wait in the journal")
         self._heartbeats_wait = Outage(f"no heartbeats of host {host}")
+        self._report_backoff = Backoff(_FIRST_RETRY, _LONGEST_RETRY)
         self._heartbeat_backoff = Backoff(_RETRY_INTERVAL, _LONGEST_HEARTBEAT_RETRY)
         self._report_loop = Loop("reporter", self._report, on_fatal=on_fatal, wake=self.want_report)
         self._heartbeat_loop = Loop("heartbeats", self._beat, on_fatal=on_fatal, wake=self.want_heartbeat)
@@ -111,8 +114,9 @@ class Publishing:
         except PublishFailed as error:
             self._events_wait.begin(error)
             self._report_wanted.set()
-            self._report_loop.stopping.wait(_RETRY_INTERVAL)
+            self._report_loop.stopping.wait(self._report_backoff.take())
         else:
+            self._report_backoff.reset()
             self._events_wait.end()
             self._publisher.keep_alive()
 
