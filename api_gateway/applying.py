@@ -15,6 +15,7 @@ from api_gateway.store import Connection
 from api_gateway.store import diagnostics as stored_diagnostics
 from api_gateway.store import events as stored_events
 from api_gateway.store import gaps as stored_gaps
+from api_gateway.store import had as stored_had
 from api_gateway.store import reports as stored_reports
 from api_gateway.store import servers as stored_servers
 from api_gateway.store.events import EventRow
@@ -86,8 +87,10 @@ def apply_event(c: Connection, event: EventRow, *, store_id: str, now: datetime)
     :param store_id: the epoch of the gateway's own events: what they say was written before they were published
     :raises StoreRejected: the store refused a value; others of the store's errors pass as well.
     """
+    if event.epoch == store_id or _is_hidden(c, event):
+        return
     apply = _APPLY.get(event.event_type)
-    if event.epoch == store_id or apply is None:
+    if apply is None:
         return
     if event.host is None or event.epoch is None:
         LOG.warning("event %s %s names no host or no epoch: recorded, not applied", event.message_id, event.event_type)
@@ -108,6 +111,21 @@ def apply_event(c: Connection, event: EventRow, *, store_id: str, now: datetime)
     elif applied is Applied.CHANGED and event.event_type in ("action.ended", "action.observed"):
         word = event.payload.get("ending", event.payload.get("observation"))
         LOG.info("action %s server %s host %s %s: %s", event.action_id, event.server, event.host, event.event_type, word)
+
+
+def _is_hidden(c: Connection, event: EventRow) -> bool:
+    """Whether a host tells of a server that another one owns and that it never had. What it tells of actions is held against the action's
+    own host."""
+    if event.project is not None or event.server is None or event.host is None or not stored_had.is_foreign(c, event.host, event.server):
+        return False
+    LOG.warning(
+        "event %s %s of host %s is about server %s of another host: recorded, not applied, shown to admins only",
+        event.message_id,
+        event.event_type,
+        event.host,
+        event.server,
+    )
+    return not event.event_type.startswith("action.")
 
 
 def _apply_received(c: Connection, event: EventRow, fields: _Fields, now: datetime) -> Applied:

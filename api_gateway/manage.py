@@ -10,7 +10,7 @@ from oslo_log import log
 
 from api_gateway.config import load_config
 from api_gateway.manage_broker import AccountsUnusable, add_broker_command
-from api_gateway.store import Store, StoreError, actions, agents, counters, events, restoring
+from api_gateway.store import Store, StoreError, actions, agents, counters, events, had, restoring
 from api_gateway.store.agents import UP
 from compute_agent.contract.clock import Clock, SystemClock
 from compute_agent.contract.signing_keys import KeyUnusable, create_key_files
@@ -39,6 +39,7 @@ def check_database(store: Store, _arguments: argparse.Namespace, _clock: Clock) 
             f"the database can be read and written (store {store.store_id})",
             f"actions that have not ended: {actions.count_open(c)}",
             f"messages that could not be recorded (table dead_letters): {events.count_shelved(c)}",
+            f"events of hosts about servers that others own, shown to admins only: {counters.get_value(c, had.FOREIGN_EVENTS)}",
             *(f"must never happen, but did: {what}: {count}" for what, count in sorted(counters.list_violations(c).items())),
         ]
     return "\n".join(lines)

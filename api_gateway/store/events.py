@@ -1,13 +1,13 @@
 """The record of events: each once, in one order. What is missing in it is in ``gaps``."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, delete, exists, func, insert, select
 
-from api_gateway.store import counters, gaps
+from api_gateway.store import counters, gaps, had
 from api_gateway.store.actions import OPEN_STATES
 from api_gateway.store.columns import columns_of, values_of
 from api_gateway.store.tables import actions, dead_letters, events, servers, store_identity
@@ -34,14 +34,17 @@ class EventRow:
     recorded_at: datetime
     payload: dict[str, Any]
     project: str | None = None
-    """Whose server it was when the event was recorded; None for events about hosts, and for what an older release recorded."""
+    """Whose server it was when the event was recorded; None for events about hosts, for what an older release recorded, and for what a
+    host tells of a server that another one owns (see ``had``)."""
 
 
 COLUMNS = columns_of(events, EventRow)
 _INSERT = insert(events)
 _KNOWN = select(events.c.message_id).where(events.c.message_id.in_(bindparam("message_ids", expanding=True)))
 _STORE_ID = select(store_identity.c.store_id)
-_OWNERS = select(servers.c.id, servers.c.project).where(servers.c.id.in_(bindparam("of_servers", expanding=True)))
+_OWNERS = select(servers.c.id, servers.c.project, servers.c.host, servers.c.deleted_at).where(
+    servers.c.id.in_(bindparam("of_servers", expanding=True))
+)
 _LAST = select(func.max(events.c.position))
 _LONGEST_ID = 64
 _LONGEST_NAME = 255
@@ -66,30 +69,60 @@ def record_events(c: Connection, batch: Sequence[Notification], *, now: datetime
     if not fresh:
         return []
     last = counters.advance(c, counters.POSITION, len(fresh))
+    own_epoch = c.execute(_STORE_ID).scalar_one()
     owners = _find_owners(c, fresh)
     rows = [_read_row(notification, position, owners, now) for position, notification in enumerate(fresh, last - len(fresh) + 1)]
+    rows = _hide_foreign(c, rows, owners, own_epoch)
     c.execute(_INSERT, [values_of(row) for row in rows])
-    own_epoch = c.execute(_STORE_ID).scalar_one()
     places = [(row.host, row.epoch, row.sequence) for row in rows if row.host and row.epoch and row.sequence and row.epoch != own_epoch]
     gaps.note_sequences(c, places, now=now)
     return rows
 
 
-def _find_owners(c: Connection, batch: Sequence[Notification]) -> dict[str, str]:
-    """The projects of the servers that a batch is about, as far as the store knows these servers, deleted ones among them."""
+@dataclass(frozen=True)
+class _Owner:
+    """Who has a server; ``host`` None: nobody any more."""
+
+    project: str
+    host: str | None
+
+
+def _find_owners(c: Connection, batch: Sequence[Notification]) -> dict[str, _Owner]:
+    """Of the servers that a batch is about, as far as the store knows these servers, deleted ones among them."""
     about = {server for notification in batch if (server := _find_text(notification.payload, "server", _LONGEST_ID))}
-    return {row.id: row.project for row in c.execute(_OWNERS, {"of_servers": sorted(about)})} if about else {}
+    found = c.execute(_OWNERS, {"of_servers": sorted(about)}) if about else ()
+    return {row.id: _Owner(row.project, row.host if row.deleted_at is None else None) for row in found}
 
 
-def _find_project(payload: dict[str, Any], server: str | None, action_id: str | None, owners: dict[str, str]) -> str | None:
+def _hide_foreign(c: Connection, rows: list[EventRow], owners: dict[str, _Owner], own_epoch: str) -> list[EventRow]:
+    """Without the project where a host tells of a server that another one owns and that it never had; these are counted."""
+    shown = [row if row.epoch == own_epoch or not _is_foreign(c, row, owners) else replace(row, project=None) for row in rows]
+    hidden = sum(row is not before for row, before in zip(shown, rows, strict=True))
+    if hidden:
+        counters.advance(c, had.FOREIGN_EVENTS, hidden)
+    return shown
+
+
+def _is_foreign(c: Connection, row: EventRow, owners: dict[str, _Owner]) -> bool:
+    owner = None if row.server is None else owners.get(row.server)
+    if row.server is None or row.host is None or owner is None or owner.host in (None, row.host):
+        return False
+    if had.has_had(c, row.host, row.server):
+        return False
+    return row.action_id is None or not had.was_asked(c, row.host, row.server, row.action_id)
+
+
+def _find_project(payload: dict[str, Any], server: str | None, action_id: str | None, owners: dict[str, _Owner]) -> str | None:
     """The server's, or of an action on one that no inventory has told of yet the project that asked for it."""
     if server is None:
         return None
     known = owners.get(server)
-    return _find_text(payload, "project", _LONGEST_NAME) if known is None and action_id is not None else known
+    if known is not None:
+        return known.project
+    return None if action_id is None else _find_text(payload, "project", _LONGEST_NAME)
 
 
-def _read_row(notification: Notification, position: int, owners: dict[str, str], now: datetime) -> EventRow:
+def _read_row(notification: Notification, position: int, owners: dict[str, _Owner], now: datetime) -> EventRow:
     payload = notification.payload
     server, action_id = _find_text(payload, "server", _LONGEST_ID), _find_text(payload, "action_id", _LONGEST_ID)
     return EventRow(

@@ -11,8 +11,8 @@ from sqlalchemy import Connection
 
 from api_gateway.store import counters, outbox
 from api_gateway.store.actions import ActionRow, ActionState, change_action, find_action_locked, insert_action
+from api_gateway.store.had import has_had
 from api_gateway.store.server_rows import find_server
-from api_gateway.store.sightings import find_sighting
 from compute_agent.contract.errors import Ending
 from compute_agent.contract.models import DecidedBy
 
@@ -60,7 +60,7 @@ def apply_received(
     row = find_action_locked(c, action_id)
     if row is None:
         owned = find_server(c, server)
-        if owned is not None and owned.host != host and find_sighting(c, host, server) is None:
+        if owned is not None and owned.host != host and not has_had(c, host, server):
             return _refuse_foreign(c)
         insert_action(
             c,
@@ -217,7 +217,7 @@ def _change_if_any(c: Connection, action_id: str, changes: dict[str, Any], now: 
 
 
 def _refuse_foreign(c: Connection) -> Applied:
-    """A broken agent harms its own host only. A hostile one could name another host: the event says which it is, and the account that
-    the broker vouches for (AMQP ``user_id``) is not compared with it, because nothing gives each agent an account of its own."""
+    """A broken agent harms its own host only. A hostile one could name another host: the recorder compares that with the account that the
+    broker vouches for (see ``senders``)."""
     counters.count_violation(c, "foreign_host")
     return Applied.FOREIGN

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Integer, and_, bindparam, select, update
 
-from api_gateway.store import counters, outbox
+from api_gateway.store import counters, had, outbox
 from api_gateway.store.columns import Moment
 from api_gateway.store.overlays import OVERLAY_FIELDS, cover, lock_server, set_overlay, unlock_server
 from api_gateway.store.ownership import Claim, Ownership, decide_owner
@@ -202,6 +202,8 @@ def settle(
             made.append(after)
         else:
             overwrite_server(c, before, after)
+            if after.host != before.host:
+                had.note_move(c, server, left=before.host, owner=after.host, project=after.project, now=now)
         if after.conflict_host is not None and (before is None or before.conflict_host is None):
             claimed_twice.append(server)
             _append_claimed_twice(c, after, now)

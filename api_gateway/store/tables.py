@@ -5,7 +5,7 @@ from sqlalchemy.dialects import mysql
 
 from api_gateway.store.columns import JsonMap, JsonText, Moment, Words
 
-SCHEMA_REVISION = "0004"
+SCHEMA_REVISION = "0005"
 """The migration that this release needs; revisions are numbers, so that an older and a newer schema can be told apart."""
 
 metadata = MetaData(
@@ -175,6 +175,15 @@ sightings = Table(
     Index("ix_sightings_server", "server"),
 )
 """Each host's own word about each server in its inventory, the owner's and everybody else's."""
+
+former_owners = Table(
+    "former_owners",
+    metadata,
+    Column("server", _ID, primary_key=True),
+    Column("host", _HOST, primary_key=True),
+    Column("left_at", Moment, nullable=False),
+)
+"""Hosts that owned a server once: what they still tell of it is its project's."""
 
 agents = Table(
     "agents",

@@ -1,0 +1,188 @@
+"""What a host tells of a server that another one owns: kept, applied nowhere, and shown to nobody's project; migrations are no crime."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from api_gateway.cast_slots import ImmediateCasts
+from api_gateway.received import Received
+from api_gateway.recorder import Recorder
+from api_gateway.store import Store, actions, counters, diagnostics, events, servers
+from api_gateway.store.had import FOREIGN_EVENTS
+from compute_agent.contract.models import PowerState
+from tests.fakes import FakeClock
+from tests.http.answering_agents import build_report
+from tests.unit.gateway.engine_parts import SERVER, AgentVoice, NotingCaster, add_action, build_server, get_action, open_store
+
+OWNER, OTHER = "host-1", "host-2"
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = open_store(tmp_path / "gateway.sqlite")
+    yield store
+    store.dispose()
+
+
+@pytest.fixture
+def recorder(store: Store, clock: FakeClock) -> Recorder:
+    return Recorder(store, NotingCaster(), clock, slots=ImmediateCasts())
+
+
+@pytest.fixture
+def owner(recorder: Recorder, clock: FakeClock) -> AgentVoice:
+    """It has the server, which runs."""
+    voice = AgentVoice(clock, OWNER, "journal-1")
+    recorder.record_heartbeats([voice.beat(build_server(clock))])
+    return voice
+
+
+@pytest.fixture
+def other(recorder: Recorder, clock: FakeClock) -> AgentVoice:
+    """It never had the server."""
+    voice = AgentVoice(clock, OTHER, "journal-2")
+    recorder.record_heartbeats([voice.beat()])
+    return voice
+
+
+def list_projects(store: Store) -> dict[str, str | None]:
+    """Whose each recorded event is, by its type."""
+    with store.read() as c:
+        return {event.event_type: event.project for event in events.list_events(c)}
+
+
+def count_foreign(store: Store) -> int:
+    with store.read() as c:
+        return counters.get_value(c, FOREIGN_EVENTS)
+
+
+def tell_state(voice: AgentVoice, event_type: str, power_state: PowerState) -> Received:
+    return voice.tell(event_type, power_state=power_state, reason="as said")
+
+
+def migrate(recorder: Recorder, store: Store, clock: FakeClock, owner: AgentVoice, other: AgentVoice, *, source_first: bool = True) -> None:
+    """The inventories after a migration, in either order."""
+    clock.advance(1)
+    words = [owner.beat(), other.beat(build_server(clock))]
+    for word in words if source_first else reversed(words):
+        recorder.record_heartbeats([word])
+    with store.read() as c:
+        row = servers.find_server(c, SERVER)
+    assert row is not None
+    assert row.host == other.host
+
+
+def test_an_event_about_anothers_server_is_kept_and_shown_to_no_project(
+    recorder: Recorder, store: Store, owner: AgentVoice, other: AgentVoice, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        recorder.record([other.tell("server.panicked", power_state=PowerState.CRASHED, reason="panicked"), owner.tell("server.levitated")])
+    assert list_projects(store) == {"server.panicked": None, "server.levitated": "demo"}
+    assert count_foreign(store) == 1
+    assert f"server.panicked of host {OTHER} is about server {SERVER} of another host" in caplog.text
+
+
+def test_it_changes_nothing(recorder: Recorder, store: Store, clock: FakeClock, owner: AgentVoice, other: AgentVoice) -> None:
+    report = build_report(clock, SERVER).to_wire()
+    recorder.record(
+        [
+            tell_state(other, "server.stopped", PowerState.SHUTDOWN),
+            other.tell("server.diagnostics", report=report),
+            other.tell("server.diagnostics", report=report, action_id="req-of-nobody"),
+        ]
+    )
+    with store.read() as c:
+        row = servers.find_server(c, SERVER)
+        assert diagnostics.find_report(c, SERVER) is None
+    assert row is not None
+    assert (row.host, row.power_state) == (OWNER, PowerState.RUNNING)
+    assert count_foreign(store) == 3
+
+
+def test_no_host_opens_an_action_on_anothers_server(
+    recorder: Recorder, store: Store, clock: FakeClock, owner: AgentVoice, other: AgentVoice
+) -> None:
+    """Nor does its project learn of one that names it."""
+    deadline = clock.now().isoformat()
+    recorder.record(
+        [other.tell("action.received", action_id="req-1", kind="trigger_crash_dump", project="demo", user="u", deadline=deadline)]
+    )
+    assert list_projects(store) == {"action.received": None}
+    with store.read() as c:
+        assert actions.find_action(c, "req-1") is None
+
+
+def test_an_ending_of_what_was_asked_of_a_host_counts_whoever_has_the_server_now(
+    recorder: Recorder, store: Store, clock: FakeClock, owner: AgentVoice, other: AgentVoice
+) -> None:
+    """As after the restoring of a backup that knows nothing of a migration."""
+    action = add_action(store, clock, host=OTHER)
+    recorder.record([other.tell_received(action), other.tell_ended(action)])
+    assert get_action(store, action).ending == "succeeded"
+    assert list_projects(store) == {"action.received": "demo", "action.ended": "demo"}
+    assert count_foreign(store) == 0
+
+
+@pytest.mark.parametrize("source_first", [True, False])
+def test_what_comes_late_from_the_former_owner_is_the_projects(
+    recorder: Recorder, store: Store, clock: FakeClock, owner: AgentVoice, other: AgentVoice, source_first: bool
+) -> None:
+    migrate(recorder, store, clock, owner, other, source_first=source_first)
+    recorder.record([owner.tell("server.stopped", power_state=PowerState.SHUTDOWN, reason="migrated"), other.tell("server.levitated")])
+    assert list_projects(store) == {"server.stopped": "demo", "server.levitated": "demo"}
+    assert count_foreign(store) == 0
+
+
+@pytest.mark.parametrize("source_first", [True, False])
+def test_what_a_new_owner_told_before_its_inventory_was_heard_becomes_the_projects(
+    recorder: Recorder, store: Store, clock: FakeClock, owner: AgentVoice, other: AgentVoice, source_first: bool
+) -> None:
+    recorder.record([tell_state(other, "server.resumed", PowerState.RUNNING)])
+    assert list_projects(store) == {"server.resumed": None}
+    migrate(recorder, store, clock, owner, other, source_first=source_first)
+    assert list_projects(store) == {"server.resumed": "demo"}
+
+
+def test_a_server_that_migrates_to_and_fro_is_told_of_by_both(
+    recorder: Recorder, store: Store, clock: FakeClock, owner: AgentVoice, other: AgentVoice
+) -> None:
+    migrate(recorder, store, clock, owner, other)
+    migrate(recorder, store, clock, other, owner)
+    migrate(recorder, store, clock, owner, other)
+    recorder.record([owner.tell("server.levitated"), other.tell("server.paused", power_state=PowerState.PAUSED, reason="by hand")])
+    assert set(list_projects(store).values()) == {"demo"}
+
+
+def test_a_destination_whose_copy_is_known_is_heard_at_once(
+    recorder: Recorder, store: Store, clock: FakeClock, owner: AgentVoice, other: AgentVoice
+) -> None:
+    """Two hosts that both list it, as in a conflict."""
+    recorder.record_heartbeats([other.beat(build_server(clock))])
+    recorder.record([other.tell("server.levitated")])
+    assert list_projects(store) == {"server.levitated": "demo"}
+
+
+def test_nobody_owns_a_server_that_is_deleted_or_was_never_heard_of(
+    recorder: Recorder, store: Store, clock: FakeClock, owner: AgentVoice, other: AgentVoice
+) -> None:
+    recorder.record_heartbeats([owner.beat()])
+    with store.write() as c:
+        servers.give_up(c, [SERVER], now=clock.now())
+    unknown = "99999999-2222-4333-8444-555555555555"
+    recorder.record([other.tell("server.levitated"), other.tell("server.sank", server=unknown)])
+    assert list_projects(store) == {"server.levitated": "demo", "server.sank": None}
+    assert count_foreign(store) == 0
+
+
+def test_what_the_gateway_itself_says_is_the_projects_whatever_host_it_names(
+    recorder: Recorder, store: Store, clock: FakeClock, owner: AgentVoice
+) -> None:
+    recorder.record([AgentVoice(clock, "host-of-old", store.store_id).tell("action.revised", action_id="req-1")])
+    assert list_projects(store) == {"action.revised": "demo"}
