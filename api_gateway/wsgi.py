@@ -4,12 +4,14 @@ What is accepted is committed to the store and cast by ``crashcart-engine``: no 
 while a request waits goes through ``agent_calls``, with a limit; its few threads are the only ones that the application starts.
 """
 
+import errno
 import logging
 import multiprocessing
 import os
 import socket
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -54,6 +56,10 @@ LOG = logging.getLogger(__name__)
 
 _PROGRAM = "crashcart-api"
 _STOP_TIMEOUT_SECONDS = 5
+_PREDECESSOR_PATIENCE = 10.0
+"""Seconds that the workers of a predecessor which was killed may take to end: what they have begun, and a long poll's notice of it."""
+_BIND_PAUSE = 0.02
+"""Seconds between two looks at a port that a predecessor may still hold; nobody tells when it lets go."""
 
 
 class NotAllowed(Exception):
@@ -115,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         conf = load_config(arguments, prog=_PROGRAM)
         log.setup(conf, "crashcart")
-        address = check_startable(conf)
+        address = check_startable(conf, patience=_PREDECESSOR_PATIENCE)
     except (cfg.Error, StoreError, OSError, NotAllowed, StrategyUnusable, Unreadable, ValueError) as error:
         sys.stderr.write(f"{_PROGRAM}: {error}\n")
         return 1
@@ -137,9 +143,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def check_startable(conf: cfg.ConfigOpts) -> str:
+def check_startable(conf: cfg.ConfigOpts, *, patience: float = 0.0) -> str:
     """Say in the main process what would otherwise fail in every worker.
 
+    :param patience: seconds to wait for the address: the workers of a predecessor that was killed end only when it has
     :returns: the address to listen on.
     :raises NotAllowed: this configuration would let strangers in.
     :raises StrategyUnusable: its strategy lacks something.
@@ -155,7 +162,7 @@ def check_startable(conf: cfg.ConfigOpts) -> str:
     Policy(conf, clock)
     if create_strategy(conf, clock).loopback_only and not is_loopback_name(host):
         raise NotAllowed(f"[api] auth_strategy {conf.api.auth_strategy} lets everybody in: listen_host {host} must be a loopback address")
-    address = _check_address(host, port)
+    address = _check_address(host, port, patience)
     store = _open_store(conf)
     try:
         store.check_schema()
@@ -164,16 +171,21 @@ def check_startable(conf: cfg.ConfigOpts) -> str:
     return address
 
 
-def _check_address(host: str, port: int) -> str:
+def _check_address(host: str, port: int, patience: float) -> str:
     """The server's own sockets share a port with anybody who does the same: two gateways would take turns in answering."""
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     with socket.socket(family, kind, protocol) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(address)
-        except OSError as error:
-            raise OSError(error.errno, f"cannot listen on {host} port {port}: {error.strerror or error}") from error
-    return str(address[0])
+        give_up_at = time.monotonic() + patience
+        while True:
+            try:
+                probe.bind(address)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or time.monotonic() >= give_up_at:
+                    raise OSError(error.errno, f"cannot listen on {host} port {port}: {error.strerror or error}") from error
+                time.sleep(_BIND_PAUSE)
+            else:
+                return str(address[0])
 
 
 def _create_worker(arguments: Sequence[str], parent: int) -> "falcon.App[Any, Any]":

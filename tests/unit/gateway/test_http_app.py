@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from sqlalchemy import event
@@ -240,6 +241,18 @@ def test_a_port_that_somebody_else_listens_on_is_refused() -> None:
 
         with pytest.raises(OSError, match=r"cannot listen on 127\.0\.0\.1 port"):
             wsgi.check_startable(conf)
+
+
+def test_the_workers_of_a_predecessor_that_was_killed_may_still_let_go_of_the_port() -> None:
+    conf = load_config([], config_files=[])
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as other:
+        conf.set_override("listen_port", other.getsockname()[1], group="api")
+        looks = iter([other.close])
+        with (
+            mock.patch("api_gateway.wsgi.time.sleep", side_effect=lambda pause: next(looks)()),
+            mock.patch("api_gateway.wsgi._open_store"),
+        ):
+            assert wsgi.check_startable(conf, patience=10.0) == "127.0.0.1"
 
 
 def test_the_application_loads_neither_hypervisor_nor_messaging_libraries() -> None:
