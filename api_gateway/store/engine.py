@@ -79,6 +79,7 @@ class Store:
             max_overflow=0,
             pool_timeout=self._busy_timeout,
             pool_pre_ping=self._path is None,
+            hide_parameters=True,  # some are secrets, and errors get into logs
         )
         if self._path is not None:
             event.listen(engine, "connect", _set_up_sqlite)
