@@ -14,6 +14,8 @@ from compute_agent.contract.notifications import DEAD_EXCHANGE, DEAD_LETTER_QUEU
 LONGEST_DEADLINE_MS = 3_600_000
 """An action's deadline lies at most this far ahead, so a cast that waited longer in the broker is of no use."""
 _AGENT_QUEUE_LENGTH = 10_000
+_CONSUMER_KEEP_MS = 7 * 24 * 3_600_000
+_CONSUMER_QUEUE_BYTES = 256 * 2**20
 
 
 def build_definitions(gateways: Mapping[str, str], agents: Mapping[str, str], *, vhost: str = "/") -> dict[str, Any]:
@@ -57,6 +59,20 @@ def list_policies(vhost: str = "/") -> list[dict[str, Any]]:
             "definition": {
                 "message-ttl": LONGEST_DEADLINE_MS,
                 "max-length": _AGENT_QUEUE_LENGTH,
+                "overflow": "drop-head",
+            },
+        },
+        {
+            # Queues of others on the exchange of events: one that nobody reads any more must not fill the disk of the broker, whose
+            # alarm would stop everybody. What its reader misses is in the gateway's record.
+            "vhost": vhost,
+            "name": "crashcart-consumers",
+            "pattern": r"^crashcart_consumer\.",
+            "apply-to": "queues",
+            "priority": 10,
+            "definition": {
+                "message-ttl": _CONSUMER_KEEP_MS,
+                "max-length-bytes": _CONSUMER_QUEUE_BYTES,
                 "overflow": "drop-head",
             },
         },

@@ -43,6 +43,7 @@ def test_the_broker_gets_a_hash_and_never_the_password(tmp_path: Path) -> None:
     policies = {policy["name"]: policy["definition"] for policy in json.loads(path.read_text())["policies"]}
     assert policies["crashcart-agents"]["message-ttl"] == 3_600_000
     assert policies["crashcart-agents"]["overflow"] == "drop-head"
+    assert policies["crashcart-consumers"].keys() == {"message-ttl", "max-length-bytes", "overflow"}
 
 
 def test_an_initramfs_is_readable_by_cpio(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_each_account_gets_the_permissions_of_its_role_and_no_password_is_printe
         assert not re.search(of_agent["read"], name)
         assert not re.search(of_agent["configure"], name)
     assert not re.search(find(definitions, "permissions", "agent.compute-1.example")["read"], "compute_agent.compute-1xexample")
-    assert {policy["name"] for policy in definitions["policies"]} == {"crashcart-agents"}
+    assert {policy["name"] for policy in definitions["policies"]} == {"crashcart-agents", "crashcart-consumers"}
     assert {queue["name"] for queue in definitions["queues"]} == {"crashcart.recorder", "crashcart.recorder.dead", "crashcart.heartbeats"}
 
 
