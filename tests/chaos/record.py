@@ -1,0 +1,79 @@
+"""The history of a run, sorted by what it tells, as the validator and the report read it."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from tests.chaos.history import Line, What
+
+FOR_EVER = float("inf")
+
+
+@dataclass(frozen=True)
+class Window:
+    """A fault and when it lasted; ``over`` is when it was undone."""
+
+    id: int
+    name: str
+    target: str
+    begins: float
+    over: float
+    hosts: frozenset[str]
+    parts: frozenset[str]
+
+
+@dataclass
+class Record:
+    """What the lines say. Lists are in the order of time."""
+
+    setup: Line = field(default_factory=dict)
+    lines: dict[str, list[Line]] = field(default_factory=lambda: defaultdict(list))
+
+    @classmethod
+    def read(cls, lines: Iterable[Line]) -> "Record":
+        record = cls()
+        for line in lines:
+            record.lines[line["what"]].append(line)
+        for found in record.lines.values():
+            found.sort(key=lambda line: line["at"])
+        if record.lines[What.SETUP]:
+            record.setup = record.lines[What.SETUP][0]
+        return record
+
+    def __post_init__(self) -> None:
+        self._windows: list[Window] | None = None
+        self._rows: dict[str, Line] | None = None
+
+    @property
+    def rows(self) -> dict[str, Line]:
+        """The store's actions at the end, by id."""
+        if self._rows is None:
+            self._rows = {row["id"]: row for row in self.lines[What.ROW]}
+        return self._rows
+
+    @property
+    def windows(self) -> list[Window]:
+        """Every fault that began."""
+        if self._windows is None:
+            over = {line["id"]: line["at"] for line in self.lines[What.FAULT] if line["phase"] != "begins"}
+            self._windows = [
+                Window(
+                    line["id"],
+                    line["name"],
+                    line["target"],
+                    line["at"],
+                    over.get(line["id"], FOR_EVER),
+                    frozenset(line["hosts"]),
+                    frozenset(line["parts"]),
+                )
+                for line in self.lines[What.FAULT]
+                if line["phase"] == "begins"
+            ]
+        return self._windows
+
+    def was_restored_between(self, since: float, until: float) -> bool:
+        return any(since <= line["at"] <= until for line in self.lines[What.RESTORED])
+
+    def is_newer_than_backup(self, at: float) -> bool:
+        """Whether what was stored then went when the store was restored."""
+        return any(line["taken_at"] <= at <= line["at"] for line in self.lines[What.RESTORED])

@@ -1,0 +1,169 @@
+"""One run: bring the system up, put traffic and faults to it, wait until it is quiet, write down what is left, judge, report."""
+
+import sqlite3
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from devstack.databases import DatabaseKind
+from devstack.services import wait_until
+from devstack.steps import Steps
+from tests.chaos.catalogue import choose_faults
+from tests.chaos.collecting import collect, find_unsettled
+from tests.chaos.faults import Fault, Scene, describe_draws
+from tests.chaos.history import History, What, read_lines
+from tests.chaos.record import Record
+from tests.chaos.report import Figures, count_figures, format_report
+from tests.chaos.schedule import Strike, draw_schedule
+from tests.chaos.striker import Striker
+from tests.chaos.system import CALL_BOUND, HOLDOFF, SKEW, ChaosSystem
+from tests.chaos.traffic import Traffic
+from tests.chaos.validator import Violation, validate_record
+from tests.chaos.watching import Onlookers, SecondConsumer
+
+_QUIET_TIMEOUT = 60.0
+_PROGRESS_INTERVAL = 10.0
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked of a run. ``rate`` is actions a second; ``faults`` names, none: all of them."""
+
+    seed: int
+    minutes: float
+    rate: float = 14.0
+    hosts: int = 4
+    clients: int = 8
+    database: DatabaseKind = DatabaseKind.SQLITE
+    broker_nodes: int = 1
+    gateways: int = 1
+    faults: Sequence[str] = ()
+    combined: float = 0.5
+    pause: tuple[float, float] = (1.0, 4.0)
+
+    @property
+    def port_blocks(self) -> int:
+        """Blocks of ports that its system needs."""
+        return max(self.broker_nodes, self.gateways)
+
+
+@dataclass(frozen=True)
+class Result:
+    figures: Figures
+    violations: list[Violation]
+    history: Path
+
+    @property
+    def text(self) -> str:
+        return format_report(self.figures, self.violations)
+
+
+def run_chaos(directory: Path, port: int, wish: Wish, steps: Steps) -> Result:
+    """Everything under ``directory``; all processes have ended when this returns or raises. Raises StepFailed when it does not come up."""
+    chosen = choose_faults(wish.faults)
+    history = History(directory / "history.jsonl")
+    system = ChaosSystem(
+        directory / "system",
+        port,
+        hosts=wish.hosts,
+        database=wish.database,
+        broker_nodes=wish.broker_nodes,
+        gateways=wish.gateways,
+        steps=steps,
+    )
+    consumer = SecondConsumer(system.stack.broker.transport_url, history)
+    try:
+        system.up(before_services=consumer.start)
+        _write_setup(system, history, wish)
+        _attack(system, consumer, history, wish, chosen, steps)
+    finally:
+        consumer.stop()
+        system.down()
+    history.close()
+    return judge(history.path)
+
+
+def judge(path: Path) -> Result:
+    """Validate a history, this run's or a kept one."""
+    record = Record.read(read_lines(path))
+    violations = validate_record(record)
+    return Result(count_figures(record, violations), violations, path)
+
+
+def _write_setup(system: ChaosSystem, history: History, wish: Wish) -> None:
+    history.write(
+        What.SETUP,
+        seed=wish.seed,
+        minutes=wish.minutes,
+        servers={server: {"host": host.name, "project": host.servers[server]} for server, host in system.servers.items()},
+        holdoff=HOLDOFF,
+        skew=SKEW,
+        bound=CALL_BOUND,
+        tolerance=0.1,
+        counts_calls=True,
+    )
+
+
+def _attack(system: ChaosSystem, consumer: SecondConsumer, history: History, wish: Wish, faults: Mapping[str, Fault], steps: Steps) -> None:
+    seconds = wish.minutes * 60
+    schedule = draw_schedule(str(wish.seed), describe_draws(faults, system), seconds=seconds, pause=wish.pause, combined=wish.combined)
+    steps.say(f"             seed {wish.seed}: {len(schedule)} faults in {seconds:.0f} s, {wish.rate:g} actions a second")
+    onlookers = Onlookers(system, history, seed=str(wish.seed))
+    traffic = Traffic(system, history, seed=str(wish.seed), rate=wish.rate, clients=wish.clients)
+    scene = Scene(system, history, str(wish.seed))
+    try:
+        onlookers.start()
+        traffic.start()
+        try:
+            _strike_all(Striker(scene, faults, steps), schedule, seconds, traffic, steps)
+        finally:
+            traffic.stop()
+        _wait_quiet(system, history, "after the faults", steps)
+        onlookers.stop()
+        with steps.step("APIs and agents stopped"):
+            system.stop_callers()
+        _wait_quiet(system, history, "with the agents stopped", steps)
+        with steps.step("the second consumer has heard everything"):
+            consumer.wait_idle()
+        system.stop_engines()
+        with steps.step("what is left, collected"):
+            collect(system, history)
+    finally:
+        onlookers.stop()
+
+
+def _strike_all(striker: Striker, schedule: Sequence[Strike], seconds: float, traffic: Traffic, steps: Steps) -> None:
+    began = time.monotonic()
+    pending = list(schedule)
+    told = 0.0
+    while (passed := time.monotonic() - began) < seconds:
+        while pending and pending[0].at <= passed:
+            striker.strike(pending.pop(0))
+        if passed - told >= _PROGRESS_INTERVAL:
+            told = passed
+            steps.say(f"[{passed:7.1f} s] {traffic.accepted} actions accepted of {traffic.asked} asked for")
+        wake_at = min([seconds, told + _PROGRESS_INTERVAL, *(strike.at for strike in pending[:1])])
+        time.sleep(max(0.01, wake_at - (time.monotonic() - began)))
+    striker.wait_over()
+
+
+def _wait_quiet(system: ChaosSystem, history: History, when: str, steps: Steps) -> None:
+    last = "nothing could be read"
+
+    def is_quiet() -> bool:
+        nonlocal last
+        try:
+            last = find_unsettled(system)
+        except (sqlite3.Error, SQLAlchemyError) as error:
+            last = repr(error)
+        return not last
+
+    with steps.step(f"quiet {when}"):
+        try:
+            wait_until(is_quiet, _QUIET_TIMEOUT, "quiet", interval=0.5)
+        except TimeoutError:
+            steps.say(f"             not quiet {when}: {last}")
+            history.write(What.UNSETTLED, text=f"{when}: {last}")

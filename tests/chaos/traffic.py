@@ -1,0 +1,148 @@
+"""Who asks for actions: clients of several projects, at a fixed rate together, who write down each answer.
+
+Most of them try again when no answer comes, with the same idempotency key, as the API's own documentation advises.
+"""
+
+import http.client
+import json
+import random
+import threading
+import time
+import uuid
+from typing import Any
+
+from compute_agent.contract.models import ActionKind
+from devstack.api_client import Answer, ApiClient
+from tests.chaos.history import History, What
+from tests.chaos.system import PROJECTS, ChaosSystem, choose_client
+
+_TIMEOUT = 5.0
+_TRIES = 3
+_KINDS = {
+    ActionKind.TRIGGER_CRASH_DUMP: 65,
+    ActionKind.COLLECT_DIAGNOSTICS: 15,
+    ActionKind.SET_WATCHDOG: 9,
+    ActionKind.REMOVE_WATCHDOG: 8,
+}
+_FOR_ADMINS = frozenset({ActionKind.COLLECT_DIAGNOSTICS})
+_DEADLINES = (4, 6, 10)
+_OLD_API_SHARE = 0.3
+"""Of the crash dumps: asked for through the Compute API, which has no idempotency key."""
+_FORCE_SHARE = 0.03
+NO_ANSWER = (OSError, http.client.HTTPException)
+
+
+class Traffic:
+    """Runs until :meth:`stop`. ``accepted`` counts different actions."""
+
+    def __init__(self, system: ChaosSystem, history: History, *, seed: str, rate: float, clients: int) -> None:
+        self._system = system
+        self._history = history
+        self._lock = threading.Lock()
+        self._pause = clients / rate
+        self._stop = threading.Event()
+        self._actions: set[str] = set()
+        self.asked = 0
+        self._owners = {server: (host.name, project) for host in system.hosts.values() for server, project in host.servers.items()}
+        self._threads = [
+            threading.Thread(target=self._run, args=(random.Random(f"{seed}/client {number}"),), name=f"client-{number}")
+            for number in range(clients)
+        ]
+
+    @property
+    def accepted(self) -> int:
+        with self._lock:
+            return len(self._actions)
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Returns when the last answer came."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, chance: random.Random) -> None:
+        members = {project: self._system.create_clients(project) for project in PROJECTS}
+        admins = self._system.create_clients()
+        servers = sorted(self._owners)
+        due = time.monotonic() + chance.random() * self._pause
+        while not self._stop.wait(max(0.0, due - time.monotonic())):
+            # What was late is not made up for: that would be a stampede after each fault.
+            due = max(due + self._pause, time.monotonic())
+            server = chance.choice(servers)
+            kind = chance.choices(list(_KINDS), list(_KINDS.values()))[0]
+            self._ask(chance, members[self._owners[server][1]], admins, server, kind)
+
+    def _ask(self, chance: random.Random, members: list[ApiClient], admins: list[ApiClient], server: str, kind: ActionKind) -> None:
+        key = (
+            None
+            if kind is ActionKind.TRIGGER_CRASH_DUMP and chance.random() < _OLD_API_SHARE
+            else uuid.UUID(int=chance.getrandbits(128)).hex
+        )
+        force = kind is ActionKind.TRIGGER_CRASH_DUMP and key is not None and chance.random() < _FORCE_SHARE
+        request = _make_request(server, kind, key, force, chance)
+        askers = admins if force or kind in _FOR_ADMINS else members
+        with self._lock:
+            self.asked += 1
+        for _ in range(_TRIES if key is not None else 1):
+            asked_at, answer, error = time.time(), None, ""
+            try:
+                answer = choose_client(askers, chance).request(*request[:2], body=request[2], headers=request[3], timeout=_TIMEOUT)
+            except NO_ANSWER as failure:
+                error = repr(failure)
+            self._write(server, kind, key, force, asked_at, answer, error)
+            if answer is not None and answer.status != 503:
+                return
+            if self._stop.wait(0.5):
+                return
+
+    def _write(
+        self, server: str, kind: ActionKind, key: str | None, force: bool, asked_at: float, answer: Answer | None, error: str
+    ) -> None:
+        host, project = self._owners[server]
+        action = _find_action(answer, key)
+        if action is not None:
+            with self._lock:
+                self._actions.add(action)
+        self._history.write(
+            What.ANSWER,
+            project=project,
+            server=server,
+            host=host,
+            kind=kind,
+            asked_at=asked_at,
+            status=None if answer is None else answer.status,
+            action=action,
+            key=key,
+            force=force,
+            error=error or ("" if answer is None or answer.status < 400 else answer.message),
+        )
+
+
+def _make_request(
+    server: str, kind: ActionKind, key: str | None, force: bool, chance: random.Random
+) -> tuple[str, str, bytes | None, dict[str, str]]:
+    deadline = chance.choice(_DEADLINES)
+    body: dict[str, Any]
+    if key is None:
+        return "POST", f"/v2.1/servers/{server}/action", b'{"trigger_crash_dump": null}', {"OpenStack-API-Version": "compute 2.17"}
+    if kind is ActionKind.SET_WATCHDOG:
+        word = chance.choice(("reset", "pause", "none"))
+        body = {"model": "i6300esb", "expiry_action": word, "deadline_seconds": deadline, "idempotency_key": key}
+        return "PUT", f"/v1/servers/{server}/watchdog", json.dumps(body).encode(), {}
+    if kind is ActionKind.REMOVE_WATCHDOG:
+        return "DELETE", f"/v1/servers/{server}/watchdog?deadline_seconds={deadline}&idempotency_key={key}", None, {}
+    body = {"kind": kind, "deadline_seconds": deadline, "idempotency_key": key} | ({"force": True} if force else {})
+    return "POST", f"/v1/servers/{server}/actions", json.dumps(body).encode(), {}
+
+
+def _find_action(answer: Answer | None, key: str | None) -> str | None:
+    if answer is None or answer.status not in (200, 202):
+        return None
+    if key is None:
+        return answer.request_id
+    action: str = answer.body["id"]
+    return action

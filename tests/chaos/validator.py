@@ -1,0 +1,344 @@
+"""Judges a run by its history alone: which of the promises were broken, and when.
+
+The numbers are those of ``doc/reliability.rst``; 0 is what belongs to none of them and must not be: nothing may stay open or untold once
+the faults are over, no process may log what it did not expect, nor count what must never happen.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from compute_agent.contract.errors import CODES, Code, Ending
+from tests.chaos.history import Line, What
+from tests.chaos.record import Record, Window
+
+CRASH_DUMP = "trigger_crash_dump"
+_CHANGES = frozenset({"set_watchdog", "remove_watchdog"})
+_SWEEP = 3.0
+"""Seconds that the gateway may take to see that a grace is over, and to write it down on a busy machine."""
+_COME_BACK = 15.0
+"""Seconds that the gateway may take, after what kept it from working is over, until it has seen to all that became due meanwhile."""
+_KEEPERS = frozenset({"engine", "store"})
+"""Without these nobody writes an ending down."""
+
+
+@dataclass(frozen=True)
+class Violation:
+    """``at`` is when, as far as that can be said: of an action, when it was asked for."""
+
+    invariant: int
+    text: str
+    at: float
+
+
+def validate(lines: Iterable[Line]) -> list[Violation]:
+    """Every violation in a history."""
+    return validate_record(Record.read(lines))
+
+
+def validate_record(record: Record) -> list[Violation]:
+    checks = (
+        _check_accepted,
+        _check_endings,
+        _check_shown_endings,
+        _check_punctuality,
+        _check_signals,
+        _check_holdoff,
+        _check_deadlines,
+        _check_truth,
+        _check_guests,
+        _check_events,
+        _check_order,
+        _check_second_consumer,
+        _check_privacy,
+        _check_rest,
+    )
+    return [violation for check in checks for violation in check(record)]
+
+
+# 1
+
+
+def _check_accepted(record: Record) -> Iterator[Violation]:
+    journalled = {line["id"] for line in record.lines[What.JOURNALLED_ACTION]}
+    for answer in record.lines[What.ANSWER]:
+        action = answer["action"]
+        if action is None or action in record.rows:
+            continue
+        # Between question and answer: nobody knows on which side of the backup the commit was.
+        gone = record.is_newer_than_backup(answer["at"]) or record.is_newer_than_backup(answer["asked_at"])
+        if not gone:
+            yield Violation(1, f"{action}: {answer['status']} was answered, and there is no row", answer["at"])
+        elif action in journalled:
+            yield Violation(1, f"{action}: its row went with the restored store, its agent has it, and it did not come back", answer["at"])
+
+
+# 2
+
+
+def _check_endings(record: Record) -> Iterator[Violation]:
+    journalled = {line["id"]: line for line in record.lines[What.JOURNALLED_ACTION]}
+    for row in record.rows.values():
+        at = row["accepted_at"]
+        if row["state"] != "ended" or row["ending"] not in tuple(Ending):
+            yield Violation(2, f"{row['id']}: still {row['state']} at the end", at)
+            continue
+        if row["code"] not in tuple(Code) or CODES[Code(row["code"])].ending != row["ending"]:
+            yield Violation(2, f"{row['id']}: ended {row['ending']} with the code {row['code']}", at)
+        own = journalled.get(row["id"])
+        if own is None or own["ending"] is None or own["epoch"] != row["journal_id"]:
+            continue
+        if (own["ending"], own["code"]) != (row["ending"], row["code"]):
+            text = f"{row['id']}: its agent ended it {own['ending']} ({own['code']}), the store says {row['ending']} ({row['code']})"
+            yield Violation(2, text, at)
+    endings: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
+    revised: Counter[str] = Counter()
+    for event in record.lines[What.EVENT]:
+        if event["type"] == "action.ended":
+            endings[event["action"], event["epoch"]].add((event["ending"], event["code"]))
+        revised[event["action"]] += event["type"] == "action.revised"
+    for (action, epoch), found in endings.items():
+        if len(found) > 1:
+            yield Violation(2, f"{action}: {len(found)} endings out of one journal {epoch}: {sorted(found)}", _when(record, action))
+    for action, count in revised.items():
+        if count > 1:
+            yield Violation(2, f"{action}: revised {count} times", _when(record, action))
+
+
+def _check_shown_endings(record: Record) -> Iterator[Violation]:
+    """What was shown as ended stays so; only what the gateway assumed may be revised, once, by the agent."""
+    last: dict[str, Line] = {}
+    for seen in record.lines[What.SEEN]:
+        before = last.get(seen["action"])
+        last[seen["action"]] = seen
+        if before is None or before["state"] != "ended" or record.was_restored_between(before["at"], seen["at"]):
+            continue
+        if (before["ending"], before["code"]) == (seen["ending"], seen["code"]):
+            continue
+        if not (before["ending"] == Ending.UNKNOWN and before["decided_by"] == "gateway" and seen["decided_by"] == "agent"):
+            text = f"{seen['action']}: was shown as {before['ending']} ({before['code']}), later as {seen['ending']} ({seen['code']})"
+            yield Violation(2, text, seen["at"])
+
+
+def _check_punctuality(record: Record) -> Iterator[Violation]:
+    """Ended visibly by deadline and grace, as long as there is an engine and a store to write it down."""
+    outages = sorted((window for window in record.windows if window.parts & _KEEPERS), key=lambda window: window.begins)
+    for row in record.rows.values():
+        if row["state"] != "ended" or row["revised_at"] is not None or row["recorded_at"] is None:
+            continue
+        if record.is_newer_than_backup(row["accepted_at"]):
+            continue
+        grace = record.setup["skew"] + record.setup["bound"]
+        allowed = row["deadline"] + grace * (2 if row["kind"] in _CHANGES else 1) + _SWEEP
+        for outage in outages:
+            if outage.begins <= allowed and outage.over + _COME_BACK >= row["accepted_at"]:
+                allowed = max(allowed, outage.over + _COME_BACK)
+        if row["recorded_at"] > allowed:
+            text = (
+                f"{row['id']}: {row['ending']} ({row['code']}) was visible {row['recorded_at'] - row['deadline']:.1f} s past its deadline"
+            )
+            yield Violation(2, text, row["deadline"])
+
+
+# 3, and the promise about deadlines
+
+
+def _check_signals(record: Record) -> Iterator[Violation]:
+    for phase, word in (("begins", "driver calls"), ("signal", "signals")):
+        made: dict[str | None, list[Line]] = defaultdict(list)
+        for call in _list_calls(record, phase):
+            made[call["action"]].append(call)
+        for action, calls in made.items():
+            if action is None:
+                yield Violation(3, f"{len(calls)} {word} for no action", calls[0]["at"])
+            elif len(calls) > 1:
+                yield Violation(3, f"{action}: {len(calls)} {word}", calls[1]["at"])
+
+
+def _check_holdoff(record: Record) -> Iterator[Violation]:
+    span = record.setup["holdoff"]
+    resets: dict[str, list[float]] = defaultdict(list)
+    for line in record.lines[What.RESET]:
+        resets[line["server"]].append(line["at"])
+    last: dict[str, Line] = {}
+    for call in _list_calls(record, "signal"):
+        before = last.get(call["server"])
+        last[call["server"]] = call
+        row = record.rows.get(call["action"] or "")
+        if before is None or (row is not None and row["force"]):
+            continue
+        elapsed = call["at"] - before["at"]
+        # Until the earlier call was back it was perhaps sent; from then on its agent counts, by its host's clock.
+        allowed = span - _find_clock_error(record, call["host"], before["at"], call["at"])
+        was_reset = any(before["at"] <= at <= call["at"] for at in resets[call["server"]])
+        if elapsed < allowed and not was_reset:
+            yield Violation(3, f"{call['action']}: signalled {elapsed:.2f} s after {before['action']}, in its hold-off", call["at"])
+
+
+def _check_deadlines(record: Record) -> Iterator[Violation]:
+    for call in _list_calls(record, "begins"):
+        row = record.rows.get(call["action"] or "")
+        if row is None:
+            continue
+        late = call["at"] - row["deadline"]
+        if late > _find_clock_error(record, call["host"], row["accepted_at"], call["at"]):
+            yield Violation(3, f"{call['action']}: its call began {late:.3f} s past its deadline", call["at"])
+
+
+# 4
+
+
+def _check_truth(record: Record) -> Iterator[Violation]:
+    signalled = {call["action"] for call in _list_calls(record, "signal")}
+    can_tell = bool(record.setup["counts_calls"])
+    for row in record.rows.values():
+        if row["kind"] == CRASH_DUMP and can_tell and row["ending"] == Ending.SUCCEEDED and row["id"] not in signalled:
+            yield Violation(4, f"{row['id']}: succeeded, and no signal was sent", row["accepted_at"])
+        if row["ending"] in (Ending.FAILED, Ending.EXPIRED) and row["id"] in signalled:
+            text = f"{row['id']}: {row['ending']} ({row['code']} by {row['decided_by']}), and a signal was sent"
+            yield Violation(4, text, row["accepted_at"])
+    for action in sorted(signalled - record.rows.keys() - {None}):
+        yield Violation(4, f"{action}: a signal was sent, and the store does not know it", _when(record, action))
+
+
+def _check_guests(record: Record) -> Iterator[Violation]:
+    """Real guests count for themselves, without knowing for which action."""
+    for guest in record.lines[What.GUEST]:
+        rows = [row for row in record.rows.values() if row["server"] == guest["server"] and row["kind"] == CRASH_DUMP]
+        least = sum(row["ending"] == Ending.SUCCEEDED for row in rows) + guest.get("fired", 0)
+        most = least + sum(row["ending"] == Ending.UNKNOWN for row in rows)
+        if not least <= guest["signals"] <= most:
+            text = f"guest {guest['server']} counted {guest['signals']} signals: {least} were told, {most - least} more were perhaps sent"
+            yield Violation(3 if guest["signals"] > most else 4, text, guest["at"])
+
+
+# 5
+
+
+def _check_events(record: Record) -> Iterator[Violation]:
+    events = record.lines[What.EVENT]
+    recorded = Counter(event["message_id"] for event in events)
+    for message_id, count in recorded.items():
+        if count > 1:
+            yield Violation(5, f"event {message_id} is in the store {count} times", _get_end(record))
+    lost = [
+        (event["lost_epoch"], event["first"], event["last"], event["recorded_at"]) for event in events if event["type"] == "events.lost"
+    ]
+    known = set[str]()
+    for event in record.lines[What.JOURNALLED_EVENT]:
+        known.add(event["message_id"])
+        named = any(epoch == event["epoch"] and first <= event["sequence"] <= last for epoch, first, last, _ in lost)
+        if event["message_id"] not in recorded and not named:
+            text = f"event {event['type']} {event['sequence']} of {event['host']} ({event['epoch']}) was committed and is not in the store"
+            yield Violation(5, text, _get_end(record))
+    destroyed = bool(record.lines[What.PURGED])
+    for epoch, first, last, at in lost:
+        if not destroyed:
+            yield Violation(5, f"events {first} to {last} of {epoch} are called lost, and nobody destroyed anything", at)
+    own = {line["message_id"] for line in record.lines[What.OUTBOX]}
+    poison = {line.get("message_id") for line in record.lines[What.POISON]}
+    for event in events:
+        is_former = bool(record.lines[What.RESTORED]) and event["host"] is None  # the outbox that it came from went with the store
+        if event["message_id"] not in known | own | poison and not is_former:
+            text = f"event {event['type']} {event['message_id']} of {event['host']} is in the store and was never committed"
+            yield Violation(5, text, event["recorded_at"])
+    for line in record.lines[What.OUTBOX]:
+        if line["message_id"] not in recorded:
+            yield Violation(5, f"the gateway's own event {line['type']} {line['message_id']} is not in the store", _get_end(record))
+
+
+def _check_order(record: Record) -> Iterator[Violation]:
+    """Per server and host. What was destroyed and sent again comes when it comes."""
+    shaken = [line["at"] for what in (What.PURGED, What.RESTORED) for line in record.lines[what]]
+    last: dict[tuple[str, str, str | None], Line] = {}
+    for event in record.lines[What.EVENT]:
+        if event["sequence"] is None or event["host"] is None:
+            continue
+        place = (event["host"], event["epoch"], event["server"])
+        before = last.get(place)
+        if before is None or event["sequence"] > before["sequence"]:
+            last[place] = event
+            continue
+        occurred_at = event["occurred_at"] or event["recorded_at"]
+        if not any(occurred_at - record.setup["skew"] <= at <= event["recorded_at"] for at in shaken):
+            text = f"event {event['type']} {event['sequence']} of {place} was recorded after {before['sequence']}"
+            yield Violation(5, text, event["recorded_at"])
+
+
+# 6
+
+
+def _check_second_consumer(record: Record) -> Iterator[Violation]:
+    heard = {line["message_id"] for line in record.lines[What.HEARD]}
+    poison = {line.get("message_id") for line in record.lines[What.POISON]}
+    for event in record.lines[What.EVENT]:
+        if event["message_id"] not in heard | poison:
+            text = f"event {event['type']} {event['message_id']} of {event['host']} is in the store, and the second consumer never heard it"
+            yield Violation(6, text, event["recorded_at"])
+
+
+# 7
+
+
+def _check_privacy(record: Record) -> Iterator[Violation]:
+    owners = {server: entry["project"] for server, entry in record.setup["servers"].items()}
+    for shown in record.lines[What.SHOWN]:
+        if shown["status"] >= 300:
+            continue
+        strange = [server for server in shown["servers"] if owners[server] != shown["project"]]
+        others = [project for project in shown["projects"] if project != shown["project"]]
+        if strange or others:
+            text = f"{shown['project']} was shown {strange + others} by {shown['path']}"
+            yield Violation(7, text, shown["at"])
+
+
+# 0
+
+
+def _check_rest(record: Record) -> Iterator[Violation]:
+    for line in record.lines[What.UNSETTLED]:
+        yield Violation(0, f"the faults were over, and it did not become quiet: {line['text']}", line["at"])
+    for line in record.lines[What.COUNTER]:
+        if line["name"].startswith("violations.") and line["value"] and not _is_provoked(record, line["name"]):
+            yield Violation(0, f"the gateway itself counted {line['name']} = {line['value']}", line["at"])
+    poison = {line["digest"] for line in record.lines[What.POISON]}
+    for line in record.lines[What.DEAD_LETTER]:
+        if line["digest"] not in poison:
+            yield Violation(0, f"a dead letter out of {line['source']} that nobody poisoned: {line['reason']}", line["at"])
+    for line in record.lines[What.TRACEBACK]:
+        yield Violation(0, f"{line['part']} logged what it did not expect: {line['text']}", line["at"])
+    for line in record.lines[What.FAULT]:
+        if line["phase"] == "failed":
+            yield Violation(0, f"the fault {line['name']} on {line['target']} could not be made or undone: {line['text']}", line["at"])
+
+
+def _is_provoked(record: Record, counter: str) -> bool:
+    """A message that lies about its sender is counted, and is what was to be counted if it was poison."""
+    return counter == "violations.forged_sender" and bool(record.lines[What.POISON])
+
+
+def _list_calls(record: Record, phase: str) -> list[Line]:
+    return [line for line in record.lines[What.CALL] if line["phase"] == phase]
+
+
+def _find_clock_error(record: Record, host: str, since: float, until: float) -> float:
+    """Seconds by which a host's clock may have misled it over a time: what is allowed, or by how much it was set meanwhile."""
+    errors = [
+        abs(line["offset"]) for line in record.lines[What.FAULT] if line.get("offset") and _overlaps(record, line, host, since, until)
+    ]
+    error: float = max([*errors, record.setup["tolerance"]])
+    return error
+
+
+def _overlaps(record: Record, line: Line, host: str, since: float, until: float) -> bool:
+    window: Window = next(window for window in record.windows if window.id == line["id"])
+    return host in window.hosts and window.begins - 1 <= until and window.over + 1 >= since
+
+
+def _when(record: Record, action: str) -> float:
+    row = record.rows.get(action)
+    return _get_end(record) if row is None else float(row["accepted_at"])
+
+
+def _get_end(record: Record) -> float:
+    return max((found[-1]["at"] for found in record.lines.values() if found), default=0.0)
