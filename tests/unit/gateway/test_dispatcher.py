@@ -90,6 +90,25 @@ def test_an_action_without_word_is_cast_again_with_the_same_id_and_deadline_unti
     assert second.sent_at > first.sent_at
 
 
+def test_hosts_that_do_not_answer_keep_no_slot_from_what_was_never_cast(
+    store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice
+) -> None:
+    """Each with hundreds of open actions, whose casts are repeated: the oldest first, a new one would wait behind all of them."""
+    slots = HeldCasts(2)
+    dispatcher = Dispatcher(store, caster, clock, owner="one", slots=slots)
+    for number in range(4):
+        add_agent(store, AgentVoice(clock, f"dead-{number}", f"journal-{number}"), clock)
+        add_action(store, clock, host=f"dead-{number}", deadline=300)
+    for _ in range(2):
+        dispatcher.step()
+        slots.finish()
+    clock.advance(6)
+    fresh = add_action(store, clock)
+    dispatcher.step()
+    slots.finish()
+    assert fresh.id in [request.id for request in caster.requests[4:]]
+
+
 def test_nothing_is_cast_past_its_deadline(dispatcher: Dispatcher, store: Store, caster: NotingCaster, clock: FakeClock) -> None:
     add_action(store, clock, deadline=3.0)
     clock.advance(3.0)
