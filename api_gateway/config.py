@@ -50,6 +50,13 @@ DATABASE_OPTIONS: list[cfg.Opt] = [
 API_OPTIONS: list[cfg.Opt] = [
     cfg.HostAddressOpt("listen_host", default="127.0.0.1", help="Address to listen on. auth_strategy none allows loopback only."),
     cfg.PortOpt("listen_port", default=8780, help="Port to listen on."),
+    cfg.StrOpt(
+        "tls_cert_file",
+        default="",
+        help="Serve HTTPS with this certificate (PEM, followed by those between it and a root; TLS 1.2 or later); plain HTTP is not "
+        "answered then. Empty: plain HTTP. The event stream is served apart, without TLS: see [stream].",
+    ),
+    cfg.StrOpt("tls_key_file", default="", help="Private key of tls_cert_file (PEM, without a password); not for everybody to read."),
     cfg.IntOpt("workers", default=1, min=1, help="Worker processes."),
     cfg.IntOpt("threads", default=16, min=1, help="Threads of each worker that run requests."),
     cfg.StrOpt(

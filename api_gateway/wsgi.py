@@ -20,7 +20,7 @@ from typing import Any
 
 import falcon
 from granian import Granian
-from granian.constants import Interfaces
+from granian.constants import Interfaces, SSLProtocols
 from oslo_config import cfg
 from oslo_log import log
 
@@ -47,6 +47,7 @@ from api_gateway.request_ids import RequestIds
 from api_gateway.routing import add_routes
 from api_gateway.rpc_versions import Speech
 from api_gateway.store import Store, StoreError
+from api_gateway.tls import find_certificate
 from api_gateway.wake import WakeSender
 from api_gateway.worker_process import StopSignals, die_with
 from compute_agent.contract.clock import Clock, SystemClock
@@ -121,6 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         conf = load_config(arguments, prog=_PROGRAM)
         log.setup(conf, "crashcart")
+        certificate = find_certificate(conf)
         address = check_startable(conf, patience=_PREDECESSOR_PATIENCE)
     except (cfg.Error, StoreError, OSError, NotAllowed, StrategyUnusable, Unreadable, ValueError) as error:
         sys.stderr.write(f"{_PROGRAM}: {error}\n")
@@ -137,8 +139,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         workers_kill_timeout=_STOP_TIMEOUT_SECONDS,
         process_name=f"{_PROGRAM} {conf.api.listen_host}:{conf.api.listen_port}",
         log_enabled=False,
+        ssl_cert=None if certificate is None else certificate.certificates,
+        ssl_key=None if certificate is None else certificate.private_key,
+        ssl_protocol_min=SSLProtocols.tls12,
     )
-    LOG.info("listening on %s port %s, %s workers", conf.api.listen_host, conf.api.listen_port, conf.api.workers)
+    scheme = "http" if certificate is None else "https"
+    LOG.info("listening on %s port %s (%s), %s workers", conf.api.listen_host, conf.api.listen_port, scheme, conf.api.workers)
     server.serve(target_loader=partial(_create_worker, arguments, os.getpid()), wrap_loader=False)
     return 0
 

@@ -64,9 +64,14 @@ class Ports:
         return self.base + 5
 
     @property
+    def amqps(self) -> int:
+        """AMQP over TLS, of a broker that has a certificate."""
+        return self.base + 6
+
+    @property
     def ctl_dist(self) -> range:
         """Erlang distribution of rabbitmqctl itself, one port per call that runs at the same time."""
-        return range(self.base + 6, self.base + BLOCK)
+        return range(self.base + 7, self.base + BLOCK)
 
     def list_all(self) -> list[int]:
         """Every port of its blocks."""

@@ -9,12 +9,16 @@ import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from compute_agent.contract.accounts import GATEWAY_ACCOUNT, build_agent_account
 from devstack.broker_definitions import VHOST, write_definitions
 from devstack.ports import Ports
 from devstack.services import Service
 from devstack.steps import StepFailed
+
+if TYPE_CHECKING:
+    from devstack.certificates import TlsFiles
 
 USER = "crashcart"
 _SCRIPTS = Path("/usr/lib/rabbitmq/bin")  # those in /usr/sbin switch to the rabbitmq user and its directories
@@ -27,10 +31,19 @@ _WATERMARK = "0.6"
 class PrivateRabbitMQ:
     """One broker under `state_dir`; found again by any later object with the same directory and ports."""
 
-    def __init__(self, state_dir: Path, ports: Ports, *, hosts: Sequence[str] = (), cluster: Sequence[Ports] = ()) -> None:
+    def __init__(
+        self,
+        state_dir: Path,
+        ports: Ports,
+        *,
+        hosts: Sequence[str] = (),
+        cluster: Sequence[Ports] = (),
+        tls: TlsFiles | None = None,
+    ) -> None:
         """
         :param hosts: whose agents have accounts of their own, beside the gateway's and the one that may do everything
         :param cluster: the ports of all nodes that are to be one broker, this one's among them; the first one's epmd serves all of them
+        :param tls: listens with this certificate on ``ports.amqps`` as well
         """
         self.cluster = list(cluster) or [ports]
         number = self.cluster.index(ports) + 1
@@ -38,6 +51,7 @@ class PrivateRabbitMQ:
         self.state_dir = self._home if number == 1 else self._home / f"node-{number}"
         self.ports = ports
         self._hosts = hosts
+        self._tls = tls
         self.log = self.state_dir / "broker.log"
         self._epmd = Service(
             "epmd",
@@ -227,6 +241,7 @@ class PrivateRabbitMQ:
                     "log.console.level = info",
                     # The default log of 512 MiB is allocated at boot.
                     "raft.wal_max_size_bytes = 33554432",
+                    *self._list_tls_settings(),
                     *self._list_cluster_settings(),
                     "",
                 ]
@@ -236,6 +251,16 @@ class PrivateRabbitMQ:
     @property
     def _epmd_port(self) -> int:
         return self.cluster[0].epmd
+
+    def _list_tls_settings(self) -> list[str]:
+        if self._tls is None:
+            return []
+        return [
+            f"listeners.ssl.1 = 127.0.0.1:{self.ports.amqps}",
+            f"ssl_options.cacertfile = {self._tls.ca}",
+            f"ssl_options.certfile = {self._tls.certificate}",
+            f"ssl_options.keyfile = {self._tls.key}",
+        ]
 
     def _list_cluster_settings(self) -> list[str]:
         if len(self.cluster) == 1:

@@ -39,12 +39,11 @@ def list_broker_urls(transport_url: str) -> tuple[str, ...]:
     :raises ValueError: when the URL names no RabbitMQ.
     """
     scheme, separator, rest = transport_url.partition("://")
-    if not separator or scheme not in ("rabbit", "amqp", "amqps", "kombu"):
+    if not separator or scheme not in ("rabbit", "amqp", "kombu"):
         raise ValueError(f"transport_url must begin with rabbit://, not with {scheme!r}")
     hosts, _, path = rest.partition("/")
     vhost = path.partition("?")[0]
-    amqp = "amqps" if scheme == "amqps" else "amqp"
-    return tuple(f"{amqp}://{host}/{vhost}" for host in hosts.split(",") if host)
+    return tuple(f"amqp://{host}/{vhost}" for host in hosts.split(",") if host)
 
 
 def list_accounts(transport_url: str) -> frozenset[str]:
@@ -56,16 +55,20 @@ def list_accounts(transport_url: str) -> frozenset[str]:
     return frozenset(unquote(user) for user in users if user)
 
 
-def find_tls(conf: cfg.ConfigOpts) -> dict[str, Any] | bool:
-    """TLS settings as kombu wants them, from the same ``[oslo_messaging_rabbit]`` options that RPC uses; False: no TLS."""
+def find_tls(conf: cfg.ConfigOpts) -> dict[str, Any] | None:
+    """TLS settings as kombu wants them, from the same ``[oslo_messaging_rabbit]`` options that RPC uses; None: no TLS.
+
+    :raises ValueError: there is nothing to verify the broker's certificate with. oslo.messaging would take any name's certificate then.
+    """
     options = conf.oslo_messaging_rabbit
     if not options.ssl:
-        return False
+        return None
+    if not options.ssl_ca_file:
+        raise ValueError(
+            "[oslo_messaging_rabbit] ssl needs ssl_ca_file: without it any broker would do (the system's own is a file as well)"
+        )
     names = {"keyfile": options.ssl_key_file, "certfile": options.ssl_cert_file, "ca_certs": options.ssl_ca_file}
-    settings: dict[str, Any] = {name: value for name, value in names.items() if value}
-    if options.ssl_ca_file:
-        settings["cert_reqs"] = ssl.CERT_REQUIRED
-    return settings or True
+    return {"cert_reqs": ssl.CERT_REQUIRED, **{name: value for name, value in names.items() if value}}
 
 
 class BrokerAddress:
@@ -76,7 +79,7 @@ class BrokerAddress:
     :param tls: from :func:`find_tls`
     """
 
-    def __init__(self, transport_url: str, *, name: str, tls: dict[str, Any] | bool = False) -> None:
+    def __init__(self, transport_url: str, *, name: str, tls: dict[str, Any] | None = None) -> None:
         urls = list_broker_urls(transport_url)
         if not urls:
             raise ValueError("transport_url names no broker")
@@ -103,9 +106,10 @@ class BrokerAddress:
             "on_unblocked": on_unblocked,
             "client_properties": {"connection_name": self.name},
         }
-        broker = kombu.Connection(
-            next(self._urls), ssl=self._tls, heartbeat=HEARTBEAT, connect_timeout=CONNECT_TIMEOUT, transport_options=options
-        )
+        url = next(self._urls)
+        # The name makes py-amqp compare it with the certificate's; without one any that the CA made would do.
+        tls = False if self._tls is None else {**self._tls, "server_hostname": urlsplit(url).hostname}
+        broker = kombu.Connection(url, ssl=tls, heartbeat=HEARTBEAT, connect_timeout=CONNECT_TIMEOUT, transport_options=options)
         link: Link = broker.transport.establish_connection()
         # py-amqp reads on after read_timeout (it takes EAGAIN for an interruption); only the socket's own timeout ends a read.
         link.sock.settimeout(IO_TIMEOUT)

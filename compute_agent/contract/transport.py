@@ -25,6 +25,7 @@ import oslo_messaging.opts  # noqa: E402
 from oslo_messaging._metrics import client as metrics_client  # noqa: E402
 from oslo_messaging._tracing import client as tracing_client  # noqa: E402
 
+from compute_agent.contract.broker import find_tls  # noqa: E402
 from compute_agent.contract.topics import CALL_TOPIC, RPC_EXCHANGE, RPC_TOPIC  # noqa: E402
 
 __all__ = ["CALL_TOPIC", "RPC_EXCHANGE", "RPC_TOPIC", "create_rpc_transport", "oslo_messaging", "register_messaging_options"]
@@ -61,6 +62,8 @@ def create_rpc_transport(conf: cfg.ConfigOpts) -> oslo_messaging.Transport:
 
     :raises oslo_messaging.InvalidTransportURL: when the URL is none.
     :raises oslo_messaging.DriverLoadFailure: when its scheme names no driver.
+    :raises ValueError: TLS is asked for, and nothing to verify the broker with.
     """
     register_messaging_options(conf)
+    find_tls(conf)
     return oslo_messaging.get_rpc_transport(conf)

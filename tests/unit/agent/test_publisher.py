@@ -348,16 +348,17 @@ def test_a_mark_that_fails_is_made_up_for_without_sending_again() -> None:
         ("rabbit://u:p@a:5672/", ("amqp://u:p@a:5672/",)),
         ("rabbit://u:p@a:1,u:p@b:2/vhost", ("amqp://u:p@a:1/vhost", "amqp://u:p@b:2/vhost")),
         ("rabbit://u:p@a:1/v?heartbeat=3", ("amqp://u:p@a:1/v",)),
-        ("amqps://u:p@a:1//", ("amqps://u:p@a:1//",)),
     ],
 )
 def test_every_broker_node_of_a_transport_url_is_tried(url: str, expected: tuple[str, ...]) -> None:
     assert list_broker_urls(url) == expected
 
 
-def test_a_transport_url_of_another_kind_is_refused() -> None:
+@pytest.mark.parametrize("url", ["fake://", "amqps://u:p@a:1//"])
+def test_a_transport_url_of_another_kind_is_refused(url: str) -> None:
+    """amqps:// too: oslo.messaging does not know it, and TLS without a CA file would verify nobody's name."""
     with pytest.raises(ValueError, match="rabbit://"):
-        list_broker_urls("fake://")
+        list_broker_urls(url)
 
 
 def test_no_password_is_in_the_text_for_logs() -> None:
