@@ -3,14 +3,18 @@
 import dataclasses
 import random
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from compute_agent.action_queue import ActionQueue, Turn
 from compute_agent.actions import Actions
+from compute_agent.cast_gate import CastGate
 from compute_agent.contract.diagnostics import DiagnosticsReply, DiagnosticsReport
 from compute_agent.contract.models import ActionKind, ActionRequest, BlackBoxChunk
 from compute_agent.contract.publisher import PublishFailed
+from compute_agent.contract.signing import CastVerifier, TrustedKeys
 from compute_agent.contract.transport import oslo_messaging
 from compute_agent.contract.versions import RELEASE
 from compute_agent.crash_dump import CrashDump, HoldOff
@@ -39,6 +43,7 @@ INVENTORY_INTERVAL = 60.0
 FIRST_LOOK = 8.0
 OBSERVATION_LIMIT = 45.0
 IDLE_WAIT = 2.0
+CAST_MAX_AGE = timedelta(hours=1)
 
 
 class Agent:
@@ -54,8 +59,12 @@ class Agent:
         holdoff: float,
         *,
         gathering: float = 0.0,
+        trusted: TrustedKeys | None = None,
     ) -> None:
-        """:param gathering: seconds at most for which the reporter lets events gather"""
+        """
+        :param gathering: seconds at most for which the reporter lets events gather
+        :param trusted: whose casts are obeyed; None: everybody's
+        """
         self.hypervisor = hypervisor
         self.host = hypervisor.host
         self.path = folder / "journal.sqlite"
@@ -69,6 +78,7 @@ class Agent:
         self._chance = chance
         self._holdoff = holdoff
         self._gathering = gathering
+        self._trusted = trusted
         self._journal: Journal | None = None
 
     # Lives
@@ -183,6 +193,8 @@ class Agent:
             inventory.request_full()
             wake["heartbeat"].set()
 
+        verifier = None if self._trusted is None else CastVerifier(self._trusted, self.host, clock, cast_max_age=CAST_MAX_AGE)
+        gate = CastGate(verifier, journal, clock, self.host)
         endpoint = Endpoint(
             journal,
             queue,
@@ -193,6 +205,7 @@ class Agent:
             on_resend=reporter.resend,
             on_report_inventory=ask_inventory,
             on_ended=observer.action_ended,
+            gate=gate,
         )
         rpc = oslo_messaging.RPCDispatcher([endpoint], serializer=None)
 
@@ -248,6 +261,7 @@ class Agent:
             _wait(wake["heartbeat"], HEARTBEAT_INTERVAL)
 
         def sweep() -> None:
+            gate.tell()
             actions.end_overdue()
             give_out(actions.list_due())
             kernel.sleep(IDLE_WAIT)
@@ -274,7 +288,8 @@ class Agent:
 
     def _dispatch(self, rpc: Any, message: dict[str, Any]) -> None:
         self._kernel.sleep(self._chance.choice((0.0, 0.001, 0.01)))
-        rpc.dispatch(_Incoming(message))
+        with suppress(oslo_messaging.ExpectedException, oslo_messaging.NoSuchMethod):
+            rpc.dispatch(_Incoming(message))
 
     def _find_started(self, server: str) -> str:
         assert self._journal is not None
@@ -303,7 +318,7 @@ class _Incoming:
     """What oslo.messaging's dispatcher needs of a message."""
 
     def __init__(self, message: dict[str, Any]) -> None:
-        self.ctxt: dict[str, Any] = {}
+        self.ctxt: dict[str, Any] = message["context"]
         self.message = message
         self.client_timeout = None
 

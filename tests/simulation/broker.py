@@ -69,6 +69,8 @@ class Broker:
         self._alarm_over.set()
         self._rpc_queues: dict[str, deque[dict[str, Any]]] = {}
         self._rpc_arrivals: dict[str, Event] = {}
+        self.overheard: list[dict[str, Any]] = []
+        """The casts that somebody saw pass; the last of them."""
         self.events = _Queue(arrival=Event(kernel))
         self.heartbeats = _Queue(arrival=Event(kernel))
         self.order_kept = True
@@ -157,6 +159,7 @@ class Broker:
         :raises MessageUndeliverable: the host has no queue.
         :raises ConnectionLost: perhaps delivered.
         """
+        self.overheard = [*self.overheard[-2:], message]
         self.pass_alarm(process)
         chance, faults = self._chance, self.faults
         raises = self._strikes(faults.cast_raises, "cast raises")
@@ -184,6 +187,14 @@ class Broker:
         arrival.wait(timeout)
         arrival.clear()
 
+    def has_rpc_queue(self, host: str) -> bool:
+        return host in self._rpc_queues
+
+    def forge_rpc(self, host: str, message: dict[str, Any]) -> None:
+        """From whoever can publish there."""
+        if self.up:
+            self._arrive(host, message)
+
     def _arrive(self, host: str, message: dict[str, Any]) -> None:
         self._rpc_queues[host].append(json.loads(json.dumps(message)))
         self._rpc_arrivals[host].set()
@@ -201,6 +212,13 @@ class Broker:
         return self.faults.latency * self._chance.uniform(0.2, 1.0)
 
     # Events
+
+    def forge_event(self, message: Received, *, heartbeat: bool = False) -> None:
+        """From whoever can publish to that exchange."""
+        if self.up and heartbeat:
+            self._store_heartbeat(_Message(message, self.kernel.time + HEARTBEAT_TTL_MS / 1000))
+        elif self.up:
+            self._append_event(message)
 
     def publish(self, process: Process, messages: Sequence[Received]) -> tuple[int, int]:
         """Take messages in, in order.
@@ -353,7 +371,7 @@ class RpcDriver:
     def send(self, target: Any, context: dict[str, Any], message: dict[str, Any], **options: Any) -> None:
         assert not options.get("wait_for_reply"), "the gateway's engine never calls, it casts"
         assert options["transport_options"].at_least_once, "a cast to nobody must be noticed"
-        self._broker.send_rpc(self._process, target.server, message)
+        self._broker.send_rpc(self._process, target.server, message | {"context": context})
 
     def require_features(self, **features: Any) -> None:
         """Whatever the client asks for, it is there."""

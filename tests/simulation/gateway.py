@@ -18,10 +18,12 @@ from api_gateway.echo import ECHO_INTERVAL, Echo
 from api_gateway.outbox import StoredOutbox
 from api_gateway.received import Received
 from api_gateway.recorder import Recorder
+from api_gateway.senders import SenderCheck
 from api_gateway.store import Store
 from api_gateway.sweep import Sweep
 from compute_agent.contract.publisher import OutboxPump, PublishFailed
 from compute_agent.contract.rpcapi import ComputeAgentAPI
+from compute_agent.contract.signing import CastSigner
 from compute_agent.contract.transport import oslo_messaging, register_messaging_options
 from tests.simulation.broker import Broker, ConnectionLost, Consumer, RpcDriver, SimulatedPublisher
 from tests.simulation.kernel import START, Event, HostClock, Kernel, Process
@@ -30,6 +32,7 @@ CommitWatch = Callable[[Process, str, str], None]
 """(process, label, "before" | "after"): called around each commit; may kill the process."""
 
 MAX_CLOCK_SKEW = 2.0
+_ACCOUNT = "gateway"
 CAST_SLOTS = 4
 GAP_RETRY = 4.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -91,9 +94,10 @@ def _get_messaging_options() -> cfg.ConfigOpts:
     return conf
 
 
-def create_rpc_client(broker: Broker, process: Process) -> ComputeAgentAPI:
+def create_rpc_client(broker: Broker, process: Process, signer: CastSigner | None = None) -> ComputeAgentAPI:
     """The production client; only the driver below oslo.messaging is simulated."""
-    return ComputeAgentAPI(oslo_messaging.transport.RPCTransport(RpcDriver(_get_messaging_options(), broker, process)))
+    transport = oslo_messaging.transport.RPCTransport(RpcDriver(_get_messaging_options(), broker, process))
+    return ComputeAgentAPI(transport, signer=signer)
 
 
 class Gateway:
@@ -121,6 +125,7 @@ class Gateway:
         self._gathering = gathering
         self._lives = 0
         self.engine: Process | None = None
+        self.signer: CastSigner | None = None
         self.reader = Store(self.url)
         self._watcher = sqlite3.connect(self.path)
         # One each for all lives of a process: what is lost with a life are its transactions, and those are rolled back.
@@ -133,7 +138,7 @@ class Gateway:
         process = self.engine = Process("engine")
         store = self._engine_store
         store.process = process
-        caster = create_rpc_client(self.broker, process)
+        caster = create_rpc_client(self.broker, process, self.signer)
         wake = Event(self.kernel)
         dispatcher = Dispatcher(
             store,
@@ -143,7 +148,8 @@ class Gateway:
             slots=CastTasks(self.kernel, process, on_free=wake.set),
         )
         ask_slots = CastTasks(self.kernel, process)
-        recorder = Recorder(store, caster, self.clock, slots=ask_slots, on_agent_restarted=wake.set)
+        senders = SenderCheck([_ACCOUNT], store.store_id)
+        recorder = Recorder(store, caster, self.clock, slots=ask_slots, senders=senders, on_agent_restarted=wake.set)
         sweep = Sweep(
             store,
             caster,
@@ -152,8 +158,8 @@ class Gateway:
             max_clock_skew=MAX_CLOCK_SKEW,
             gap_retry=GAP_RETRY,
         )
-        pump = OutboxPump(StoredOutbox(store, self.clock, publisher_id="gateway"), SimulatedPublisher(self.broker, process, "gateway"))
-        echo = Echo(store, SimulatedPublisher(self.broker, process, "gateway"), self.clock, publisher_id="gateway")
+        pump = OutboxPump(StoredOutbox(store, self.clock, publisher_id="gateway"), SimulatedPublisher(self.broker, process, _ACCOUNT))
+        echo = Echo(store, SimulatedPublisher(self.broker, process, _ACCOUNT), self.clock, publisher_id="gateway")
         self._wake_dispatcher = wake.set
 
         def dispatch() -> None:

@@ -207,7 +207,9 @@ class Hypervisor:
         slow = self._chance.random() < faults.slow
         if slow:
             self.kernel.on_fault("driver slow")
-        for fault, threshold in zip(("driver unavailable", "answer lost", "undeclared error"), (unavailable, answer_lost, undeclared), strict=True):
+        for fault, threshold in zip(
+            ("driver unavailable", "answer lost", "undeclared error"), (unavailable, answer_lost, undeclared), strict=True
+        ):
             if fate < threshold:
                 self.kernel.on_fault(fault)
                 break

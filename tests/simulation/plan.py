@@ -4,6 +4,7 @@ Each seed switches on a part of the faults only (a fault that is always on hides
 cover combinations as well as calm seas.
 """
 
+import dataclasses
 import random
 from dataclasses import dataclass, field
 
@@ -33,7 +34,9 @@ class Plan:
     broker: Faults = field(default_factory=Faults)
     driver: DriverFaults = field(default_factory=DriverFaults)
     gathering: float = 0.0
-    """Seconds at most for which recorder and reporters let events gather: big batches are another run than single events, and a cheaper one."""
+    """Seconds at most for which recorder and reporters let events gather: big batches make another run than single events."""
+    signed: bool = False
+    """Whether the gateway signs its casts and agents trust its key alone."""
     crash_at_commit: float = 0.0
     """Chance per commit."""
     deadlines: tuple[float, float] = (1.0, 30.0)
@@ -63,6 +66,8 @@ class Plan:
     """Of those servers."""
     restorations: float = 0.0
     """Of the gateway's store from a backup; per minute."""
+    forgeries: float = 0.0
+    """Messages that somebody sends who has no business to; per minute."""
     migrations: float = 0.0
     """Of guests from host to host."""
 
@@ -92,13 +97,39 @@ SCHEDULED = frozenset(
         "losses",
         "restorations",
         "migrations",
+        "forgeries",
     )
 )
 """What of a plan only says which steps are drawn."""
 
 
 def draw_plan(seed: int) -> Plan:
-    """The plan of a seed; the same for ever for the same number and code."""
+    """The plan of a seed; the same for ever for the same number and code. Those of odd seeds are dense, see there."""
+    plan = _draw_sparse_plan(seed)
+    return _make_dense(plan) if seed % 2 else plan
+
+
+def _make_dense(plan: Plan) -> Plan:
+    """The same misfortunes over many guests of which much is asked: what waits for what is another matter than in an idle world, and an
+    action costs a third of one of those."""
+    chance = random.Random(f"{plan.seed}/dense")
+    return dataclasses.replace(
+        plan,
+        guests_per_host=chance.choice((4, 6, 8)),
+        actions=chance.randint(200, 300),
+        collections=chance.randint(200, 300),
+        changes=chance.choice((0, 60, 120)),
+        resumes=chance.choice((0, 60)),
+        deadlines=chance.choice(((1.0, 30.0), (5.0, 60.0))),
+        gateway_holdoff=0.0,
+        gathering=chance.choice((0.5, 1.0, 2.0)),
+        guest_moves=2 * plan.guest_moves,
+        power_ons=6.0,
+        strikes=chance.choice((0, 4, 8)),
+    )
+
+
+def _draw_sparse_plan(seed: int) -> Plan:
     chance = random.Random(f"{seed}/plan")
 
     def sometimes(most: float, share: float = 0.35) -> float:
@@ -156,4 +187,5 @@ def draw_plan(seed: int) -> Plan:
         resumes=chance.choice((0, 0, 0, 4)),
         logs=chance.choice((0, 0, 1, 2)),
         losses=sometimes(3.0, share=0.7),
+        strikes=chance.choice((0, 0, 2)),
     )

@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from tests.simulation.forgery import draw_forgeries
 from tests.simulation.migration import draw_migrations
 from tests.simulation.misfortunes import draw_misfortunes, draw_what_guests_do
 from tests.simulation.plan import SCHEDULED, Plan, draw_plan
@@ -19,7 +20,15 @@ from tests.simulation.strikes import draw_strikes
 
 DrawSteps = Callable[[Plan, random.Random], Iterable[Step]]
 
-DRAWN: tuple[DrawSteps, ...] = (draw_requests, draw_misfortunes, draw_what_guests_do, draw_strikes, draw_restorations, draw_migrations)
+DRAWN: tuple[DrawSteps, ...] = (
+    draw_requests,
+    draw_misfortunes,
+    draw_what_guests_do,
+    draw_strikes,
+    draw_restorations,
+    draw_migrations,
+    draw_forgeries,
+)
 """Everything that can be in a script. Each draws from a stream of its own: another kind of step changes nothing of the others."""
 
 

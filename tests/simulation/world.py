@@ -20,6 +20,7 @@ from api_gateway.store import servers as stored_servers
 from compute_agent.contract.models import ActionKind, PowerState
 from tests.simulation.agent import Agent
 from tests.simulation.broker import Broker
+from tests.simulation.forgery import TRUSTED, Forgeries, create_signer
 from tests.simulation.gateway import MAX_CLOCK_SKEW, SWEEP_INTERVAL, Gateway
 from tests.simulation.hypervisor import CALL_BOUND, Guest, Hypervisor, LibraryBroke
 from tests.simulation.kernel import HostClock, Kernel, Process
@@ -70,12 +71,14 @@ class World:
         self.gateway = Gateway(
             self.kernel, self.broker, template, folder, self.watch_commit, self._draw("gateway"), gathering=plan.gathering
         )
+        self.gateway.signer = create_signer(self.gateway.clock) if plan.signed else None
         self.agents = [self._create_agent(number, folder) for number in range(plan.hosts)]
         self.watchdogs = [Watchdogs(agent.hypervisor, self._draw(f"watchdogs-{number}")) for number, agent in enumerate(self.agents)]
         self.guest_ids = {guest.name: guest.id for guest in self.list_guests()}
         for guest in self.list_guests():
             guest.configured = guest.first = guest.watchdog
         self.backup = Backup()
+        self.forgeries = Forgeries()
         self.kernel.on_fault = self.probes.strike
         self.errors = _ErrorLog(self.kernel)
 
@@ -109,6 +112,7 @@ class World:
             self._draw(f"agent-{number}"),
             self.plan.holdoff,
             gathering=self.plan.gathering,
+            trusted=TRUSTED if self.plan.signed else None,
         )
 
     @contextlib.contextmanager
