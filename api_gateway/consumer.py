@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import amqp
 import kombu
 
 from api_gateway.received import Received
@@ -58,7 +59,7 @@ class QueueConsumer:
         self._record = record
         self._try_store = try_store
         self._batch_size = batch_size
-        self._arrived: deque[kombu.Message] = deque()
+        self._arrived: deque[amqp.Message] = deque()
         self._is_listening = False
         self._has_recorded = False
         self._stop = threading.Event()
@@ -83,7 +84,8 @@ class QueueConsumer:
             except (StoreBusy, StoreUnavailable) as error:
                 is_news = full_pause == 0.0 or self._has_recorded
                 full_pause = _FIRST_PAUSE if is_news else min(2 * full_pause, _LONGEST_FULL_PAUSE)
-                LOG.log(logging.WARNING if is_news else logging.DEBUG, "%s: not consuming, the store takes nothing: %s", self.name, error)
+                level = logging.WARNING if is_news else logging.DEBUG
+                LOG.log(level, "%s: not consuming, the store cannot be written: %s", self.name, error)
                 self._has_recorded = False
                 self._stop.wait(full_pause)
             except BROKER_ERRORS as error:
@@ -122,8 +124,8 @@ class QueueConsumer:
             for queue in self._bindings:
                 queue(channel).declare()
             channel.basic_qos(0, 2 * self._batch_size, False)
-            consumer = kombu.Consumer(channel, [self._bindings[0]], on_message=self._arrived.append, auto_declare=False)
-            consumer.consume()
+            # Not with kombu's own consumer: it uncompresses what a header says is compressed, and raises on what is not.
+            channel.basic_consume(self.name, callback=self._arrived.append)
             LOG.info("%s: consuming", self.name)
             self._is_listening = True
             while not self._stop.is_set():
@@ -165,7 +167,7 @@ def _drain(link: Link, timeout: float) -> bool:
     return True
 
 
-def _receive(message: kombu.Message) -> Received:
+def _receive(message: amqp.Message) -> Received:
     """With the body as it was sent: py-amqp decodes those with a content encoding."""
     body = message.body
     return Received(body.encode() if isinstance(body, str) else bytes(body), message.properties.get("user_id"))
