@@ -105,6 +105,30 @@ def test_what_waits_comes_in_batches_in_order_and_is_acknowledged(
     assert_empty(broker, queue)
 
 
+def test_what_claims_to_be_compressed_or_encoded_comes_as_it_was_sent_and_keeps_nothing_back(
+    broker: PrivateRabbitMQ, queue: kombu.Queue, notebook: Notebook, put: Callable[[list[bytes]], None]
+) -> None:
+    """Who may publish events could else stop the recorder with one message."""
+    (body,) = build_events(1)
+    link = create_address(broker).open_link()
+    publish(link, queue, [])
+    channel = link.channel()
+    channel.confirm_select()
+    for headers, encoding in (
+        ({"compression": "application/x-gzip"}, "utf-8"),
+        ({"compression": "none-such"}, "none-such"),
+        ({}, "binary"),
+    ):
+        message = channel.prepare_message(body, content_type="application/x-none-such", content_encoding=encoding, headers=headers)
+        channel.basic_publish_confirm(message, exchange="", routing_key=queue.name)
+    link.close()
+    put(build_events(2, first=2))
+    with running(broker, queue, notebook):
+        notebook.wait_for(5)
+    assert notebook.sequences == [1, 1, 1, 2, 3]
+    assert_empty(broker, queue)
+
+
 def test_a_store_that_is_away_gets_everything_in_order_when_it_is_back(
     broker: PrivateRabbitMQ, queue: kombu.Queue, notebook: Notebook, put: Callable[[list[bytes]], None]
 ) -> None:

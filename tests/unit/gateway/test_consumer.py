@@ -35,6 +35,7 @@ class ScriptedLink:
     def channel(self) -> mock.Mock:
         self._channel = mock.Mock(name="channel")
         self._channel.basic_ack.side_effect = lambda tag, multiple: self.log.append(("ack", tag, multiple))
+        self._channel.basic_consume.side_effect = self._consume
         self._channel.basic_qos.side_effect = lambda size, count, shared: self.log.append(("prefetch", count))
         return self._channel
 
@@ -45,6 +46,10 @@ class ScriptedLink:
         self.deliver(self._waiting.pop(0))
 
     def deliver(self, message: Any) -> None: ...
+
+    def _consume(self, queue: str, callback: Callable[[Any], None]) -> None:
+        assert queue == QUEUE.name
+        self.deliver = callback  # type: ignore[method-assign]
 
     def heartbeat_tick(self) -> None: ...
 
@@ -63,7 +68,7 @@ def run_consumer(
     try_store: Callable[[], None] = lambda: None,
     batch_size: int = 3,
 ) -> QueueConsumer:
-    """A consumer that gets these links, one after the other, each with kombu's own consumer replaced by direct delivery."""
+    """A consumer that gets these links, one after the other, each in its turn."""
     opening = iter(links)
 
     def open_link() -> ScriptedLink:
@@ -74,14 +79,7 @@ def run_consumer(
 
     consumer = QueueConsumer(open_link, [QUEUE], record, try_store=try_store, batch_size=batch_size)  # type: ignore[arg-type]
 
-    def consume(channel: Any, queues: Any, on_message: Callable[[Any], None], auto_declare: bool) -> mock.Mock:
-        for link in links:
-            if isinstance(link, ScriptedLink):
-                link.deliver = on_message  # type: ignore[method-assign]
-        return mock.Mock()
-
     with (
-        mock.patch("api_gateway.consumer.kombu.Consumer", side_effect=consume),
         mock.patch.object(kombu.Queue, "__call__", return_value=mock.Mock()),
         mock.patch("api_gateway.consumer._FIRST_PAUSE", 0.001),
     ):
@@ -155,7 +153,11 @@ def test_a_store_that_seems_to_be_well_and_takes_nothing_is_tried_ever_more_slow
         if refusals:
             raise refusals.pop()
 
-    with mock.patch.object(threading.Event, "wait", lambda event, timeout=None: pauses.append(timeout or 0.0) or event.is_set()):
+    def wait(event: threading.Event, timeout: float) -> bool:
+        pauses.append(timeout)
+        return event.is_set()
+
+    with mock.patch.object(threading.Event, "wait", wait):
         consumer = QueueConsumer(lambda: None, [QUEUE], record, try_store=lambda: None)  # type: ignore[arg-type, return-value]
         opening = iter(links)
 
