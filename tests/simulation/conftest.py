@@ -1,16 +1,20 @@
 """The template database (tables made once), a folder in memory, and ``--seed`` to replay one seed."""
 
+import json
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.databases import write_database
+from tests.simulation.probes import Hits, tell
 
-USUAL_SEEDS = "0-199" if os.environ.get("CRASHCART_TEST_ALL") else "0-79"
+USUAL_SEEDS = "0-199" if os.environ.get("CRASHCART_TEST_ALL") else "0-47"
 """The worlds that an ordinary test run goes through, and one with ``--all``."""
 
 
@@ -50,3 +54,19 @@ class _memory_folder:
 
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self._path, ignore_errors=True)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """How many actions the worlds had, and what struck where."""
+    hits: Hits = Counter()
+    actions = 0
+    for report in (*terminalreporter.stats.get("passed", ()), *terminalreporter.stats.get("failed", ())):
+        properties = dict(report.user_properties)
+        if report.when == "call" and "hits" in properties:
+            actions += properties["actions"]
+            for point, fault, count in json.loads(properties["hits"]):
+                hits[point, fault] += count
+    if hits:
+        terminalreporter.section("probes of the simulation")
+        for line in (f"{actions} actions were accepted", *tell(hits)):
+            terminalreporter.write_line(line)

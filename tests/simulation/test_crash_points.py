@@ -8,8 +8,9 @@ from tests.simulation.broker import Faults
 from tests.simulation.misfortunes import StrikeAtCommit
 from tests.simulation.plan import Plan
 from tests.simulation.probes import COMMIT_POINTS
+from tests.simulation.running import run_script
 from tests.simulation.script import Script, write_script
-from tests.simulation.test_seeds import run_script
+
 
 def make_script(*strikes: StrikeAtCommit) -> Script:
     """A run that comes by every commit: guests that move and hang, casts that are lost, an engine that is away, a queue that is purged."""

@@ -1,6 +1,8 @@
 """The simulation finds what it is there to find: each of these bugs, planted into the production code, breaks a promise in some seed."""
 
 import dataclasses
+import os
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from datetime import datetime
@@ -29,10 +31,15 @@ from compute_agent.watchdog_actions import WatchdogChange
 from tests.simulation.broker import Consumer, Faults
 from tests.simulation.hypervisor import DriverFaults
 from tests.simulation.plan import Plan
+from tests.simulation.report import shrink_run
+from tests.simulation.running import run_script
 from tests.simulation.script import write_script
-from tests.simulation.test_seeds import run_script
+from tests.simulation.world import World
 
 MOST_SEEDS = 40
+MOST_SECONDS = 60.0
+"""Of one processor, until a bug is found."""
+SHRINKING_SECONDS = 60.0 if os.environ.get("CRASHCART_TEST_ALL") else 15.0
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -55,6 +62,19 @@ def run_an_action_twice(monkeypatch: pytest.MonkeyPatch) -> None:
         return recover(self)
 
     monkeypatch.setattr(Actions, "recover", recover_too_much)
+
+
+def forget_everything_at_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no journal: an agent begins with nothing."""
+    recover = Actions.recover
+
+    def recover_nothing(self: Actions) -> list[str]:
+        with self._journal.transaction("planted") as transaction:
+            for table in ("signals", "actions"):
+                transaction.execute(f"DELETE FROM {table}")
+        return recover(self)
+
+    monkeypatch.setattr(Actions, "recover", recover_nothing)
 
 
 def forget_duplicates(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,6 +300,7 @@ def forget_who_is_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
 _CHANGES: dict[str, Any] = {"actions": 0, "changes": 30, "guest_moves": 0.0, "deadlines": (2.0, 6.0), "driver": DriverFaults(slow=0.7)}
 
 BUGS: list[tuple[Plant, dict[str, Any]]] = [
+    (forget_everything_at_a_restart, {"agent_kills": 8.0, "driver": DriverFaults(slow=0.5)}),
     (run_an_action_twice, {"agent_kills": 8.0, "driver": DriverFaults(slow=0.5)}),
     (forget_duplicates, {"broker": Faults(cast_repeated=0.5, delay=0.5)}),
     (ignore_deadlines, {"broker": Faults(delay=0.5), "deadlines": (0.5, 5.0)}),
@@ -316,6 +337,23 @@ FIRST_TRIED: dict[Plant, int] = {
 """Seeds that were the first to find a bug; where the world has changed since, the others are tried."""
 
 
+CHEAP: frozenset[Plant] = frozenset((record_twice,))
+"""Of these the script is shrunk in each run, of the others with ``--all``."""
+
+
+def find(plant: Plant, faults: dict[str, Any], template: Path, folder: Path) -> tuple[World, list[str]]:
+    """The first run that the planted bug breaks a promise in."""
+    began = time.process_time()
+    for seed in dict.fromkeys((FIRST_TRIED.get(plant, 0), *range(MOST_SEEDS))):
+        violations, world = run_script(write_script(make_rough_plan(seed, **faults)), template, folder / str(seed))
+        if violations:
+            seconds = time.process_time() - began
+            print(f"{plant.__name__} found by seed {seed} in {seconds:.1f} s: {violations[0][:300]}")
+            assert seconds < MOST_SECONDS
+            return world, violations
+    pytest.fail(f"{plant.__name__} was not found in {MOST_SEEDS} seeds")
+
+
 @pytest.mark.parametrize(("plant", "faults"), BUGS, ids=[plant.__name__ for plant, _ in BUGS])
 def test_a_planted_bug_is_found(
     plant: Plant, faults: dict[str, Any], template: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -323,9 +361,9 @@ def test_a_planted_bug_is_found(
     sound, _ = run_script(write_script(make_rough_plan(0, **faults)), template, folder / "sound")
     assert not sound, "without the bug nothing is wrong: " + "\n".join(sound)
     plant(monkeypatch)
-    for seed in dict.fromkeys((FIRST_TRIED.get(plant, 0), *range(MOST_SEEDS))):
-        violations, _ = run_script(write_script(make_rough_plan(seed, **faults)), template, folder / str(seed))
-        if violations:
-            print(f"found by seed {seed}: {violations[0][:300]}")
-            return
-    pytest.fail(f"{plant.__name__} was not found in {MOST_SEEDS} seeds")
+    world, violations = find(plant, faults, template, folder)
+    if plant in CHEAP or os.environ.get("CRASHCART_TEST_ALL"):
+        shrunk = shrink_run(world, violations, template, folder / "shrinking", seconds=SHRINKING_SECONDS)
+        print(f"shrunk from {len(world.script.steps)} steps in {shrunk.tries} tries: {shrunk.violations[0][:300]}\n{shrunk.script.tell()}")
+        assert len(shrunk.script.steps) < len(world.script.steps)
+        assert run_script(shrunk.script, template, folder / "again")[0] == shrunk.violations
