@@ -8,16 +8,19 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.signing import CastRefused, CastVerifier
-from compute_agent.journal import Journal
+from compute_agent.journal import Journal, JournalUnusable
 
 LOG = logging.getLogger(__name__)
 
 TOLD_EVERY_SECONDS = 60.0
+TRIED_EVERY_SECONDS = 1.0
+"""While the journal takes nothing."""
 
 
 class CastGate:
@@ -46,7 +49,8 @@ class CastGate:
             with self._lock:
                 self._since = self._since or self._clock.now()
                 self._refused[refused.reason.value] += 1
-            self.tell()
+            with suppress(JournalUnusable):  # the sweep tells again, and knows what such a journal means
+                self.tell()
             raise
 
     def tell(self) -> None:
@@ -59,6 +63,7 @@ class CastGate:
         with self._lock:
             if self._since is None or self._clock.monotonic() < self._next_word:
                 return
+            self._next_word = self._clock.monotonic() + TRIED_EVERY_SECONDS
             reasons, count = dict(self._refused), self._refused.total()
             with self._journal.transaction("agent.cast_refused") as transaction:
                 body = {"count": count, "reasons": reasons, "since": self._since}

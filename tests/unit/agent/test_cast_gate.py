@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from compute_agent.action_queue import ActionQueue
-from compute_agent.cast_gate import TOLD_EVERY_SECONDS, CastGate
+from compute_agent.cast_gate import TOLD_EVERY_SECONDS, TRIED_EVERY_SECONDS, CastGate
 from compute_agent.contract import versions
 from compute_agent.contract.models import BlackBoxChunk
 from compute_agent.contract.signing import CastRefused, CastSigner, CastVerifier
@@ -142,9 +142,13 @@ def test_refusals_are_told_at_once_and_then_once_a_minute(guarded: Guarded, capl
 def test_what_could_not_be_told_is_told_later(guarded: Guarded, tmp_path: Path) -> None:
     path = guarded.agent.path
     path.rename(tmp_path / "away")
+    assert guarded.find_refusal("ping", {}, {}) == "unsigned"
+    guarded.gate.tell()  # which was tried just now
+    guarded.agent.clock.advance(TRIED_EVERY_SECONDS)
     with pytest.raises(JournalUnusable):
-        guarded.send("ping", {}, {})
+        guarded.gate.tell()
     (tmp_path / "away").rename(path)
+    guarded.agent.clock.advance(TRIED_EVERY_SECONDS)
     guarded.gate.tell()
     assert [told["count"] for told in guarded.list_told()] == [1]
 
