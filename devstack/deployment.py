@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from devstack.databases import DatabaseKind
 from devstack.guests import GuestKind
+from devstack.ports import BLOCK
 from devstack.stack_config import HOST, Options
 
 
@@ -70,7 +72,7 @@ class Deployment:
     @property
     def port_blocks(self) -> int:
         """Blocks of ports that it needs."""
-        return max(self.broker_nodes, self.apis, self.engines)
+        return max(self.broker_nodes, self.apis, self.engines, math.ceil(len(self.agents) / BLOCK))
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,12 @@ class FaultPoints:
     """Where a stack can be struck besides its processes; what cannot be had here is left out of it.
 
     :param links: every process has its own link to the broker, and the gateways' to the database server, which can be cut
+    :param islands: every agent is on a network of its own, and its link to the broker is a cable that can be pulled
     :param clocks: every agent, engine and API has a wall clock of its own, which can be moved
     :param disk_bytes: every agent's journal, and SQLite's file, lie on a disk of this size, which can be filled; None: on the machine's own
     """
 
     links: bool = False
+    islands: bool = False
     clocks: bool = False
     disk_bytes: int | None = None

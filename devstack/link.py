@@ -8,10 +8,14 @@ from devstack.relay import TcpRelay
 
 
 class Link:
-    """One relay for each of the ports behind it, all in the same state; see `TcpRelay` for what its methods do."""
+    """One relay for each of the ports behind it, all in the same state; see `TcpRelay` for what its methods do.
 
-    def __init__(self, ports: Sequence[int]) -> None:
-        self.relays = [TcpRelay(port) for port in ports]
+    :param address: this machine's, where the process connects
+    """
+
+    def __init__(self, ports: Sequence[int], address: str = "127.0.0.1") -> None:
+        self.address = address
+        self.relays = [TcpRelay(port, address=address) for port in ports]
 
     @property
     def ports(self) -> list[int]:

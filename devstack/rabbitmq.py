@@ -87,9 +87,9 @@ class PrivateRabbitMQ:
         """The same over other ports, which may be relays'; none: every node's own."""
         return self._build_transport_url(GATEWAY_ACCOUNT, ports)
 
-    def build_agent_url(self, host: str, ports: Sequence[int] = ()) -> str:
-        """For oslo.messaging, with the account of one of the agents that the broker was made for."""
-        return self._build_transport_url(build_agent_account(host), ports)
+    def build_agent_url(self, host: str, ports: Sequence[int] = (), address: str = "127.0.0.1") -> str:
+        """For oslo.messaging, with the account of one of the agents that the broker was made for; over other ports of another address."""
+        return self._build_transport_url(build_agent_account(host), ports, address)
 
     @property
     def name(self) -> str:
@@ -101,9 +101,9 @@ class PrivateRabbitMQ:
         """Of the account that may do everything."""
         return self._get_password(USER)
 
-    def _build_transport_url(self, account: str, ports: Sequence[int] = ()) -> str:
+    def _build_transport_url(self, account: str, ports: Sequence[int] = (), address: str = "127.0.0.1") -> str:
         login = f"{account}:{self._get_password(account)}"
-        return f"rabbit://{','.join(f'{login}@127.0.0.1:{port}' for port in ports or [node.amqp for node in self.cluster])}/"
+        return f"rabbit://{','.join(f'{login}@{address}:{port}' for port in ports or [node.amqp for node in self.cluster])}/"
 
     def _get_password(self, account: str) -> str:
         """Made at the first use and kept, each in a file that only its owner can read."""

@@ -121,17 +121,19 @@ class _Connection:
 
 
 class TcpRelay:
-    """Relays from ``port`` to ``server_port``, both on loopback, in a thread of its own that sleeps while nothing passes.
+    """Relays from ``port`` to ``server_port`` on loopback, in a thread of its own that sleeps while nothing passes.
 
     When one of the methods has returned, nothing more passes against it. A cut link loses nothing by itself, as TCP would not: what was
     sent goes on when it is healed, unless an end has given up meanwhile. Who connects to a cut link is let in by the kernel and then
     hears nothing.
 
     :param port: where clients connect; 0: any free one
+    :param address: this machine's, where they connect
     """
 
-    def __init__(self, server_port: int, *, port: int = 0) -> None:
+    def __init__(self, server_port: int, *, port: int = 0, address: str = _LOOPBACK) -> None:
         self.server_port = server_port
+        self._address = address
         self._lock = threading.Lock()
         self._link = Link()
         self._connections: list[_Connection] = []
@@ -206,7 +208,7 @@ class TcpRelay:
         self._wake()
 
     def _listen(self, port: int) -> socket.socket:
-        listener = socket.create_server((_LOOPBACK, port), backlog=128)
+        listener = socket.create_server((self._address, port), backlog=128)
         listener.setblocking(False)
         return listener
 

@@ -19,6 +19,7 @@ from devstack.deployment import DEFAULT_GUESTS, AgentProgram, AgentSpec, Deploym
 from devstack.fleet import Fleet, Machine, MachineSpec, forget_saved_machines
 from devstack.guest_image import GuestImage
 from devstack.guests import Guest
+from devstack.island import Island
 from devstack.libvirtd import PrivateLibvirtd
 from devstack.link import Link
 from devstack.ports import DEFAULT_BASE, Ports
@@ -131,6 +132,10 @@ class Stack:
     def links(self) -> dict[str, Link]:
         """Its fault points, once it is up, as those that follow; see `StackServices` for the names."""
         return self._services.links
+
+    @property
+    def islands(self) -> dict[str, Island]:
+        return self._services.islands
 
     @property
     def clocks(self) -> dict[str, ClockOffset]:

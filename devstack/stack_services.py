@@ -11,6 +11,7 @@ from pathlib import Path
 from devstack.clocks import ClockOffset
 from devstack.databases import DatabaseServer
 from devstack.deployment import AgentSpec, Deployment, FaultPoints
+from devstack.island import Island
 from devstack.link import Link
 from devstack.ports import Ports
 from devstack.rabbitmq_cluster import RabbitMQNodes
@@ -27,8 +28,8 @@ _DATABASE = "crashcart"
 class StackServices:
     """Found again by any later object with the same directory and deployment; links, which live in this process, are not.
 
-    ``clocks`` are named as the services are, ``links`` after service and server (``crashcart-engine-broker``, ``crashcart-api-database``),
-    ``disks`` after the agents and ``store``.
+    ``clocks`` and ``islands`` are named as the services are, ``disks`` as the agents or ``store``, ``links`` after service and server
+    (``crashcart-engine-broker``, ``crashcart-api-database``).
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class StackServices:
         self.links: dict[str, Link] = {}
         self.clocks: dict[str, ClockOffset] = {}
         self.disks = self._make_disks()
+        self.islands = self._make_islands()
         self.agents = [self._make_agent(spec) for spec in deployment.agents]
         self.engines = [self._make_gateway_part("crashcart-engine", number) for number in range(1, deployment.engines + 1)]
         self.apis = [self._make_gateway_part("crashcart-api", number) for number in range(1, deployment.apis + 1)]
@@ -72,10 +74,12 @@ class StackServices:
         self._open_fault_points()
         agent_signing, gateway_signing = make_signing_options(self._state_dir / "keys")
         for spec, service in zip(self._deployment.agents, self.agents, strict=True):
+            link = self.links.get(f"{service.name}-broker")
+            route = (link.ports, link.address) if link else ()
             write_agent_config(
                 self._state_dir / f"{_name_agent(spec)}.conf",
                 host=spec.host,
-                transport_url=self._broker.nodes[0].build_agent_url(spec.host, self._find_ports(service.name, "broker")),
+                transport_url=self._broker.nodes[0].build_agent_url(spec.host, *route),
                 driver=driver,
                 state_path=self._state_dir / _name_agent(spec),
                 extra=merge(agent_signing, self._agent_options, spec.options),
@@ -109,6 +113,8 @@ class StackServices:
         for link in self.links.values():
             link.close()
         self.links.clear()
+        for island in self.islands.values():
+            island.end()
         for disk in self.disks.values():
             disk.unmount()
         for short in self._gateway_paths:
@@ -121,9 +127,10 @@ class StackServices:
     def _write_gateway_config(self, service: Service, number: int, signing: Options) -> None:
         gateway = min(number, len(self._gateway_paths))
         engine = min(number, len(self.engines))
+        link = self.links.get(f"{service.name}-broker")
         write_gateway_config(
             self._state_dir / self._name_config(service.name, number),
-            transport_url=self._broker.nodes[0].build_gateway_url(self._find_ports(service.name, "broker")),
+            transport_url=self._broker.nodes[0].build_gateway_url(link.ports if link else ()),
             database_url=self._build_database_url(service.name),
             ports=self._ports.get_block(number - 1),
             stream_port=self._ports.get_block(engine - 1).stream,
@@ -138,10 +145,6 @@ class StackServices:
         link = self.links.get(f"{service}-database")
         return self._database.build_url(_DATABASE, port=link.ports[0] if link else self._ports.database)
 
-    def _find_ports(self, service: str, server: str) -> list[int]:
-        link = self.links.get(f"{service}-{server}")
-        return link.ports if link else []
-
     def _count_gateways(self) -> int:
         return max(self._deployment.apis, self._deployment.engines)
 
@@ -152,19 +155,32 @@ class StackServices:
         disks = {_name_service(spec): SmallDisk(self._state_dir / _name_agent(spec), size) for spec in self._deployment.agents}
         return disks if self._database else disks | {"store": SmallDisk(self._state_dir / "gateway", size)}
 
+    def _make_islands(self) -> dict[str, Island]:
+        if not self._fault_points.islands or not Island.is_available():
+            return {}
+        # Ports of this stack are numbers that no other one has.
+        return {_name_service(spec): Island(port) for spec, port in zip(self._deployment.agents, self._ports.list_all(), strict=False)}
+
     def _open_fault_points(self) -> None:
         for disk in self.disks.values():
             disk.mount()
-        if self._fault_points.links and not self.links:
-            for service in self.list_all():
+        for name, island in self.islands.items():
+            if f"{name}-broker" not in self.links:
+                island.start()
+                self.links[f"{name}-broker"] = Link(self._broker.amqp_ports, island.outside)
+        for service in self.list_all() if self._fault_points.links else ():
+            if f"{service.name}-broker" not in self.links:
                 self.links[f"{service.name}-broker"] = Link(self._broker.amqp_ports)
-            for service in (*self.engines, *self.apis) if self._database else ():
+        for service in (*self.engines, *self.apis) if self._fault_points.links and self._database else ():
+            if f"{service.name}-database" not in self.links:
                 self.links[f"{service.name}-database"] = Link([self._ports.database])
 
     def _make_agent(self, spec: AgentSpec) -> Service:
         argv = spec.program.argv if spec.program else find_command("crashcart-agent")
         environment = spec.program.environment if spec.program else {}
-        return self._make_service(_name_service(spec), [*argv, *self._configure(f"{_name_agent(spec)}.conf")], environment)
+        name = _name_service(spec)
+        inside = self.islands[name].prefix if name in self.islands else []
+        return self._make_service(name, [*inside, *argv, *self._configure(f"{_name_agent(spec)}.conf")], environment)
 
     def _make_gateway_part(self, command: str, number: int) -> Service:
         name = _number(command, number)

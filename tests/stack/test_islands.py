@@ -1,0 +1,65 @@
+"""A network whose cable is pulled, where this machine lets us make one."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from devstack.island import Island
+from devstack.ports import find_free_port
+
+pytestmark = pytest.mark.skipif(not Island.is_available(), reason="needs the right to make network namespaces")
+
+# Each line that comes in is sent to a server outside, which sends it back; what came back is told, or that nothing did.
+_PROGRAM = """
+import socket, sys
+peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+peer.settimeout(float(sys.argv[3]))
+peer.connect((sys.argv[1], int(sys.argv[2])))
+for line in sys.stdin:
+    peer.send(line.encode())
+    try:
+        print(peer.recv(100).decode(), end="", flush=True)
+    except TimeoutError:
+        print("nothing", flush=True)
+"""
+_ECHO = """
+import socket, sys
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind((sys.argv[1], int(sys.argv[2])))
+print("ready", flush=True)
+while True:
+    content, client = server.recvfrom(100)
+    server.sendto(content, client)
+"""
+
+
+def test_packets_are_lost_while_the_cable_is_pulled_and_nobody_is_told() -> None:
+    port = find_free_port()
+    with Island(port) as island:
+        outside = [sys.executable, "-ISc", _ECHO, island.outside, str(port)]
+        inside = [*island.prefix, sys.executable, "-ISc", _PROGRAM, island.outside, str(port), "1"]
+        with (
+            subprocess.Popen(outside, stdout=subprocess.PIPE, text=True) as echo,
+            subprocess.Popen(inside, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as asking,
+        ):
+            assert echo.stdout is not None
+            assert asking.stdin is not None
+            assert asking.stdout is not None
+
+            def ask(text: str) -> str:
+                asking.stdin.write(f"{text}\n")  # type: ignore[union-attr]
+                return asking.stdout.readline().strip()  # type: ignore[union-attr]
+
+            assert echo.stdout.readline() == "ready\n"
+            assert ask("before") == "before"
+            island.cut()
+            began = time.monotonic()
+            assert ask("meanwhile") == "nothing"
+            assert time.monotonic() - began >= 1
+            island.heal()
+            assert ask("after") == "after"
+            asking.stdin.close()
+            echo.kill()
+    assert not island.exists
