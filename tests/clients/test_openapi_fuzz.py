@@ -22,12 +22,13 @@ from api_gateway.microversion import HEADER, MAX_VERSION
 from api_gateway.openapi.document import OPERATIONS, build_document
 from tests.clients.openapi_cases import AT_MAXIMUM, Directed, Key, list_directed
 from tests.clients.openapi_world import ACTIONS, CALLERS, SERVERS, World
+from tests.fuzzing import count_examples
 from tests.http.application import AUTHORITY, Application
 from tests.http.described import is_documented_body, list_deviations, read_version
 from tests.http.fleet import BLACK_BOX_EVENT, DUMPED, OLD_AGENTS, SUBSCRIPTION
 
 _LEAST = 5_000
-_EXAMPLES = 210
+_EXAMPLES = count_examples(90)
 """Of right and of wrong requests each, for every operation that takes anything."""
 
 _ANY_VERSION = [checks.status_code_conformance, checks.content_type_conformance]
