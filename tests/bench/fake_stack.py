@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from api_gateway.store import Store
@@ -15,9 +16,29 @@ from devstack.ports import Ports, find_free_base
 from devstack.rabbitmq import PrivateRabbitMQ
 from devstack.services import Service, wait_until
 from devstack.signing_keys import make_signing_options
-from devstack.stack_config import merge, write_agent_config, write_gateway_config
+from devstack.stack_config import HOST, Options, merge, write_agent_config, write_gateway_config
 
 _START_TIMEOUT = 60.0
+
+
+@dataclass(frozen=True)
+class FakeAgent:
+    """One agent of a stack, with so many servers of its own; ``surviving`` of them show no sign after an NMI, the others panic.
+
+    :param program: runs instead of the installed command, with ``environment`` beside the bench's own
+    """
+
+    servers: int
+    host: str = HOST
+    surviving: int = 0
+    program: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    options: Options = field(default_factory=dict)
+
+    @property
+    def service(self) -> str:
+        """Its name among the stack's services."""
+        return "crashcart-agent" if self.host == HOST else f"crashcart-agent-{self.host}"
 
 
 @dataclass
@@ -27,41 +48,45 @@ class FakeStack:
     client: ApiClient
     store: Store
     services: dict[str, Service]
+    broker: PrivateRabbitMQ
 
 
 @contextmanager
-def running_fake_stack(servers: int) -> Iterator[FakeStack]:
-    """Broker, agent with so many servers that panic at an NMI, engine and API, for as long as the block lasts."""
+def running_fake_stack(
+    servers: int = 0, *, agents: Sequence[FakeAgent] = (), gateway_options: Options | None = None, database: str | None = None
+) -> Iterator[FakeStack]:
+    """Broker, agents, engine and API, for as long as the block lasts.
+
+    :param servers: with no ``agents`` given, there is one with so many servers that panic at an NMI
+    :param database: URL of the gateway's, an empty one; None: SQLite
+    """
+    agents = agents or [FakeAgent(servers)]
     with tempfile.TemporaryDirectory(prefix="crashcart-bench-") as name:
         directory, ports = Path(name), Ports(find_free_base())
         broker = PrivateRabbitMQ(directory, ports)
         broker.start()
-        services = {name: _make_service(directory, name, config) for name, config in _CONFIG_OF_SERVICE.items()}
         agent_signing, gateway_signing = make_signing_options(directory / "keys")
-        write_agent_config(
-            directory / "agent.conf",
-            transport_url=broker.transport_url,
-            driver={"agent": {"driver": "fake"}, "fake": {"servers": servers}},
-            state_path=directory / "agent",
-            extra=merge(agent_signing, {"agent": {"crash_dump_holdoff": 0}}),
-        )
+        services = {agent.service: _make_agent(directory, agent, broker, agent_signing) for agent in agents}
+        services |= {name: _make_service(directory, name, "gateway.conf") for name in ("crashcart-engine", "crashcart-api")}
+        url = database or f"sqlite:///{directory / 'gateway' / 'gateway.sqlite'}"
         write_gateway_config(
             directory / "gateway.conf",
             transport_url=broker.transport_url,
             ports=ports,
             state_path=directory / "gateway",
             wake_socket=directory / "wake.sock",
-            extra=merge(gateway_signing, {"api": {"crash_dump_holdoff": 0}}),
+            extra=merge(gateway_signing, {"api": {"crash_dump_holdoff": 0}, "database": {"connection": url}}, gateway_options or {}),
         )
-        store = Store(f"sqlite:///{directory / 'gateway' / 'gateway.sqlite'}")
+        store = Store(url)
         try:
             store.upgrade_schema()
             for service in services.values():
                 service.start()
             client = ApiClient(f"http://127.0.0.1:{ports.api}")
+            expected = sum(agent.servers for agent in agents)
             wait_until(client.is_healthy, _START_TIMEOUT, "the API serves")
-            wait_until(lambda: len(client.list_servers()) == servers, _START_TIMEOUT, "the API knows the servers")
-            yield FakeStack(client, store, services)
+            wait_until(lambda: len(client.list_servers()) == expected, _START_TIMEOUT, "the API knows the servers")
+            yield FakeStack(client, store, services, broker)
         finally:
             for service in services.values():
                 if service.is_running:
@@ -70,9 +95,23 @@ def running_fake_stack(servers: int) -> Iterator[FakeStack]:
             broker.stop()
 
 
-_CONFIG_OF_SERVICE = {"crashcart-agent": "agent.conf", "crashcart-engine": "gateway.conf", "crashcart-api": "gateway.conf"}
+def _make_agent(directory: Path, agent: FakeAgent, broker: PrivateRabbitMQ, signing: Options) -> Service:
+    write_agent_config(
+        directory / f"{agent.service}.conf",
+        transport_url=broker.transport_url,
+        driver={"agent": {"driver": "fake"}, "fake": {"servers": agent.servers, "surviving": agent.surviving, "seed": agent.host}},
+        state_path=directory / agent.service,
+        extra=merge(signing, {"DEFAULT": {"host": agent.host}, "agent": {"crash_dump_holdoff": 0}}, agent.options),
+    )
+    return _make_service(directory, agent.service, f"{agent.service}.conf", agent.program or [_find("crashcart-agent")], agent.environment)
 
 
-def _make_service(directory: Path, name: str, config: str) -> Service:
-    command = [str(Path(sys.executable).parent / name), "--config-file", str(directory / config)]
-    return Service(name, command, log=directory / f"{name}.log", cwd=directory)
+def _make_service(
+    directory: Path, name: str, config: str, program: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> Service:
+    command = [*(program or [_find(name)]), "--config-file", str(directory / config)]
+    return Service(name, command, env={**os.environ, **(environment or {})}, log=directory / f"{name}.log", cwd=directory)
+
+
+def _find(name: str) -> str:
+    return str(Path(sys.executable).parent / name)
