@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from api_gateway.store import counters, outbox
 from api_gateway.store.actions import ActionRow, ActionState, change_action, find_action_locked, insert_action
 from api_gateway.store.had import has_had
+from api_gateway.store.restoring import is_forgotten
 from api_gateway.store.server_rows import find_server
 from compute_agent.contract.errors import Ending
 from compute_agent.contract.models import DecidedBy
@@ -55,12 +56,13 @@ def apply_received(
     """``action.received``: the agent has it in its journal. Makes the row when the gateway never accepted this action.
 
     Not for a server that another host owns and this one never had: an open action forbids others, and no agent may do that to a foreign
-    server. Nor is it open for longer than a day, whatever deadline the agent tells.
+    server. After the restoration of a backup nobody knows any more who had it; then the agent is believed for as long as it may have to
+    tell again. Nor is it open for longer than a day, whatever deadline the agent tells.
     """
     row = find_action_locked(c, action_id)
     if row is None:
         owned = find_server(c, server)
-        if owned is not None and owned.host != host and not has_had(c, host, server):
+        if owned is not None and owned.host != host and not has_had(c, host, server) and not is_forgotten(c, at, now=now):
             return _refuse_foreign(c)
         insert_action(
             c,

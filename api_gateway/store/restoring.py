@@ -6,19 +6,26 @@ was given it. Each of that may have changed since, and others have seen it.
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, func, select, update
 
 from api_gateway.store import counters, gaps
 from api_gateway.store.actions import OPEN_STATES
+from api_gateway.store.columns import upsert
 from api_gateway.store.tables import actions, agents, events, outbox
+from api_gateway.store.tables import counters as counters_table
 
 LEAP = 1_000_000_000
 """By which positions and the sequences of the gateway's own events go on: further than any record has grown since its last backup. They
 stay whole numbers in JSON (below 2^53) for millions of restorations."""
 UNKNOWN_JOURNAL = "unknown-since-the-backup"
 """What an open action is bound to when no journal of its host was known: each agent answers that it has lost that one."""
+_RESTORED_AT = "restored_at"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_TOLD_AGAIN_FOR = timedelta(days=1)
+"""After that agents have not kept their events any longer."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,7 @@ def mark_restored(c: Connection, *, now: datetime) -> Restored:
     behind the last one that is recorded here.
     """
     counters.lock_counters(c)
+    upsert(c, counters_table, {"name": _RESTORED_AT, "value": (now - _EPOCH) // _MICROSECOND})
     counters.advance(c, counters.POSITION, LEAP)
     counters.advance(c, counters.OUTBOX_SEQUENCE, LEAP)
     is_open = actions.c.state.in_(OPEN_STATES)
@@ -55,3 +63,12 @@ def mark_restored(c: Connection, *, now: datetime) -> Restored:
     for host, journal_id in journals:
         gaps.ask_for_tail(c, host=host, epoch=journal_id, now=now)
     return Restored(open_actions=count, journals=len(journals))
+
+
+def is_forgotten(c: Connection, occurred_at: datetime, *, now: datetime) -> bool:
+    """Whether what an agent tells of that time may have been known before the restoration, and be told again because of it."""
+    value = c.execute(select(counters_table.c.value).where(counters_table.c.name == _RESTORED_AT)).scalar_one_or_none()
+    if value is None:
+        return False
+    restored_at = _EPOCH + int(value) * _MICROSECOND
+    return occurred_at <= restored_at and now <= restored_at + _TOLD_AGAIN_FOR

@@ -1,13 +1,14 @@
 """A restored backup: what may have happened since is never taken for what did not happen."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from api_gateway.store import Store, actions, agents, counters, events, gaps, outbox
 from api_gateway.store.actions import ActionRow
+from api_gateway.store.reports import Applied, apply_received
 from api_gateway.store.restoring import LEAP, UNKNOWN_JOURNAL, mark_restored
 from compute_agent.contract.errors import Code, Ending
 from tests.fakes import FakeClock
-from tests.unit.gateway.store_parts import FakeHost, at, build_action, build_event
+from tests.unit.gateway.store_parts import SERVER, FakeHost, at, build_action, build_event
 
 
 def add_restored(store: Store, clock: FakeClock, **changes: object) -> ActionRow:
@@ -75,3 +76,23 @@ def test_a_tail_that_brings_nothing_is_not_called_lost(store: Store, clock: Fake
         assert gaps.list_gaps(c, now=clock.now() + timedelta(days=1)) == []
         assert outbox.list_unsent(c) == []
         assert agents.list_agents(c) == []
+
+
+def test_an_action_comes_back_although_its_server_has_migrated_since(store: Store, clock: FakeClock) -> None:
+    """The restored database does not know that the host ever had it. A day later nobody has anything to tell again."""
+
+    def tell(action_id: str, at_: datetime) -> Applied:
+        details = {"kind": "trigger_crash_dump", "server": SERVER, "host": "b", "epoch": "j", "project": "demo", "user": None}
+        with store.write() as c:
+            return apply_received(c, action_id, **details, deadline=at(clock, 30), at=at_, now=clock.now())  # type: ignore[arg-type]
+
+    host = FakeHost(store, clock, "a")
+    host.put()
+    host.beat(full=True)
+    assert tell("req-1", clock.now()) is Applied.FOREIGN
+    with store.write() as c:
+        mark_restored(c, now=clock.now())
+    assert tell("req-1", clock.now()) is Applied.MADE
+    assert tell("req-2", at(clock, 1)) is Applied.FOREIGN
+    clock.advance(86_401)
+    assert tell("req-3", at(clock, -86_402)) is Applied.FOREIGN
