@@ -1,11 +1,13 @@
 """What is left at the end, read as files: the store, the journals, the hypervisors' own records, the logs."""
 
 import hashlib
+import itertools
 import json
 import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,8 @@ _ROW_WORDS = (
 )
 _PAYLOAD_WORDS = ("ending", "code", "decided_by", "lost_epoch", "lost_host", "first", "last")
 _TRACEBACK = "Traceback (most recent call last):"
-_EXPECTED_ERRORS = re.compile(r"LibraryBroke|broke (before|when)")
+_LONGEST_TRACEBACK = 400
+_EXPECTED_ERRORS = re.compile(r"LibraryBroke: ")
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -158,14 +161,23 @@ def digest(body: bytes) -> str:
 
 
 def _list_tracebacks(log: Path) -> Iterator[str]:
-    """The end of each unexpected one."""
+    """The unexpected ones, each with the line of the log before it; those of an exception and of what led to it are one."""
     lines = log.read_text(errors="replace").splitlines()
+    told_up_to = 0
     for number, line in enumerate(lines):
-        if _TRACEBACK in line:
-            found = "\n".join(lines[max(0, number - 1) : number + 60])
-            block = found.split(_TRACEBACK, 1)
-            if not _EXPECTED_ERRORS.search(found):
-                yield (block[0][-300:] + _TRACEBACK + block[1])[:3000]
+        if _TRACEBACK not in line or number < told_up_to:
+            continue
+        prefix = line.partition(_TRACEBACK)[0]  # oslo.log puts the same one before each line of it
+        following = lines[number : number + _LONGEST_TRACEBACK]
+        block = list(itertools.takewhile(partial(_begins_with, prefix), following))
+        told_up_to = number + len(block)
+        found = "\n".join([*lines[max(0, number - 1) : number], *(entry.removeprefix(prefix) for entry in block)])
+        if not _EXPECTED_ERRORS.search(found):
+            yield found
+
+
+def _begins_with(prefix: str, line: str) -> bool:
+    return line.startswith(prefix)
 
 
 def _list_lost(store: Connection) -> list[tuple[str, int, int]]:

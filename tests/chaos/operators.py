@@ -1,5 +1,6 @@
 """Faults that people make: what they destroy, restore, start twice, or put where it does not belong."""
 
+import errno
 import random
 import shutil
 import sqlite3
@@ -17,7 +18,8 @@ from sqlalchemy import make_url
 from compute_agent.contract.broker import BrokerAddress
 from compute_agent.contract.notifications import HEARTBEAT_QUEUE, RECORDER_QUEUES
 from compute_agent.contract.transport import RPC_TOPIC
-from devstack.services import Service
+from devstack.services import Service, wait_until
+from devstack.small_disk import SmallDisk
 from tests.chaos.collecting import digest
 from tests.chaos.faults import Fault, Scene
 from tests.chaos.history import What
@@ -26,6 +28,7 @@ from tests.chaos.system import ChaosSystem
 from tests.chaos.watching import SECOND_QUEUE
 
 _STOP_GRACE = 10.0
+_LAST_BYTES = 1 << 20
 
 
 class Poison(Fault):
@@ -49,13 +52,18 @@ class Poison(Fault):
         chance = random.Random(f"{scene.seed}/poison")
         try:
             channel = link.channel()
-            channel.confirm_select()
             for queue in sorted(set(queues) - {"name", SECOND_QUEUE}):
                 for poison in list_poisons(chance, sorted(scene.system.hosts)):
                     # Before it is there: whoever shelves it is to be found innocent.
                     scene.history.write(What.POISON, queue=queue, digest=digest(poison.body), message_id=poison.message_id)
-                    message = channel.prepare_message(poison.body, properties=poison.properties, headers=poison.headers)
-                    channel.basic_publish_confirm(message, exchange="", routing_key=queue)
+                    message = channel.prepare_message(
+                        poison.body,
+                        content_type=poison.content_type,
+                        content_encoding=poison.content_encoding,
+                        headers=poison.headers,
+                        properties={"delivery_mode": 2},
+                    )
+                    channel.basic_publish(message, exchange="", routing_key=queue)
         finally:
             link.close()
 
@@ -215,7 +223,20 @@ class FullDisk(Fault):
         return frozenset({target})
 
     def begin(self, scene: Scene, target: str) -> None:
-        scene.system.disks[target].fill()
+        disk = scene.system.disks[target]
+        wait_until(lambda: _fill(disk), 5.0, f"no room under {target}")
 
     def end(self, scene: Scene, target: str) -> None:
         scene.system.disks[target].free()
+
+
+def _fill(disk: SmallDisk) -> bool:
+    """False when somebody was quicker, and took of what was there."""
+    try:
+        disk.fill(leave=_LAST_BYTES)  # takes its time, in which the disk's owner goes on writing
+        disk.fill()
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        return False
+    return True

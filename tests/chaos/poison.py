@@ -17,7 +17,8 @@ class Poisonous:
 
     body: bytes
     message_id: str | None = None
-    properties: dict[str, Any] = field(default_factory=lambda: {"content_type": "application/json", "delivery_mode": 2})
+    content_type: str = "application/json"
+    content_encoding: str = "utf-8"
     headers: dict[str, Any] = field(default_factory=dict)
 
 
@@ -47,6 +48,7 @@ def list_poisons(chance: random.Random, hosts: Sequence[str]) -> list[Poisonous]
     )
     return [
         Poisonous(b"\xff\xfe\x00" + unique.encode()),
+        Poisonous(b"\xff\xfe\x01" + unique.encode(), content_encoding="binary"),
         Poisonous(f"no json {unique}".encode()),
         Poisonous(f'["a list", "{unique}"]'.encode()),
         Poisonous(json.dumps({"oslo.version": "2.0", "unique": unique}).encode()),
@@ -61,9 +63,7 @@ def list_poisons(chance: random.Random, hosts: Sequence[str]) -> list[Poisonous]
         Poisonous(_write_request(unique, "ping", {}, version="77.0")),
         Poisonous(event, readable),
         Poisonous(lying, f"{readable}-lie"),
-        Poisonous(
-            f"encoded {unique}".encode(), properties={"content_type": "application/x-strange", "content_encoding": "no-such-encoding"}
-        ),
+        Poisonous(f"encoded {unique}".encode(), content_type="application/x-strange", content_encoding="no-such-encoding"),
         Poisonous(f"compressed {unique}".encode(), headers={"compression": "application/x-gzip"}),
     ]
 

@@ -104,6 +104,7 @@ def _write_setup(system: ChaosSystem, history: History, wish: Wish) -> None:
         bound=CALL_BOUND,
         tolerance=0.1,
         counts_calls=True,
+        start_seconds=system.start_seconds,
     )
 
 

@@ -30,6 +30,7 @@ class Story:
                 bound=3.0,
                 tolerance=0.1,
                 counts_calls=True,
+                start_seconds=1.0,
             )
         ]
         self._sequence = 0

@@ -3,6 +3,7 @@
 import os
 import random
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ CALL_BOUND = 3.0
 SKEW = 2.0
 HOLDOFF = 3.0
 """Short enough that the next crash dump of a server comes behind it, long enough that a second one often comes within."""
-_DISK_BYTES = 1 << 30
+_DISK_BYTES = 1 << 29
 _SERVING_TIMEOUT = 60.0
 _STOP_GRACE = 15.0
 _ARGV = (sys.executable, "-m", "tests.chaos.agent_program")
@@ -82,6 +83,8 @@ class ChaosSystem:
             },
             steps=steps,
         )
+        self.start_seconds = 0.0
+        """What it took the services to start, all at a time."""
         self.hosts = {name: self._make_host(name, agent) for name, agent in zip(names, self.stack.agents, strict=True)}
 
     @property
@@ -140,12 +143,14 @@ class ChaosSystem:
             for start in starts:
                 start.result()
         before_services()
+        began = time.monotonic()
         with self.steps.step(f"APIs, engines, and the agents of {len(self.hosts)} hosts"):
             stack.start_services()
             wanted = set(self.servers)
             for api, client in zip(stack.apis, self.create_clients(), strict=True):
                 api.wait_ready(client.is_healthy, _SERVING_TIMEOUT, "the API serves")
                 api.wait_ready(partial(_lists_all, client, wanted), _SERVING_TIMEOUT, "every server is listed")
+        self.start_seconds = time.monotonic() - began
 
     def down(self) -> None:
         """Stop everything; raises StepFailed when something is left."""
