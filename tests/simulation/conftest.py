@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from tests.databases import write_database
-from tests.simulation.probes import Hits, tell
+from tests.simulation.probes import WANTED, Hits, list_unvisited, tell
 
-USUAL_SEEDS = "0-199" if os.environ.get("CRASHCART_TEST_ALL") else "0-47"
+USUAL_SEEDS = "0-199" if os.environ.get("CRASHCART_TEST_ALL") else "0-31"
 """The worlds that an ordinary test run goes through, and one with ``--all``."""
 
 
@@ -56,17 +56,42 @@ class _memory_folder:
         shutil.rmtree(self._path, ignore_errors=True)
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Worlds in which nothing strikes prove nothing: all the usual seeds together must have been everywhere."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or hasattr(session.config, "workerinput"):
+        return
+    worlds, _, hits = _sum_up(reporter)
+    if worlds > _find_last_usual() and list_unvisited(hits):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """How many actions the worlds had, and what struck where."""
+    worlds, actions, hits = _sum_up(terminalreporter)
+    if not worlds:
+        return
+    terminalreporter.section("probes of the simulation")
+    for line in (f"{actions} actions were accepted in {worlds} worlds", *tell(hits)):
+        terminalreporter.write_line(line)
+    unvisited = list_unvisited(hits)
+    if worlds > _find_last_usual() and unvisited:
+        terminalreporter.write_line(f"FAILED: hit less than {WANTED} times: {', '.join(unvisited)}", red=True)
+
+
+def _find_last_usual() -> int:
+    return int(USUAL_SEEDS.split("-")[1])
+
+
+def _sum_up(reporter: Any) -> tuple[int, int, Hits]:
+    """Worlds, accepted actions and hits, of all processes that ran tests."""
     hits: Hits = Counter()
-    actions = 0
-    for report in (*terminalreporter.stats.get("passed", ()), *terminalreporter.stats.get("failed", ())):
+    worlds = actions = 0
+    for report in (*reporter.stats.get("passed", ()), *reporter.stats.get("failed", ())):
         properties = dict(report.user_properties)
         if report.when == "call" and "hits" in properties:
+            worlds += 1
             actions += properties["actions"]
             for point, fault, count in json.loads(properties["hits"]):
                 hits[point, fault] += count
-    if hits:
-        terminalreporter.section("probes of the simulation")
-        for line in (f"{actions} actions were accepted", *tell(hits)):
-            terminalreporter.write_line(line)
+    return worlds, actions, hits

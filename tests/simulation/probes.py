@@ -48,6 +48,11 @@ FAULTS = (
     "clock stepped",
     "journal lost",
     "queue purged",
+    "store restored",
+    "server migrates",
+    "cast forged",
+    "event forged",
+    "body poisoned",
     "cast raises",
     "cast lost",
     "cast repeated",
@@ -79,6 +84,7 @@ class Probes:
 
     def strike(self, fault: str, seconds: float = SHORT - AFTERMATH) -> None:
         """It is in force from now on for that long, and its aftermath."""
+        assert fault in FAULTS, f"{fault} belongs into FAULTS"
         self._until[fault] = max(self._until.get(fault, 0.0), self._get_time() + seconds + AFTERMATH)
 
     def note_commit(self, label: str) -> None:
@@ -104,9 +110,17 @@ def list_rare(hits: Hits, least: int = WANTED) -> list[tuple[str, str]]:
     return [pair for pair in list_pairs() if hits[pair] < least]
 
 
+def list_unvisited(hits: Hits, least: int = WANTED) -> list[str]:
+    """Commit points, and faults, that were hit less often in all their pairs together: what a usual run is long enough for."""
+    totals: Counter[str] = Counter()
+    for pair in list_pairs():
+        totals.update(dict.fromkeys(pair, hits[pair]))
+    return [name for name in (*COMMIT_POINTS, *FAULTS) if totals[name] < least]
+
+
 def tell(hits: Hits) -> Iterator[str]:
     """The table: a line per commit point, a column per fault, ``!`` behind what is too little."""
-    columns = [fault[:6] for fault in (str(number + 1) for number in range(len(FAULTS)))]
+    columns = [str(number + 1) for number in range(len(FAULTS))]
     width = max(map(len, COMMIT_POINTS))
     yield "hits of commit points (down) while faults were in force (across)"
     yield from (f"  {number + 1:2d} {fault}" for number, fault in enumerate(FAULTS))

@@ -1,5 +1,6 @@
 """A process is killed before and after each kind of commit, once per run, in a world where little else goes wrong."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,7 @@ def test_the_calm_run_comes_by_every_commit(template: Path, folder: Path) -> Non
 @pytest.mark.parametrize("side", ["before", "after"])
 @pytest.mark.parametrize("label", COMMIT_POINTS)
 def test_a_crash_beside_a_commit_breaks_no_promise(label: str, side: str, template: Path, folder: Path) -> None:
-    for occurrence in (1, 3):
+    for occurrence in (1, 3) if os.environ.get("CRASHCART_TEST_ALL") else (1,):
         script = make_script(StrikeAtCommit(0.0, label, side, occurrence))
         violations, world = run_script(script, template, folder / str(occurrence))
         assert not violations, "\n".join(violations) + "\n\n" + world.tell_history()
