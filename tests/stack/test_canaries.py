@@ -5,10 +5,11 @@ Those of management controllers are looked for in tests/bare_metal/test_inventor
 
 import base64
 import json
-import os
+import sqlite3
 import sys
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import bcrypt
@@ -20,7 +21,7 @@ from compute_agent.contract.notifications import encode
 from devstack.api_client import ApiClient
 from devstack.ports import Ports, find_free_base
 from devstack.rabbitmq import PrivateRabbitMQ
-from devstack.services import Service, wait_until
+from devstack.services import Service, iterate_command_lines, wait_until
 from devstack.signing_keys import make_signing_options
 from devstack.stack_config import Options, merge, write_agent_config, write_gateway_config
 from tests.stack.test_agent_over_broker import Ear
@@ -32,21 +33,42 @@ USER_PASSWORD, WRONG_PASSWORD, BROKER_PASSWORD, MAIL_PASSWORD = (
 _LEVELS = "amqp=DEBUG,kombu=DEBUG,oslo_messaging=DEBUG,oslo.messaging=DEBUG,urllib3=DEBUG,sqlalchemy=INFO"
 """SQLAlchemy's DEBUG writes the rows that it reads, secrets of webhooks among them; doc/security.rst says so."""
 TALKATIVE: Options = {"DEFAULT": {"debug": True, "default_log_levels": _LEVELS}}
+COLUMNS_OF_SECRETS = {("subscriptions", "secret"), ("secrets", "value")}
+_LOOK_EVERY = 0.1
 PAGES = (
     *("/healthcheck", "/openapi.json", "/v1/agents", "/v1/servers", "/v1/events", "/v1/subscriptions", "/v2.1/servers/detail"),
     *("/v1/events/nonsense", "/v1/subscriptions/nonsense", "/v1/events?type=nonsense", "/v1/events?limit=nonsense"),
 )
 
 
+class PassersBy(threading.Thread):
+    """Looks at the command lines of all processes again and again, as ``ps`` shows them to everybody: some live for a moment only."""
+
+    def __init__(self) -> None:
+        super().__init__(name="passers-by", daemon=True)
+        self.seen: set[bytes] = set()
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        while not self._stopping.wait(_LOOK_EVERY):
+            self.seen.update(command_line for _, command_line in iterate_command_lines())
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self.join()
+
+
 class System:
     """Agent, engine and API over a broker, one agent that the broker lets not in, and an ear; ``secrets`` by name."""
 
-    def __init__(self, folder: Path, broker: PrivateRabbitMQ, closing: ExitStack) -> None:
+    def __init__(self, folder: Path, broker: PrivateRabbitMQ, stack: ExitStack) -> None:
         self.folder = folder
         self.broker = broker
         self.ports = Ports(find_free_base())
-        self.services: dict[str, Service] = {}
-        self._closing = closing
+        self.passers_by = PassersBy()
+        self.passers_by.start()
+        stack.callback(self.passers_by.stop)
+        self._stack = stack
         self._write_files()
         private_key = (folder / "keys" / "devstack.key").read_text().splitlines()[1]
         self.secrets = {
@@ -66,7 +88,7 @@ class System:
         wait_until(self.client.is_healthy, PATIENCE, "the API serves")
         wait_until(lambda: len(self.client.list_servers()) == 1, PATIENCE, "the API knows the server")
         self.ear = Ear(broker)
-        closing.callback(self._leave_ear)
+        stack.callback(self._leave_ear)
 
     def log_in(self, user: str, password: str) -> ApiClient:
         login = base64.b64encode(f"{user}:{password}".encode()).decode()
@@ -80,17 +102,18 @@ class System:
         logs = [*self.folder.glob("*.log"), self.broker.log]
         return {path.name: path.read_text(errors="replace") for path in logs}
 
-    def list_command_lines(self) -> dict[str, str]:
-        """Of the services and all that they started: what ``ps`` shows to everybody."""
-        groups = {os.getpgid(service.pid) for service in self.services.values()}
-        found = {}
-        for pid in filter(str.isdecimal, os.listdir("/proc")):
-            try:
-                if os.getpgid(int(pid)) in groups:
-                    found[pid] = Path(f"/proc/{pid}/cmdline").read_text()
-            except (ProcessLookupError, FileNotFoundError):
-                continue  # it ended meanwhile
-        return found
+    def read_store(self) -> dict[str, str]:
+        """The gateway's tables, column by column, but for those that are there for secrets."""
+        told = {}
+        with closing(sqlite3.connect(f"file:{self.folder / 'gateway' / 'gateway.sqlite'}?mode=ro", uri=True)) as store:
+            tables = [name for (name,) in store.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+            for table in tables:
+                rows = store.execute(f"SELECT * FROM {table}")
+                columns = [column for column, *_ in rows.description]
+                for column, values in zip(columns, zip(*rows, strict=True), strict=False):
+                    if (table, column) not in COLUMNS_OF_SECRETS:
+                        told[f"{table}.{column}"] = repr(values)
+        return told
 
     def _write_files(self) -> None:
         folder = self.folder
@@ -128,15 +151,15 @@ class System:
 
     def _start(self, config: str, program: str, name: str) -> None:
         command = [str(Path(sys.executable).parent / f"crashcart-{program}"), "--config-file", str(self.folder / config)]
-        service = self.services[name] = Service(name, command, log=self.folder / f"{name}.log", cwd=self.folder)
+        service = Service(name, command, log=self.folder / f"{name}.log", cwd=self.folder)
         service.start()
-        self._closing.callback(service.kill)
+        self._stack.callback(service.kill)
 
 
 @pytest.fixture
 def system(tmp_path: Path, broker: PrivateRabbitMQ) -> Iterator[System]:
-    with ExitStack() as closing:
-        yield System(tmp_path, broker, closing)
+    with ExitStack() as stack:
+        yield System(tmp_path, broker, stack)
 
 
 def test_no_secret_is_in_anything_that_is_said(system: System) -> None:
@@ -164,11 +187,15 @@ def test_no_secret_is_in_anything_that_is_said(system: System) -> None:
 
     said |= {path: client.get(path).text for path in (*PAGES, f"/v1/actions/{action}", f"/v1/events/{box['id']}", f"/v1/servers/{server}")}
     said |= {f"{part['name']} of the black box": _read_part(client, box, part["name"]) for part in box["payload"]["parts"]}
-    said |= failing | system.read_logs() | system.list_command_lines()
+    said |= failing | system.read_logs() | system.read_store()
+    system.passers_by.stop()
+    said["what ps shows"] = "\n".join(command_line.decode(errors="replace") for command_line in system.passers_by.seen)
     said |= {f"message {number}": encode(heard).decode() for number, heard in enumerate(system.ear.heard)}
     said["the agent's journal"] = (system.folder / "agent" / "journal.sqlite").read_bytes().decode(errors="replace")
 
     assert "DEBUG" in said["engine.log"]
+    assert "rabbitmqctl" in said["what ps shows"]
+    assert box["id"] in said["events.message_id"]
     leaks = [f"{name} in {place}" for name, secret in secrets.items() for place, text in said.items() if secret in text]
     assert leaks == []
 
