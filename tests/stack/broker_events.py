@@ -71,8 +71,8 @@ def get_sequence(body: bytes) -> int:
 
 
 def settle(broker: PrivateRabbitMQ) -> None:
-    """Have the node's tables on disk before it is killed.
+    """Have the tables of the node, and of the others of its cluster, on disk before it is killed.
 
     RabbitMQ 3.10 writes a new quorum queue's term only seconds later: killed before, the queue never finds a leader again (measured).
     """
-    broker.ctl("eval", "[dets:sync(Table) || Table <- dets:all()].")
+    broker.ctl("eval", "[rpc:call(Node, dets, sync, [Table]) || Node <- [node() | nodes()], Table <- rpc:call(Node, dets, all, [])].")
