@@ -116,10 +116,10 @@ def _make_dense(plan: Plan) -> Plan:
     return dataclasses.replace(
         plan,
         guests_per_host=chance.choice((4, 6, 8)),
-        actions=chance.randint(200, 300),
-        collections=chance.randint(200, 300),
-        changes=chance.choice((0, 60, 120)),
-        resumes=chance.choice((0, 60)),
+        actions=chance.randint(100, 200),  # of one server only one at a time is accepted
+        collections=chance.randint(300, 600),
+        changes=chance.choice((0, 40, 80)),
+        resumes=chance.choice((0, 20)),
         deadlines=chance.choice(((1.0, 30.0), (5.0, 60.0))),
         gateway_holdoff=0.0,
         gathering=chance.choice((0.5, 1.0, 2.0)),

@@ -142,6 +142,5 @@ def _with(script: Script, **changes: object) -> Script:
 
 def fix_strikes(script: Script, struck: Sequence[Step]) -> Script:
     """The same script with what chance did at commits as steps of their own, so that each can be left out by itself."""
-    known = set(script.steps)
-    added = tuple(step for step in struck if step not in known)
+    added = tuple(step for step in struck if step not in script.steps)
     return _with(script.keep((*added, *script.steps)), crash_at_commit=0.0)

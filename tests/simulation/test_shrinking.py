@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from compute_agent.contract.models import ActionKind
 from tests.simulation.broker import Faults
 from tests.simulation.misfortunes import Kill, Purge, StrikeAtCommit
 from tests.simulation.plan import Plan
@@ -58,9 +59,12 @@ def test_it_stops_when_its_time_is_up_with_the_smallest_that_it_has() -> None:
 
 def test_what_chance_did_at_commits_becomes_steps() -> None:
     strike = StrikeAtCommit(0.0, "journal.action.started", "after", 3, 2.0)
-    script = fix_strikes(_make_script(crash_at_commit=0.5), [strike])
-    assert script.plan.crash_at_commit == 0.0
-    assert strike in script.steps
+    script = _make_script(crash_at_commit=0.5)
+    script = script.keep((*script.steps, Ask(3.0, "h0g0", 5.0, ActionKind.SET_WATCHDOG, arguments={"replace": True})))
+    fixed = fix_strikes(script, [strike])
+    assert fixed.plan.crash_at_commit == 0.0
+    assert fixed.steps == (strike, *script.steps)
+    assert fix_strikes(fixed, [strike]) == fixed
 
 
 def test_steps_about_what_is_not_there_do_not_fit() -> None:
