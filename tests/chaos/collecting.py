@@ -36,6 +36,8 @@ _ROW_WORDS = (
 )
 _PAYLOAD_WORDS = ("ending", "code", "decided_by", "lost_epoch", "lost_host", "first", "last")
 _TRACEBACK = "Traceback (most recent call last):"
+DELETED = "deleted-"
+"""How directories begin in which lies what an operator destroyed: only the judge looks there."""
 _LONGEST_TRACEBACK = 400
 _EXPECTED_ERRORS = re.compile(r"LibraryBroke: ")
 
@@ -63,6 +65,8 @@ def find_unsettled(system: ChaosSystem) -> str:
         f"{len(own - recorded)} events of the gateway are not recorded" if own - recorded else "",
     ]
     for path in system.list_journals():
+        if path.parent.name.startswith(DELETED):
+            continue
         with closing(connect(path)) as journal:
             epoch = _read_facts(journal)["journal_id"]
             rows = list(journal.execute("SELECT sequence, message_id FROM outbox"))
@@ -94,7 +98,7 @@ def _copy_calls(path: Path, history: History) -> None:
 def _collect_journal(path: Path, history: History) -> None:
     with closing(connect(path)) as journal:
         facts = _read_facts(journal)
-        host, epoch = facts["host"], facts["journal_id"]
+        host, epoch, destroyed = facts["host"], facts["journal_id"], path.parent.name.startswith(DELETED)
         for row in journal.execute("SELECT sequence, message_id, event_type, sent_at, occurred_at FROM outbox ORDER BY sequence"):
             history.write(
                 What.JOURNALLED_EVENT,
@@ -104,9 +108,10 @@ def _collect_journal(path: Path, history: History) -> None:
                 message_id=row["message_id"],
                 type=row["event_type"],
                 sent=row["sent_at"] is not None,
+                destroyed=destroyed,
             )
         for row in journal.execute("SELECT id, state, ending, code FROM actions ORDER BY position"):
-            history.write(What.JOURNALLED_ACTION, host=host, epoch=epoch, **dict(row))
+            history.write(What.JOURNALLED_ACTION, host=host, epoch=epoch, destroyed=destroyed, **dict(row))
 
 
 def _collect_store(system: ChaosSystem, history: History) -> None:

@@ -52,9 +52,10 @@ class What(StrEnum):
     OUTBOX = "outbox"
     """An event of the gateway's own, in the store at the end: ``message_id``, ``type``, ``sent``."""
     JOURNALLED_EVENT = "journalled_event"
-    """An event in a journal at the end: ``epoch``, ``host``, ``sequence``, ``message_id``, ``type``, ``sent``."""
+    """An event in a journal at the end: ``epoch``, ``host``, ``sequence``, ``message_id``, ``type``, ``sent``, and whether the journal
+    was ``destroyed`` by an operator."""
     JOURNALLED_ACTION = "journalled_action"
-    """An action in a journal at the end: ``id``, ``host``, ``epoch``, ``state``, ``ending``, ``code``."""
+    """An action in a journal at the end: ``id``, ``host``, ``epoch``, ``state``, ``ending``, ``code``, ``destroyed``."""
     DEAD_LETTER = "dead_letter"
     """In the store at the end: ``digest`` of the body, ``source``, ``reason``."""
     COUNTER = "counter"

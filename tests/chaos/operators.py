@@ -20,7 +20,7 @@ from compute_agent.contract.notifications import HEARTBEAT_QUEUE, RECORDER_QUEUE
 from compute_agent.contract.transport import RPC_TOPIC
 from devstack.services import Service, wait_until
 from devstack.small_disk import SmallDisk
-from tests.chaos.collecting import digest
+from tests.chaos.collecting import DELETED, digest
 from tests.chaos.faults import Fault, Scene
 from tests.chaos.history import What
 from tests.chaos.poison import list_poisons
@@ -190,7 +190,7 @@ class LostJournal(Fault):
 
     def begin(self, scene: Scene, target: str) -> None:
         scene.get_host(target).agent.kill()
-        kept = scene.system.directory / f"deleted-{uuid.uuid4().hex[:8]}-{target}"
+        kept = scene.system.directory / f"{DELETED}{uuid.uuid4().hex[:8]}-{target}"
         kept.mkdir()
         for path in scene.system.get_journal_directory(target).glob("journal.sqlite*"):
             shutil.move(path, kept / path.name)

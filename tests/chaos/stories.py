@@ -86,6 +86,7 @@ class Story:
                 state="ended",
                 ending=row.get("ending", "succeeded"),
                 code=row.get("code", "signal_delivered"),
+                destroyed=False,
             )
         )
         if signalled:
@@ -104,7 +105,7 @@ class Story:
         """Committed to the journal, recorded, and heard by the second consumer."""
         self._sequence += 1
         common = {"message_id": f"message-{self._sequence}", "type": event_type, "host": HOST, "epoch": EPOCH, "sequence": self._sequence}
-        self.lines.append(make_line(What.JOURNALLED_EVENT, 200.0, **common, sent=True))
+        self.lines.append(make_line(What.JOURNALLED_EVENT, 200.0, **common, sent=True, destroyed=False))
         stored_line = make_line(
             What.EVENT, 200.0, **{**common, "server": SERVER, "action": None, "occurred_at": at, "recorded_at": at + 0.1, **fields}
         )

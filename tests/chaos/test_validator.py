@@ -45,6 +45,14 @@ def test_an_action_newer_than_a_restored_backup_comes_back_from_the_agent_that_h
     assert [violation.invariant for violation in judge(story) if "did not come back" in violation.text] == [1]
 
 
+def test_an_action_whose_journal_was_destroyed_as_well_may_be_gone() -> None:
+    story = Story()
+    story.drop(What.ROW)
+    story.change(What.JOURNALLED_ACTION, destroyed=True)
+    story.add(What.RESTORED, 110.0, taken_at=95.0)
+    assert judge(story) == []
+
+
 def test_an_action_older_than_a_restored_backup_must_be_there(story: Story) -> None:
     story.drop(What.ROW)
     story.drop(What.JOURNALLED_ACTION)
@@ -227,6 +235,14 @@ def test_a_committed_event_that_is_not_in_the_store_is_a_violation(story: Story)
 def test_an_event_in_a_named_range_may_be_missing_when_a_queue_was_purged(story: Story) -> None:
     story.add_event("server.paused", 120.0, stored=False)
     story.add(What.PURGED, 121.0, queue="crashcart.recorder")
+    story.add_event("events.lost", 130.0, lost_epoch=EPOCH, first=2, last=2)
+    assert judge(story) == []
+
+
+def test_what_only_a_destroyed_journal_had_may_be_missing_and_is_named_if_anybody_knows_of_it(story: Story) -> None:
+    story.add_event("server.paused", 120.0, stored=False)
+    story.change(What.JOURNALLED_EVENT, 1, destroyed=True)
+    assert judge(story) == []
     story.add_event("events.lost", 130.0, lost_epoch=EPOCH, first=2, last=2)
     assert judge(story) == []
 

@@ -67,7 +67,7 @@ def validate_record(record: Record) -> list[Violation]:
 
 
 def _check_accepted(record: Record) -> Iterator[Violation]:
-    journalled = {line["id"] for line in record.lines[What.JOURNALLED_ACTION]}
+    journalled = {line["id"] for line in record.lines[What.JOURNALLED_ACTION] if not line["destroyed"]}
     for answer in record.lines[What.ANSWER]:
         action = answer["action"]
         if action is None or action in record.rows:
@@ -84,7 +84,7 @@ def _check_accepted(record: Record) -> Iterator[Violation]:
 
 
 def _check_endings(record: Record) -> Iterator[Violation]:
-    journalled = {line["id"]: line for line in record.lines[What.JOURNALLED_ACTION]}
+    journalled = {line["id"]: line for line in record.lines[What.JOURNALLED_ACTION] if not line["destroyed"]}
     for row in record.rows.values():
         at = row["accepted_at"]
         if row["state"] != "ended" or row["ending"] not in tuple(Ending):
@@ -205,7 +205,9 @@ def _check_truth(record: Record) -> Iterator[Violation]:
         if row["ending"] in (Ending.FAILED, Ending.EXPIRED) and row["id"] in signalled:
             text = f"{row['id']}: {row['ending']} ({row['code']} by {row['decided_by']}), and a signal was sent"
             yield Violation(4, text, row["accepted_at"])
-    for action in sorted(signalled - record.rows.keys() - {None}):
+    # Whose row went with the restored store, and whose journal an operator destroyed as well, nobody can know any more.
+    gone = {line["id"] for line in record.lines[What.JOURNALLED_ACTION] if line["destroyed"] and record.lines[What.RESTORED]}
+    for action in sorted(signalled - record.rows.keys() - gone - {None}):
         yield Violation(4, f"{action}: a signal was sent, and the store does not know it", _when(record, action))
 
 
@@ -236,12 +238,13 @@ def _check_events(record: Record) -> Iterator[Violation]:
     for event in record.lines[What.JOURNALLED_EVENT]:
         known.add(event["message_id"])
         named = any(epoch == event["epoch"] and first <= event["sequence"] <= last for epoch, first, last, _ in lost)
-        if event["message_id"] not in recorded and not named:
+        if event["message_id"] not in recorded and not named and not event["destroyed"]:
             text = f"event {event['type']} {event['sequence']} of {event['host']} ({event['epoch']}) was committed and is not in the store"
             yield Violation(5, text, _get_end(record))
-    destroyed = bool(record.lines[What.PURGED])
+    is_purged = bool(record.lines[What.PURGED])
+    destroyed = {event["epoch"] for event in record.lines[What.JOURNALLED_EVENT] if event["destroyed"]}
     for epoch, first, last, at in lost:
-        if not destroyed:
+        if not is_purged and epoch not in destroyed:
             yield Violation(5, f"events {first} to {last} of {epoch} are called lost, and nobody destroyed anything", at)
     own = {line["message_id"] for line in record.lines[What.OUTBOX]}
     poison = {line.get("message_id") for line in record.lines[What.POISON]}

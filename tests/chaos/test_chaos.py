@@ -1,0 +1,26 @@
+"""Two minutes of faults with a fixed seed, over real processes, a real broker and a real store."""
+
+from pathlib import Path
+
+import pytest
+
+from devstack.ports import find_free_base
+from devstack.real_parts import list_missing_parts, may_skip_real_tests
+from devstack.steps import Steps
+from tests.chaos.run import Wish, run_chaos
+
+_SEED = 5
+_MINUTES = 1.5
+"""With what it takes to start everything, and to wait until all is quiet, these are two."""
+_LEAST_ACTIONS = 400
+
+
+def test_no_promise_is_broken_in_two_minutes_of_faults(tmp_path: Path) -> None:
+    missing = [part for part in list_missing_parts() if part in ("epmd", "rabbitmq-server")]
+    if missing and may_skip_real_tests():
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    assert not missing, f"not installed: {', '.join(missing)}"
+    result = run_chaos(tmp_path, find_free_base(), Wish(seed=_SEED, minutes=_MINUTES), Steps())
+    assert not result.violations, result.text
+    assert result.figures.actions >= _LEAST_ACTIONS, result.text
+    print(result.text)  # shown with -rP
