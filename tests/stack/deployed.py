@@ -28,11 +28,11 @@ from devstack.steps import NotInstalled
 from tests.stack.counting_agent import PANICKING, SHUT_OFF, SURVIVING
 
 HOSTS = ("one", "two")
-CALLERS = 3
+CALLERS = 2
 SERVERS = len(HOSTS) * (PANICKING + SHUT_OFF + SURVIVING)
 _FLOW_TIMEOUT = 40.0
 _END_TIMEOUT = 60.0
-_PAUSE = 0.15
+_PAUSE = 0.25
 """Seconds between two requests of one caller: what is to be seen needs no more."""
 _AT_ONCE = 5
 """Of the actions that one waits for, the oldest are looked at."""

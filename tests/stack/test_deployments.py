@@ -36,6 +36,7 @@ def test_each_node_of_the_broker_may_die_while_actions_flow_and_a_gateway_after_
         assert next(line for line in members if line.startswith(f"compute_agent.{host}\t")).count("@") == 3
 
 
+@_WITH_ALL
 def test_the_database_server_may_die_and_be_out_of_reach_while_actions_flow(tmp_path: Path) -> None:
     points = FaultPoints(links=True)
     with running_deployment(tmp_path, DatabaseKind.MARIADB, nodes=1, fault_points=points) as stack:
