@@ -103,6 +103,7 @@ def test_a_range_goes_out_again_under_the_same_message_ids(bench: Bench) -> None
     bench.ask(2, 3)
     bench.pump()
     assert [row.message_id for row in bench.publisher.sent] == [row.message_id for row in before]
+    assert len({row.message_id for row in before if row.message_id}) == 2
 
 
 def test_what_is_gone_is_named_as_lost_in_the_same_epoch(bench: Bench) -> None:
@@ -118,6 +119,29 @@ def test_what_is_gone_is_named_as_lost_in_the_same_epoch(bench: Bench) -> None:
     assert lost.event_type == "events.lost"
     assert lost.payload["epoch"] == lost.payload["lost_epoch"] == bench.journal.journal_id
     assert (lost.payload["first"], lost.payload["last"]) == (2, 3)
+
+
+def test_only_what_is_gone_is_named_as_lost_and_what_lies_between_is_sent_again(bench: Bench) -> None:
+    bench.append(7)
+    bench.pump()
+    with bench.journal.transaction("test") as transaction:
+        transaction.execute("DELETE FROM outbox WHERE sequence IN (2, 3, 5)")
+    bench.publisher.sent = []
+    bench.ask(1, 6)
+    bench.pump()
+    assert list_sequences(bench.publisher.sent) == [1, 4, 6, 8, 9]
+    assert [(row.payload["first"], row.payload["last"]) for row in bench.publisher.sent[-2:]] == [(2, 3), (5, 5)]
+
+
+def test_who_sends_is_woken_when_a_range_is_asked_for_and_not_for_nothing(bench: Bench) -> None:
+    woken: list[bool] = []
+    bench.append(2)
+    bench.pump()
+    bench.journal.on_new_events(lambda: woken.append(True))
+    bench.ask(5, 9)
+    assert woken == []
+    bench.ask(1, 1)
+    assert woken == [True]
 
 
 def test_a_range_of_another_journal_is_lost(bench: Bench) -> None:
