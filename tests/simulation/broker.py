@@ -73,6 +73,8 @@ class Broker:
         """The casts that somebody saw pass; the last of them."""
         self.events = _Queue(arrival=Event(kernel))
         self.heartbeats = _Queue(arrival=Event(kernel))
+        self.published: list[bytes] = []
+        """What came to the exchange of events: a second consumer's queue holds all of it."""
         self.order_kept = True
         """False once an operator's purge, or a fault beyond RabbitMQ's own, put events into another order."""
 
@@ -218,6 +220,7 @@ class Broker:
         if self.up and heartbeat:
             self._store_heartbeat(_Message(message, self.kernel.time + HEARTBEAT_TTL_MS / 1000))
         elif self.up:
+            self.published.append(message.body)
             self._append_event(message)
 
     def publish(self, process: Process, messages: Sequence[Received]) -> tuple[int, int]:
@@ -246,6 +249,7 @@ class Broker:
         self.kernel.call_after(self._draw_delay(), lambda: self._store_heartbeat(_Message(message, expires_at)))
 
     def _store_event(self, message: Received) -> None:
+        self.published.append(message.body)
         if self._strikes(self.faults.event_reordered, "event reordered"):
             self.order_kept = False
             self.kernel.call_after(self._chance.uniform(0.1, self.faults.longest_delay), lambda: self._append_event(message))

@@ -69,7 +69,7 @@ class Guest:
     """``takes`` says how it answers an NMI: ``panics``, ``dumps`` (silent, then reboots), ``loads`` (says so, then reboots), ``deaf``.
 
     ``watchdog`` is the live one, ``first`` the one of the beginning. ``redefined``: it had more than one life, or host. ``starts`` counts
-    how often it was switched on.
+    how often it was switched on, ``hosts`` are those that it has been on.
     ``dumps`` are the files that the platform wrote because its watchdog fired, and when each was begun. ``log``: it is bare metal, whose
     platform notes what happens to it.
     """
@@ -90,6 +90,8 @@ class Guest:
     dumps: list[tuple[datetime, FoundDump]] = field(default_factory=list)
     log: Log | None = None
     starts: int = 0
+    project: str = "demo"
+    hosts: list[str] = field(default_factory=list)
     _home: "Hypervisor | None" = field(default=None, repr=False)
 
     @property
@@ -101,6 +103,7 @@ class Guest:
     @home.setter
     def home(self, hypervisor: "Hypervisor") -> None:
         self._home = hypervisor
+        self.hosts.append(hypervisor.host)
 
 
 class Hypervisor:
@@ -353,7 +356,7 @@ class Hypervisor:
         return DriverServer(
             id=guest.id,
             name=guest.name,
-            project="demo",
+            project=guest.project,
             user=None,
             instance_name=f"domain-{guest.name}",
             power_state=guest.state,

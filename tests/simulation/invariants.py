@@ -1,6 +1,17 @@
-"""What must be true of every run, judged from what happened: the guests' own signals, the journals, the store.
+"""The promises of a run, judged from what happened: the guests' own signals, the journals, the store, what others saw.
 
-Nothing here asks the production code what it thinks it did; the store and the journals are read as files.
+Nothing here asks the production code what it thinks it did; the store and the journals are read as files. By the numbers of
+``doc/reliability.rst``:
+
+1. a row for every 202: ``_check_accepted``; and none that nobody asked for: ``forgery.check_forgeries``
+2. one ending, visible in time: ``_check_endings`` (``World.overdue`` is noted while the world runs)
+3. one signal, none in a hold-off: ``signals.check_signals``, ``check_holdoff``, ``watchdogs.check_holdoff_after_firings``
+4. endings that fit the signals: ``signals.check_signals``, ``check_deadlines``, ``_check_reports``, ``devices.check_devices``
+5. each event once, in order, or named as lost: ``_check_events``, ``watchdogs.check_firings``, ``logs.check_logs``
+6. a second consumer saw all of it: ``audience.check_second_consumer``
+7. nobody was shown what is not theirs: ``audience.check_projects``
+
+Liveness: at the end every action has ended, every event is recorded, and the servers are what they are (``_check_servers``).
 """
 
 import json
@@ -12,6 +23,7 @@ from typing import Any
 
 from compute_agent.contract.errors import CODES, Code, Ending
 from compute_agent.contract.models import ActionKind
+from tests.simulation.audience import check_projects, check_second_consumer
 from tests.simulation.devices import check_devices
 from tests.simulation.forgery import check_forgeries
 from tests.simulation.kernel import START
@@ -40,6 +52,8 @@ def check_run(world: World) -> list[str]:
         _check_violation_counters,
         _check_servers,
         check_forgeries,
+        check_second_consumer,
+        check_projects,
     )
     return [violation for check in checks for violation in check(world, record)]
 

@@ -187,5 +187,9 @@ def _draw_sparse_plan(seed: int) -> Plan:
         resumes=chance.choice((0, 0, 0, 4)),
         logs=chance.choice((0, 0, 1, 2)),
         losses=sometimes(3.0, share=0.7),
+        restorations=sometimes(2.0, share=0.15),
+        migrations=sometimes(6.0, share=0.4),
+        forgeries=sometimes(6.0, share=0.25),
+        signed=chance.random() < 0.5,
         strikes=chance.choice((0, 0, 2)),
     )

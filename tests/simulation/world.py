@@ -35,6 +35,9 @@ from tests.simulation.watchdogs import Watchdogs
 FROZEN_SHARE = 0.25
 """Of the strikes at a commit that chance draws."""
 
+PROJECTS = ("demo", "shop")
+"""Whose servers there are, by turns."""
+
 GRACE = MAX_CLOCK_SKEW + CALL_BOUND
 SWEEP_ALLOWANCE = SWEEP_INTERVAL + 4.0
 """Seconds that an engine which runs may take to see that a deadline and its grace are over."""
@@ -98,6 +101,7 @@ class World:
                 name=name_guest(number, index),
                 takes=chance.choice(("panics", "dumps", "loads", "deaf")),
                 state=chance.choice((PowerState.RUNNING, PowerState.RUNNING, PowerState.RUNNING, PowerState.SHUTDOWN)),
+                project=PROJECTS[index % len(PROJECTS)],
                 log=Log() if index < self.plan.logs else None,
             )
             for index in range(self.plan.guests_per_host)
@@ -284,7 +288,7 @@ class World:
                     asked = acceptance.Asked(
                         id=action_id,
                         kind=kind,
-                        project="demo",
+                        project=row.project,
                         user="operator",
                         deadline=timedelta(seconds=deadline),
                         force=force,
