@@ -170,7 +170,8 @@ def test_a_heartbeat_is_a_notification_that_can_be_read(bench: Bench) -> None:
     server = hypervisor.make_server()
     heartbeats.step()
     (sent,) = bench.publisher.sent
-    assert sent.event_type == HEARTBEAT_TYPE
+    assert (sent.event_type, sent.publisher_id, sent.severity) == (HEARTBEAT_TYPE, "compute_agent.h1", "info")
+    assert (len(sent.message_id), sent.timestamp) == (32, "2026-01-01 00:00:00.000000")
     heartbeat = Heartbeat.from_wire(sent.payload)
     assert [entry.id for entry in heartbeat.inventory.servers] == [server]
 
