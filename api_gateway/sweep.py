@@ -46,6 +46,9 @@ _GAP_PATIENCE = timedelta(seconds=2)
 """A gap this young is perhaps only a message that was redelivered behind others."""
 _LONGEST_GAP_PAUSE = timedelta(seconds=300)
 _PRUNE_INTERVAL = timedelta(minutes=10)
+_RECORDING_PATIENCE = timedelta(seconds=60)
+"""Within that the recorder has what the broker has, unless the store was away."""
+_RECORDING_LOOKS = timedelta(seconds=30)
 
 
 class Sweep:
@@ -88,6 +91,8 @@ class Sweep:
         self._outbox_keep = timedelta(seconds=outbox_keep)
         self._events_keep = timedelta(days=events_keep)
         self._prune_at = clock.now() + _PRUNE_INTERVAL
+        self._recorded_until = 0
+        self._look_for_own_at = clock.now()
 
     @property
     def duties(self) -> tuple[Callable[[], None], ...]:
@@ -96,6 +101,7 @@ class Sweep:
             self.end_actions_past_deadline,
             self.mark_silent_agents,
             self.ask_for_missing_events,
+            self.publish_lost_again,
             self.expire_missing_servers,
             self.prune,
         )
@@ -205,6 +211,20 @@ class Sweep:
             self._caster.resend_events(gap.host, EventRange(epoch=gap.epoch, first=gap.first, last=gap.last))
         except Exception as error:  # noqa: BLE001 -- a cast may raise anything; the try counts and the next one follows
             LOG.warning("host %s could not be asked for missing events: %r", gap.host, error)
+
+    def publish_lost_again(self) -> None:
+        """Have the gateway's own events published once more that the broker took and the recorder never got."""
+        now = self._clock.now()
+        if now < self._look_for_own_at:
+            return
+        with self._store.read() as c:
+            found = stored_outbox.find_unrecorded(c, after=self._recorded_until, now=now, patience=_RECORDING_PATIENCE, limit=_BATCH)
+        if found.lost:
+            with self._store.write() as c:
+                stored_outbox.reopen(c, found.lost)
+            LOG.warning("%d events of the gateway, from %d on, came to no record and are published again", len(found.lost), found.lost[0])
+        self._recorded_until = found.until
+        self._look_for_own_at = now + _RECORDING_LOOKS
 
     def prune(self) -> None:
         """Forget what was published or recorded long ago; every ten minutes, and at each step while there is more of it than one

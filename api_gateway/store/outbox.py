@@ -3,14 +3,14 @@
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from api_gateway.store import counters
 from api_gateway.store.columns import columns_of
-from api_gateway.store.tables import outbox, store_identity
+from api_gateway.store.tables import events, outbox, store_identity
 from compute_agent.contract import versions
 from compute_agent.contract.events import EVENT_TYPES, EventPayload
 from compute_agent.contract.notifications import Severity
@@ -34,6 +34,13 @@ _OWN_KEYS = frozenset(EventPayload.model_fields)
 _COLUMNS = columns_of(outbox, OutboxRow)
 _INSERT = insert(outbox)
 _STORE_ID = select(store_identity.c.store_id)
+_PUBLISHED = (
+    select(outbox.c.sequence, outbox.c.occurred_at, outbox.c.sent_at, events.c.position)
+    .outerjoin(events, events.c.message_id == outbox.c.message_id)
+    .where(outbox.c.sequence > bindparam("after"))
+    .order_by(outbox.c.sequence)
+    .limit(bindparam("row_limit"))
+)
 _UNSENT = select(*_COLUMNS).where(outbox.c.sent_at.is_(None)).order_by(outbox.c.sequence).limit(bindparam("row_limit"))
 
 
@@ -94,6 +101,38 @@ def list_unsent(c: Connection, limit: int = 100) -> list[OutboxRow]:
 
 def mark_sent(c: Connection, sequences: Sequence[int], *, at: datetime) -> None:
     c.execute(update(outbox).where(outbox.c.sequence.in_(sequences)).values(sent_at=at))
+
+
+@dataclass(frozen=True)
+class Unrecorded:
+    """``until``: all own events up to this sequence are in the record. ``lost``: later ones that were published long enough ago to be there
+    and are not."""
+
+    until: int
+    lost: tuple[int, ...]
+
+
+def find_unrecorded(c: Connection, *, after: int, now: datetime, patience: timedelta, limit: int = 1000) -> Unrecorded:
+    """Hold what was published against the record: an operator who purges the recorder's queue destroys what the broker had confirmed.
+
+    Each time that an event has to be published again it is waited for twice as long.
+
+    :param after: up to there all is recorded, as was found before
+    """
+    until, lost, whole = after, [], True
+    for sequence, occurred_at, sent_at, position in c.execute(_PUBLISHED, {"after": after, "row_limit": limit}):
+        if position is not None:
+            until = sequence if whole else until
+            continue
+        whole = False
+        if sent_at is not None and now >= sent_at + max(patience, sent_at - occurred_at):
+            lost.append(sequence)
+    return Unrecorded(until, tuple(lost))
+
+
+def reopen(c: Connection, sequences: Sequence[int]) -> None:
+    """They are published again, under the same message ids."""
+    c.execute(update(outbox).where(outbox.c.sequence.in_(sequences)).values(sent_at=None))
 
 
 def prune(c: Connection, *, sent_before: datetime, limit: int = 1000) -> int:

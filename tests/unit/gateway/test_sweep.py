@@ -15,7 +15,7 @@ from api_gateway.recorder import Recorder
 from api_gateway.store import Store, agents, events, gaps, hearing, outbox, servers
 from api_gateway.sweep import Sweep
 from compute_agent.contract.models import EventRange
-from compute_agent.contract.notifications import Notification, encode
+from compute_agent.contract.notifications import Notification, encode, format_timestamp
 from compute_agent.contract.rpcapi import Unroutable
 from tests.fakes import FakeClock
 from tests.unit.gateway.engine_parts import (
@@ -33,6 +33,7 @@ from tests.unit.gateway.engine_parts import (
 )
 
 GRACE = 2.0 + 20.0
+SILENT = {"release": "2026.2.0", "journal_id": JOURNAL, "incarnation": 1, "reason": "silent"}
 
 
 class NotingPublisher:
@@ -414,3 +415,66 @@ def test_events_may_be_kept_for_ever(store: Store, caster: NotingCaster, clock: 
     clock.advance(36_500 * 86_400)
     sweep.prune()
     assert list_kept(store) == [1]
+
+
+def lose_one_of_two_published(store: Store, clock: FakeClock, recorder: Recorder) -> str:
+    """Two agents' ends are told and confirmed, and only the second comes to the recorder; the message id of the first."""
+    with store.write() as c:
+        for host in ("h1", "h2"):
+            outbox.append_event(c, "agent.down", server=None, host=host, occurred_at=clock.now(), body=SILENT)
+        lost, kept = outbox.list_unsent(c)
+        outbox.mark_sent(c, [lost.sequence, kept.sequence], at=clock.now())
+    recorder.record([Received(encode(build_notification(kept)), None)])
+    return lost.message_id
+
+
+def build_notification(row: outbox.OutboxRow) -> Notification:
+    return Notification(row.message_id, row.event_type, "gateway", row.severity, format_timestamp(row.occurred_at), row.payload)
+
+
+def list_unsent_ids(store: Store) -> list[str]:
+    with store.read() as c:
+        return [row.message_id for row in outbox.list_unsent(c)]
+
+
+def test_an_own_event_that_an_operator_purged_is_published_again(
+    store: Store, caster: NotingCaster, clock: FakeClock, sweep: Sweep
+) -> None:
+    recorder = Recorder(store, caster, clock, slots=ImmediateCasts())
+    lost = lose_one_of_two_published(store, clock, recorder)
+    clock.advance(59)
+    sweep.publish_lost_again()
+    assert list_unsent_ids(store) == [], "it may still be on its way"
+    clock.advance(30)
+    sweep.publish_lost_again()
+    assert list_unsent_ids(store) == [lost]
+
+
+def test_an_own_event_that_never_arrives_is_waited_for_ever_longer(
+    store: Store, caster: NotingCaster, clock: FakeClock, sweep: Sweep
+) -> None:
+    lose_one_of_two_published(store, clock, Recorder(store, caster, clock, slots=ImmediateCasts()))
+    published = []
+    for minute in range(40):
+        clock.advance(60)
+        sweep.publish_lost_again()
+        with store.write() as c:
+            for row in outbox.list_unsent(c):
+                published.append(minute + 1)
+                outbox.mark_sent(c, [row.sequence], at=clock.now())
+    assert published == [1, 2, 4, 8, 16, 32]
+
+
+def test_what_is_recorded_is_looked_at_once(store: Store, caster: NotingCaster, clock: FakeClock) -> None:
+    recorder = Recorder(store, caster, clock, slots=ImmediateCasts())
+    with store.write() as c:
+        for _ in range(3):
+            outbox.append_event(c, "agent.down", server=None, host="h1", occurred_at=clock.now(), body=SILENT)
+        rows = outbox.list_unsent(c)
+        outbox.mark_sent(c, [row.sequence for row in rows], at=clock.now())
+    recorder.record([Received(encode(build_notification(row)), None) for row in rows])
+    with store.read() as c:
+        found = outbox.find_unrecorded(c, after=0, now=clock.now(), patience=timedelta(seconds=60))
+        assert found == outbox.Unrecorded(until=rows[-1].sequence, lost=())
+        later = outbox.find_unrecorded(c, after=found.until, now=clock.now(), patience=timedelta(seconds=60))
+    assert later == found
