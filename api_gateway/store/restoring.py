@@ -17,8 +17,8 @@ from api_gateway.store.tables import actions, agents, events, outbox
 from api_gateway.store.tables import counters as counters_table
 
 LEAP = 1_000_000_000
-"""By which positions and the sequences of the gateway's own events go on: further than any record has grown since its last backup. They
-stay whole numbers in JSON (below 2^53) for millions of restorations."""
+"""By which positions and the sequences of the gateway's own events go on where the clock cannot say it: further than any record has grown
+since its last backup."""
 UNKNOWN_JOURNAL = "unknown-since-the-backup"
 """What an open action is bound to when no journal of its host was known: each agent answers that it has lost that one."""
 _RESTORED_AT = "restored_at"
@@ -47,8 +47,8 @@ def mark_restored(c: Connection, *, now: datetime) -> Restored:
     """
     counters.lock_counters(c)
     upsert(c, counters_table, {"name": _RESTORED_AT, "value": (now - _EPOCH) // _MICROSECOND})
-    counters.advance(c, counters.POSITION, LEAP)
-    counters.advance(c, counters.OUTBOX_SEQUENCE, LEAP)
+    for name in (counters.POSITION, counters.OUTBOX_SEQUENCE):
+        _leap(c, name, now)
     is_open = actions.c.state.in_(OPEN_STATES)
     journal_of_host = select(agents.c.journal_id).where(agents.c.host == actions.c.host).scalar_subquery()
     c.execute(
@@ -63,6 +63,14 @@ def mark_restored(c: Connection, *, now: datetime) -> Restored:
     for host, journal_id in journals:
         gaps.ask_for_tail(c, host=host, epoch=journal_id, now=now)
     return Restored(open_actions=count, journals=len(journals))
+
+
+def _leap(c: Connection, name: str, now: datetime) -> None:
+    """To the microseconds since 1970, so that the same backup restored again does not come to the same numbers; they stay whole numbers in
+    JSON (below 2^53) until the year 2255."""
+    value = counters.advance(c, name, 0)
+    to_now = (now - _EPOCH) // _MICROSECOND - value
+    counters.advance(c, name, to_now if to_now > 0 else LEAP)
 
 
 def is_forgotten(c: Connection, occurred_at: datetime, *, now: datetime) -> bool:

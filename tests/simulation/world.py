@@ -166,7 +166,8 @@ class World:
         engine, now = self.gateway.engine, self.kernel.time
         if engine is not None and engine.alive and now - self._engine_since > SWEEP_ALLOWANCE:
             for action_id in self.gateway.list_open_past(now - SWEEP_ALLOWANCE, GRACE):
-                self.overdue.setdefault(action_id, now)
+                if action_id not in self.backup.forgotten.actions:  # their rows come back when their agents tell of them, however late
+                    self.overdue.setdefault(action_id, now)
         self.kernel.call_after(2.5, self._watch_deadlines)
 
     def advance(self, seconds: float) -> None:
@@ -192,6 +193,8 @@ class World:
             for guest in agent.hypervisor.guests.values():
                 if guest.log is not None:
                     agent.hypervisor.logs.find_again(guest)
+                if guest.owed:
+                    agent.hypervisor.resume(guest)  # what it does about its NMI takes its time
                 agent.hypervisor.define(guest)
                 self.kernel.call_after(90.0, lambda guest=guest: _nudge(guest.home, guest))
         if self.gateway.engine is None or not self.gateway.engine.alive:

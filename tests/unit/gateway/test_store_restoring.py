@@ -36,12 +36,22 @@ def test_an_open_action_is_bound_to_the_journal_that_its_host_had(store: Store, 
 
 
 def test_numbers_that_were_given_out_since_the_backup_are_not_given_out_again(store: Store, clock: FakeClock) -> None:
+    """Nor those that were given out since an earlier restoration of the same backup."""
+    names = (counters.POSITION, counters.OUTBOX_SEQUENCE)
     with store.write() as c:
-        position, sequence = (counters.get_value(c, name) for name in (counters.POSITION, counters.OUTBOX_SEQUENCE))
+        before = [counters.get_value(c, name) for name in names]
         mark_restored(c, now=clock.now())
+        first = [counters.get_value(c, name) for name in names]
         (row,) = events.record_events(c, [build_event("m1")], now=clock.now())
-        assert row.position == position + LEAP + 1
-        assert counters.get_value(c, counters.OUTBOX_SEQUENCE) == sequence + LEAP
+        assert row.position == first[0] + 1
+        for name, value, restored in zip(names, before, first, strict=True):
+            counters.advance(c, name, value - counters.get_value(c, name))
+            assert restored > value
+        mark_restored(c, now=at(clock, 1))
+        assert all(counters.get_value(c, name) > value + 1 for name, value in zip(names, first, strict=True))
+        second = [counters.get_value(c, name) for name in names]
+        mark_restored(c, now=clock.now())
+        assert [counters.get_value(c, name) for name in names] == [value + LEAP for value in second], "the clock was set back"
 
 
 def test_own_events_that_the_record_lacks_are_published_again(store: Store, clock: FakeClock) -> None:
