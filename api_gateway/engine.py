@@ -219,14 +219,17 @@ class Engine:
     def _wire_outbox(self) -> None:
         publisher = Publisher(self._create_address("outbox"))
         pump = OutboxPump(StoredOutbox(self._store, self._clock, publisher_id=create_process_name("gateway")), publisher)
+        outage = Outage("the gateway's own events wait")
 
         def step() -> None:
             try:
                 sent = pump.step()
-                publisher.keep_alive()
             except PublishFailed as error:
-                LOG.warning("the gateway's own events wait: %s", error)
+                outage.begin(error)
                 sent = 0
+            else:
+                outage.end()
+                publisher.keep_alive()
             if sent == 0:
                 loop.pause(_OUTBOX_INTERVAL)
 

@@ -19,6 +19,7 @@ from api_gateway.loops import Loop
 from api_gateway.store import Store, StoreBusy
 from api_gateway.wake import WakeSender
 from compute_agent.contract.clock import SystemClock
+from compute_agent.contract.publisher import OutboxPump, PublishFailed
 from devstack.services import wait_until
 from tests.unit.gateway.engine_parts import AgentVoice, NotingCaster, add_action, add_agent, get_action, open_store
 
@@ -71,6 +72,37 @@ def test_every_role_starts_and_stops_while_the_broker_is_away(conf: cfg.ConfigOp
     begun = time.monotonic()
     assert engine.stop() == []
     assert time.monotonic() - begun < 5
+
+
+def test_events_that_wait_for_a_broker_are_said_to_once_in_an_outage(
+    conf: cfg.ConfigOpts, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The broker is tried twice a second, and a log that says so each time is of no use."""
+    answers = iter([PublishFailed(0, "away"), PublishFailed(0, "still away"), None, PublishFailed(0, "away again"), None])
+    asked_all = threading.Event()
+
+    def step(pump: OutboxPump) -> int:
+        answer = next(answers, asked_all)
+        if isinstance(answer, PublishFailed):
+            raise answer
+        if answer is asked_all:
+            asked_all.set()
+        return 0
+
+    monkeypatch.setattr(OutboxPump, "step", step)
+    monkeypatch.setattr("api_gateway.engine._OUTBOX_INTERVAL", 0.001)
+    engine = Engine(conf, store, roles=["outbox"])
+    with caplog.at_level("INFO"):
+        engine.start()
+        assert asked_all.wait(10)
+        assert engine.stop() == []
+    said = [record.getMessage() for record in caplog.records if "own events wait" in record.getMessage()]
+    assert [line.removeprefix("the gateway's own events wait: ") for line in said] == [
+        "away; trying again until it works",
+        "works again",
+        "away again; trying again until it works",
+        "works again",
+    ]
 
 
 @pytest.mark.parametrize("role", ROLES)
