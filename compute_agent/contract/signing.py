@@ -8,10 +8,10 @@ which arguments, when, and a nonce.
 import base64
 import binascii
 import hashlib
+import heapq
 import json
 import threading
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -154,8 +154,8 @@ class CastVerifier:
     """The agent's side. Safe to use from several threads; nothing of a cast is remembered before its signature held.
 
     The clocks of both sides may differ by as much as a cast may be old: whether a deadline can be trusted is decided (and told) where the
-    action is taken up. Nonces are remembered until their cast is too old, so that none is taken twice; when there are too many, what is no
-    newer than the forgotten ones is refused as well. They are not kept over a restart: what is done only once is held by the journal then.
+    action is taken up. Nonces are remembered until their cast is too old, so that none is taken twice; when there are too many, those that
+    were signed first are forgotten, and what was signed no later than these is refused as well. They are not kept over a restart: what is done only once is held by the journal then.
 
     :param cast_max_age: a cast waits that long in its queue at most for an agent that is away; calls: :data:`CALL_MAX_AGE`
     :param nonces_kept: so many are remembered of casts, and as many of calls
@@ -201,14 +201,18 @@ class CastVerifier:
 
 
 class _Nonces:
-    """Those that were used, oldest use first."""
+    """Those that were used. The earliest signed go first: one of a clock that was ahead for a moment must not shut out what comes after."""
 
     def __init__(self, max_age: timedelta, most: int) -> None:
         self._max_age = max_age
         self._most = most
-        self._used: OrderedDict[str, datetime] = OrderedDict()
+        self._used: set[str] = set()
+        self._by_age: list[tuple[datetime, str]] = []
         self._forgotten_until = datetime.min.replace(tzinfo=UTC)
         self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._used)
 
     def use(self, nonce: str, signed_at: datetime, now: datetime) -> None:
         """:raises CastRefused: it was used, or is not of the time in which uses are remembered."""
@@ -219,10 +223,12 @@ class _Nonces:
         with self._lock:
             if nonce in self._used or signed_at <= self._forgotten_until:
                 raise CastRefused(Refusal.REPLAYED)
-            self._used[nonce] = signed_at
-            while len(self._used) > self._most or next(iter(self._used.values())) < now - self._max_age:
+            self._used.add(nonce)
+            heapq.heappush(self._by_age, (signed_at, nonce))
+            while len(self._by_age) > self._most or self._by_age[0][0] < now - self._max_age:
                 # Not by its age alone: a clock that is set back must not make it young again.
-                self._forgotten_until = max(self._forgotten_until, self._used.popitem(last=False)[1])
+                self._forgotten_until, forgotten = heapq.heappop(self._by_age)
+                self._used.remove(forgotten)
 
 
 def make_key_id(key: Ed25519PublicKey) -> str:
