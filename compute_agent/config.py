@@ -145,8 +145,8 @@ SIGNING_OPTIONS: list[cfg.Opt] = [
         default="",
         help="Directory with the public keys of those who may tell this host what to do: a file ISSUER.pem for each gateway, made by "
         "crashcart-manage create-signing-key; read again at SIGHUP. What is not signed by one of them, for this host, is refused then, "
-        "and so is what comes twice or is older than [agent] action_keep (calls: a minute). Empty: whoever reaches this host's queue is "
-        "obeyed.",
+        "and so is what comes twice or is older than [agent] action_keep (an hour at least; calls: a minute). Empty: whoever reaches this "
+        "host's queue is obeyed.",
     ),
 ]
 

@@ -12,6 +12,10 @@ from compute_agent.contract.signing_keys import KeyUnusable, read_trusted_keys
 
 LOG = logging.getLogger(__name__)
 
+_CAST_MAX_AGE = timedelta(hours=1)
+"""At least: the longest deadline of an action. A journal that keeps nothing must not mean that nobody is obeyed; what has left it is past its
+deadline, which is signed."""
+
 
 class TrustedKeyFiles:
     """A directory of public keys and what verifies with them.
@@ -47,4 +51,5 @@ def find_trusted_keys(conf: cfg.ConfigOpts, clock: Clock) -> TrustedKeyFiles | N
     if not conf.signing.trusted_keys:
         LOG.warning("[signing] trusted_keys is not set: casts need no signature, whoever can publish to this host's queue is obeyed")
         return None
-    return TrustedKeyFiles(Path(conf.signing.trusted_keys), conf.host, clock, cast_max_age=timedelta(seconds=conf.agent.action_keep))
+    cast_max_age = max(timedelta(seconds=conf.agent.action_keep), _CAST_MAX_AGE)
+    return TrustedKeyFiles(Path(conf.signing.trusted_keys), conf.host, clock, cast_max_age=cast_max_age)

@@ -10,9 +10,10 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 
+from compute_agent.config import load_config
 from compute_agent.contract.signing import CastRefused, CastSigner
 from compute_agent.contract.signing_keys import KeyUnusable, create_key_files, read_private_key, read_trusted_keys
-from compute_agent.trusted_keys import TrustedKeyFiles
+from compute_agent.trusted_keys import TrustedKeyFiles, find_trusted_keys
 from tests.fakes import FakeClock
 
 HOST = "host-1"
@@ -118,3 +119,19 @@ def test_a_reload_takes_in_who_was_added_and_refuses_who_was_removed(made: tuple
     assert trusted.verifier.verify("ping", second.sign(HOST, "ping", {}), {}) == "second"
     with pytest.raises(CastRefused, match="unknown_issuer"):
         trusted.verifier.verify("ping", first.sign(HOST, "ping", {}), {})
+
+
+def test_an_agent_that_keeps_no_ended_actions_obeys_all_the_same(made: tuple[Path, Path], tmp_path: Path) -> None:
+    """What is kept bounds how old a cast may be, and nothing is as young as nothing at all."""
+    clock = FakeClock()
+    path = tmp_path / "agent.conf"
+    path.write_text(f"[DEFAULT]\nhost = {HOST}\n[agent]\naction_keep = 0\n[signing]\ntrusted_keys = {made[1].parent}\n")
+    trusted = find_trusted_keys(load_config(["--config-file", str(path)]), clock)
+    assert trusted is not None
+    signer = CastSigner("gateway", read_private_key(made[0]), clock)
+    first, second = (signer.sign(HOST, "resend_events", {}) for _ in range(2))
+    clock.advance(3600)
+    assert trusted.verifier.verify("resend_events", first, {}) == "gateway"
+    clock.advance(1)
+    with pytest.raises(CastRefused, match="too_old"):
+        trusted.verifier.verify("resend_events", second, {})
