@@ -13,8 +13,8 @@ from compute_agent.contract.signing_keys import KeyUnusable, read_trusted_keys
 LOG = logging.getLogger(__name__)
 
 _CAST_MAX_AGE = timedelta(hours=1)
-"""At least: the longest deadline of an action. A journal that keeps nothing must not mean that nobody is obeyed; what has left it is past its
-deadline, which is signed."""
+"""At least: the longest deadline of an action. A journal that keeps nothing must not mean that nobody is obeyed; what has left it is past
+its deadline, which is signed."""
 
 
 class TrustedKeyFiles:

@@ -155,7 +155,8 @@ class CastVerifier:
 
     The clocks of both sides may differ by as much as a cast may be old: whether a deadline can be trusted is decided (and told) where the
     action is taken up. Nonces are remembered until their cast is too old, so that none is taken twice; when there are too many, those that
-    were signed first are forgotten, and what was signed no later than these is refused as well. They are not kept over a restart: what is done only once is held by the journal then.
+    were signed first are forgotten, and what was signed no later than these is refused as well. They are not kept over a restart: what is
+    done only once is held by the journal then.
 
     :param cast_max_age: a cast waits that long in its queue at most for an agent that is away; calls: :data:`CALL_MAX_AGE`
     :param nonces_kept: so many are remembered of casts, and as many of calls
