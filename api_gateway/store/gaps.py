@@ -66,7 +66,8 @@ def ask_for_tail(c: Connection, *, host: str, epoch: str, now: datetime) -> None
     """Have the agent asked for whatever its journal holds behind the last event that was recorded of it."""
     _forget_tail(c, host, epoch)
     highest = c.execute(_HIGHEST, {"of_host": host, "of_epoch": epoch}).scalar_one_or_none() or 0
-    _open_gap(c, host, epoch, highest + 1, OPEN_END, now)
+    if highest < OPEN_END:  # a host may claim any number
+        _open_gap(c, host, epoch, highest + 1, OPEN_END, now)
 
 
 def _forget_tail(c: Connection, host: str, epoch: str) -> None:

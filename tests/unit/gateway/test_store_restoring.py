@@ -78,6 +78,14 @@ def test_agents_are_asked_for_all_that_follows_until_something_came(store: Store
         assert [(gap.first, gap.last) for gap in gaps.list_gaps(c, now=at(clock, 1))] == [(2, 3)]
 
 
+def test_no_number_that_a_host_tells_stops_the_restoration(store: Store, clock: FakeClock) -> None:
+    FakeHost(store, clock, "a").beat(full=True)
+    with store.write() as c:
+        events.record_events(c, [build_event("m1", host="a", epoch="journal-a", sequence=2**63 - 1)], now=clock.now())
+        mark_restored(c, now=clock.now())
+        assert [(gap.first, gap.last) for gap in gaps.list_gaps(c, now=clock.now())] == [(1, 2**63 - 2)]
+
+
 def test_a_tail_that_brings_nothing_is_not_called_lost(store: Store, clock: FakeClock) -> None:
     with store.write() as c:
         gaps.ask_for_tail(c, host="a", epoch="journal-a", now=clock.now())
