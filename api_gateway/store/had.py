@@ -1,7 +1,8 @@
 """Which host has, or ever had, which server: a host has a say about those only.
 
-What else it tells is kept in the record, where admins see it, and shown to nobody's project. A server that migrates may be told of by its
-new host before that host's inventory is heard: those events become the project's when the server is the host's.
+What else it tells is kept in the record, where admins see it, and shown to nobody's project. To have it in its inventory is not enough: any
+host can say so, and of a copy that does not run nobody is told. A server that migrates may be told of by its new host before it is that
+host's: those events become the project's when it is.
 """
 
 from datetime import datetime
@@ -9,13 +10,13 @@ from datetime import datetime
 from sqlalchemy import Connection, bindparam, exists, select, update
 
 from api_gateway.store.columns import upsert
-from api_gateway.store.sightings import find_sighting
 from api_gateway.store.tables import actions, events, former_owners, servers
 
 FOREIGN_EVENTS = "foreign_events"
 """Counter of events of hosts about servers that others own. No violation in itself: an event may overtake the inventory."""
 
 _OWNER = select(servers.c.host).where(servers.c.id == bindparam("of_server"), servers.c.deleted_at.is_(None))
+_CLAIMED = select(exists().where(servers.c.id == bindparam("of_server"), servers.c.conflict_host == bindparam("of_host")))
 _OWNED_ONCE = select(exists().where(former_owners.c.server == bindparam("of_server"), former_owners.c.host == bindparam("of_host")))
 _ACTED = select(
     exists().where(
@@ -32,10 +33,9 @@ _SHOW = (
 
 
 def has_had(c: Connection, host: str, server: str) -> bool:
-    """Whether it has the server in its inventory, or owned it once."""
-    if find_sighting(c, host, server) is not None:
-        return True
-    return bool(c.execute(_OWNED_ONCE, {"of_server": server, "of_host": host}).scalar_one())
+    """Whether it owned the server once, or runs it at the same time as its owner, which both are named for (``server.claimed_twice``)."""
+    names = {"of_server": server, "of_host": host}
+    return any(c.execute(query, names).scalar_one() for query in (_CLAIMED, _OWNED_ONCE))
 
 
 def was_asked(c: Connection, host: str, server: str, action_id: str) -> bool:

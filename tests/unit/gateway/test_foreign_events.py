@@ -160,10 +160,20 @@ def test_a_server_that_migrates_to_and_fro_is_told_of_by_both(
     assert set(list_projects(store).values()) == {"demo"}
 
 
-def test_a_destination_whose_copy_is_known_is_heard_at_once(
+@pytest.mark.parametrize("state", [PowerState.SHUTDOWN, PowerState.PAUSED])
+def test_a_copy_that_nobody_is_told_of_gives_no_say(
+    recorder: Recorder, store: Store, clock: FakeClock, owner: AgentVoice, other: AgentVoice, state: PowerState
+) -> None:
+    """Any host can list any server; only when it says that it runs there are people called (``server.claimed_twice``)."""
+    recorder.record_heartbeats([other.beat(build_server(clock).model_copy(update={"power_state": state}))])
+    recorder.record([other.tell("server.levitated")])
+    assert list_projects(store) == {"server.levitated": None}
+    assert count_foreign(store) == 1
+
+
+def test_both_parties_of_a_conflict_are_heard(
     recorder: Recorder, store: Store, clock: FakeClock, owner: AgentVoice, other: AgentVoice
 ) -> None:
-    """Two hosts that both list it, as in a conflict."""
     recorder.record_heartbeats([other.beat(build_server(clock))])
     recorder.record([other.tell("server.levitated")])
     assert list_projects(store) == {"server.levitated": "demo"}
