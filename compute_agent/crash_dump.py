@@ -4,7 +4,7 @@ A crash dump is not repeatable: found ``started`` after a restart it was perhaps
 """
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.errors import Code
@@ -12,7 +12,7 @@ from compute_agent.contract.models import ActionKind, Observation, PowerState
 from compute_agent.drivers.base import Driver
 from compute_agent.drivers.models import DriverServer
 from compute_agent.journal import Journal, JournalledAction, JournalTransaction
-from compute_agent.journal_rows import SignalCause
+from compute_agent.journal_rows import Signal, SignalCause
 from compute_agent.kinds import Kind, Outcome, Refused
 from compute_agent.observations import STANDS_STILL
 
@@ -45,12 +45,21 @@ class HoldOff:
         known = transaction.find_known_server(server)
         if known is not None and known.server.power_state in STANDS_STILL:
             now = known.server.state_at  # a dump that it was writing stands still with it, and goes on when it resumes
-        if pending or now < signal.at + self._span:
+        if pending or self._count_since(transaction, signal, now) < self._span:
             sent_at = signal.at if earlier is None or earlier.signalled_at is None else earlier.signalled_at
             whose = f"The crash dump of action {signal.action_id}"
             if signal.cause is SignalCause.WATCHDOG:
                 whose = f"A crash dump after the NMI of the server's watchdog (event {signal.action_id})"
             raise Refused(Code.CRASH_DUMP_IN_PROGRESS, f"{whose} may still be running (signal at {sent_at.isoformat()}); {advice}")
+
+    @staticmethod
+    def _count_since(transaction: JournalTransaction, signal: Signal, now: datetime) -> timedelta:
+        """The time since a signal by the wall clock, or by the monotonic one where that says less: a clock may have been set forward."""
+        elapsed = now - signal.at
+        monotonic_now, boot = transaction.locate(now)
+        if boot != signal.boot:
+            return elapsed
+        return min(elapsed, timedelta(seconds=monotonic_now - signal.monotonic_at))
 
 
 class CrashDump(Kind):

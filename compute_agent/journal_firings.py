@@ -126,13 +126,7 @@ class FiringStatements(OutboxStatements):
         return None if before is None else Firing.read(before), None if after is None else Firing.read(after)
 
     def _add_signal_of(self, firing: Firing) -> None:
-        self.execute(
-            "INSERT INTO signals (server, action_id, at, cause) VALUES (?, ?, ?, ?)",
-            firing.server,
-            firing.message_id,
-            to_stored(firing.at),
-            SignalCause.WATCHDOG,
-        )
+        self.add_signal(firing.server, firing.message_id, firing.at, SignalCause.WATCHDOG)
 
 
 _WANTS_A_LOOK = frozenset({WatchdogResult.DUMP_FAILED, WatchdogResult.NOTHING_SEEN, WatchdogResult.NOT_OBSERVED})

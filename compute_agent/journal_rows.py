@@ -98,13 +98,16 @@ class Signal:
     """A crash dump signal that was, or perhaps was, sent to a server: what the hold-off counts from.
 
     ``action_id`` is the message id of the firing's event where a watchdog sent it. ``at`` is when it was sent, and later by as long as the
-    server stood still since. ``cleared_at`` is when the server was last seen to reboot or stop.
+    server stood still since; ``monotonic_at`` is the same moment by the monotonic clock of the machine's run ``boot``. ``cleared_at`` is
+    when the server was last seen to reboot or stop.
     """
 
     server: str
     action_id: str
     at: datetime
     cleared_at: datetime | None
+    monotonic_at: float
+    boot: str
     cause: SignalCause = SignalCause.ACTION
 
     @property
@@ -114,7 +117,15 @@ class Signal:
 
     @classmethod
     def read(cls, row: sqlite3.Row) -> "Signal":
-        return cls(row["server"], row["action_id"], from_stored(row["at"]), _find_moment(row["cleared_at"]), SignalCause(row["cause"]))
+        return cls(
+            server=row["server"],
+            action_id=row["action_id"],
+            at=from_stored(row["at"]),
+            cleared_at=_find_moment(row["cleared_at"]),
+            monotonic_at=row["monotonic_at"],
+            boot=row["boot"],
+            cause=SignalCause(row["cause"]),
+        )
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,11 @@ MIGRATIONS: tuple[str, ...] = (
     """
     CREATE TABLE cursors (server TEXT PRIMARY KEY, cursor TEXT NOT NULL) STRICT, WITHOUT ROWID;
     """,
+    # When a signal was sent by a clock that nobody can set.
+    """
+    ALTER TABLE signals ADD COLUMN monotonic_at REAL NOT NULL DEFAULT 0;
+    ALTER TABLE signals ADD COLUMN boot TEXT NOT NULL DEFAULT '';
+    """,
 )
 """One script per schema version, oldest first; a file's ``user_version`` says how many of them it has had."""
 

@@ -3,8 +3,10 @@
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 from compute_agent.contract.clock import Clock
+from compute_agent.journal_rows import SignalCause, to_stored
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,22 @@ class Statements:
         if self._connection is None:
             raise RuntimeError("this transaction is over")
         return self._connection.execute(statement, values)
+
+    def add_signal(self, server: str, source_id: str, at: datetime, cause: SignalCause) -> None:
+        """An NMI was, or perhaps will have been, sent to a server at ``at``: the hold-off counts from there."""
+        self.execute(
+            "INSERT INTO signals (server, action_id, at, monotonic_at, boot, cause) VALUES (?, ?, ?, ?, ?, ?)",
+            server,
+            source_id,
+            to_stored(at),
+            *self.locate(at),
+            cause,
+        )
+
+    def locate(self, at: datetime) -> tuple[float, str]:
+        """A moment of the wall clock as it is now set, by the monotonic one, with the run of the machine in which that counts."""
+        clock = self._origin.clock
+        return clock.monotonic() - (clock.now() - at).total_seconds(), clock.boot()
 
     def close(self) -> None:
         """The block is over: whoever kept the transaction cannot write outside one."""

@@ -159,7 +159,12 @@ class JournalTransaction(FiringStatements, OutboxStatements, ServerStatements):
 
     def record_signal_time(self, action_id: str, at: datetime) -> None:
         """The signal of this action may have gone out as late as ``at``: the hold-off counts from there."""
-        self.execute("UPDATE signals SET at = max(at, ?) WHERE action_id = ?", to_stored(at), action_id)
+        self.execute(
+            "UPDATE signals SET at = ?2, monotonic_at = ?3, boot = ?4 WHERE action_id = ?1 AND at < ?2",
+            action_id,
+            to_stored(at),
+            *self.locate(at),
+        )
 
     def observe(self, action_id: str, observation: Observation, at: datetime, final: bool, text: str) -> bool:
         """Record what was seen of the guest; False when it adds nothing: after a final one, the same again, or nothing was sent.
@@ -197,7 +202,8 @@ class JournalTransaction(FiringStatements, OutboxStatements, ServerStatements):
     def discount_pause(self, server: str, since: datetime, until: datetime) -> None:
         """The server stood still from ``since`` to ``until``, and so did any dump: its hold-off goes on from where it was then."""
         self.execute(
-            "UPDATE signals SET at = at + max(0, ?3 - max(?2, at)) WHERE server = ?1 AND coalesce(cleared_at < at, 1)",
+            "UPDATE signals SET at = at + max(0, ?3 - max(?2, at)), monotonic_at = monotonic_at + max(0, ?3 - max(?2, at)) / 1e6"
+            " WHERE server = ?1 AND coalesce(cleared_at < at, 1)",
             server,
             to_stored(since),
             to_stored(until),
@@ -235,7 +241,7 @@ class JournalTransaction(FiringStatements, OutboxStatements, ServerStatements):
     def _add_signal(self, request: ActionRequest, at: datetime) -> None:
         if request.kind is not ActionKind.TRIGGER_CRASH_DUMP:
             return
-        self.execute("INSERT INTO signals (server, action_id, at) VALUES (?, ?, ?)", request.server, request.id, to_stored(at))
+        self.add_signal(request.server, request.id, at, SignalCause.ACTION)
 
     def _append_observed(self, action: JournalledAction) -> None:
         assert action.observed_at is not None  # narrows the type: every observation has its time

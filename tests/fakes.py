@@ -9,12 +9,21 @@ class FakeClock:
     def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC), monotonic: float = 1000.0) -> None:
         self._now = start
         self._monotonic = monotonic
+        self._boot = "boot"
 
     def now(self) -> datetime:
         return self._now
 
     def monotonic(self) -> float:
         return self._monotonic
+
+    def boot(self) -> str:
+        return self._boot
+
+    def reboot(self) -> None:
+        """The machine starts anew: its monotonic clock as well."""
+        self._boot += "+"
+        self._monotonic = 10.0
 
     def advance(self, seconds: float) -> None:
         """Time passes: both clocks move."""

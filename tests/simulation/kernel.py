@@ -203,3 +203,6 @@ class HostClock:
 
     def monotonic(self) -> float:
         return self.kernel.time
+
+    def boot(self) -> str:
+        return "boot"

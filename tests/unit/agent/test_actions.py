@@ -439,6 +439,37 @@ class TestHoldOff:
         agent.do(agent.make_request(server, 2))
         assert agent.hypervisor.count_signals(server) == 2
 
+    @pytest.mark.parametrize("restarted", [False, True])
+    def test_a_clock_that_is_set_forward_does_not_shorten_it(self, agent: Agent, restarted: bool) -> None:
+        server = agent.make_server()
+        agent.do(agent.make_request(server, 1))
+        agent.clock.step(10 * HOLDOFF)
+        if restarted:
+            agent.restart()
+        agent.clock.advance(HOLDOFF - 1)
+        agent.do(agent.make_request(server, 2))
+        assert agent.code(make_id(2)) == Code.CRASH_DUMP_IN_PROGRESS
+        agent.clock.advance(1)
+        agent.do(agent.make_request(server, 3))
+        assert agent.code(make_id(3)) == Code.SIGNAL_DELIVERED
+
+    def test_a_clock_that_is_set_back_makes_it_longer_at_most(self, agent: Agent) -> None:
+        server = agent.make_server()
+        agent.do(agent.make_request(server, 1))
+        agent.clock.step(-60)
+        agent.clock.advance(HOLDOFF)
+        agent.do(agent.make_request(server, 2))
+        assert agent.code(make_id(2)) == Code.CRASH_DUMP_IN_PROGRESS
+
+    def test_after_the_machine_itself_was_started_anew_the_wall_clock_alone_counts(self, agent: Agent) -> None:
+        server = agent.make_server()
+        agent.do(agent.make_request(server, 1))
+        agent.clock.reboot()
+        agent.restart()
+        agent.clock.step(HOLDOFF)
+        agent.do(agent.make_request(server, 2))
+        assert agent.code(make_id(2)) == Code.SIGNAL_DELIVERED
+
     def test_it_holds_only_its_own_server(self, agent: Agent) -> None:
         agent.do(agent.make_request(agent.make_server(), 1))
         agent.do(agent.make_request(agent.make_server(), 2))
