@@ -73,7 +73,7 @@ def append_event(
         _INSERT,
         {
             "sequence": sequence,
-            "message_id": uuid.uuid5(uuid.UUID(store_id), str(sequence)).hex,
+            "message_id": uuid.uuid4().hex,  # that nobody can foresee: of two events with one id the later one is taken for known
             "event_type": event_type,
             "severity": severity or row_of_table.severity,
             "server": server,

@@ -12,7 +12,7 @@ from api_gateway.echo import Echo
 from api_gateway.received import Received
 from api_gateway.recorder import Recorder
 from api_gateway.senders import SenderCheck
-from api_gateway.store import Store, agents, counters, events, hearing
+from api_gateway.store import Store, agents, counters, events, hearing, outbox
 from compute_agent.contract.broker import list_accounts
 from compute_agent.contract.notifications import Notification, encode
 from tests.fakes import FakeClock
@@ -87,6 +87,20 @@ def test_no_agent_speaks_for_the_gateway_not_even_of_its_own_host(recorder: Reco
     recorder.record([AgentVoice(FakeClock(), HOST, store.store_id).tell("agent.down", server=None)])
     assert read_record(store) == ([], 1)
     assert count_forged(store) == 1
+
+
+def test_nobody_can_foresee_the_id_of_what_the_gateway_will_say(tmp_path: Path, clock: FakeClock) -> None:
+    """Whoever had an event recorded under it would have the gateway's own left out. Nor do two histories of one store share an id."""
+    body = {"release": "1", "journal_id": "j", "incarnation": 1, "reason": "silent"}
+    said = []
+    for store in (open_store(tmp_path / "first.sqlite"), open_store(tmp_path / "second.sqlite")):
+        with store.write() as c:
+            outbox.append_event(c, "agent.down", server=None, host=HOST, occurred_at=clock.now(), body=body)
+            said += [(store.store_id, row.sequence, row.message_id) for row in outbox.list_unsent(c)]
+        store.dispose()
+    (*first_place, first_id), (*second_place, second_id) = said
+    assert first_place == second_place
+    assert first_id != second_id
 
 
 def test_what_names_no_host_is_nobodys_word(recorder: Recorder, store: Store, voice: AgentVoice) -> None:
