@@ -103,7 +103,8 @@ class Recorder:
         """:raises _ForgedSender: this account has no say in this."""
         objection = None if self._senders is None else self._senders.find_objection(notification, user)
         if objection is not None:
-            raise _ForgedSender(f"{notification.event_type}: {objection}")
+            # As long and on as many lines as a stranger pleases: not in the log, nor on the shelf.
+            raise _ForgedSender(f"{notification.event_type!r:.200}: {objection:.400}")
 
     def _record_unapplied(self, message: Received, why: str, source: str) -> None:
         """Keep in the record what cannot be applied, and on the shelf what cannot even be recorded."""
@@ -227,7 +228,7 @@ def _shelve_in(c: Connection, body: bytes, why: str, source: str, *, now: dateti
 
 def _find_heartbeat(notification: Notification) -> Heartbeat | None:
     if notification.event_type != HEARTBEAT_TYPE:
-        LOG.warning("a %s came as a heartbeat and was dropped", notification.event_type)
+        LOG.warning("a %.200r came as a heartbeat and was dropped", notification.event_type)
         return None
     try:
         return Heartbeat.from_wire(notification.payload)

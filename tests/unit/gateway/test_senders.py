@@ -77,6 +77,18 @@ def test_an_event_of_a_host_from_another_account_is_shelved_counted_and_said(
     assert "action.ended" in caplog.text
 
 
+def test_what_a_forger_wrote_fills_no_log_and_makes_no_line_of_its_own(
+    recorder: Recorder, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    forger = AgentVoice(clock, "host\n" * 100_000)
+    forged = replace(forger.tell("all is well\n" * 100_000), user="agent.host-2")
+    recorder.record([forged])
+    recorder.record_heartbeats([forged])
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2
+    assert all(len(line) < 1000 and "\n" not in line for line in said)
+
+
 def test_the_gateway_speaks_for_every_host(recorder: Recorder, store: Store, voice: AgentVoice) -> None:
     own = replace(AgentVoice(FakeClock(), HOST, store.store_id).tell("agent.down", server=None), user="gateway")
     recorder.record([own, replace(voice.tell("agent.up", server=None), user="gateway")])
