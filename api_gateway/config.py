@@ -164,6 +164,12 @@ RECORDER_OPTIONS: list[cfg.Opt] = [
         "from the gateway's (that of transport_url). Turn it on once every agent has its account (crashcart-manage "
         "broker-definitions): what comes from any other is put on the dead-letter shelf, and its heartbeats are dropped.",
     ),
+    cfg.ListOpt(
+        "gateway_accounts",
+        default=[],
+        help="With verify_senders: the gateway's accounts beside that of transport_url. Name those of the other machines where each "
+        "gateway has its own, and the former one while an account is exchanged for another.",
+    ),
 ]
 
 SWEEP_OPTIONS: list[cfg.Opt] = [

@@ -29,12 +29,12 @@ from api_gateway.open_files import allow_open_files
 from api_gateway.outbox import StoredOutbox
 from api_gateway.received import Received
 from api_gateway.recorder import Recorder
-from api_gateway.senders import SenderCheck
+from api_gateway.senders import find_sender_check
 from api_gateway.store import Store, StoreError
 from api_gateway.stream.listener import SPARE_CONNECTIONS, StreamListener
 from api_gateway.sweep import Sweep
 from api_gateway.wake import WakeReceiver, WakeSender
-from compute_agent.contract.broker import BrokerAddress, find_tls, list_accounts
+from compute_agent.contract.broker import BrokerAddress, find_tls
 from compute_agent.contract.clock import Clock, SystemClock
 from compute_agent.contract.notifications import DEAD_LETTER_QUEUE, HEARTBEAT_QUEUE, RECORDER_QUEUES
 from compute_agent.contract.outage import Outage
@@ -170,7 +170,7 @@ class Engine:
             self._get_caster(),
             self._clock,
             slots=self._get_ask_slots(),
-            senders=self._find_sender_check(),
+            senders=find_sender_check(self._conf, self._store.store_id),
             on_agent_restarted=lambda: self._wake_dispatcher(),
         )
 
@@ -183,15 +183,6 @@ class Engine:
         self._add_consumer([DEAD_LETTER_QUEUE], lambda messages: recorder.record(messages, DEAD_LETTER_QUEUE.name))
         self._add_consumer([HEARTBEAT_QUEUE], recorder.record_heartbeats)
         self._add_echo()
-
-    def _find_sender_check(self) -> SenderCheck | None:
-        if not self._conf.recorder.verify_senders:
-            LOG.warning(
-                "every account at the broker is believed whatever it says of any host: give each agent an account of its own, then turn on "
-                "[recorder] verify_senders"
-            )
-            return None
-        return SenderCheck(list_accounts(self._conf.transport_url), self._store.store_id)
 
     def _wire_sweep(self) -> None:
         options = self._conf.sweep

@@ -16,6 +16,9 @@ from kombu.transport.pyamqp import Connection as Link
 from kombu.transport.pyamqp import Transport as PyAmqpTransport
 from oslo_config import cfg
 
+_DEFAULT_ACCOUNT = "guest"
+"""Whom kombu logs in as without being told."""
+
 __all__ = ["BROKER_ERRORS", "BrokerAddress", "Link", "find_tls", "list_accounts", "list_broker_urls"]
 
 HEARTBEAT = 10
@@ -52,7 +55,7 @@ def list_accounts(transport_url: str) -> frozenset[str]:
     :raises ValueError: when the URL names no RabbitMQ.
     """
     users = (urlsplit(url).username for url in list_broker_urls(transport_url))
-    return frozenset(unquote(user) for user in users if user)
+    return frozenset(unquote(user or _DEFAULT_ACCOUNT) for user in users)
 
 
 def find_tls(conf: cfg.ConfigOpts) -> dict[str, Any] | None:

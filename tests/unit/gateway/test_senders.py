@@ -6,12 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from oslo_config import cfg
 
 from api_gateway.cast_slots import ImmediateCasts
+from api_gateway.config import load_config
 from api_gateway.echo import Echo
 from api_gateway.received import Received
 from api_gateway.recorder import Recorder
-from api_gateway.senders import SenderCheck
+from api_gateway.senders import SenderCheck, find_sender_check
 from api_gateway.store import Store, agents, counters, events, hearing, outbox
 from compute_agent.contract.broker import list_accounts
 from compute_agent.contract.notifications import Notification, encode
@@ -154,3 +156,18 @@ def test_without_accounts_of_their_own_all_are_believed(store: Store, clock: Fak
 
 def test_the_gateways_accounts_are_those_of_its_transport_url() -> None:
     assert list_accounts("rabbit://gateway:x@a:1,gate%40way:y@b:2/vhost") == {"gateway", "gate@way"}
+    assert list_accounts("rabbit://localhost/") == {"guest"}
+
+
+def test_other_machines_of_the_gateway_may_have_accounts_of_their_own(store: Store, clock: FakeClock, tmp_path: Path) -> None:
+    """Else what they say would be shelved; so would what was said under a former account and is still on its way."""
+    path = tmp_path / "gateway.conf"
+    path.write_text("[recorder]\nverify_senders = true\ngateway_accounts = gateway-2, old\n")
+    conf = load_config(["--config-file", str(path)], prog="test")
+    conf.register_opt(cfg.StrOpt("transport_url", default="rabbit://gateway-1:x@localhost/"))  # oslo.messaging's
+    senders = find_sender_check(conf, store.store_id)
+    recorder = Recorder(store, NotingCaster(), clock, slots=ImmediateCasts(), senders=senders)
+    own = AgentVoice(clock, HOST, store.store_id)
+    accounts = ("gateway-1", "gateway-2", "old", "gateway", f"agent.{HOST}")
+    recorder.record([replace(own.tell("agent.down", server=None), user=user) for user in accounts])
+    assert read_record(store) == (["agent.down"] * 3, 2)
