@@ -118,6 +118,16 @@ class PrivatePostgreSQL:
     def drop_database(self, name: str) -> None:
         self._run("dropdb", *self._connection_options, name)
 
+    def back_up_database(self, name: str) -> None:
+        """Dump it while it is in use; an earlier dump of it is replaced."""
+        self._run("pg_dump", *self._connection_options, "--format=custom", f"--file={self._get_dump(name)}", name)
+
+    def restore_database(self, name: str) -> None:
+        """Make it what it was at its last dump; who is connected to it is thrown out."""
+        self._run("dropdb", *self._connection_options, "--force", name)
+        self._run("createdb", *self._connection_options, "--template=template0", name)
+        self._run("pg_restore", *self._connection_options, "--exit-on-error", f"--dbname={name}", str(self._get_dump(name)))
+
     def end(self) -> None:
         """Stop it and remove all that it kept."""
         self.stop()
@@ -127,6 +137,9 @@ class PrivatePostgreSQL:
     @property
     def _cluster(self) -> Path:
         return self._files / "data"
+
+    def _get_dump(self, database: str) -> Path:
+        return self._files / f"{database}.dump"
 
     @property
     def _as_account(self) -> list[str]:

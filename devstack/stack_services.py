@@ -77,11 +77,11 @@ class StackServices:
             link = self.links.get(f"{service.name}-broker")
             route = (link.ports, link.address) if link else ()
             write_agent_config(
-                self._state_dir / f"{_name_agent(spec)}.conf",
+                self._state_dir / f"{name_agent(spec.host)}.conf",
                 host=spec.host,
                 transport_url=self._broker.nodes[0].build_agent_url(spec.host, *route),
                 driver=driver,
-                state_path=self._state_dir / _name_agent(spec),
+                state_path=self._state_dir / name_agent(spec.host),
                 extra=merge(agent_signing, self._agent_options, spec.options),
             )
         for short in self._gateway_paths:
@@ -152,7 +152,7 @@ class StackServices:
         size = self._fault_points.disk_bytes
         if size is None or not SmallDisk.is_available():
             return {}
-        disks = {_name_service(spec): SmallDisk(self._state_dir / _name_agent(spec), size) for spec in self._deployment.agents}
+        disks = {_name_service(spec): SmallDisk(self._state_dir / name_agent(spec.host), size) for spec in self._deployment.agents}
         return disks if self._database else disks | {"store": SmallDisk(self._state_dir / "gateway", size)}
 
     def _make_islands(self) -> dict[str, Island]:
@@ -180,7 +180,7 @@ class StackServices:
         environment = spec.program.environment if spec.program else {}
         name = _name_service(spec)
         inside = self.islands[name].prefix if name in self.islands else []
-        return self._make_service(name, [*inside, *argv, *self._configure(f"{_name_agent(spec)}.conf")], environment)
+        return self._make_service(name, [*inside, *argv, *self._configure(f"{name_agent(spec.host)}.conf")], environment)
 
     def _make_gateway_part(self, command: str, number: int) -> Service:
         name = _number(command, number)
@@ -216,10 +216,10 @@ def _number(name: str, number: int) -> str:
     return name if number == 1 else f"{name}-{number}"
 
 
-def _name_agent(spec: AgentSpec) -> str:
+def name_agent(host: str) -> str:
     """Of its configuration file and its directory."""
-    return "agent" if spec.host == HOST else f"agent-{spec.host}"
+    return "agent" if host == HOST else f"agent-{host}"
 
 
 def _name_service(spec: AgentSpec) -> str:
-    return f"crashcart-{_name_agent(spec)}"
+    return f"crashcart-{name_agent(spec.host)}"

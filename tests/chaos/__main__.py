@@ -14,6 +14,8 @@ from devstack.steps import StepFailed, Steps
 from tests.chaos.catalogue import choose_faults, list_faults
 from tests.chaos.run import Wish, judge, run_chaos
 
+_REAL_RATE = 3.0
+
 
 def main(argv: list[str] | None = None) -> int:
     """0: no violation; 1: there are, or it could not run; 130: interrupted."""
@@ -41,14 +43,16 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace, steps: Steps) -> int:
-    names = [name.strip() for name in arguments.faults.split(",")] if arguments.faults else []
+    names = _split(arguments.faults)
     choose_faults(names)
     wish = Wish(
         seed=arguments.seed,
         minutes=arguments.minutes,
-        rate=arguments.rate,
+        rate=arguments.rate or (_REAL_RATE if arguments.guests == "real" else Wish.rate),
+        has_real_guests=arguments.guests == "real",
         hosts=arguments.hosts,
         faults=names,
+        targets=_split(arguments.targets),
         database=arguments.deployment,
         broker_nodes=1 if arguments.deployment is DatabaseKind.SQLITE else 3,
         gateways=1 if arguments.deployment is DatabaseKind.SQLITE else 2,
@@ -70,6 +74,10 @@ def _run(arguments: argparse.Namespace, steps: Steps) -> int:
     return 1 if result.violations or not result.figures.actions else 0
 
 
+def _split(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
 def _leave(signal_number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
@@ -78,8 +86,11 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="devstack/chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="which faults strike when; the same seed, the same schedule (default 1)")
     parser.add_argument("--minutes", type=float, default=2.0, help="how long traffic and faults go on (default 2)")
-    parser.add_argument("--rate", type=float, default=Wish(0, 0).rate, help="actions asked for a second (default %(default)g)")
-    parser.add_argument("--hosts", type=int, default=Wish(0, 0).hosts, help="hosts, with an agent each (default %(default)d)")
+    parser.add_argument("--rate", type=float, help=f"actions asked for a second (default {Wish.rate:g}, of real guests {_REAL_RATE:g})")
+    parser.add_argument("--hosts", type=int, default=Wish.hosts, help="hosts with fake guests, an agent each (default %(default)d)")
+    parser.add_argument(
+        "--guests", choices=("fake", "real"), default="fake", help="real: one host with a handful of guests in QEMU, each with a watchdog"
+    )
     parser.add_argument(
         "--deployment",
         type=DatabaseKind,
@@ -87,7 +98,10 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         default=DatabaseKind.SQLITE,
         help="sqlite: one gateway, one broker node (default); postgresql, mariadb: two APIs, two engines, three broker nodes",
     )
-    parser.add_argument("--faults", metavar="LIST", help="these alone, separated by commas; --list names them")
+    parser.add_argument("--faults", metavar="LIST", default="", help="these alone, separated by commas; --list names them")
+    parser.add_argument(
+        "--targets", metavar="LIST", default="", help="only parts, links and hosts whose name has one of these words (database,broker-2)"
+    )
     parser.add_argument("--keep-history", type=Path, metavar="DIR", help="keep the history, the logs and all files in this directory")
     parser.add_argument("--port", type=int, help="first of the ten ports of 127.0.0.1 that it uses (default: free ones)")
     parser.add_argument("--list", action="store_true", help="list the faults, do nothing")

@@ -21,6 +21,7 @@ from tests.chaos.faults import (
     SlowDriver,
     UnavailableHypervisor,
 )
+from tests.chaos.guest_faults import StarvedWatchdog
 from tests.chaos.operators import FullDisk, LostJournal, Poison, Purge, Restore, SecondAgent
 
 _KINDS: tuple[type[Fault], ...] = (
@@ -46,6 +47,7 @@ _KINDS: tuple[type[Fault], ...] = (
     Restore,
     LostJournal,
     FullDisk,
+    StarvedWatchdog,
 )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, NullPool, RowMapping, create_engine, text
 
-from tests.chaos.history import History, What, read_lines
+from tests.chaos.history import History, What
 from tests.chaos.system import ChaosSystem
 
 _MICROSECONDS = 1_000_000
@@ -34,7 +34,7 @@ _ROW_WORDS = (
     "cast_count",
     "observation",
 )
-_PAYLOAD_WORDS = ("ending", "code", "decided_by", "lost_epoch", "lost_host", "first", "last")
+_PAYLOAD_WORDS = ("ending", "code", "decided_by", "lost_epoch", "lost_host", "first", "last", "observed_late")
 _TRACEBACK = "Traceback (most recent call last):"
 DELETED = "deleted-"
 """How directories begin in which lies what an operator destroyed: only the judge looks there."""
@@ -79,20 +79,13 @@ def find_unsettled(system: ChaosSystem) -> str:
 
 def collect(system: ChaosSystem, history: History) -> None:
     """Write down everything; the processes have ended."""
-    for host in system.hosts.values():
-        _copy_calls(host.hypervisor / "calls.jsonl", history)
+    system.hosting.collect(history)
     for path in system.list_journals():
         _collect_journal(path, history)
     _collect_store(system, history)
     for log in sorted(system.directory.glob("*.log")):
         for traceback in _list_tracebacks(log):
             history.write(What.TRACEBACK, part=log.stem, text=traceback)
-
-
-def _copy_calls(path: Path, history: History) -> None:
-    if path.exists():
-        for line in read_lines(path):
-            history.write(What(line.pop("what")), **line)
 
 
 def _collect_journal(path: Path, history: History) -> None:

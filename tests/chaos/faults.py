@@ -6,9 +6,12 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from tests.chaos.history import History
-from tests.chaos.hypervisor import Mood, set_clock, set_mood
+from tests.chaos.hypervisor import Mood, set_mood
 from tests.chaos.schedule import Draw
 from tests.chaos.system import ChaosSystem, Host
+
+GUEST = "guest:"
+"""How the names of guests begin that are parts."""
 
 
 @dataclass
@@ -22,6 +25,14 @@ class Scene:
 
     def get_host(self, name: str) -> Host:
         return self.system.hosts[name]
+
+    def set_mood(self, host: str, mood: Mood, *, chance: float = 1.0, seconds: float = 0.0) -> None:
+        hypervisor = self.get_host(host).hypervisor
+        assert hypervisor is not None, "only hosts with a fake one are targets"
+        set_mood(hypervisor, mood, chance=chance, seconds=seconds)
+
+    def set_clock(self, host: str, offset: float) -> None:
+        self.system.hosting.set_clock(self.system.stack, host, offset)
 
 
 class Fault(ABC):
@@ -187,14 +198,17 @@ class _BadMood(_OnHosts):
     chance: ClassVar[float] = 0.5
     seconds: ClassVar[float] = 0.0
 
+    def list_targets(self, system: ChaosSystem) -> Sequence[str]:
+        return [host.name for host in system.hosts.values() if host.hypervisor is not None]
+
     def list_needed(self, system: ChaosSystem, target: str) -> frozenset[str]:
         return frozenset({f"mood:{target}"})
 
     def begin(self, scene: Scene, target: str) -> None:
-        set_mood(scene.get_host(target).hypervisor, self.mood, chance=self.chance, seconds=self.seconds)
+        scene.set_mood(target, self.mood, chance=self.chance, seconds=self.seconds)
 
     def end(self, scene: Scene, target: str) -> None:
-        set_mood(scene.get_host(target).hypervisor, Mood.WELL)
+        scene.set_mood(target, Mood.WELL)
 
 
 class SlowDriver(_BadMood):
@@ -235,10 +249,10 @@ class ClockAhead(_OnHosts):
         return frozenset({f"clock:{target}"})
 
     def begin(self, scene: Scene, target: str) -> None:
-        set_clock(scene.get_host(target).hypervisor, self.offset)
+        scene.set_clock(target, self.offset)
 
     def end(self, scene: Scene, target: str) -> None:
-        set_clock(scene.get_host(target).hypervisor, 0.0)
+        scene.set_clock(target, 0.0)
 
 
 class ClockBehind(ClockAhead):
@@ -254,8 +268,11 @@ class ClockSlightlyOff(ClockAhead):
     duration = (5.0, 15.0)
 
 
-def describe_draws(faults: Mapping[str, Fault], system: ChaosSystem) -> dict[str, Draw]:
-    """What the schedule is drawn from."""
+def describe_draws(faults: Mapping[str, Fault], system: ChaosSystem, words: Sequence[str] = ()) -> dict[str, Draw]:
+    """What the schedule is drawn from.
+
+    :param words: only targets whose name has one of them, where there are any
+    """
     return {
         name: Draw(
             targets,
@@ -264,11 +281,13 @@ def describe_draws(faults: Mapping[str, Fault], system: ChaosSystem) -> dict[str
             {target: fault.list_needed(system, target) for target in targets},
         )
         for name, fault in faults.items()
-        if (targets := fault.list_targets(system))
+        if (targets := [target for target in fault.list_targets(system) if not words or any(word in target for word in words)])
     }
 
 
 def list_hosts(fault: Fault, system: ChaosSystem, target: str) -> list[str]:
-    """The hosts whose actions it keeps back."""
+    """The hosts whose actions it keeps back: all, where it is neither one agent nor one guest."""
+    if target.startswith(GUEST):
+        return []
     agents = {part.removeprefix("agent:") for part in fault.list_parts(target) if part.startswith("agent:")}
     return sorted(agents) if agents else sorted(system.hosts)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 Line = dict[str, Any]
+CRASH_DUMP = "trigger_crash_dump"
 
 
 class What(StrEnum):
@@ -42,7 +43,13 @@ class What(StrEnum):
     CALL = "call"
     """Of the hypervisor: ``phase`` (``begins``, ``signal``, ``returns``), ``call`` (its id), ``action``, ``server``, ``host``, ``pid``."""
     RESET = "reset"
-    """Of the hypervisor: ``server`` was rebooted, or stopped and started."""
+    """Of the hypervisor, or by whoever struck or repaired a guest: ``server`` is rebooted, or stopped and started."""
+    BOOTED = "booted"
+    """A real guest, ``server``, counts again, in a new life."""
+    COUNTED = "counted"
+    """A real guest, ``server``, has counted one more NMI; ``panicked``: it counts no further one in this life."""
+    FIRED = "fired"
+    """QEMU says that the watchdog of ``server`` fired, and which ``action`` followed."""
     GUEST = "guest"
     """Of a real guest at the end: ``server`` and the ``signals`` that it counted itself."""
     ROW = "row"

@@ -9,6 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import ClassVar
@@ -18,6 +19,7 @@ from sqlalchemy import make_url
 from compute_agent.contract.broker import BrokerAddress
 from compute_agent.contract.notifications import HEARTBEAT_QUEUE, RECORDER_QUEUES
 from compute_agent.contract.transport import RPC_TOPIC
+from devstack.postgresql import PrivatePostgreSQL
 from devstack.services import Service, wait_until
 from devstack.small_disk import SmallDisk
 from tests.chaos.collecting import DELETED, digest
@@ -141,34 +143,43 @@ class Restore(Fault):
         self._taken_at = 0.0
 
     def list_targets(self, system: ChaosSystem) -> Sequence[str]:
-        return ["store"] if system.stack.database is None else []
+        # What dumps MariaDB is not among the packages that the devstack installs.
+        return ["store"] if isinstance(system.stack.database, PrivatePostgreSQL | None) else []
 
     def list_needed(self, system: ChaosSystem, target: str) -> frozenset[str]:
-        return frozenset({"store", "engine", "api"})
+        links = {name for name in system.links if name.endswith("–database")}
+        return self.list_parts(target) | {"database"} | links | {part for part in system.parts if part.startswith(("api", "engine"))}
 
     def list_parts(self, target: str) -> frozenset[str]:
         return frozenset({"store", "engine", "api"})
 
     def begin(self, scene: Scene, target: str) -> None:
         self._taken_at = time.time()
-        copy = _get_copy(scene)
-        copy.unlink(missing_ok=True)
-        with closing(sqlite3.connect(_get_store(scene))) as store, closing(sqlite3.connect(copy)) as backup:
-            store.backup(backup)
+        database = scene.system.stack.database
+        if isinstance(database, PrivatePostgreSQL):
+            database.back_up_database(_get_database_name(scene))
+        else:
+            copy = _get_copy(scene)
+            copy.unlink(missing_ok=True)
+            with closing(sqlite3.connect(_get_store(scene))) as store, closing(sqlite3.connect(copy)) as backup:
+                store.backup(backup)
         scene.history.write(What.BACKUP)
 
     def end(self, scene: Scene, target: str) -> None:
         stack = scene.system.stack
-        for service in (stack.api, stack.engine):
-            service.stop(_STOP_GRACE)
-        store = _get_store(scene)
-        for path in store.parent.glob(f"{store.name}*"):
-            path.unlink()
-        shutil.copyfile(_get_copy(scene), store)
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda service: service.stop(_STOP_GRACE), [*stack.apis, *stack.engines]))
+        if isinstance(stack.database, PrivatePostgreSQL):
+            stack.database.restore_database(_get_database_name(scene))
+        else:
+            store = _get_store(scene)
+            for path in store.parent.glob(f"{store.name}*"):
+                path.unlink()
+            shutil.copyfile(_get_copy(scene), store)
         command = [str(Path(sys.executable).parent / "crashcart-manage"), "--config-file", str(stack.state_dir / "crashcart-engine.conf")]
         subprocess.run([*command, "db", "restored"], check=True, capture_output=True, timeout=60)
         scene.history.write(What.RESTORED, taken_at=self._taken_at)
-        for service in (stack.engine, stack.api):
+        for service in (*stack.engines, *stack.apis):
             service.start()
 
 
@@ -204,7 +215,11 @@ def _get_copy(scene: Scene) -> Path:
 
 
 def _get_store(scene: Scene) -> Path:
-    return Path(str(make_url(scene.system.stack.database_url).database))
+    return Path(_get_database_name(scene))
+
+
+def _get_database_name(scene: Scene) -> str:
+    return str(make_url(scene.system.stack.database_url).database)
 
 
 class FullDisk(Fault):

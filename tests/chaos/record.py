@@ -10,6 +10,15 @@ FOR_EVER = float("inf")
 
 
 @dataclass(frozen=True)
+class Violation:
+    """``at`` is when, as far as that can be said: of an action, when it was asked for."""
+
+    invariant: int
+    text: str
+    at: float
+
+
+@dataclass(frozen=True)
 class Window:
     """A fault and when it lasted; ``over`` is when it was undone."""
 
@@ -20,6 +29,9 @@ class Window:
     over: float
     hosts: frozenset[str]
     parts: frozenset[str]
+
+    def overlaps(self, since: float, until: float) -> bool:
+        return self.begins <= until and self.over >= since
 
 
 @dataclass
@@ -77,3 +89,14 @@ class Record:
     def is_newer_than_backup(self, at: float) -> bool:
         """Whether what was stored then went when the store was restored."""
         return any(line["taken_at"] <= at <= line["at"] for line in self.lines[What.RESTORED])
+
+    def find_clock_error(self, host: str, since: float, until: float) -> float:
+        """Seconds by which a host's clock may have misled it over a time: what is allowed, or by how much it was set meanwhile."""
+        struck = {window.id for window in self.windows if host in window.hosts and window.overlaps(since - 1, until + 1)}
+        errors = [abs(line["offset"]) for line in self.lines[What.FAULT] if line.get("offset") and line["id"] in struck]
+        error: float = max([*errors, self.setup["tolerance"]])
+        return error
+
+    def list_gone(self) -> set[str]:
+        """Actions whose rows went with a restored store, and whose journal an operator destroyed as well: nobody can know of them."""
+        return {line["id"] for line in self.lines[What.JOURNALLED_ACTION] if line["destroyed"] and self.lines[What.RESTORED]}

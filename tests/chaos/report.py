@@ -5,9 +5,9 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from devstack.stack_config import HOST
 from tests.chaos.history import What
-from tests.chaos.record import FOR_EVER, Record, Window
-from tests.chaos.validator import Violation
+from tests.chaos.record import FOR_EVER, Record, Violation, Window
 
 _AFTERMATH = 15.0
 """Seconds after a fault in which what is violated is laid to it as well."""
@@ -92,7 +92,7 @@ def format_report(figures: Figures, violations: Sequence[Violation]) -> str:
 
 def _name(window: Window) -> str:
     """Without the numbers of hosts and nodes."""
-    place = re.sub(r":host-\d+", "", window.target)
+    place = re.sub(rf":(host-\d+|{HOST})", "", window.target)
     return f"{window.name}, {re.sub(r'-[0-9]+(?=–|$)', '', re.sub(r'host-[0-9]+$', 'agent', place))}"
 
 

@@ -1,6 +1,7 @@
 """One run: bring the system up, put traffic and faults to it, wait until it is quiet, write down what is left, judge, report."""
 
 import sqlite3
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,35 +15,45 @@ from devstack.steps import Steps
 from tests.chaos.catalogue import choose_faults
 from tests.chaos.collecting import collect, find_unsettled
 from tests.chaos.faults import Fault, Scene, describe_draws
+from tests.chaos.guests import RealGuests
 from tests.chaos.history import History, What, read_lines
-from tests.chaos.record import Record
+from tests.chaos.hosting import SKEW, FakeHosts
+from tests.chaos.record import Record, Violation
 from tests.chaos.report import Figures, count_figures, format_report
 from tests.chaos.schedule import Strike, draw_schedule
 from tests.chaos.striker import Striker
-from tests.chaos.system import CALL_BOUND, HOLDOFF, SKEW, ChaosSystem
+from tests.chaos.system import ChaosSystem
 from tests.chaos.traffic import Traffic
-from tests.chaos.validator import Violation, validate_record
+from tests.chaos.validator import validate_record
 from tests.chaos.watching import Onlookers, SecondConsumer
 
+_FAKE_AGENT = (sys.executable, "-m", "tests.chaos.agent_program")
 _QUIET_TIMEOUT = 60.0
 _PROGRESS_INTERVAL = 10.0
+_LEAST_END = 10.0
+"""Seconds that it takes in any case until all is quiet, judged and stopped."""
+_LEAST_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What is asked of a run. ``rate`` is actions a second; ``faults`` names, none: all of them."""
+    """What is asked of a run. ``rate`` is actions a second; of hosts with real guests there is one; ``faults`` and ``targets`` are names,
+    none: all of them; ``most_seconds`` is what everything may take: on a slow machine traffic and faults get less than ``minutes`` then."""
 
     seed: int
     minutes: float
     rate: float = 14.0
     hosts: int = 4
     clients: int = 8
+    has_real_guests: bool = False
     database: DatabaseKind = DatabaseKind.SQLITE
     broker_nodes: int = 1
     gateways: int = 1
     faults: Sequence[str] = ()
+    targets: Sequence[str] = ()
     combined: float = 0.5
     pause: tuple[float, float] = (1.0, 4.0)
+    most_seconds: float | None = None
 
     @property
     def port_blocks(self) -> int:
@@ -63,12 +74,13 @@ class Result:
 
 def run_chaos(directory: Path, port: int, wish: Wish, steps: Steps) -> Result:
     """Everything under ``directory``; all processes have ended when this returns or raises. Raises StepFailed when it does not come up."""
+    began = time.monotonic()
     chosen = choose_faults(wish.faults)
     history = History(directory / "history.jsonl")
     system = ChaosSystem(
         directory / "system",
         port,
-        hosts=wish.hosts,
+        RealGuests() if wish.has_real_guests else FakeHosts(wish.hosts, _FAKE_AGENT),
         database=wish.database,
         broker_nodes=wish.broker_nodes,
         gateways=wish.gateways,
@@ -78,9 +90,12 @@ def run_chaos(directory: Path, port: int, wish: Wish, steps: Steps) -> Result:
     try:
         system.up(before_services=consumer.start)
         _write_setup(system, history, wish)
-        _attack(system, consumer, history, wish, chosen, steps)
+        system.hosting.begin(system.stack, history)
+        seconds = _find_seconds(wish, time.monotonic() - began)
+        _attack(system, consumer, history, wish, chosen, seconds, steps)
     finally:
         consumer.stop()
+        system.hosting.end()
         system.down()
     history.close()
     return judge(history.path)
@@ -99,18 +114,34 @@ def _write_setup(system: ChaosSystem, history: History, wish: Wish) -> None:
         seed=wish.seed,
         minutes=wish.minutes,
         servers={server: {"host": host.name, "project": host.servers[server]} for server, host in system.servers.items()},
-        holdoff=HOLDOFF,
+        holdoff=system.hosting.holdoff,
         skew=SKEW,
-        bound=CALL_BOUND,
+        bound=system.hosting.bound,
         tolerance=0.1,
-        counts_calls=True,
+        counts_calls=system.hosting.counts_calls,
         start_seconds=system.start_seconds,
     )
 
 
-def _attack(system: ChaosSystem, consumer: SecondConsumer, history: History, wish: Wish, faults: Mapping[str, Fault], steps: Steps) -> None:
+def _find_seconds(wish: Wish, start_seconds: float) -> float:
+    """How long traffic and faults go on. A machine that took long to start everything takes long to stop it."""
     seconds = wish.minutes * 60
-    schedule = draw_schedule(str(wish.seed), describe_draws(faults, system), seconds=seconds, pause=wish.pause, combined=wish.combined)
+    if wish.most_seconds is not None:
+        seconds = min(seconds, wish.most_seconds - 2 * start_seconds - _LEAST_END)
+    return max(seconds, _LEAST_SECONDS)
+
+
+def _attack(
+    system: ChaosSystem,
+    consumer: SecondConsumer,
+    history: History,
+    wish: Wish,
+    faults: Mapping[str, Fault],
+    seconds: float,
+    steps: Steps,
+) -> None:
+    draws = describe_draws(faults, system, wish.targets)
+    schedule = draw_schedule(str(wish.seed), draws, seconds=seconds, pause=wish.pause, combined=wish.combined)
     steps.say(f"             seed {wish.seed}: {len(schedule)} faults in {seconds:.0f} s, {wish.rate:g} actions a second")
     onlookers = Onlookers(system, history, seed=str(wish.seed))
     traffic = Traffic(system, history, seed=str(wish.seed), rate=wish.rate, clients=wish.clients)

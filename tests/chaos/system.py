@@ -2,81 +2,61 @@
 
 import os
 import random
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
-from compute_agent.contract.clock import SystemClock
-from compute_agent.drivers.fake_server import NmiEffect
 from devstack.api_client import ApiClient
-from devstack.checks import ROOT
 from devstack.databases import DatabaseKind
-from devstack.deployment import AgentProgram, AgentSpec, Deployment, FaultPoints
+from devstack.deployment import Deployment, FaultPoints
 from devstack.link import Link
 from devstack.services import Service
 from devstack.signing_keys import make_signing_options
 from devstack.small_disk import SmallDisk
 from devstack.stack import Stack
-from devstack.stack_config import Options, merge, write_agent_config
+from devstack.stack_config import write_agent_config
+from devstack.stack_services import name_agent
 from devstack.steps import Steps
-from tests.chaos.hypervisor import Machine, list_ids, write_machines
+from tests.chaos.hosting import SKEW, Hosting, Part
 
-PROJECTS = ("red", "green", "blue")
-_MACHINES = (NmiEffect.SURVIVE,) * 17 + (NmiEffect.CRASH_KERNEL,) * 6 + (NmiEffect.PANIC,) * 2
-"""How the machines of a host take an NMI. Most of them stand it, so that nothing but a hold-off keeps the next action waiting."""
-CALL_BOUND = 3.0
-SKEW = 2.0
-HOLDOFF = 3.0
-"""Short enough that the next crash dump of a server comes behind it, long enough that a second one often comes within."""
+STRANGERS = ("red", "green", "blue")
+"""Projects whose members look on, whatever they own."""
 _DISK_BYTES = 1 << 29
 _SERVING_TIMEOUT = 60.0
 _STOP_GRACE = 15.0
-_ARGV = (sys.executable, "-m", "tests.chaos.agent_program")
-
-
-class Part(Protocol):
-    """A process of the system, or the processes of a server."""
-
-    @property
-    def is_running(self) -> bool: ...
-    def start(self) -> None: ...
-    def stop(self) -> object: ...
-    def kill(self) -> None: ...
-    def freeze(self) -> None: ...
-    def thaw(self) -> None: ...
 
 
 @dataclass(frozen=True)
 class Host:
-    """One host. ``servers`` are the ids of its machines, and whose each is."""
+    """One host. ``servers`` are the ids of its servers, and whose each is; ``hypervisor`` the directory of a fake one."""
 
     name: str
-    hypervisor: Path
+    hypervisor: Path | None
     agent: Service
     servers: Mapping[str, str]
 
 
 class ChaosSystem:
-    """Every part by name: ``api``, ``engine``, ``broker``, ``database``, the further ones of several with a number (``engine-2``), and
-    ``agent:HOST``; every link by the names of its ends: ``engine–broker``, ``agent:HOST–broker``, ``api–database``."""
+    """Every part by name: ``api``, ``engine``, ``broker``, ``database``, the further ones of several with a number (``engine-2``),
+    ``agent:HOST``, and what the servers run on; every link by the names of its ends: ``engine–broker``, ``agent:HOST–broker``,
+    ``api–database``."""
 
     def __init__(
-        self, directory: Path, port: int, *, hosts: int, database: DatabaseKind, broker_nodes: int, gateways: int, steps: Steps
+        self, directory: Path, port: int, hosting: Hosting, *, database: DatabaseKind, broker_nodes: int, gateways: int, steps: Steps
     ) -> None:
         self.directory = directory.resolve()
+        self.hosting = hosting
         self.steps = steps
-        names = [f"host-{number}" for number in range(1, hosts + 1)]
-        agents = [AgentSpec(name, self._make_program(name), _make_agent_options(name)) for name in names]
+        agents = hosting.list_agents(self.directory)
         self.stack = Stack(
             self.directory,
             port,
+            guests=hosting.guests,
             deployment=Deployment(database=database, broker_nodes=broker_nodes, apis=gateways, engines=gateways, agents=agents),
-            fault_points=FaultPoints(links=True, disk_bytes=_DISK_BYTES),
+            fault_points=FaultPoints(links=True, clocks=bool(hosting.guests), disk_bytes=_DISK_BYTES),
             gateway_options={
                 "api": {"crash_dump_deadline": 10, "crash_dump_holdoff": 0},
                 "sweep": {"gap_retry": 1, "max_clock_skew": SKEW, "gap_tries": 8},
@@ -85,7 +65,10 @@ class ChaosSystem:
         )
         self.start_seconds = 0.0
         """What it took the services to start, all at a time."""
-        self.hosts = {name: self._make_host(name, agent) for name, agent in zip(names, self.stack.agents, strict=True)}
+        self.hosts = {
+            spec.host: Host(spec.host, hosting.find_hypervisor(spec.host), agent, hosting.list_servers(spec.host))
+            for spec, agent in zip(agents, self.stack.agents, strict=True)
+        }
 
     @property
     def parts(self) -> dict[str, Part]:
@@ -94,6 +77,7 @@ class ChaosSystem:
         parts: dict[str, Part] = (
             agents | _number("api", stack.apis) | _number("engine", stack.engines) | _number("broker", stack.brokers.nodes)
         )
+        parts |= self.hosting.list_parts(stack)
         return parts if stack.database is None else {**parts, "database": stack.database}
 
     @property
@@ -115,8 +99,12 @@ class ChaosSystem:
     def servers(self) -> dict[str, Host]:
         return {server: host for host in self.hosts.values() for server in host.servers}
 
+    @property
+    def projects(self) -> list[str]:
+        return sorted({*STRANGERS, *(project for host in self.hosts.values() for project in host.servers.values())})
+
     def get_journal_directory(self, host: str) -> Path:
-        return self.directory / f"agent-{host}"
+        return self.directory / name_agent(host)
 
     def list_journals(self) -> list[Path]:
         """Those of second agents and those that were put away, too."""
@@ -139,7 +127,7 @@ class ChaosSystem:
         stack.start_database()
         stack.write_config()
         with ThreadPoolExecutor() as pool:
-            starts = [pool.submit(stack.start_broker), pool.submit(stack.upgrade_database)]
+            starts = [pool.submit(start) for start in (stack.start_broker, stack.upgrade_database, partial(self.hosting.start, stack))]
             for start in starts:
                 start.result()
         before_services()
@@ -177,40 +165,23 @@ class ChaosSystem:
         signing, _ = make_signing_options(self.directory / "keys")
         link = self.links[f"agent:{host.name}–broker"]
         config = self.directory / f"{name}.conf"
+        program = self.hosting.get_agent_program(host.name)
         write_agent_config(
             config,
             host=host.name,
             transport_url=self.stack.broker.build_agent_url(host.name, link.ports),
-            driver=_make_agent_options(host.name),
+            driver=self.hosting.make_agent_options(self.stack, host.name),
             state_path=self.directory / name,
             extra=signing,
         )
         return Service(
             name,
-            [*_ARGV, "--config-file", str(config)],
-            env={**os.environ, **self._make_program(host.name).environment},
+            [*program.argv, "--config-file", str(config)],
+            env={**os.environ, **program.environment},
             log=self.directory / f"{name}.log",
             record=self.directory / f"{name}.pid",
             cwd=self.directory,
         )
-
-    def _make_program(self, host: str) -> AgentProgram:
-        return AgentProgram(_ARGV, {"CHAOS_HOST": str(self._get_hypervisor(host)), "PYTHONPATH": str(ROOT)})
-
-    def _get_hypervisor(self, host: str) -> Path:
-        return self.directory / f"hypervisor-{host}"
-
-    def _make_host(self, name: str, agent: Service) -> Host:
-        machines = [Machine(PROJECTS[number % len(PROJECTS)], effect) for number, effect in enumerate(_MACHINES)]
-        directory = self._get_hypervisor(name)
-        write_machines(directory, machines)
-        ids = list_ids(directory, name, SystemClock())
-        return Host(name, directory, agent, {server: machine.project for server, machine in zip(ids, machines, strict=True)})
-
-
-def _make_agent_options(host: str) -> Options:
-    agent = {"driver": "fake", "crash_dump_holdoff": HOLDOFF, "max_clock_skew": SKEW, "heartbeat_interval": 5}
-    return merge({"agent": agent}, {"fake": {"seed": host, "call_bound": CALL_BOUND}})
 
 
 def _number(name: str, parts: Sequence[Part]) -> dict[str, Part]:

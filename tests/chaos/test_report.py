@@ -1,10 +1,10 @@
 """The report: what is counted, and what a recovery is measured by."""
 
 from tests.chaos.history import What
-from tests.chaos.record import Record
+from tests.chaos.record import Record, Violation
 from tests.chaos.report import count_figures, format_report
 from tests.chaos.stories import Story
-from tests.chaos.validator import Violation, validate
+from tests.chaos.validator import validate
 
 
 def test_a_recovery_is_the_time_until_an_action_of_a_struck_host_is_completed() -> None:

@@ -3,8 +3,9 @@
 import pytest
 
 from tests.chaos.history import What
+from tests.chaos.record import Violation
 from tests.chaos.stories import ACTION, EPOCH, HOST, OTHER_SERVER, SERVER, Story
-from tests.chaos.validator import Violation, validate
+from tests.chaos.validator import validate
 
 
 @pytest.fixture

@@ -14,21 +14,14 @@ from typing import Any
 from compute_agent.contract.models import ActionKind
 from devstack.api_client import Answer, ApiClient
 from tests.chaos.history import History, What
-from tests.chaos.system import PROJECTS, ChaosSystem, choose_client
+from tests.chaos.system import ChaosSystem, choose_client
 
 _TIMEOUT = 5.0
 _TRIES = 3
-_KINDS = {
-    ActionKind.TRIGGER_CRASH_DUMP: 65,
-    ActionKind.COLLECT_DIAGNOSTICS: 15,
-    ActionKind.SET_WATCHDOG: 9,
-    ActionKind.REMOVE_WATCHDOG: 8,
-}
 _FOR_ADMINS = frozenset({ActionKind.COLLECT_DIAGNOSTICS})
 _DEADLINES = (4, 6, 10)
 _OLD_API_SHARE = 0.3
 """Of the crash dumps: asked for through the Compute API, which has no idempotency key."""
-_FORCE_SHARE = 0.03
 NO_ANSWER = (OSError, http.client.HTTPException)
 
 
@@ -65,15 +58,16 @@ class Traffic:
             thread.join()
 
     def _run(self, chance: random.Random) -> None:
-        members = {project: self._system.create_clients(project) for project in PROJECTS}
+        members = {project: self._system.create_clients(project) for project in self._system.projects}
         admins = self._system.create_clients()
         servers = sorted(self._owners)
+        kinds = self._system.hosting.kinds
         due = time.monotonic() + chance.random() * self._pause
         while not self._stop.wait(max(0.0, due - time.monotonic())):
             # What was late is not made up for: that would be a stampede after each fault.
             due = max(due + self._pause, time.monotonic())
             server = chance.choice(servers)
-            kind = chance.choices(list(_KINDS), list(_KINDS.values()))[0]
+            kind = chance.choices(list(kinds), list(kinds.values()))[0]
             self._ask(chance, members[self._owners[server][1]], admins, server, kind)
 
     def _ask(self, chance: random.Random, members: list[ApiClient], admins: list[ApiClient], server: str, kind: ActionKind) -> None:
@@ -82,7 +76,7 @@ class Traffic:
             if kind is ActionKind.TRIGGER_CRASH_DUMP and chance.random() < _OLD_API_SHARE
             else uuid.UUID(int=chance.getrandbits(128)).hex
         )
-        force = kind is ActionKind.TRIGGER_CRASH_DUMP and key is not None and chance.random() < _FORCE_SHARE
+        force = kind is ActionKind.TRIGGER_CRASH_DUMP and key is not None and chance.random() < self._system.hosting.force_share
         request = _make_request(server, kind, key, force, chance)
         askers = admins if force or kind in _FOR_ADMINS else members
         with self._lock:

@@ -7,13 +7,12 @@ the faults are over, no process may log what it did not expect, nor count what m
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from compute_agent.contract.errors import CODES, Code, Ending
-from tests.chaos.history import Line, What
-from tests.chaos.record import Record, Window
+from tests.chaos.guest_checks import check_guests
+from tests.chaos.history import CRASH_DUMP, Line, What
+from tests.chaos.record import Record, Violation
 
-CRASH_DUMP = "trigger_crash_dump"
 _CHANGES = frozenset({"set_watchdog", "remove_watchdog"})
 _SWEEP = 3.0
 """Seconds that the gateway may take to see that a grace is over, and to write it down on a busy machine."""
@@ -25,17 +24,8 @@ _OF_POISON = re.compile(
     r"|oslo_messaging\._drivers\.amqpdriver .*DuplicateMessageError"
 )
 """What oslo.messaging itself logs of a message that it cannot read, with a traceback."""
-_KEEPERS = frozenset({"engine", "store"})
+_KEEPERS = frozenset({"engine", "engine-2", "store", "database"})
 """Without these nobody writes an ending down."""
-
-
-@dataclass(frozen=True)
-class Violation:
-    """``at`` is when, as far as that can be said: of an action, when it was asked for."""
-
-    invariant: int
-    text: str
-    at: float
 
 
 def validate(lines: Iterable[Line]) -> list[Violation]:
@@ -53,7 +43,7 @@ def validate_record(record: Record) -> list[Violation]:
         _check_holdoff,
         _check_deadlines,
         _check_truth,
-        _check_guests,
+        check_guests,
         _check_events,
         _check_order,
         _check_second_consumer,
@@ -177,7 +167,7 @@ def _check_holdoff(record: Record) -> Iterator[Violation]:
             continue
         elapsed = call["at"] - before["at"]
         # Until the earlier call was back it was perhaps sent; from then on its agent counts, by its host's clock.
-        allowed = span - _find_clock_error(record, call["host"], before["at"], call["at"])
+        allowed = span - record.find_clock_error(call["host"], before["at"], call["at"])
         was_reset = any(before["at"] <= at <= call["at"] for at in resets[call["server"]])
         if elapsed < allowed and not was_reset:
             yield Violation(3, f"{call['action']}: signalled {elapsed:.2f} s after {before['action']}, in its hold-off", call["at"])
@@ -189,7 +179,7 @@ def _check_deadlines(record: Record) -> Iterator[Violation]:
         if row is None:
             continue
         late = call["at"] - row["deadline"]
-        if late > _find_clock_error(record, call["host"], row["accepted_at"], call["at"]):
+        if late > record.find_clock_error(call["host"], row["accepted_at"], call["at"]):
             yield Violation(3, f"{call['action']}: its call began {late:.3f} s past its deadline", call["at"])
 
 
@@ -205,21 +195,8 @@ def _check_truth(record: Record) -> Iterator[Violation]:
         if row["ending"] in (Ending.FAILED, Ending.EXPIRED) and row["id"] in signalled:
             text = f"{row['id']}: {row['ending']} ({row['code']} by {row['decided_by']}), and a signal was sent"
             yield Violation(4, text, row["accepted_at"])
-    # Whose row went with the restored store, and whose journal an operator destroyed as well, nobody can know any more.
-    gone = {line["id"] for line in record.lines[What.JOURNALLED_ACTION] if line["destroyed"] and record.lines[What.RESTORED]}
-    for action in sorted(signalled - record.rows.keys() - gone - {None}):
+    for action in sorted(signalled - record.rows.keys() - record.list_gone() - {None}):
         yield Violation(4, f"{action}: a signal was sent, and the store does not know it", _when(record, action))
-
-
-def _check_guests(record: Record) -> Iterator[Violation]:
-    """Real guests count for themselves, without knowing for which action."""
-    for guest in record.lines[What.GUEST]:
-        rows = [row for row in record.rows.values() if row["server"] == guest["server"] and row["kind"] == CRASH_DUMP]
-        least = sum(row["ending"] == Ending.SUCCEEDED for row in rows) + guest.get("fired", 0)
-        most = least + sum(row["ending"] == Ending.UNKNOWN for row in rows)
-        if not least <= guest["signals"] <= most:
-            text = f"guest {guest['server']} counted {guest['signals']} signals: {least} were told, {most - least} more were perhaps sent"
-            yield Violation(3 if guest["signals"] > most else 4, text, guest["at"])
 
 
 # 5
@@ -332,20 +309,6 @@ def _is_provoked(record: Record, counter: str) -> bool:
 
 def _list_calls(record: Record, phase: str) -> list[Line]:
     return [line for line in record.lines[What.CALL] if line["phase"] == phase]
-
-
-def _find_clock_error(record: Record, host: str, since: float, until: float) -> float:
-    """Seconds by which a host's clock may have misled it over a time: what is allowed, or by how much it was set meanwhile."""
-    errors = [
-        abs(line["offset"]) for line in record.lines[What.FAULT] if line.get("offset") and _overlaps(record, line, host, since, until)
-    ]
-    error: float = max([*errors, record.setup["tolerance"]])
-    return error
-
-
-def _overlaps(record: Record, line: Line, host: str, since: float, until: float) -> bool:
-    window: Window = next(window for window in record.windows if window.id == line["id"])
-    return host in window.hosts and window.begins - 1 <= until and window.over + 1 >= since
 
 
 def _when(record: Record, action: str) -> float:

@@ -11,7 +11,7 @@ from compute_agent.contract.broker import BROKER_ERRORS, BrokerAddress
 from compute_agent.contract.notifications import EVENTS_EXCHANGE, Severity, UnreadableNotification, decode, routing_key
 from devstack.services import wait_until
 from tests.chaos.history import History, What
-from tests.chaos.system import PROJECTS, ChaosSystem, choose_client
+from tests.chaos.system import STRANGERS, ChaosSystem, choose_client
 from tests.chaos.traffic import NO_ANSWER
 
 _SHOWN_FIELDS = ("state", "ending", "code", "decided_by")
@@ -26,7 +26,7 @@ class Onlookers:
         self._history = history
         self._pause = pause
         self._chance = random.Random(f"{seed}/onlookers")
-        self._clients = {project: system.create_clients(project) for project in PROJECTS}
+        self._clients = {project: system.create_clients(project) for project in system.projects}
         self._owners = {server: project for host in system.hosts.values() for server, project in host.servers.items()}
         self._shown: dict[str, tuple[Any, ...]] = {}
         self._stop = threading.Event()
@@ -66,7 +66,7 @@ class Onlookers:
     def _pry(self, server: str) -> None:
         """As somebody of another project: what names this server, and what names nobody's in particular."""
         owner = self._owners[server]
-        stranger = self._chance.choice([project for project in PROJECTS if project != owner])
+        stranger = self._chance.choice([project for project in STRANGERS if project != owner])
         known = list(self._shown) or ["req-00000000-0000-4000-8000-000000000000"]
         path = self._chance.choice(
             [
@@ -91,21 +91,21 @@ class Onlookers:
 
     def _write_shown(self, project: str, path: str, status: int, body: Any) -> None:
         servers, projects = set[str](), set[str]()
-        _collect_names(body, servers, projects, set(self._owners))
+        _collect_names(body, servers, projects, set(self._owners), set(self._clients))
         self._history.write(What.SHOWN, project=project, path=path, status=status, servers=sorted(servers), projects=sorted(projects))
 
 
-def _collect_names(value: Any, servers: set[str], projects: set[str], known: set[str]) -> None:
+def _collect_names(value: Any, servers: set[str], projects: set[str], known: set[str], known_projects: set[str]) -> None:
     """Every server and project that a JSON answer names anywhere."""
     if isinstance(value, dict):
         for entry in value.values():
-            _collect_names(entry, servers, projects, known)
+            _collect_names(entry, servers, projects, known, known_projects)
     elif isinstance(value, list):
         for entry in value:
-            _collect_names(entry, servers, projects, known)
+            _collect_names(entry, servers, projects, known, known_projects)
     elif isinstance(value, str):
         servers.update({value} & known)
-        projects.update({value} & set(PROJECTS))
+        projects.update({value} & known_projects)
 
 
 class SecondConsumer:

@@ -1,0 +1,122 @@
+"""Judges what real guests have counted, and what QEMU says of their watchdogs, against what the store has.
+
+A guest counts NMIs without knowing for which action, and not while it boots: what was sent then is neither missed nor held against anybody.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import pairwise
+
+from compute_agent.contract.errors import Ending
+from tests.chaos.history import CRASH_DUMP, Line, What
+from tests.chaos.record import FOR_EVER, Record, Violation, Window
+
+_INJECTING, _RESETTING = "inject-nmi", "reset"
+_LAST_WORDS = 2.0
+"""Seconds before its end in which a guest may take an NMI and not come to saying so."""
+_FIRST_WORDS = 0.5
+_COUNTING = 2.0
+"""Seconds that a guest may take to count, on a busy machine."""
+_ECHO = 3.0
+"""Seconds after its watchdog injected an NMI in which a guest counts that one."""
+_TOLD_AGAIN = 10.0
+"""Seconds after a fault until the agent surely hears of watchdogs again."""
+_UNSENT = 60.0
+"""Seconds before a journal is destroyed in which what it has may not have been sent."""
+_HEARD_ALL_THE_SAME = ("partition", "connections", "queue", "memory", "disk alarm", "poison")
+FIRED = "server.watchdog.fired"
+
+
+def check_guests(record: Record) -> Iterator[Violation]:
+    yield from _check_counts(record)
+    yield from _check_holdoff(record)
+    yield from _check_firings(record)
+
+
+def _check_counts(record: Record) -> Iterator[Violation]:
+    gone = len(record.list_gone() - record.rows.keys())
+    for guest in record.lines[What.GUEST]:
+        server = guest["server"]
+        rows = [row for row in record.rows.values() if row["server"] == server and row["kind"] == CRASH_DUMP]
+        told = [row for row in rows if row["ending"] == Ending.SUCCEEDED]
+        injected = sum(line["action"] == _INJECTING for line in _list_of(record, What.FIRED, server))
+        deaf = list(_list_deaf_times(record, server))
+        least = injected + sum(not _may_be_unheard(record, row, deaf) for row in told)
+        most = injected + len(told) + sum(row["ending"] == Ending.UNKNOWN for row in rows) + gone
+        if not least <= guest["signals"] <= most:
+            text = f"guest {server} counted {guest['signals']} signals: {least} were told, {most - least} more were perhaps sent"
+            yield Violation(3 if guest["signals"] > most else 4, text, guest["at"])
+
+
+def _may_be_unheard(record: Record, row: Line, deaf: list[tuple[float, float]]) -> bool:
+    at = row.get("signalled_at") or row["ended_at"]
+    error = record.find_clock_error(row["host"], at - 30, at + 30)
+    return any(since - error <= at <= until + error for since, until in deaf)
+
+
+def _list_deaf_times(record: Record, server: str) -> Iterator[tuple[float, float]]:
+    """From shortly before each end of a life until the next one begins."""
+    ends = [line["at"] - _LAST_WORDS for line in _list_of(record, What.RESET, server)]
+    ends += [line["at"] - _LAST_WORDS for line in _list_of(record, What.FIRED, server) if line["action"] == _RESETTING]
+    ends += [line["at"] for line in _list_of(record, What.COUNTED, server) if line["panicked"]]
+    boots = [line["at"] for line in _list_of(record, What.BOOTED, server)]
+    for end in ends:
+        yield end, min((at + _FIRST_WORDS for at in boots if at > end), default=FOR_EVER)
+
+
+def _check_holdoff(record: Record) -> Iterator[Violation]:
+    """By when they were counted; without those that watchdogs injected, which ask nobody."""
+    counted: dict[str, list[float]] = defaultdict(list)
+    for line in record.lines[What.COUNTED]:
+        injected = [fired["at"] for fired in _list_of(record, What.FIRED, line["server"]) if fired["action"] == _INJECTING]
+        if not any(at - 1 <= line["at"] <= at + _ECHO for at in injected):
+            counted[line["server"]].append(line["at"])
+    for server, moments in counted.items():
+        resets = [line["at"] for what in (What.RESET, What.BOOTED, What.FIRED) for line in _list_of(record, what, server)]
+        for before, at in pairwise(moments):
+            is_excused = any(before <= reset <= at for reset in resets) or any(
+                (_destroys_journal(window) or _stops_guest(window)) and window.overlaps(before - _COUNTING, at) for window in record.windows
+            )
+            error = max(record.find_clock_error(host, before, at) for host in {entry["host"] for entry in record.setup["servers"].values()})
+            if at - before < record.setup["holdoff"] - error - _COUNTING and not is_excused:
+                yield Violation(3, f"guest {server} counted an NMI {at - before:.1f} s after another one, in its hold-off", at)
+
+
+def _check_firings(record: Record) -> Iterator[Violation]:
+    """Each one that the agent could hear of is told, and none that was not."""
+    told: dict[str, list[Line]] = defaultdict(list)
+    for event in record.lines[What.EVENT]:
+        if event["type"] == FIRED:
+            told[event["server"]].append(event)
+    for server in record.setup["servers"] if record.lines[What.GUEST] else ():
+        firings = _list_of(record, What.FIRED, server)
+        if len(told[server]) > len(firings):
+            yield Violation(5, f"the watchdog of guest {server} fired {len(firings)} times, and {len(told[server])} are told", _end(record))
+        for fired in firings:
+            heard = any(abs(event["occurred_at"] - fired["at"]) <= _ECHO for event in told[server] if event["occurred_at"] is not None)
+            if not heard and not any(_may_hide(window, fired["at"]) for window in record.windows):
+                yield Violation(5, f"the watchdog of guest {server} fired ({fired['action']}), and it is not told", fired["at"])
+
+
+def _may_hide(window: Window, at: float) -> bool:
+    concerned = any(part == "libvirtd" or part.startswith(("agent:", "guest:")) for part in window.parts)
+    if not concerned or window.name.startswith(_HEARD_ALL_THE_SAME):
+        return False
+    before = _UNSENT if _destroys_journal(window) else 0.5
+    return window.begins - before <= at <= window.over + _TOLD_AGAIN
+
+
+def _destroys_journal(window: Window) -> bool:
+    return window.name == "journal deleted"
+
+
+def _stops_guest(window: Window) -> bool:
+    return window.target.startswith("guest:") and window.name == "SIGSTOP"
+
+
+def _list_of(record: Record, what: What, server: str) -> list[Line]:
+    return [line for line in record.lines[what] if line["server"] == server]
+
+
+def _end(record: Record) -> float:
+    return float(record.lines[What.GUEST][-1]["at"])
