@@ -37,6 +37,11 @@ LOG = logging.getLogger(__name__)
 _Item = TypeVar("_Item")
 
 _FORGED = "forged_sender"
+_LONGEST_BODY = 4 * 2**20
+"""Bytes. No agent has as much to say, and a statement with more may be none that the database takes: MariaDB hangs up on it, as if it were
+away, and the recorder would wait for it for good."""
+_LONGEST_SHELVED = 2**20
+"""Of a body on the shelf."""
 
 
 class _ForgedSender(Exception):
@@ -86,25 +91,28 @@ class Recorder:
             readable: list[Notification] = []
             for message in messages:
                 try:
-                    notification = decode(message.body)
-                    self._verify(notification, message.user)
+                    readable.append(self._read(message))
                 except UnreadableNotification as error:
                     _shelve_in(c, message.body, str(error), source, now=now)
                 except _ForgedSender as error:
                     counters.count_violation(c, _FORGED)
                     _shelve_in(c, message.body, str(error), source, now=now)
-                else:
-                    readable.append(notification)
             for event in stored_events.record_events(c, readable, now=now):
                 if apply:
                     apply_event(c, event, store_id=self._store.store_id, now=now)
 
-    def _verify(self, notification: Notification, user: str | None) -> None:
-        """:raises _ForgedSender: this account has no say in this."""
-        objection = None if self._senders is None else self._senders.find_objection(notification, user)
+    def _read(self, message: Received) -> Notification:
+        """:raises UnreadableNotification: it is none, or too long.
+        :raises _ForgedSender: its account has no say in this.
+        """
+        if len(message.body) > _LONGEST_BODY:
+            raise UnreadableNotification(f"{len(message.body)} bytes are more than a message may have")
+        notification = decode(message.body)
+        objection = None if self._senders is None else self._senders.find_objection(notification, message.user)
         if objection is not None:
             # As long and on as many lines as a stranger pleases: not in the log, nor on the shelf.
             raise _ForgedSender(f"{notification.event_type!r:.200}: {objection:.400}")
+        return notification
 
     def _record_unapplied(self, message: Received, why: str, source: str) -> None:
         """Keep in the record what cannot be applied, and on the shelf what cannot even be recorded."""
@@ -145,15 +153,12 @@ class Recorder:
         forged = 0
         for message in messages:
             try:
-                notification = decode(message.body)
-                self._verify(notification, message.user)
+                believable.append(self._read(message))
             except UnreadableNotification as error:
                 LOG.warning("an unreadable heartbeat was dropped: %s", error)
             except _ForgedSender as error:
                 forged += 1
                 LOG.error("a forged heartbeat was dropped: %s", error)
-            else:
-                believable.append(notification)
         if forged:
             with self._store.write() as c:
                 counters.count_violation(c, _FORGED, forged)
@@ -222,8 +227,10 @@ def _in_halves(batch: Sequence[_Item], step: Callable[[Sequence[_Item]], None], 
 
 
 def _shelve_in(c: Connection, body: bytes, why: str, source: str, *, now: datetime) -> None:
+    if len(body) > _LONGEST_SHELVED:
+        why = f"{why} (this is its beginning, of {len(body)} bytes)"
     LOG.error("a message of %s goes to the dead-letter shelf: %s", source, why)
-    stored_events.shelve(c, body, reason=why, now=now, source=source)
+    stored_events.shelve(c, body[:_LONGEST_SHELVED], reason=why, now=now, source=source)
 
 
 def _find_heartbeat(notification: Notification) -> Heartbeat | None:

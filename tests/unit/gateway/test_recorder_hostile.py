@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import func, select
 
 from api_gateway.cast_slots import ImmediateCasts
 from api_gateway.received import Received
 from api_gateway.recorder import Recorder
 from api_gateway.store import Store, actions, agents, events
+from api_gateway.store.tables import dead_letters
 from api_gateway.sweep import Sweep
 from compute_agent.contract.events import EVENT_TYPES
 from compute_agent.contract.notifications import HEARTBEAT_TYPE, encode
@@ -79,6 +81,21 @@ def test_any_batch_of_events_is_recorded_or_shelved(store: Store, recorder: Reco
     with store.read() as c:
         last = events.list_events(c, limit=1_000_000)[-1]
     assert last.event_type == "server.paused", "what came behind the bad ones is recorded"
+
+
+def test_what_no_database_may_take_in_one_piece_is_shelved_in_part(store: Store, recorder: Recorder) -> None:
+    """MariaDB hangs up on a statement of more than 16 MiB, which looks as if it were away: the recorder would try for ever."""
+    with store.read() as c:
+        position, shelved = events.get_last_position(c), events.count_shelved(c)
+    long = change(encode(golden.make_notification("server.paused")), ["payload", "more"], "'" * 4 * 2**20)
+    recorder.record([Received(body) for body in (long, b"'" * 2**21)])
+    recorder.record_heartbeats([Received(long)])
+    with store.read() as c:
+        assert (events.get_last_position(c), events.count_shelved(c)) == (position, shelved + 2)
+        shelf = c.execute(select(dead_letters.c.reason, func.length(dead_letters.c.body)).order_by(dead_letters.c.id)).all()[-2:]
+    assert {length for _, length in shelf} == {2**20}
+    assert f"{len(long)} bytes are more than a message may have" in shelf[0].reason
+    assert f"this is its beginning, of {2**21} bytes" in shelf[1].reason
 
 
 @settings(derandomize=True, deadline=None, max_examples=60)
