@@ -1,4 +1,5 @@
-"""What a worker of ``crashcart-api`` owes its main process: to end with it, and to let go of waiting requests when it is told to stop."""
+"""What a worker of ``crashcart-api`` owes its main process, which it is a fork of: to take no signal for its own that is not, to end with
+it, and to let go of waiting requests when it is told to stop."""
 
 import ctypes
 import os
@@ -7,6 +8,18 @@ import signal
 import socket
 
 _PR_SET_PDEATHSIG = 1
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def let_forks_end() -> None:
+    """Have every later fork of this process begin without its signal handlers, which would only tell the copy of this process in it: a stop
+    that comes before a worker has handlers of its own would be lost."""
+    os.register_at_fork(after_in_child=_reset_signals)
+
+
+def _reset_signals() -> None:
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def die_with(parent: int) -> None:

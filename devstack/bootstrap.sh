@@ -7,6 +7,9 @@
 
 set -euo pipefail
 
+# Container images like to set it. Every process of a stack would compile the whole program anew then: more than half of what starting costs.
+unset PYTHONDONTWRITEBYTECODE
+
 DEVSTACK_DIR="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 ROOT_DIR="$(dirname "$DEVSTACK_DIR")"
 VENV_DIR="${CRASHCART_VENV:-$DEVSTACK_DIR/.venv}"

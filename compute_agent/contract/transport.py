@@ -6,14 +6,12 @@ them on queues that exist makes RabbitMQ refuse the declaration with 406.
 Import ``oslo_messaging`` from here and nowhere else: it must be imported after its thread backend was chosen.
 """
 
-import os
-import warnings
+import sys
 
 from oslo_config import cfg
 
-# oslo.service brings eventlet along and importing it warns on every command's stderr; nothing here ever runs on it.
-warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
-os.environ.setdefault("EVENTLET_NO_GREENDNS", "yes")  # a resolver that would be half of all modules that are loaded
+# oslo.service brings eventlet along, and libraries load it when it is there. Nothing here ever runs on it: to them it is not installed.
+sys.modules.setdefault("eventlet", None)  # type: ignore[arg-type]
 
 from oslo_service import backend  # noqa: E402
 
