@@ -106,19 +106,21 @@ class Observer:
         :raises JournalFull: there is no room to record it; it is the next step's again.
         :raises JournalUnusable: nothing can be recorded any more.
         """
-        event = self._unrecorded
+        event, self._unrecorded = self._unrecorded, None
         if event is None:
             try:
                 event = self._events.get(timeout=timeout) if timeout > 0 else self._events.get_nowait()
             except queue.Empty:
                 return False
-        self._unrecorded = event
-        with self._undoing_if_full():
-            if isinstance(event, DriverEvent):
-                self._take(event)
-            else:
-                self.reconcile(event)
-        self._unrecorded = None
+        try:
+            with self._undoing_if_full():
+                if isinstance(event, DriverEvent):
+                    self._take(event)
+                else:
+                    self.reconcile(event)
+        except JournalFull:  # nothing else: one that cannot be taken for what it is must not be tried for ever, before all others
+            self._unrecorded = event
+            raise
         if isinstance(event, DriverEvent) and event.server is not None and _is_nmi(event):
             with self._untold_lock:
                 self._untold_nmis -= Counter((event.server,))

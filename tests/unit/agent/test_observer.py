@@ -487,3 +487,20 @@ def test_every_change_asks_for_a_heartbeat(bench: Bench) -> None:
 def test_an_event_of_a_server_that_is_not_here_changes_nothing(bench: Bench) -> None:
     bench.emit(DriverEventKind.STOPPED, "00000000-0000-0000-0000-00000000dead")
     assert bench.events() == []
+
+
+def test_what_cannot_be_taken_because_the_driver_failed_oddly_keeps_nobody_waiting(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tried again and again, it would be the last that anybody hears of this host."""
+    server = bench.make_server()
+    bench.drain()
+
+    def fail() -> None:
+        raise RuntimeError("no driver declares this")
+
+    monkeypatch.setattr(bench.hypervisor, "list_servers", fail)
+    bench.observer.enqueue_comparison(frozenset({server}))
+    bench.hypervisor.reboot(server)
+    with pytest.raises(RuntimeError):
+        bench.observer.step(0)
+    bench.drain()
+    assert [event.server for event in bench.events("server.rebooted")] == [server]
