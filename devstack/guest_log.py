@@ -13,6 +13,7 @@ PANIC_LINE = "Kernel panic - not syncing: NMI"
 # The kernel repeats it at the end of its trace.
 _PANIC = re.compile(rf"^(?!.*---\[ end).*{re.escape(PANIC_LINE)}", re.MULTILINE)
 _NMI_COUNT = re.compile(r"^crashcart-nmi-count: (\d+)\s*$", re.MULTILINE)
+_DUMP = re.compile(r"^crashcart-dump-begins\s*$", re.MULTILINE)
 _READY = re.compile(rf"^{READY_MARKER} (\w+) (\S+)\s*$", re.MULTILINE)
 _PROBLEM = re.compile(r"^crashcart-guest-problem: .*$", re.MULTILINE)
 
@@ -59,6 +60,10 @@ class GuestLog:
         """Those that a surviving guest counted since its log was made anew, whatever became of each of its lives."""
         counted = (_NMI_COUNT.findall(life) for life in self.read_serial().split(READY_MARKER))
         return sum(int(counts[-1]) for counts in counted if counts)
+
+    def count_dumps(self) -> int:
+        """How often a crash kernel said that it begins to write a dump."""
+        return len(_DUMP.findall(self.read_serial()))
 
     def read_serial(self) -> str:
         """All that the first process said."""

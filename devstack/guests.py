@@ -187,9 +187,13 @@ class Guest:
         """NMIs that a surviving guest counted in /proc/interrupts since its last boot, as far as it said yet."""
         return self._log.nmi_count()
 
-    def count_signals(self) -> int:
-        """NMIs that it took since it was defined: those that a surviving guest counted, or the panics of one that panics."""
-        return self._log.count_all_nmis() if self.kind is GuestKind.SURVIVING else self._log.count_panics()
+    def count_all_nmis(self) -> int:
+        """Those that a surviving guest counted since it was defined, in all its lives."""
+        return self._log.count_all_nmis()
+
+    def count_dumps(self) -> int:
+        """How often its crash kernel was started since it was defined."""
+        return self._log.count_dumps()
 
     def get_disk_traffic(self) -> tuple[int, int]:
         """Bytes that a loaded guest counted itself until it was ready: read from its disk, and written to it. Raises LookupError."""

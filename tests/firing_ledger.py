@@ -1,4 +1,4 @@
-"""What QEMU itself says of its watchdogs, past crashcart and libvirtd: a second monitor of each guest, read by a thread of our own."""
+"""What QEMU itself says, past crashcart and libvirtd: a second monitor of each guest, read by a thread of our own."""
 
 import json
 import os
@@ -32,11 +32,13 @@ class FiringLedger:
     def __init__(self, guests: Iterable[Guest]) -> None:
         self._selector = selectors.DefaultSelector()
         self._ends: list[int] = []
+        self._monitors: list[_Monitor] = []
         for guest in guests:
             # Opened for both directions: the pipe then outlives QEMU, and nobody waits for the other end.
             ends = tuple(os.open(guest.monitor.with_suffix(f".{end}"), os.O_RDWR | os.O_NONBLOCK) for end in ("in", "out"))
             self._ends += ends
-            self._selector.register(ends[1], selectors.EVENT_READ, _Monitor(guest.uuid, ends[0]))
+            self._monitors.append(_Monitor(guest.uuid, ends[0]))
+            self._selector.register(ends[1], selectors.EVENT_READ, self._monitors[-1])
         self._stop, self._wake = os.pipe()
         self._selector.register(self._stop, selectors.EVENT_READ)
         self._firings: list[Fired] = []
@@ -58,6 +60,10 @@ class FiringLedger:
         """Of one server, or of all, in the order in which they were read."""
         with self._changed:
             return [fired for fired in self._firings if server in (None, fired.server)]
+
+    def count_panics(self, server: str) -> int:
+        """How often QEMU said that this guest panicked."""
+        return sum(monitor.panics for monitor in self._monitors if monitor.server == server)
 
     def wait_for(self, condition: Callable[[list[Fired]], bool], timeout: float, what: str) -> None:
         """Until what was read fulfils ``condition``.
@@ -92,7 +98,8 @@ class _Monitor:
     """One guest's pipe of lines of JSON."""
 
     def __init__(self, server: str, to_qemu: int) -> None:
-        self._server = server
+        self.server = server
+        self.panics = 0
         self._to_qemu = to_qemu
         self._rest = b""
 
@@ -104,8 +111,10 @@ class _Monitor:
             said = json.loads(line)
             if "QMP" in said:
                 os.write(self._to_qemu, _ENABLE)  # it says nothing before this
+            elif said.get("event") == "GUEST_PANICKED":
+                self.panics += 1
             elif said.get("event") == "WATCHDOG":
                 stamp = said["timestamp"]
                 at = datetime.fromtimestamp(stamp["seconds"], UTC) + timedelta(microseconds=stamp["microseconds"])
-                firings.append(Fired(self._server, at, said["data"]["action"], read_at))
+                firings.append(Fired(self.server, at, said["data"]["action"], read_at))
         return firings

@@ -73,9 +73,12 @@ def _check_holdoff(record: Record) -> Iterator[Violation]:
             counted[line["server"]].append(line["at"])
     for server, moments in counted.items():
         resets = [line["at"] for what in (What.RESET, What.BOOTED, What.FIRED) for line in _list_of(record, what, server)]
+        boots = [line["at"] for line in _list_of(record, What.BOOTED, server)]
         for before, at in pairwise(moments):
+            if any(boot - _FIRST_WORDS <= before <= boot + _COUNTING for boot in boots):
+                continue  # it came at some time while the guest booted
             is_excused = any(before <= reset <= at for reset in resets) or any(
-                (_destroys_journal(window) or _stops_guest(window)) and window.overlaps(before - _COUNTING, at) for window in record.windows
+                (window.destroys_journal or _stops_guest(window)) and window.overlaps(before - _COUNTING, at) for window in record.windows
             )
             error = max(record.find_clock_error(host, before, at) for host in {entry["host"] for entry in record.setup["servers"].values()})
             if at - before < record.setup["holdoff"] - error - _COUNTING and not is_excused:
@@ -102,12 +105,8 @@ def _may_hide(window: Window, at: float) -> bool:
     concerned = any(part == "libvirtd" or part.startswith(("agent:", "guest:")) for part in window.parts)
     if not concerned or window.name.startswith(_HEARD_ALL_THE_SAME):
         return False
-    before = _UNSENT if _destroys_journal(window) else 0.5
+    before = _UNSENT if window.destroys_journal else 0.5
     return window.begins - before <= at <= window.over + _TOLD_AGAIN
-
-
-def _destroys_journal(window: Window) -> bool:
-    return window.name == "journal deleted"
 
 
 def _stops_guest(window: Window) -> bool:

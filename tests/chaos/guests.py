@@ -87,8 +87,8 @@ class RealGuests(Hosting):
         return {"libvirtd": stack.libvirtd, **{f"guest:{guest.name}": guest for guest in self._watched}}
 
     def begin(self, stack: Stack, history: History) -> None:
-        self._watched = [WatchedGuest(guest, history) for guest in stack.guests.values()]
-        self._ledger = self._closing.enter_context(FiringLedger(stack.guests.values()))
+        ledger = self._ledger = self._closing.enter_context(FiringLedger(stack.guests.values()))
+        self._watched = [WatchedGuest(guest, history, ledger) for guest in stack.guests.values()]
         threads = [threading.Thread(target=self._attend, args=(guest,), name=f"attends-{guest.name}") for guest in self._watched]
         for thread in threads:
             self._closing.callback(thread.join)
@@ -107,7 +107,7 @@ class RealGuests(Hosting):
             history.write(What.FIRED, at=fired.at.timestamp(), server=fired.server, action=fired.action)
         for guest in self._watched:
             guest.look()
-            history.write(What.GUEST, server=guest.uuid, signals=guest.guest.count_signals())
+            history.write(What.GUEST, server=guest.uuid, signals=guest.count_signals())
 
     def end(self) -> None:
         self._closing.close()
@@ -121,11 +121,12 @@ class RealGuests(Hosting):
 class WatchedGuest:
     """A guest as a part that can be struck, and what is written down of it."""
 
-    def __init__(self, guest: Guest, history: History) -> None:
+    def __init__(self, guest: Guest, history: History, ledger: FiringLedger) -> None:
         self.name = guest.name
         self.uuid = guest.uuid
         self.guest = guest
         self._history = history
+        self._ledger = ledger
         self._struck = threading.Event()
         self._lock = threading.Lock()
         self._signals = 0
@@ -164,8 +165,14 @@ class WatchedGuest:
 
     # Under observation
 
+    def count_signals(self) -> int:
+        """NMIs that it took: as it says itself; of one that panics, as QEMU says, since what it said last is lost with it."""
+        if self.guest.kind is GuestKind.SURVIVING:
+            return self.guest.count_all_nmis()
+        return self.guest.count_dumps() if self.guest.kind.has_crash_kernel else self._ledger.count_panics(self.uuid)
+
     def look(self) -> None:
-        boots, signals = self.guest.count_boots(), self.guest.count_signals()
+        boots, signals = self.guest.count_boots(), self.count_signals()
         if boots > self._boots:
             self._boots = boots
             self._write(What.BOOTED)

@@ -30,6 +30,10 @@ class Window:
     hosts: frozenset[str]
     parts: frozenset[str]
 
+    @property
+    def destroys_journal(self) -> bool:
+        return self.name == "journal deleted"
+
     def overlaps(self, since: float, until: float) -> bool:
         return self.begins <= until and self.over >= since
 
@@ -85,6 +89,10 @@ class Record:
 
     def was_restored_between(self, since: float, until: float) -> bool:
         return any(since <= line["at"] <= until for line in self.lines[What.RESTORED])
+
+    def was_journal_destroyed_between(self, host: str, since: float, until: float) -> bool:
+        """What an agent knew of earlier signals went with it."""
+        return any(window.destroys_journal and host in window.hosts and window.overlaps(since, until) for window in self.windows)
 
     def is_newer_than_backup(self, at: float) -> bool:
         """Whether what was stored then went when the store was restored."""

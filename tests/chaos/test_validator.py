@@ -170,6 +170,12 @@ def test_a_signal_after_a_reset_is_none(story: Story) -> None:
     assert judge(story) == []
 
 
+def test_a_journal_that_an_operator_deleted_knows_of_no_hold_off(story: Story) -> None:
+    story.add_action("req-2", 104.0)
+    story.add_fault("journal deleted", 102.0, 103.0, parts=(f"agent:{HOST}",))
+    assert judge(story) == []
+
+
 def test_a_reset_of_another_server_ends_no_hold_off(story: Story) -> None:
     story.add_action("req-2", 105.0)
     story.add(What.RESET, 103.0, server=OTHER_SERVER, host=HOST)

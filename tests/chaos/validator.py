@@ -168,8 +168,9 @@ def _check_holdoff(record: Record) -> Iterator[Violation]:
         elapsed = call["at"] - before["at"]
         # Until the earlier call was back it was perhaps sent; from then on its agent counts, by its host's clock.
         allowed = span - record.find_clock_error(call["host"], before["at"], call["at"])
-        was_reset = any(before["at"] <= at <= call["at"] for at in resets[call["server"]])
-        if elapsed < allowed and not was_reset:
+        is_over = any(before["at"] <= at <= call["at"] for at in resets[call["server"]])
+        is_over |= record.was_journal_destroyed_between(call["host"], before["at"], call["at"])
+        if elapsed < allowed and not is_over:
             yield Violation(3, f"{call['action']}: signalled {elapsed:.2f} s after {before['action']}, in its hold-off", call["at"])
 
 
