@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from api_gateway.cast_slots import CastSlots
-from api_gateway.store import Connection, Store
+from api_gateway.store import Connection, Store, counters
 from api_gateway.store import actions as stored_actions
 from api_gateway.store import agents as stored_agents
 from api_gateway.store import diagnostics as stored_diagnostics
@@ -180,6 +180,7 @@ class Sweep:
         free = self._slots.count_free()
         asked: list[GapRow] = []
         with self._store.write() as c:
+            counters.lock_counters(c)  # what a recorder brings meanwhile would be named as lost, and each wait for the other's gaps
             for gap in stored_gaps.list_gaps(c, now=now, limit=_BATCH):
                 agent = stored_agents.find_agent(c, gap.host)
                 lost = self._say_lost(gap, agent)

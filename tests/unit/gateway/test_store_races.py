@@ -1,21 +1,25 @@
 """Two requests at a time on a database whose writers do not wait for each other by themselves."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
 
 import pytest
 
 from api_gateway.acceptance import Asked, Terms, accept_action
+from api_gateway.cast_slots import ImmediateCasts
 from api_gateway.identity import Caller, Identity
 from api_gateway.server_checks import Refused
-from api_gateway.store import Connection, Store, actions, servers
+from api_gateway.store import Connection, Store, actions, events, outbox, servers
+from api_gateway.sweep import Sweep
 from api_gateway.visibility import get_visible_server_to_act_on, get_visible_server_to_change
 from compute_agent.contract.errors import Code, Ending
 from compute_agent.contract.models import ActionKind
 from devstack.databases import DatabaseServer
 from tests.fakes import FakeClock
-from tests.unit.gateway.store_parts import SERVER, FakeHost, build_action, run_behind
+from tests.unit.gateway.engine_parts import NotingCaster
+from tests.unit.gateway.store_parts import SERVER, FakeHost, build_action, build_event, run_behind
 
 HOLDOFF = timedelta(seconds=600)
 
@@ -88,3 +92,23 @@ def test_an_ending_by_the_gateway_does_not_wait_for_a_recorder_that_waits_for_it
         return actions.end_by_gateway(c, action.id, ending=Ending.EXPIRED, code=Code.DEADLINE_PASSED, reason="late", at=clock.now())
 
     assert run_behind(store, record, end) is True
+
+
+def test_what_comes_while_its_gap_is_given_up_is_not_named_as_lost(store: Store, clock: FakeClock) -> None:
+    sweep = Sweep(store, NotingCaster(), clock, slots=ImmediateCasts(), gap_tries=0)
+
+    def record(c: Connection, sequence: int) -> None:
+        events.record_events(c, [build_event(f"m{sequence}", host="a", epoch="journal-a", sequence=sequence)], now=clock.now())
+
+    with store.write() as c:
+        record(c, 5)
+    with ThreadPoolExecutor(1) as pool:
+        with store.write() as c:
+            record(c, 3)
+            begun = pool.submit(sweep.ask_for_missing_events)
+            with pytest.raises(TimeoutError):
+                begun.result(timeout=0.2)
+        begun.result(timeout=10)
+    with store.read() as c:
+        lost = [(row.payload["first"], row.payload["last"]) for row in outbox.list_unsent(c) if row.event_type == "events.lost"]
+    assert lost == [(1, 2), (4, 4)]
