@@ -8,7 +8,7 @@ was given it. Each of that may have changed since, and others have seen it.
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, exists, func, select, update
 
 from api_gateway.store import counters, gaps
 from api_gateway.store.actions import OPEN_STATES
@@ -58,7 +58,8 @@ def mark_restored(c: Connection, *, now: datetime) -> Restored:
     c.execute(
         update(actions).where(is_open, actions.c.cast_count <= actions.c.unroutable_count).values(cast_count=actions.c.unroutable_count + 1)
     )
-    c.execute(update(outbox).where(outbox.c.message_id.not_in(select(events.c.message_id))).values(sent_at=None))
+    # Not NOT IN: PostgreSQL would read the whole record once for each row, as soon as it is larger than its memory for such a thing.
+    c.execute(update(outbox).where(~exists().where(events.c.message_id == outbox.c.message_id)).values(sent_at=None))
     journals = list(c.execute(select(agents.c.host, agents.c.journal_id)))
     for host, journal_id in journals:
         gaps.ask_for_tail(c, host=host, epoch=journal_id, now=now)
