@@ -1,4 +1,4 @@
-"""Faults: the one table from status to the Compute API's fault names, and the one envelope that every refusal goes out in.
+"""Faults: the one envelope that every refusal goes out in.
 
 Domain code raises errors of its own; :data:`STATUS_OF_ERROR` says what each means in HTTP. Nothing leaves the gateway as a bare 500 page.
 """
@@ -12,27 +12,12 @@ import falcon
 
 from api_gateway.acceptance import AgentTooOld, IdempotencyKeyReused, TooManyOpen
 from api_gateway.context import Request
+from api_gateway.fault_names import FAULT_NAMES
 from api_gateway.server_checks import Refused
 from api_gateway.store import StoreBusy, StoreUnavailable
 from api_gateway.watchdog_checks import NotPossible
 
 LOG = logging.getLogger(__name__)
-
-FAULT_NAMES: dict[int, str] = {
-    400: "badRequest",
-    401: "unauthorized",
-    403: "forbidden",
-    404: "itemNotFound",
-    405: "badMethod",
-    406: "computeFault",
-    409: "conflictingRequest",
-    413: "overLimit",
-    415: "badMediaType",
-    429: "overLimit",
-    500: "computeFault",
-    501: "notImplemented",
-    503: "serviceUnavailable",
-}
 
 NOT_FOUND = "The resource could not be found."
 RETRY_AFTER_SECONDS = 1

@@ -65,3 +65,8 @@ class Identity:
     @property
     def roles(self) -> frozenset[str]:
         return self.caller.roles
+
+
+def is_permitted(identity: Identity, rule: str, project: str | None = None) -> bool:
+    """Whether ``identity`` may, on a target of ``project`` (None: its own)."""
+    return identity.rules.allow(identity.caller, rule, identity.project if project is None else project)

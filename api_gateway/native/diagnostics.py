@@ -9,7 +9,8 @@ from api_gateway.acceptance import Accepted, Asked, accept_action, log_accepted
 from api_gateway.answers import answer_json
 from api_gateway.context import Request
 from api_gateway.diagnostics import get_diagnostics
-from api_gateway.faults import FAULT_NAMES, STATUS_OF_ERROR, Fault
+from api_gateway.fault_names import FAULT_NAMES
+from api_gateway.faults import STATUS_OF_ERROR, Fault
 from api_gateway.gateway import Gateway
 from api_gateway.limits import NATIVE_MEDIA_TYPES, read_json
 from api_gateway.native.diagnostics_view import view_told

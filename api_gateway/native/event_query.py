@@ -7,7 +7,7 @@ from api_gateway.context import Request
 from api_gateway.faults import bad_request, forbidden
 from api_gateway.native.event_view import RULE_OF_HOSTS
 from api_gateway.native.overlay_body import is_line
-from api_gateway.native.times import parse_time
+from api_gateway.native.time_parameters import parse_time
 from api_gateway.policy import permit
 from api_gateway.query import find_single
 from api_gateway.request_ids import is_request_id

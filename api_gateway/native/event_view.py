@@ -7,9 +7,8 @@ What is withheld is said in words: HOSTS, and the types whose payload is for som
 from collections.abc import Collection
 from typing import Any
 
-from api_gateway.identity import Identity
+from api_gateway.identity import Identity, is_permitted
 from api_gateway.native.times import format_time
-from api_gateway.policy import is_permitted
 from api_gateway.store.events import EventRow
 from compute_agent.contract.events import EVENT_TYPES
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from api_gateway.faults import bad_request
 from api_gateway.identity import Identity
-from api_gateway.native.times import parse_time
+from api_gateway.native.time_parameters import parse_time
 from api_gateway.policy import permit
 from api_gateway.query import check_known, find_single, parse_limit
 from api_gateway.store.servers import ServerFilters

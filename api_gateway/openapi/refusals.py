@@ -1,6 +1,6 @@
 """The refusals of both APIs: every one in the same envelope, which says its name, its status and a sentence."""
 
-from api_gateway.faults import FAULT_NAMES
+from api_gateway.fault_names import FAULT_NAMES
 from api_gateway.openapi.operation import Operation, Schema, describe_object
 from api_gateway.openapi.words import STRING
 

@@ -5,12 +5,9 @@ rule but visibility: another project's server does not exist for anybody but an 
 """
 
 from api_gateway.faults import forbidden
-from api_gateway.identity import Identity
+from api_gateway.identity import Identity, is_permitted
 
-
-def is_permitted(identity: Identity, rule: str, project: str | None = None) -> bool:
-    """Whether ``identity`` may, on a target of ``project`` (None: its own)."""
-    return identity.rules.allow(identity.caller, rule, identity.project if project is None else project)
+__all__ = ["is_permitted", "permit"]
 
 
 def permit(identity: Identity, rule: str, project: str | None = None) -> None:

@@ -10,8 +10,6 @@ from typing import Any
 from sqlalchemy import BigInteger, Column, Connection, Dialect, Insert, Table, Text
 from sqlalchemy.dialects import mysql
 from sqlalchemy.dialects.mysql import insert as mysql_insert
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.types import TypeDecorator
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -91,5 +89,10 @@ def _build_upsert(dialect: str, table: Table, names: tuple[str, ...]) -> Insert:
     if dialect in ("mysql", "mariadb"):
         statement = mysql_insert(table)
         return statement.on_duplicate_key_update({name: statement.inserted[name] for name in names if name not in keys})
-    merge = (postgresql_insert if dialect == "postgresql" else sqlite_insert)(table)
+    # Here: each database's own part costs a start as much as all of our tables, and only one of them is used.
+    if dialect == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert
+    else:
+        from sqlalchemy.dialects.sqlite import insert  # type: ignore[assignment]
+    merge = insert(table)
     return merge.on_conflict_do_update(index_elements=keys, set_={name: merge.excluded[name] for name in names if name not in keys})

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qs
 
-from api_gateway.faults import FAULT_NAMES
+from api_gateway.fault_names import FAULT_NAMES
 from api_gateway.store import StoreBusy, StoreUnavailable
 from api_gateway.stream.feed import Feed
 from api_gateway.stream.reader import TooSlow, tell

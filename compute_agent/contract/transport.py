@@ -7,6 +7,7 @@ Import ``oslo_messaging`` from here and nowhere else: it must be imported after 
 """
 
 import sys
+from functools import cache
 
 from oslo_config import cfg
 
@@ -42,9 +43,8 @@ _RABBIT_DEFAULTS = {
 
 def register_messaging_options(conf: cfg.ConfigOpts) -> None:
     """Register oslo.messaging's options on ``conf`` with crashcart's defaults; the configuration file still wins."""
-    for group, options in oslo_messaging.opts.list_opts():
-        if group in (None, "oslo_messaging_rabbit"):
-            conf.register_opts(options, group=group)
+    for group, options in _list_options():
+        conf.register_opts(options, group=group)
     # oslo.messaging registers these two groups on the global CONF only; a cast over a private one would raise NoSuchOptError.
     conf.register_opts(metrics_client.oslo_messaging_metrics, group="oslo_messaging_metrics")
     conf.register_opts(tracing_client.oslo_messaging_tracing, group="oslo_messaging_tracing")
@@ -53,6 +53,12 @@ def register_messaging_options(conf: cfg.ConfigOpts) -> None:
     conf.set_default("executor_thread_pool_size", 8)
     for name, value in _RABBIT_DEFAULTS.items():
         conf.set_default(name, value, group="oslo_messaging_rabbit")
+
+
+@cache
+def _list_options() -> list[tuple[str | None, list[cfg.Opt]]]:
+    """Those of RabbitMQ and those of all drivers; once, as oslo.messaging copies them deeply each time that it is asked."""
+    return [(group, options) for group, options in oslo_messaging.opts.list_opts() if group in (None, "oslo_messaging_rabbit")]
 
 
 def create_rpc_transport(conf: cfg.ConfigOpts) -> oslo_messaging.Transport:

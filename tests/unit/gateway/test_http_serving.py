@@ -1,4 +1,4 @@
-"""``crashcart-api`` as a process: it serves, lets waiting requests go when it is stopped, and leaves no worker behind when killed."""
+"""``crashcart-api`` as a process: it serves, lets waiting requests go when stopped, leaves no worker behind when killed, replaces one."""
 
 import http.client
 import json
@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from devstack.services import list_children
 from tests.http.application import create_application
 from tests.http.fleet import PENDING_ACTION
 
@@ -95,3 +96,25 @@ def test_a_killed_main_process_takes_its_workers_with_it(server: Server) -> None
     server.process.wait()
 
     assert wait_until(lambda: not server.answers(), timeout=10)
+
+
+def test_a_killed_worker_is_replaced(server: Server) -> None:
+    """By a fork of the same main process, whose other threads it must not wait for."""
+    (worker,) = list_children(server.process.pid)
+
+    worker.kill()
+
+    assert wait_until(server.answers, timeout=10)
+    server.process.send_signal(signal.SIGTERM)
+    server.process.wait(timeout=10)
+
+
+def test_a_worker_begins_without_the_signal_handlers_of_its_main_process() -> None:
+    script = (
+        "import os, signal; from api_gateway.worker_process import let_forks_end\n"
+        "let_forks_end(); signal.signal(signal.SIGTERM, print)\n"
+        "os._exit(signal.getsignal(signal.SIGTERM) != signal.SIG_DFL) if not (pid := os.fork()) else None\n"
+        "assert os.waitpid(pid, 0)[1] == 0; assert signal.getsignal(signal.SIGTERM) is print"
+    )
+
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)

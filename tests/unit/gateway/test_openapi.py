@@ -11,7 +11,7 @@ from openapi_spec_validator import validate
 from api_gateway.compute.routes import ROUTES as COMPUTE_ROUTES
 from api_gateway.compute.schemas import ACTION_BODIES, ACTION_LIST_QUERY, SERVER_LIST_QUERY, Versions, find_schema
 from api_gateway.compute.server_filters import CANNOT
-from api_gateway.faults import FAULT_NAMES
+from api_gateway.fault_names import FAULT_NAMES
 from api_gateway.microversion import Since
 from api_gateway.native.routes import ROUTES as NATIVE_ROUTES
 from api_gateway.openapi.document import OPERATIONS, build_document
