@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, select, update
 
-from api_gateway.store import counters, gaps, outbox
+from api_gateway.store import counters, gaps, outbox, restoring
 from api_gateway.store.columns import Moment, columns_of, upsert, values_of
 from api_gateway.store.servers import give_up, settle
 from api_gateway.store.sightings import AppliedInventory, apply_report, list_contested, list_sightings_of_host, remove_host
@@ -110,6 +110,8 @@ def apply_heartbeat(c: Connection, heartbeat: Heartbeat, now: datetime) -> Heart
         )
     after = _build_row(heartbeat, before, applied, now)
     upsert(c, agents, values_of(after))
+    if before is None or before.journal_id != heartbeat.journal_id:
+        restoring.ask_unknown_journal(c, host=heartbeat.host, journal_id=heartbeat.journal_id, now=now)
     touched = set(applied.changed) | set(applied.departures)
     if before is None or (before.state, _is_current(before)) != (after.state, _is_current(after)):
         touched.update(list_contested(c, heartbeat.host))

@@ -74,6 +74,13 @@ def _leap(c: Connection, name: str, now: datetime) -> None:
     counters.advance(c, name, to_now if to_now > 0 else LEAP)
 
 
+def ask_unknown_journal(c: Connection, *, host: str, journal_id: str, now: datetime) -> None:
+    """Have a journal that the backup did not know told from its beginning: what it ended before the restoration is told by nothing else, as
+    long as nothing happens on its host."""
+    if is_forgotten(c, _EPOCH, now=now):
+        gaps.ask_for_tail(c, host=host, epoch=journal_id, now=now)
+
+
 def is_forgotten(c: Connection, occurred_at: datetime, *, now: datetime) -> bool:
     """Whether what an agent tells of that time may have been known before the restoration, and be told again because of it."""
     value = c.execute(select(counters_table.c.value).where(counters_table.c.name == _RESTORED_AT)).scalar_one_or_none()

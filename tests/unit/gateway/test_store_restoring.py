@@ -78,6 +78,27 @@ def test_agents_are_asked_for_all_that_follows_until_something_came(store: Store
         assert [(gap.first, gap.last) for gap in gaps.list_gaps(c, now=at(clock, 1))] == [(2, 3)]
 
 
+def test_an_agent_that_the_backup_did_not_know_is_asked_for_all_that_it_has(store: Store, clock: FakeClock) -> None:
+    """What it ended before the restoration would be told when something new happens on its host, and not before."""
+    FakeHost(store, clock, "a").beat()
+    assert list_tails(store, clock) == []
+    with store.write() as c:
+        mark_restored(c, now=clock.now())
+        events.record_events(c, [build_event("m1", host="a", epoch="journal-a", sequence=1)], now=clock.now())
+    host = FakeHost(store, clock, "b")
+    for _ in range(2):
+        host.beat()
+        assert list_tails(store, clock) == [("b", "journal-b", 1)]
+    clock.advance(86_401)
+    FakeHost(store, clock, "c").beat()
+    assert list_tails(store, clock) == [("b", "journal-b", 1)]
+
+
+def list_tails(store: Store, clock: FakeClock) -> list[tuple[str, str, int]]:
+    with store.read() as c:
+        return [(gap.host, gap.epoch, gap.first) for gap in gaps.list_gaps(c, now=clock.now()) if gap.is_tail]
+
+
 def test_no_number_that_a_host_tells_stops_the_restoration(store: Store, clock: FakeClock) -> None:
     FakeHost(store, clock, "a").beat(full=True)
     with store.write() as c:
