@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, bindparam, delete, insert, select, update
 
 from api_gateway.store.columns import columns_of, values_of
+from api_gateway.store.tables import servers as servers_table
 from api_gateway.store.tables import sightings
 from compute_agent.contract.models import Departure, Flavor, InventoryReport, Server, hash_inventory
 
@@ -82,15 +83,12 @@ def list_sightings_of_servers(c: Connection, servers: Iterable[str]) -> list[Sig
 
 
 def list_contested(c: Connection, host: str) -> list[str]:
-    """Servers of which ``host`` and at least one other host have a sighting."""
+    """Servers of which ``host`` has a sighting and at least one other host has one as well, or owned it last."""
     other = sightings.alias("other")
-    query = (
-        select(sightings.c.server)
-        .join(other, and_(other.c.server == sightings.c.server, other.c.host != sightings.c.host))
-        .where(sightings.c.host == host)
-        .distinct()
-    )
-    return list(c.execute(query).scalars())
+    seen = select(sightings.c.server).where(sightings.c.host == host)
+    by_others = seen.join(other, and_(other.c.server == sightings.c.server, other.c.host != sightings.c.host))
+    of_others = seen.join(servers_table, and_(servers_table.c.id == sightings.c.server, servers_table.c.host != sightings.c.host))
+    return list(c.execute(by_others.union(of_others)).scalars())
 
 
 def apply_report(

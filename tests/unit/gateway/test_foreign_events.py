@@ -160,6 +160,26 @@ def test_a_server_that_migrates_to_and_fro_is_told_of_by_both(
     assert set(list_projects(store).values()) == {"demo"}
 
 
+def test_a_server_that_left_its_owner_unseen_is_the_others_as_soon_as_that_one_is_understood(
+    recorder: Recorder, store: Store, clock: FakeClock, owner: AgentVoice, other: AgentVoice
+) -> None:
+    """Nobody else has it then, and the other's word about it is the same as before: the decision is due all the same."""
+    server = build_server(clock)
+    recorder.record_heartbeats([other.beat(server)])
+    other.number += 5  # heartbeats that were lost: what it has is not known for sure
+    recorder.record_heartbeats([other.beat(full=False), owner.beat()])
+    migrated = other.beat(server)
+    with store.read() as c:
+        row = servers.find_server(c, SERVER)
+    assert row is not None
+    assert (row.host, row.missing_since) == (OWNER, clock.now())
+    recorder.record_heartbeats([migrated])
+    with store.read() as c:
+        row = servers.find_server(c, SERVER)
+    assert row is not None
+    assert (row.host, row.missing_since) == (OTHER, None)
+
+
 @pytest.mark.parametrize("state", [PowerState.SHUTDOWN, PowerState.PAUSED])
 def test_a_copy_that_nobody_is_told_of_gives_no_say(
     recorder: Recorder, store: Store, clock: FakeClock, owner: AgentVoice, other: AgentVoice, state: PowerState
