@@ -23,6 +23,8 @@ _TOLD_AGAIN = 10.0
 """Seconds after a fault until the agent surely hears of watchdogs again."""
 _UNSENT = 60.0
 """Seconds before a journal is destroyed in which what it has may not have been sent."""
+_AROUND = 30.0
+"""Seconds before and after in which a wrong clock may have put a wrong moment."""
 _HEARD_ALL_THE_SAME = ("partition", "connections", "queue", "memory", "disk alarm", "poison")
 FIRED = "server.watchdog.fired"
 
@@ -40,18 +42,36 @@ def _check_counts(record: Record) -> Iterator[Violation]:
         rows = [row for row in record.rows.values() if row["server"] == server and row["kind"] == CRASH_DUMP]
         told = [row for row in rows if row["ending"] == Ending.SUCCEEDED]
         injected = sum(line["action"] == _INJECTING for line in _list_of(record, What.FIRED, server))
-        deaf = list(_list_deaf_times(record, server))
-        least = injected + sum(not _may_be_unheard(record, row, deaf) for row in told)
-        most = injected + len(told) + sum(row["ending"] == Ending.UNKNOWN for row in rows) + gone
+        unknown = [row for row in rows if row["ending"] == Ending.UNKNOWN]
+        least = injected + len(told) - len(_list_unheard(record, server, told, unknown if guest.get("panics") else None))
+        most = injected + len(told) + len(unknown) + gone
         if not least <= guest["signals"] <= most:
             text = f"guest {server} counted {guest['signals']} signals: {least} were told, {most - least} more were perhaps sent"
             yield Violation(3 if guest["signals"] > most else 4, text, guest["at"])
 
 
-def _may_be_unheard(record: Record, row: Line, deaf: list[tuple[float, float]]) -> bool:
-    at = row.get("signalled_at") or row["ended_at"]
-    error = record.find_clock_error(row["host"], at - 30, at + 30)
-    return any(since - error <= at <= until + error for since, until in deaf)
+def _list_unheard(record: Record, server: str, told: list[Line], deadly: list[Line] | None) -> list[Line]:
+    """Those that a guest need not have counted.
+
+    :param deadly: None of a guest that stands NMIs; one that panics takes none after the first of a life, which may be one of these too
+    """
+    deaf = list(_list_deaf_times(record, server))
+    boots = [line["at"] for line in _list_of(record, What.BOOTED, server)]
+    found = []
+    for row in told:
+        at = _get_moment(row)
+        error = record.find_clock_error(row["host"], at - _AROUND, at + _AROUND)
+        is_deaf = any(since - error <= at <= until + error for since, until in deaf)
+        earlier = [_get_moment(other) for other in [*told, *deadly] if _get_moment(other) < at] if deadly is not None else []
+        is_dead = bool(earlier) and not any(max(earlier) <= boot <= at for boot in boots)
+        is_misdated = deadly is not None and error > record.setup["tolerance"]
+        if is_deaf or is_dead or is_misdated:
+            found.append(row)
+    return found
+
+
+def _get_moment(row: Line) -> float:
+    return float(row.get("signalled_at") or row["ended_at"] or row["accepted_at"])
 
 
 def _list_deaf_times(record: Record, server: str) -> Iterator[tuple[float, float]]:

@@ -81,6 +81,7 @@ class RealGuests(Hosting):
         return None
 
     def start(self, stack: Stack) -> None:
+        libvirt.registerErrorHandler(lambda *_: None, None)  # it would print what is raised as well
         stack.start_hypervisor()
 
     def list_parts(self, stack: Stack) -> dict[str, Part]:
@@ -107,7 +108,7 @@ class RealGuests(Hosting):
             history.write(What.FIRED, at=fired.at.timestamp(), server=fired.server, action=fired.action)
         for guest in self._watched:
             guest.look()
-            history.write(What.GUEST, server=guest.uuid, signals=guest.count_signals())
+            history.write(What.GUEST, server=guest.uuid, signals=guest.count_signals(), panics=guest.panics)
 
     def end(self) -> None:
         self._closing.close()
@@ -165,9 +166,14 @@ class WatchedGuest:
 
     # Under observation
 
+    @property
+    def panics(self) -> bool:
+        """Whether each NMI ends a life of it."""
+        return self.guest.kind is not GuestKind.SURVIVING
+
     def count_signals(self) -> int:
         """NMIs that it took: as it says itself; of one that panics, as QEMU says, since what it said last is lost with it."""
-        if self.guest.kind is GuestKind.SURVIVING:
+        if not self.panics:
             return self.guest.count_all_nmis()
         return self.guest.count_dumps() if self.guest.kind.has_crash_kernel else self._ledger.count_panics(self.uuid)
 
@@ -177,7 +183,7 @@ class WatchedGuest:
             self._boots = boots
             self._write(What.BOOTED)
         for _ in range(signals - self._signals):
-            self._history.write(What.COUNTED, server=self.uuid, panicked=self.guest.kind is not GuestKind.SURVIVING)
+            self._history.write(What.COUNTED, server=self.uuid, panicked=self.panics)
         self._signals = signals
 
     def answers(self) -> bool:

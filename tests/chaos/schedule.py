@@ -31,7 +31,7 @@ class Draw:
 
 
 def draw_schedule(seed: str, faults: Mapping[str, Draw], *, seconds: float, pause: tuple[float, float], combined: float) -> list[Strike]:
-    """Each fault comes once before any comes twice, as long as there is time.
+    """Each fault comes once before any comes twice, as long as there is time, and of one fault each target.
 
     :param pause: least and most seconds between the end of one and the next
     :param combined: the chance that another one begins while this one lasts
@@ -40,12 +40,15 @@ def draw_schedule(seed: str, faults: Mapping[str, Draw], *, seconds: float, paus
     strikes: list[Strike] = []
     busy: list[tuple[float, frozenset[str]]] = []
     at, due = _FIRST, list[str]()
+    targets_due: dict[str, list[str]] = {}
     while faults:
         if not due:
             due = _shuffle(faults, chance)
         fault = due.pop(0)
         draw = faults[fault]
-        target = chance.choice(list(draw.targets))
+        if not targets_due.get(fault):
+            targets_due[fault] = chance.sample(draw.targets, len(draw.targets))
+        target = targets_due[fault].pop()
         duration = chance.uniform(*draw.duration)
         needed = draw.needs[target]
         start = max([at, *(until + _FIRST for until, parts in busy if parts & needed)])

@@ -66,6 +66,15 @@ def test_a_guest_that_panicked_counts_nothing_until_it_boots(story: Story) -> No
     assert judge(story) == [4]
 
 
+def test_a_guest_that_panics_counts_one_signal_in_a_life(story: Story) -> None:
+    story.change(What.GUEST, panics=True)
+    story.change(What.COUNTED, at=130.0, panicked=True)
+    story.add_action("req-2", 111.0, signalled_at=112.0)
+    assert judge(story) == []
+    story.add(What.BOOTED, 108.0, server=SERVER)
+    assert judge(story) == [4]
+
+
 def test_what_its_watchdog_injects_is_counted_as_well(story: Story) -> None:
     add_firing(story, 120.0, "inject-nmi")
     assert judge(story) == [4]

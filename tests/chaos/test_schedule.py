@@ -36,3 +36,7 @@ def test_faults_are_combined() -> None:
 
 def test_every_fault_comes_before_any_comes_more_often_than_its_weight() -> None:
     assert {strike.fault for strike in draw()[:4]} == set(FAULTS)
+
+
+def test_every_target_comes_before_any_comes_again() -> None:
+    assert {strike.target for strike in [strike for strike in draw() if strike.fault == "kill"][:2]} == {"api", "broker"}
