@@ -18,7 +18,7 @@ GHOST_PATIENCE = 3.0 * HEARTBEAT
 """Seconds after the loss of the lock in which whoever holds it may be our own lost connection, which the broker has not missed yet."""
 _RETRY_INTERVAL = 1.0
 _FIRST_RETRY, _LONGEST_RETRY = 0.1, 0.5
-"""Seconds between tries to reach a broker that is away: what its return may cost an action."""
+"""Seconds between tries to reach a broker that is away, or to take a lock that somebody still holds: what their end may cost an action."""
 _KEEP_SLICE = 1.0
 _STOP_BOUND = 5.0
 
@@ -162,7 +162,7 @@ class Intake:
         if self._taken_since is None:
             self._taken_since = now
         if now - self._taken_since < self._patience:
-            self._loop.stopping.wait(_RETRY_INTERVAL / 2)
+            self._loop.stopping.wait(self._retries.take())
             return
         self._refused = True
         self._on_fatal(str(error))
