@@ -33,18 +33,22 @@ class HoldOff:
 
     def check(self, transaction: JournalTransaction, server: str, advice: str) -> None:
         """:raises Refused: one may; the text names its action, or the event of its watchdog's firing, and ends with ``advice``."""
-        if self._span and self._has_untold_nmi(server):
-            raise Refused(Code.CRASH_DUMP_IN_PROGRESS, f"The server's watchdog injected an NMI a moment ago; {advice}")
-        signal = transaction.find_signal(server)
-        if signal is None or signal.cleared or not self._span:
+        if not self._span:
             return
-        earlier = transaction.find_action(signal.action_id)
-        # An NMI handed to a paused server has not even fired yet, however long ago that was.
-        pending = earlier is not None and earlier.observation is Observation.PENDING_UNTIL_RESUME
+        if self._has_untold_nmi(server):
+            raise Refused(Code.CRASH_DUMP_IN_PROGRESS, f"The server's watchdog injected an NMI a moment ago; {advice}")
         now = self._clock.now()
         known = transaction.find_known_server(server)
         if known is not None and known.server.power_state in STANDS_STILL:
             now = known.server.state_at  # a dump that it was writing stands still with it, and goes on when it resumes
+        # Each of them: which was sent last is not what the wall clock says, if that was set meanwhile.
+        for signal in transaction.list_uncleared_signals(server):
+            self._check_signal(transaction, signal, now, advice)
+
+    def _check_signal(self, transaction: JournalTransaction, signal: Signal, now: datetime, advice: str) -> None:
+        earlier = transaction.find_action(signal.action_id)
+        # An NMI handed to a paused server has not even fired yet, however long ago that was.
+        pending = earlier is not None and earlier.observation is Observation.PENDING_UNTIL_RESUME
         if pending or self._count_since(transaction, signal, now) < self._span:
             sent_at = signal.at if earlier is None or earlier.signalled_at is None else earlier.signalled_at
             whose = f"The crash dump of action {signal.action_id}"

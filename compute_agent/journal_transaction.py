@@ -195,6 +195,14 @@ class JournalTransaction(FiringStatements, OutboxStatements, ServerStatements):
         ).fetchone()
         return None if row is None else Signal.read(row)
 
+    def list_uncleared_signals(self, server: str) -> list[Signal]:
+        """The crash dump signals of a server after which nobody saw it reboot or stop, those last that were recorded first."""
+        rows = self.execute(
+            "SELECT * FROM signals WHERE server = ? AND coalesce(cleared_at < at, 1) ORDER BY position DESC",
+            server,
+        )
+        return [Signal.read(row) for row in rows]
+
     def clear_signal(self, server: str, at: datetime) -> None:
         """The server rebooted or stopped at ``at``: signals sent before that hold nothing off any more."""
         self.execute("UPDATE signals SET cleared_at = max(coalesce(cleared_at, 0), ?) WHERE server = ?", to_stored(at), server)
@@ -218,7 +226,12 @@ class JournalTransaction(FiringStatements, OutboxStatements, ServerStatements):
         ``action_keep`` after their deadline, with what was kept to send their ending again.
         """
         count = self.execute("DELETE FROM actions WHERE state = 'ended' AND deadline < ?", to_stored(now - action_keep)).rowcount
-        count += self.execute("DELETE FROM signals WHERE at < ?", to_stored(now - action_keep)).rowcount
+        # By both clocks: after the wall clock was set weeks forward an NMI of a minute ago still holds the next one off.
+        count += self.execute(
+            "DELETE FROM signals WHERE at < ? AND NOT (monotonic_at > ? AND boot = ?)",
+            to_stored(now - action_keep),
+            *self.locate(now - action_keep),
+        ).rowcount
         count += self.execute("DELETE FROM firings WHERE concluded_at < ?", to_stored(now - action_keep)).rowcount
         removable = (
             "sent_at IS NOT NULL AND (action_id IS NULL OR event_type NOT IN ('action.ended', 'action.observed')"

@@ -461,6 +461,33 @@ class TestHoldOff:
         agent.do(agent.make_request(server, 2))
         assert agent.code(make_id(2)) == Code.CRASH_DUMP_IN_PROGRESS
 
+    @pytest.mark.parametrize("is_over", [True, False])
+    def test_one_before_the_clock_was_set_back_does_not_hide_the_one_after_it(self, agent: Agent, is_over: bool) -> None:
+        """By the wall clock the earlier signal is the later one."""
+        server = agent.make_server()
+        agent.do(agent.make_request(server, 1))
+        agent.clock.advance(HOLDOFF)
+        if is_over:
+            with agent.journal.transaction("test") as transaction:
+                transaction.clear_signal(server, agent.clock.now())
+        agent.clock.step(-2 * HOLDOFF)
+        agent.do(agent.make_request(server, 2, force=not is_over))
+        assert agent.code(make_id(2)) == Code.SIGNAL_DELIVERED
+        agent.clock.step(0 if is_over else 2 * HOLDOFF)
+        agent.do(agent.make_request(server, 3))
+        assert agent.code(make_id(3)) == Code.CRASH_DUMP_IN_PROGRESS
+
+    def test_a_clock_that_is_set_weeks_forward_lets_no_signal_be_forgotten(self, agent: Agent) -> None:
+        server = agent.make_server()
+        agent.do(agent.make_request(server, 1))
+        agent.clock.step(30 * 86_400)
+        for is_kept in (True, False):
+            with agent.journal.transaction("test") as transaction:
+                keep = timedelta(days=7)
+                transaction.prune(agent.clock.now(), outbox_keep=keep, outbox_max_rows=1000, action_keep=keep)
+                assert (transaction.list_uncleared_signals(server) != []) is is_kept
+            agent.clock.advance(8 * 86_400)
+
     def test_after_the_machine_itself_was_started_anew_the_wall_clock_alone_counts(self, agent: Agent) -> None:
         server = agent.make_server()
         agent.do(agent.make_request(server, 1))
