@@ -33,6 +33,7 @@ class ActionQueue:
         self._waiting: dict[str, deque[str]] = {}
         self._ready: deque[str] = deque()
         self._running: dict[str, str] = {}
+        self._given_up: set[str] = set()
         self._closed = False
 
     def add(self, server: str, action_id: str, turn: Turn = Turn.ACT) -> None:
@@ -72,8 +73,21 @@ class ActionQueue:
                 return
             del self._running[server]
             del self._turns[action_id]
+            self._given_up.discard(action_id)
             self._offer(server)
             self._condition.notify_all()
+
+    def give_up(self, action_id: str) -> None:
+        """The taken action has its ending, and its call has not come back: its server goes on waiting, nobody else does for its turn."""
+        with self._condition:
+            if action_id in self._running.values():
+                self._given_up.add(action_id)
+                self._condition.notify_all()
+
+    def count_given_up(self) -> int:
+        """How many of those there are, each with a thread of its own."""
+        with self._condition:
+            return len(self._given_up)
 
     def close(self) -> None:
         """Give out nothing more; who waits in :meth:`take` gets None. What is left stays ``received`` in the journal."""
@@ -82,13 +96,13 @@ class ActionQueue:
             self._condition.notify_all()
 
     def wait_idle(self, timeout: float) -> bool:
-        """Wait up to ``timeout`` seconds until nothing that was taken is running; False when something still is."""
+        """Wait up to ``timeout`` seconds until nothing that was taken and not given up is running; False when something still is."""
         with self._condition:
-            return self._condition.wait_for(lambda: not self._running, timeout)
+            return self._condition.wait_for(lambda: self._given_up.issuperset(self._running.values()), timeout)
 
     def _find_ready(self) -> str | None:
         """Of the servers whose next action may be taken the one with the most urgent; of those the one that has waited longest."""
-        running = Counter(self._turns[action_id] for action_id in self._running.values())
+        running = Counter(self._turns[action_id] for action_id in self._running.values() if action_id not in self._given_up)
         full = {turn for turn, at_once in self._at_once.items() if running[turn] >= at_once}
         turns = {server: self._turns[self._waiting[server][0]] for server in self._ready}
         return min((server for server in self._ready if turns[server] not in full), key=turns.__getitem__, default=None)

@@ -46,6 +46,7 @@ class Actions:
     :param kinds: one for each kind of action that may be in the journal
     :param max_clock_skew: seconds that a request's ``sent_at`` may lie in this host's future
     :param on_ended: told the id of each action whose ending was committed here
+    :param on_given_up: told the id of each that was ended because its call does not come back, while a thread still waits for it
     """
 
     def __init__(
@@ -56,12 +57,14 @@ class Actions:
         *,
         max_clock_skew: float,
         on_ended: Callable[[str], None],
+        on_given_up: Callable[[str], None] = lambda action_id: None,
     ) -> None:
         self._journal = journal
         self._kinds = {kind.kind: kind for kind in kinds}
         self._clock = clock
         self._max_clock_skew = timedelta(seconds=max_clock_skew)
         self._on_ended = on_ended
+        self._on_given_up = on_given_up
         self._lock = threading.Lock()
         self._unrecorded: dict[str, Outcome] = {}
         self._pauses: dict[str, _Pause] = {}
@@ -201,12 +204,21 @@ class Actions:
             if self._is_past_deadline(action):
                 result = self._get_kind(action).result(Code.DEADLINE_PASSED)
                 self._end(action.request.id, Outcome(result, self._clock.now()), ActionState.RECEIVED)
+                self._let_go(action.request.id)
         for action in begun:
             kind = self._get_kind(action)
             if self._is_call_overdue(action, kind.call_bound):
                 # The call may go out as long as it is not back: should the agent die before that, the hold-off counts from here.
                 now = self._clock.now()
                 self._end(action.request.id, Outcome(self._give_up(action, kind), now, returned_at=now), ActionState.STARTED)
+                self._let_go(action.request.id)
+
+    def _let_go(self, action_id: str) -> None:
+        """Its ending is written: a thread that is still at it is in a call which perhaps never returns."""
+        with self._lock:
+            is_at_work = action_id in self._at_work
+        if is_at_work:
+            self._on_given_up(action_id)
 
     def _give_up(self, action: JournalledAction, kind: Kind) -> ActionResult:
         with self._lock:

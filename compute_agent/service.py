@@ -53,6 +53,7 @@ from compute_agent.rpc_servers import RpcServers
 from compute_agent.sampler import Sampler
 from compute_agent.trusted_keys import find_trusted_keys
 from compute_agent.watchdog_drift import WatchdogDrift
+from compute_agent.workers import Workers
 
 LOG = logging.getLogger(__name__)
 
@@ -114,6 +115,7 @@ class AgentService:
             clock,
             max_clock_skew=agent.max_clock_skew,
             on_ended=self._note_ending,
+            on_given_up=self._queue.give_up,
         )
         self._inventory = Inventory(
             self._journal,
@@ -151,7 +153,7 @@ class AgentService:
         self._reloads = Reloads(self._driver, self._send_inventory, trusted_keys.reload if trusted_keys else lambda: None)
         self._reload_loop = Loop("reload", self._reloads.step, on_fatal=self._fail, wake=self._reloads.wake)
         # One more than was asked for: a slow action, of which there is one at a time, takes no other's worker.
-        self._workers = [self._make_loop(f"worker-{number}", self._work) for number in range(1, agent.workers + 2)]
+        self._workers = Workers(self._queue, self._actions.run, count=agent.workers + 1, on_fatal=self._fail)
 
     def request_stop(self, reason: str) -> None:
         """Let :meth:`run` stop in order and return 0; from any thread and from a signal handler."""
@@ -261,8 +263,7 @@ class AgentService:
         with self._journal.transaction("agent.up") as transaction:
             transaction.append_event("agent.up", server=None, occurred_at=self._clock.now(), body=body)
         self._publishing.start()
-        for worker in self._workers:
-            worker.start()
+        self._workers.start()
 
     def _stop(self) -> None:
         self._intake.stop()
@@ -270,8 +271,7 @@ class AgentService:
         self._queue.close()
         if not self._queue.wait_idle(self._driver.call_bound):
             LOG.warning("driver calls are still running after %.0f s; the next start ends them as unknown", self._driver.call_bound)
-        for worker in self._workers:
-            worker.stopping.set()
+        self._workers.stop()
         readers = (self._sampler_loop, self._box_loop, self._dump_loop, self._search_loop)
         for loop in readers:
             loop.stopping.set()
@@ -317,6 +317,8 @@ class AgentService:
 
     def _sweep(self) -> None:
         self._actions.end_overdue()
+        if self._queue.count_given_up():
+            self._workers.make_up()
         self._give_out(self._actions.list_due())
         self._gate.tell()
         if time.monotonic() >= self._next_prune:
@@ -349,15 +351,6 @@ class AgentService:
             )
         if count:
             LOG.info("journal: %d rows were forgotten, nobody can ask for them any more", count)
-
-    def _work(self) -> None:
-        action_id = self._queue.take(_STEP_BOUND)
-        if action_id is None:
-            return
-        try:
-            self._actions.run(action_id)
-        finally:
-            self._queue.done(action_id)
 
     def _send_inventory(self) -> None:
         self._inventory.request_full()

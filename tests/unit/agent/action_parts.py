@@ -90,6 +90,7 @@ class Agent:
             self.clock,
             max_clock_skew=MAX_CLOCK_SKEW,
             on_ended=self.ended.append,
+            on_given_up=self.queue.give_up,
         )
         self.endpoint = Endpoint(
             self.journal,

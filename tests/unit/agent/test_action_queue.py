@@ -66,6 +66,26 @@ def test_idle_means_that_nothing_taken_is_running(queue: ActionQueue) -> None:
     assert queue.wait_idle(0)
 
 
+def test_one_that_was_given_up_keeps_its_server_and_nobody_elses_turn(queue: ActionQueue) -> None:
+    queue.add("s", "slow-1", Turn.SLOW)
+    queue.take(0)
+    queue.give_up("slow-1")
+    assert queue.count_given_up() == 1
+    assert queue.wait_idle(0), "an ordered stop does not wait for it"
+    queue.add("s", "quick")
+    queue.add("t", "slow-2", Turn.SLOW)
+    assert [queue.take(0), queue.take(0)] == ["slow-2", None]
+    queue.done("slow-1")
+    assert queue.count_given_up() == 0
+    assert queue.take(0) == "quick"
+
+
+def test_what_nobody_has_taken_cannot_be_given_up(queue: ActionQueue) -> None:
+    queue.add("s", "1")
+    queue.give_up("1")
+    assert queue.count_given_up() == 0
+
+
 def test_few_slow_ones_run_at_a_time_and_quick_ones_of_other_servers_pass_them(queue: ActionQueue) -> None:
     queue.add("s", "slow-1", Turn.SLOW)
     queue.add("t", "slow-2", Turn.SLOW)
