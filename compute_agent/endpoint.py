@@ -223,6 +223,12 @@ class Endpoint:
         if self._drops(kind):
             return
         try:
+            self._read_and_take_up(kind, action)
+        except JournalFull as error:  # which the journal says once, not for each cast
+            LOG.debug("a %s is neither taken up nor refused, the gateway casts again: %s", kind, error)
+
+    def _read_and_take_up(self, kind: ActionKind, action: Any) -> None:
+        try:
             request = ActionRequest.from_wire(action)
         except pydantic.ValidationError as error:
             self._refuse_unreadable(action, kind, _describe(error))
@@ -233,10 +239,7 @@ class Endpoint:
         if kind is ActionKind.SET_WATCHDOG and request.watchdog is None:
             self._refuse_unreadable(action, kind, "watchdog: it does not say which one")
             return
-        try:
-            self._take_up(request)
-        except JournalFull as error:  # which the journal says once, not for each cast
-            LOG.debug("action %s is not taken up, the gateway casts again: %s", request.id, error)
+        self._take_up(request)
 
     def _take_up(self, request: ActionRequest) -> None:
         with self._journal.transaction("action.received") as transaction:

@@ -71,6 +71,14 @@ class TestActions:
         assert agent.do(request).state is ActionState.ENDED
         assert agent.hypervisor.count_signals(request.server) == 1
 
+    def test_what_cannot_be_read_is_refused_when_there_is_room(self, agent: Agent) -> None:
+        unreadable = agent.make_request(agent.make_server()).to_wire() | {"deadline": "soon"}
+        fill_disk(agent.journal)
+        agent.endpoint.trigger_crash_dump({}, unreadable)
+        free_disk(agent.journal)
+        agent.endpoint.trigger_crash_dump({}, unreadable)
+        assert [event.payload["code"] for event in agent.list_events("action.ended")] == [Code.INVALID_REQUEST]
+
     def test_what_was_taken_up_is_not_sent_before_its_start_found_room(self, agent: Agent) -> None:
         request = agent.make_request(agent.make_server())
         agent.cast(request)
