@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from compute_agent.contract.errors import Code, Ending
@@ -26,6 +27,12 @@ def from_stored(microseconds: int) -> datetime:
 
 def _find_moment(microseconds: int | None) -> datetime | None:
     return None if microseconds is None else from_stored(microseconds)
+
+
+@lru_cache(maxsize=256)
+def _read_request(text: str) -> ActionRequest:
+    """An action is read ten times on its way, and what was asked never changes."""
+    return ActionRequest.from_wire(json.loads(text))
 
 
 class ActionState(StrEnum):
@@ -70,7 +77,7 @@ class JournalledAction:
         if row["ending"] is not None:
             result = ActionResult(ending=Ending(row["ending"]), code=Code(row["code"]), reason=row["reason"])
         return cls(
-            request=ActionRequest.from_wire(json.loads(row["request"])),
+            request=_read_request(row["request"]),
             state=ActionState(row["state"]),
             received_at=from_stored(row["received_at"]),
             incarnation=row["incarnation"],

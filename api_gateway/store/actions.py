@@ -240,6 +240,11 @@ _RETRY_AT = case((and_(actions.c.cast_incarnation.is_(None), actions.c.lease_unt
 _NEXT_CASTS = select(func.min(actions.c.last_cast_at), func.min(_RETRY_AT)).where(
     actions.c.state == ActionState.ACCEPTED, actions.c.deadline > _NOW, actions.c.last_cast_at.is_not(None)
 )
+_LEASE = (
+    update(actions)
+    .where(actions.c.id.in_(bindparam("claimed", expanding=True)))
+    .values(lease_owner=bindparam("holder"), lease_until=bindparam("until", type_=Moment))
+)
 
 
 def claim_castable(
@@ -255,7 +260,7 @@ def claim_castable(
     rows = [ActionRow(*row) for row in found]
     if rows:
         until = now + lease
-        c.execute(update(actions).where(actions.c.id.in_([row.id for row in rows])).values(lease_owner=owner, lease_until=until))
+        c.execute(_LEASE, {"claimed": [row.id for row in rows], "holder": owner, "until": until})
         rows = [replace(row, lease_owner=owner, lease_until=until) for row in rows]
     return rows
 

@@ -13,6 +13,8 @@ from compute_agent.contract.diagnostics import DiagnosticsReport
 _BY_SERVER = select(diagnostics.c.host, diagnostics.c.recorded_at, diagnostics.c.report).where(
     diagnostics.c.server == bindparam("key_server")
 )
+_OWNER = select(servers.c.host).where(servers.c.id == bindparam("key_server"))
+_LATEST = select(diagnostics.c.host, diagnostics.c.collected_at).where(diagnostics.c.server == bindparam("key_server"))
 
 
 def keep_report(c: Connection, report: DiagnosticsReport, *, host: str, now: datetime) -> bool:
@@ -20,10 +22,10 @@ def keep_report(c: Connection, report: DiagnosticsReport, *, host: str, now: dat
 
     :returns: whether it was kept.
     """
-    owner = c.execute(select(servers.c.host).where(servers.c.id == report.server)).scalar_one_or_none()
+    owner = c.execute(_OWNER, {"key_server": report.server}).scalar_one_or_none()
     if owner != host:
         return False
-    latest = c.execute(select(diagnostics.c.host, diagnostics.c.collected_at).where(diagnostics.c.server == report.server)).one_or_none()
+    latest = c.execute(_LATEST, {"key_server": report.server}).one_or_none()
     if latest is not None and latest.host == host and latest.collected_at >= report.collected_at:
         return False
     row = {"server": report.server, "host": host, "collected_at": report.collected_at, "recorded_at": now, "report": report.to_wire()}

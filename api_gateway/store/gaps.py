@@ -36,6 +36,14 @@ _COLUMNS = columns_of(gaps, GapRow)
 
 
 _HIGHEST = select(epochs.c.highest).where(epochs.c.host == bindparam("of_host"), epochs.c.epoch == bindparam("of_epoch"))
+# Asked for each event that is recorded: built once.
+_OF_EPOCH = and_(gaps.c.host == bindparam("of_host"), gaps.c.epoch == bindparam("of_epoch"))
+_TOUCHED = (
+    select(*_COLUMNS).where(_OF_EPOCH, gaps.c.first <= bindparam("to"), gaps.c.last >= bindparam("from")).order_by(gaps.c.first, gaps.c.id)
+)
+_CLOSE = delete(gaps).where(gaps.c.id == bindparam("closed"))
+_NARROW = update(gaps).where(gaps.c.id == bindparam("narrowed"))
+_FORGET_TAIL = delete(gaps).where(_OF_EPOCH, gaps.c.last == OPEN_END)
 
 
 def note_sequences(c: Connection, places: Iterable[tuple[str, str, int]], *, now: datetime) -> None:
@@ -71,21 +79,24 @@ def ask_for_tail(c: Connection, *, host: str, epoch: str, now: datetime) -> None
 
 
 def _forget_tail(c: Connection, host: str, epoch: str) -> None:
-    c.execute(delete(gaps).where(gaps.c.host == host, gaps.c.epoch == epoch, gaps.c.last == OPEN_END))
+    c.execute(_FORGET_TAIL, {"of_host": host, "of_epoch": epoch})
+
+
+def _list_touched(c: Connection, host: str, epoch: str, first: int, last: int) -> list[GapRow]:
+    return [GapRow(*row) for row in c.execute(_TOUCHED, {"of_host": host, "of_epoch": epoch, "from": first, "to": last})]
 
 
 def _remove_range(c: Connection, host: str, epoch: str, first: int, last: int) -> int:
     """Take ``first`` to ``last`` out of the gaps of an epoch; what stays of a gap keeps its history. How many were missing."""
-    touched = and_(gaps.c.host == host, gaps.c.epoch == epoch, gaps.c.first <= last, gaps.c.last >= first)
     removed = 0
-    for gap in [GapRow(*row) for row in c.execute(select(*_COLUMNS).where(touched))]:
+    for gap in _list_touched(c, host, epoch, first, last):
         removed += min(last, gap.last) - max(first, gap.first) + 1
         left, right = (gap.first, first - 1), (last + 1, gap.last)
         keep = [(low, high) for low, high in (left, right) if low <= high]
         if not keep:
-            c.execute(delete(gaps).where(gaps.c.id == gap.id))
+            c.execute(_CLOSE, {"closed": gap.id})
             continue
-        c.execute(update(gaps).where(gaps.c.id == gap.id).values(first=keep[0][0], last=keep[0][1]))
+        c.execute(_NARROW, {"narrowed": gap.id, "first": keep[0][0], "last": keep[0][1]})
         for low, high in keep[1:]:
             c.execute(
                 insert(gaps).values(host=host, epoch=epoch, first=low, last=high, found_at=gap.found_at, ask_at=gap.ask_at, tries=gap.tries)
@@ -131,12 +142,11 @@ def record_lost(c: Connection, gap: GapRow, *, reason: str, now: datetime) -> bo
     :returns: False when it was filled or closed meanwhile, or was a tail.
     """
     if gap.is_tail:
-        c.execute(delete(gaps).where(gaps.c.id == gap.id))
+        c.execute(_CLOSE, {"closed": gap.id})
         return False
-    touched = and_(gaps.c.host == gap.host, gaps.c.epoch == gap.epoch, gaps.c.first <= gap.last, gaps.c.last >= gap.first)
-    remaining = [GapRow(*row) for row in c.execute(select(*_COLUMNS).where(touched).order_by(gaps.c.first))]
+    remaining = _list_touched(c, gap.host, gap.epoch, gap.first, gap.last)
     for left in remaining:
-        c.execute(delete(gaps).where(gaps.c.id == left.id))
+        c.execute(_CLOSE, {"closed": left.id})
         outbox.append_event(
             c,
             "events.lost",
