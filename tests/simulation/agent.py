@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
@@ -23,19 +24,22 @@ from compute_agent.diagnostics_action import CollectDiagnostics
 from compute_agent.drivers.models import DriverEvent
 from compute_agent.endpoint import Endpoint
 from compute_agent.inventory import Inventory
-from compute_agent.journal import ActionState, Journal
+from compute_agent.journal import ActionState, Journal, JournalFull
 from compute_agent.kinds import TURN_OF_KIND
 from compute_agent.observer import Observer
 from compute_agent.reporter import Heartbeats, Reporter
 from compute_agent.resume_action import Resume
 from compute_agent.watchdog_actions import RemoveWatchdog, SetWatchdog
 from compute_agent.watchdog_drift import WatchdogDrift
-from tests.simulation.broker import Broker, SimulatedPublisher
+from tests.simulation.broker import Broker
 from tests.simulation.devices import Devices, Resuming
 from tests.simulation.driver import connect
-from tests.simulation.gateway import MAX_CLOCK_SKEW, CommitWatch, repeat
+from tests.simulation.engine import MAX_CLOCK_SKEW
+from tests.simulation.gateway import CommitWatch
 from tests.simulation.hypervisor import Hypervisor
 from tests.simulation.kernel import Event, Kernel, Process
+from tests.simulation.links import SimulatedPublisher
+from tests.simulation.loops import attempt, repeat
 
 WORKERS = 3
 HEARTBEAT_INTERVAL = 20.0
@@ -43,7 +47,13 @@ INVENTORY_INTERVAL = 60.0
 FIRST_LOOK = 8.0
 OBSERVATION_LIMIT = 45.0
 IDLE_WAIT = 2.0
+_RESTART_PAUSE = 2.0
 CAST_MAX_AGE = timedelta(hours=1)
+_WAITS_IN_JOURNAL = """
+    SELECT EXISTS (SELECT 1 FROM actions WHERE state != 'ended'
+        OR (observation_final = 0 AND kind = 'trigger_crash_dump' AND ending = 'succeeded'))
+    OR EXISTS (SELECT 1 FROM outbox WHERE sent_at IS NULL) OR EXISTS (SELECT 1 FROM firings WHERE concluded_at IS NULL)
+"""
 
 
 class Agent:
@@ -60,10 +70,12 @@ class Agent:
         *,
         gathering: float = 0.0,
         trusted: TrustedKeys | None = None,
+        on_full: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         """
         :param gathering: seconds at most for which the reporter lets events gather
         :param trusted: whose casts are obeyed; None: everybody's
+        :param on_full: told for how many seconds there will be no room under the journal
         """
         self.hypervisor = hypervisor
         self.host = hypervisor.host
@@ -71,6 +83,9 @@ class Agent:
         self.process = Process(self.host)
         self.process.alive = False
         self.lost_epochs: set[str] = set()
+        self.shortages: dict[tuple[str, int], float] = {}
+        """From which commits on (label, and the how manieth from now) the journal's disk is full, and for how many seconds."""
+        self._full_until = 0.0
         self.committed: dict[str, list[tuple[int, str, str]]] = {}
         self._broker = broker
         self._kernel: Kernel = hypervisor.kernel
@@ -79,6 +94,7 @@ class Agent:
         self._holdoff = holdoff
         self._gathering = gathering
         self._trusted = trusted
+        self._on_full = on_full
         self._journal: Journal | None = None
 
     # Lives
@@ -88,7 +104,7 @@ class Agent:
         if self.process.alive:
             return
         self.process = process = Process(self.host)
-        self._kernel.spawn(process, lambda: self._live(process))
+        self._kernel.spawn(process, lambda: self._try_to_live(process))
 
     def end_life(self) -> None:
         """After a kill: what the operating system lets go of."""
@@ -96,6 +112,12 @@ class Agent:
         if self._journal is not None:
             self._journal.close()
             self._journal = None
+
+    def fill_journal(self, seconds: float) -> None:
+        """There is no room under the journal for so long; less than no time: there is again."""
+        self._full_until = self._kernel.time + seconds
+        self._kernel.note(self.host, "the journal's disk is full" if seconds > 0 else "the journal's disk has room")
+        self._on_full(seconds)
 
     def lose_journal(self) -> None:
         """An operator deletes the journal of an agent that does not run."""
@@ -121,10 +143,25 @@ class Agent:
         if close:
             journal.close()
 
+    def is_at_rest(self) -> bool:
+        """Whether its journal has nothing left to do, to watch or to tell."""
+        if self._journal is None or not self.process.alive:
+            return False
+        with self._journal.transaction("read") as transaction:
+            return not transaction.execute(_WAITS_IN_JOURNAL).fetchone()[0]
+
     # One life
 
+    def _try_to_live(self, process: Process) -> None:
+        """A process that cannot start because its disk is full ends, and its supervisor starts it again."""
+        if not attempt(lambda: self._live(process), (JournalFull,)):
+            self._kernel.note(self.host, "cannot start without room")
+            self._kernel.call_at(self._kernel.time, self.end_life, first=True)
+            self._kernel.call_after(_RESTART_PAUSE, self.start)
+            self._kernel.kill(process)
+
     def _live(self, process: Process) -> None:
-        kernel, clock, watch = self._kernel, self.hypervisor.clock, self._watch
+        kernel, clock, watch, check_room = self._kernel, self.hypervisor.clock, self._watch, self._check_room
 
         class WatchedJournal(Journal):
             """The production journal; each commit is told to whoever plans crashes."""
@@ -135,6 +172,7 @@ class Agent:
                 process.check()
                 changes, self._seen_changes = self._connection.total_changes - self._seen_changes, self._connection.total_changes
                 if changes:
+                    check_room(label)
                     watch(process, "journal." + label, "before")
                 super()._commit(label)
                 if changes:
@@ -144,9 +182,10 @@ class Agent:
         journal = self._journal = WatchedJournal.open(self.path, host=self.host, clock=clock)
         kernel.note(self.host, f"agent starts, incarnation {journal.incarnation} of journal {journal.journal_id}")
         life = f"{journal.journal_id}/{journal.incarnation}"
-        driver = connect(self.hypervisor, process, self._find_started, life)
+        driver = connect(self.hypervisor, process, self._find_begun, life)
         parts = (self.hypervisor, process, driver.servers, random.Random(f"{life}/devices"))
         driver = dataclasses.replace(driver, watchdog=Devices(*parts), resume=Resuming(*parts))
+        workers, is_open = 0, False
         wake = {name: Event(kernel) for name in ("queue", "observer", "reporter", "heartbeat")}
         queue = _WakingQueue(wake["queue"].set)
         observer = Observer(journal, driver, clock, first_look=FIRST_LOOK, limit=OBSERVATION_LIMIT, on_state_change=wake["heartbeat"].set)
@@ -167,6 +206,7 @@ class Agent:
             clock,
             max_clock_skew=MAX_CLOCK_SKEW,
             on_ended=observer.action_ended,
+            on_given_up=queue.give_up,
         )
         reporter = Reporter(journal, SimulatedPublisher(self._broker, process, f"agent.{self.host}"), clock)
         journal.on_new_events(wake["reporter"].set)
@@ -230,6 +270,11 @@ class Agent:
             if not observer.dump_search.step(0):
                 kernel.sleep(IDLE_WAIT)
 
+        def tell_up() -> None:
+            body = {"release": RELEASE, "journal_id": journal.journal_id, "incarnation": journal.incarnation, "reason": "started"}
+            with journal.transaction("agent.up") as transaction:
+                transaction.append_event("agent.up", server=None, occurred_at=clock.now(), body=body)
+
         def work() -> None:
             action_id = queue.take(0)
             if action_id is None:
@@ -237,8 +282,17 @@ class Agent:
                 wake["queue"].clear()
                 return
             kernel.sleep(self._chance.choice((0.0, 0.0, 0.001, 0.5)))
-            actions.run(action_id)
-            queue.done(action_id)
+            try:
+                actions.run(action_id)
+            finally:
+                queue.done(action_id)
+
+        def make_up_workers() -> None:
+            """As ``workers.Workers`` does it with threads."""
+            nonlocal workers
+            while is_open and workers < WORKERS + queue.count_given_up():
+                workers += 1
+                kernel.spawn(process, repeat(kernel, process, work, (JournalFull,)))
 
         def report() -> None:
             try:
@@ -263,6 +317,7 @@ class Agent:
         def sweep() -> None:
             gate.tell()
             actions.end_overdue()
+            make_up_workers()
             give_out(actions.list_due())
             kernel.sleep(IDLE_WAIT)
 
@@ -275,27 +330,46 @@ class Agent:
             kernel.spawn(process, lambda: self._dispatch(rpc, message))
 
         for step in (observe, search, sweep):
-            kernel.spawn(process, repeat(process, step))
+            kernel.spawn(process, repeat(kernel, process, step, (JournalFull,)))
         while not self._broker.reaches(process):  # the host's lock comes first, and it is the broker's
             kernel.sleep(1.0)
-        with journal.transaction("agent.up") as transaction:
-            body = {"release": RELEASE, "journal_id": journal.journal_id, "incarnation": journal.incarnation, "reason": "started"}
-            transaction.append_event("agent.up", server=None, occurred_at=clock.now(), body=body)
-        for step in (report, beat, *([work] * WORKERS)):
-            kernel.spawn(process, repeat(process, step))
+        while not attempt(tell_up, (JournalFull,)):  # as the intake's loop does
+            kernel.sleep(1.0)
+        is_open = True
+        make_up_workers()
+        for step in (report, beat):
+            kernel.spawn(process, repeat(kernel, process, step, (JournalFull,)))
         self._broker.declare_rpc_queue(self.host)
-        kernel.spawn(process, repeat(process, listen))
+        kernel.spawn(process, repeat(kernel, process, listen, (JournalFull,)))
 
     def _dispatch(self, rpc: Any, message: dict[str, Any]) -> None:
         self._kernel.sleep(self._chance.choice((0.0, 0.001, 0.01)))
-        with suppress(oslo_messaging.ExpectedException, oslo_messaging.NoSuchMethod):
+        with suppress(oslo_messaging.ExpectedException, oslo_messaging.NoSuchMethod, JournalFull):
             rpc.dispatch(_Incoming(message))
 
-    def _find_started(self, server: str) -> str:
+    def _check_room(self, label: str) -> None:
+        """Before each commit that changes something.
+
+        :raises sqlite3.OperationalError: as SQLite does without room.
+        """
+        for (of, count), seconds in list(self.shortages.items()):
+            if of == label:
+                del self.shortages[of, count]
+                if count == 1:
+                    self.fill_journal(seconds)
+                else:
+                    self.shortages[of, count - 1] = seconds
+        if self._kernel.time < self._full_until:
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+
+    def _find_begun(self, server: str, kind: ActionKind = ActionKind.TRIGGER_CRASH_DUMP) -> str:
+        """For which action the driver is called: one that is started, unless there is a bug."""
         assert self._journal is not None
         with self._journal.transaction("read") as transaction:
-            started = transaction.list_actions(ActionState.STARTED, server)
-        return [action.request.id for action in started if action.request.kind is ActionKind.TRIGGER_CRASH_DUMP][-1]
+            begun = [*transaction.list_actions(ActionState.RECEIVED, server), *transaction.list_actions(ActionState.STARTED, server)]
+        return [action.request.id for action in begun if action.request.kind is kind][-1]
 
 
 class _WakingQueue(ActionQueue):

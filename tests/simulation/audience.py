@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from api_gateway.store import Store
 from api_gateway.store.event_listing import EventFilters, list_page
 from compute_agent.contract.notifications import Notification, UnreadableNotification, decode
+from tests.simulation.quick_store import QuickStore
 
 if TYPE_CHECKING:
     from tests.simulation.invariants import Record
@@ -36,7 +36,7 @@ def check_projects(world: "World", _record: "Record") -> Iterator[str]:
     """Each event that a project may list is about a server of its own, told by a host that has or had it, or by the gateway."""
     hosts: dict[str, set[str]] = {guest.id: set(guest.hosts) for guest in world.list_guests()}
     projects = {guest.id: guest.project for guest in world.list_guests()}
-    store = Store(world.gateway.url)
+    store = QuickStore(world.gateway.url)
     shown = []
     with store.read() as c:
         for project in sorted(set(projects.values())):

@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from api_gateway.received import Received
-from compute_agent.contract.notifications import HEARTBEAT_TTL_MS, Notification, encode
-from compute_agent.contract.publisher import PublishFailed
+from compute_agent.contract.notifications import HEARTBEAT_TTL_MS
 from compute_agent.contract.transport import oslo_messaging
 from tests.simulation.kernel import Event, Kernel, Process
+
+LEASE = 5.0
+"""Seconds that an engine has a host to itself to cast to."""
 
 
 @dataclass
@@ -71,6 +73,9 @@ class Broker:
         self._rpc_arrivals: dict[str, Event] = {}
         self.overheard: list[dict[str, Any]] = []
         """The casts that somebody saw pass; the last of them."""
+        self.crowded: list[str] = []
+        """What was cast to a host beside another engine's cast, whose lease was in force."""
+        self._casting: dict[str, tuple[Process, float]] = {}
         self.events = _Queue(arrival=Event(kernel))
         self.heartbeats = _Queue(arrival=Event(kernel))
         self.published: list[bytes] = []
@@ -162,6 +167,25 @@ class Broker:
         :raises ConnectionLost: perhaps delivered.
         """
         self.overheard = [*self.overheard[-2:], message]
+        is_action = "action" in message["args"]
+        if is_action:
+            self._watch_crowd(process, host)
+        try:
+            self._send_rpc(process, host, message)
+        finally:
+            if is_action and self._casting.get(host, (None,))[0] is process:
+                del self._casting[host]
+
+    def _watch_crowd(self, process: Process, host: str) -> None:
+        """Whoever was frozen a moment ago cannot know that its lease has run out since it looked."""
+        other, began_at = self._casting.get(host, (None, 0.0))
+        now = self.kernel.time
+        is_leased = now < began_at + LEASE - 0.01 and now > process.frozen_until + LEASE
+        if other is not None and other is not process and other.alive and began_at > other.frozen_until + LEASE and is_leased:
+            self.crowded.append(f"{process.name} cast to {host} at {now:.3f} beside {other.name}, which began at {began_at:.3f}")
+        self._casting[host] = process, now
+
+    def _send_rpc(self, process: Process, host: str, message: dict[str, Any]) -> None:
         self.pass_alarm(process)
         chance, faults = self._chance, self.faults
         raises = self._strikes(faults.cast_raises, "cast raises")
@@ -328,57 +352,3 @@ class Consumer:
         if self._queue.consumer is not self or not self._broker.reaches(self.process):
             self.close()
             raise ConnectionLost("consumer cancelled")
-
-
-class SimulatedPublisher:
-    """Stands in for ``contract.publisher.Publisher``: the same promises, over the simulated broker."""
-
-    def __init__(self, broker: Broker, process: Process, user: str) -> None:
-        """:param user: the account that the broker vouches for"""
-        self._broker = broker
-        self._process = process
-        self._user = user
-
-    def publish(self, rows: Sequence[Notification]) -> int:
-        """:raises PublishFailed: see there."""
-        stored, confirmed = self._broker.publish(self._process, [Received(encode(row), self._user) for row in rows])
-        self._broker.pause(self._process)
-        if confirmed < len(rows):
-            raise PublishFailed(confirmed, f"connection lost: {stored} stored, {confirmed} confirmed")
-        return confirmed
-
-    def publish_heartbeat(self, heartbeat: Notification) -> None:
-        """:raises PublishFailed: it was not sent."""
-        try:
-            self._broker.publish_heartbeat(self._process, Received(encode(heartbeat), self._user))
-        except ConnectionLost as error:
-            raise PublishFailed(0, str(error)) from error
-
-    def keep_alive(self) -> bool:
-        return self._broker.reaches(self._process)
-
-    def abort(self) -> None:
-        """A killed process publishes nothing more anyway."""
-
-    def close(self) -> None:
-        """There is nothing to close."""
-
-
-class RpcDriver:
-    """Stands in for oslo.messaging's RabbitMQ driver, so that the production client and dispatcher speak over the simulated broker."""
-
-    def __init__(self, conf: Any, broker: Broker, process: Process) -> None:
-        self.conf = conf
-        self._broker = broker
-        self._process = process
-
-    def send(self, target: Any, context: dict[str, Any], message: dict[str, Any], **options: Any) -> None:
-        assert not options.get("wait_for_reply"), "the gateway's engine never calls, it casts"
-        assert options["transport_options"].at_least_once, "a cast to nobody must be noticed"
-        self._broker.send_rpc(self._process, target.server, message | {"context": context})
-
-    def require_features(self, **features: Any) -> None:
-        """Whatever the client asks for, it is there."""
-
-    def cleanup(self) -> None:
-        """There is nothing to clean up."""

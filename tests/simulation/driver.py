@@ -51,6 +51,9 @@ class _Servers(base.Servers):
         """
         self._process.check()
         if self._hypervisor.kernel.get_process() is not None:
+            if self._hypervisor.draw_hang():
+                self._hypervisor.kernel.sleep(CALL_BOUND)
+                raise errors.BackendUnavailable(server, "it does not answer")
             self._hypervisor.kernel.sleep(self._hypervisor.draw_reading_time())
         if not self._hypervisor.up:
             raise errors.BackendUnavailable(server, "the daemon is away")

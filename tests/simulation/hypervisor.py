@@ -26,13 +26,18 @@ class LibraryBroke(Exception):
 
 @dataclass
 class DriverFaults:
-    """Chances per NMI call, and (``slow_read``) per reading of states."""
+    """Chances per NMI call, and (``slow_read``, ``hanging_read``) per reading of states.
+
+    ``never``: a call does its work or does not, and never comes back. ``hanging_read``: it comes back with nothing, as late as it may.
+    """
 
     unavailable: float = 0.0
     answer_lost: float = 0.0
     undeclared: float = 0.0
     slow: float = 0.0
     slow_read: float = 0.0
+    never: float = 0.0
+    hanging_read: float = 0.0
     latency: float = 0.02
     longest: float = 2.5 * CALL_BOUND
 
@@ -218,7 +223,13 @@ class Hypervisor:
                 break
         takes = self._chance.uniform(0.5, faults.longest) if slow else faults.latency * self._chance.uniform(0.2, 1.0)
 
+        never = bool(faults.never) and self._chance.random() < faults.never
+        if never:
+            self.kernel.on_fault("driver never answers")
+
         def end(answer: Exception | None) -> None:
+            if never:
+                return
             if self._held is not None:
                 self._held.append(lambda: end(answer))
                 return
@@ -292,6 +303,13 @@ class Hypervisor:
             later(dumping, lambda: guest.home.set_state(guest, PowerState.RUNNING, DriverEventKind.REBOOTED, "the dump is written"))
 
     # The driver
+
+    def draw_hang(self) -> bool:
+        """Whether a question is not answered within the driver's bound."""
+        hangs = bool(self.faults.hanging_read) and self._chance.random() < self.faults.hanging_read
+        if hangs:
+            self.kernel.on_fault("reading hangs")
+        return hangs
 
     def draw_reading_time(self) -> float:
         """Seconds that the daemon takes to answer a question."""

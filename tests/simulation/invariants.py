@@ -3,7 +3,8 @@
 Nothing here asks the production code what it thinks it did; the store and the journals are read as files. By the numbers of
 ``doc/reliability.rst``:
 
-1. a row for every 202: ``_check_accepted``; and none that nobody asked for: ``forgery.check_forgeries``
+1. a row for every 202: ``_check_accepted``; none that nobody asked for: ``forgery.check_forgeries``; one of what was asked for once,
+   however often that was repeated: ``clients.check_keys``
 2. one ending, visible in time: ``_check_endings`` (``World.overdue`` is noted while the world runs)
 3. one signal, none in a hold-off: ``signals.check_signals``, ``check_holdoff``, ``watchdogs.check_holdoff_after_firings``
 4. endings that fit the signals: ``signals.check_signals``, ``check_deadlines``, ``_check_reports``, ``devices.check_devices``
@@ -24,6 +25,7 @@ from typing import Any
 from compute_agent.contract.errors import CODES, Code, Ending
 from compute_agent.contract.models import ActionKind
 from tests.simulation.audience import check_projects, check_second_consumer
+from tests.simulation.clients import check_keys
 from tests.simulation.devices import check_devices
 from tests.simulation.forgery import check_forgeries
 from tests.simulation.kernel import START
@@ -52,6 +54,8 @@ def check_run(world: World) -> list[str]:
         _check_violation_counters,
         _check_servers,
         check_forgeries,
+        check_keys,
+        _check_casts,
         check_second_consumer,
         check_projects,
     )
@@ -93,6 +97,11 @@ def _check_accepted(world: World, record: Record) -> Iterator[str]:
             yield f"{action}: 202 was answered, but there is no row"
         elif action in told:
             yield f"{action}: 202 was answered after the backup, its agent told of it again, and there is no row"
+
+
+def _check_casts(world: World, _record: Record) -> Iterator[str]:
+    """However many engines there are: one cast at a time to a host, unless a lease ran out meanwhile."""
+    yield from world.broker.crowded
 
 
 def _check_endings(world: World, record: Record) -> Iterator[str]:

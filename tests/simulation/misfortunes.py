@@ -239,7 +239,11 @@ class PowerOn(Step):
 
 
 def _is_there(name: str, plan: Plan) -> bool:
-    return name == ENGINE or name in [name_host(number) for number in range(plan.hosts)]
+    return name in [*map(name_engine, range(plan.engines)), *map(name_host, range(plan.hosts))]
+
+
+def name_engine(number: int) -> str:
+    return ENGINE if number == 0 else f"{ENGINE}-{number + 1}"
 
 
 def name_host(number: int) -> str:
@@ -249,13 +253,15 @@ def name_host(number: int) -> str:
 def draw_misfortunes(plan: Plan, chance: random.Random) -> Iterator[Step]:
     """When what strikes whom, in each minute as often as the plan says."""
     hosts = range(plan.hosts)
-    names = [*map(name_host, hosts), ENGINE]
+    engines = [name_engine(number) for number in range(plan.engines)]
+    names = [*map(name_host, hosts), *engines]
     for host in hosts:
         yield from (Kill(at, name_host(host), chance.choice((0.2, 2.0, 10.0, 40.0))) for at in draw_moments(plan, chance, plan.agent_kills))
         yield from (LoseJournal(at, host, chance.choice((0.2, 2.0, 10.0))) for at in draw_moments(plan, chance, plan.journal_losses))
         yield from (StopDaemon(at, host, chance.uniform(0.5, 40.0)) for at in draw_moments(plan, chance, plan.daemon_stops))
         yield from (StepClock(at, host, chance.choice((-1.0, -0.2, 0.2, 1.0))) for at in draw_moments(plan, chance, plan.clock_steps))
-    yield from (Kill(at, ENGINE, chance.choice((0.2, 2.0, 10.0, 40.0))) for at in draw_moments(plan, chance, plan.engine_kills))
+    for name in engines:
+        yield from (Kill(at, name, chance.choice((0.2, 2.0, 10.0, 40.0))) for at in draw_moments(plan, chance, plan.engine_kills))
     for name in names:
         yield from (Freeze(at, name, chance.choice((0.5, 3.0, 25.0))) for at in draw_moments(plan, chance, plan.freezes))
         yield from (Cut(at, name, chance.uniform(0.5, 40.0)) for at in draw_moments(plan, chance, plan.cuts))

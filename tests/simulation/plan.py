@@ -20,6 +20,8 @@ class Plan:
     duration: float = 100.0
     hosts: int = 2
     guests_per_host: int = 2
+    engines: int = 1
+    """At once over the same store, on one broker."""
     actions: int = 12
     collections: int = 0
     """Further actions that collect diagnostics."""
@@ -42,6 +44,8 @@ class Plan:
     deadlines: tuple[float, float] = (1.0, 30.0)
     forced: float = 0.0
     """Chance per action."""
+    keyed: float = 0.0
+    """Chance per crash dump that it is asked for with an idempotency key, and again until there is an answer."""
     strikes: int = 0
     """Kills and freezes at commits of kinds that are drawn first, so that the rare ones have their share."""
     guest_moves: float = 0.0
@@ -70,6 +74,11 @@ class Plan:
     """Messages that somebody sends who has no business to; per minute."""
     migrations: float = 0.0
     """Of guests from host to host."""
+    api_freezes: float = 0.0
+    """Of requests between their checks and their commit; per minute."""
+    full_stores: float = 0.0
+    """Times without room under the gateway's database, or in which its commits are not answered; per minute."""
+    full_journals: float = 0.0
 
 
 SCHEDULED = frozenset(
@@ -98,6 +107,10 @@ SCHEDULED = frozenset(
         "restorations",
         "migrations",
         "forgeries",
+        "keyed",
+        "api_freezes",
+        "full_stores",
+        "full_journals",
     )
 )
 """What of a plan only says which steps are drawn."""
@@ -106,6 +119,8 @@ SCHEDULED = frozenset(
 def draw_plan(seed: int) -> Plan:
     """The plan of a seed; the same for ever for the same number and code. Those of odd seeds are dense, see there."""
     plan = _draw_sparse_plan(seed)
+    if plan.forgeries:
+        plan = dataclasses.replace(plan, signed=True)  # else no forged cast could be told from the gateway's
     return _make_dense(plan) if seed % 2 else plan
 
 
@@ -130,7 +145,7 @@ def _make_dense(plan: Plan) -> Plan:
 
 
 def _draw_sparse_plan(seed: int) -> Plan:
-    chance = random.Random(f"{seed}/plan")
+    chance, rare = random.Random(f"{seed}/plan"), random.Random(f"{seed}/rare")
 
     def sometimes(most: float, share: float = 0.35) -> float:
         return chance.uniform(0.1, 1.0) * most if chance.random() < share else 0.0
@@ -167,6 +182,8 @@ def _draw_sparse_plan(seed: int) -> Plan:
             slow=sometimes(0.5),
             slow_read=sometimes(0.2),
             latency=chance.choice((0.005, 0.05, 2.0)),
+            never=rare.uniform(0.02, 0.4) if rare.random() < 0.15 else 0.0,
+            hanging_read=rare.uniform(0.005, 0.05) if rare.random() < 0.1 else 0.0,
         ),
         crash_at_commit=sometimes(0.03),
         forced=sometimes(0.3),
@@ -192,4 +209,9 @@ def _draw_sparse_plan(seed: int) -> Plan:
         forgeries=sometimes(6.0, share=0.25),
         signed=chance.random() < 0.5,
         strikes=chance.choice((0, 0, 2)),
+        engines=2 if chance.random() < 0.15 else 1,
+        keyed=sometimes(1.0, share=0.2),
+        api_freezes=sometimes(2.0, share=0.15),
+        full_stores=sometimes(4.0, share=0.2),
+        full_journals=sometimes(2.0, share=0.15),
     )

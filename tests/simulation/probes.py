@@ -47,6 +47,10 @@ FAULTS = (
     "server out of reach",
     "clock stepped",
     "journal lost",
+    "journal full",
+    "store full",
+    "commit unanswered",
+    "API frozen at its commit",
     "queue purged",
     "store restored",
     "server migrates",
@@ -65,6 +69,8 @@ FAULTS = (
     "answer lost",
     "undeclared error",
     "driver slow",
+    "driver never answers",
+    "reading hangs",
 )
 """Everything that strikes, by the name under which it is told to ``Probes.strike``."""
 

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from compute_agent.contract.models import ActionKind
@@ -23,9 +23,11 @@ class Ask(Step):
     kind: ActionKind = ActionKind.TRIGGER_CRASH_DUMP
     force: bool = False
     arguments: Mapping[str, Any] | None = None
+    key: str | None = None
 
     def apply(self, world: "World") -> None:
-        world.post(world.guest_ids[self.guest], deadline=self.deadline, force=self.force, kind=self.kind, arguments=self.arguments)
+        wish = {"deadline": self.deadline, "force": self.force, "kind": self.kind, "arguments": self.arguments, "key": self.key}
+        world.post(world.guest_ids[self.guest], **wish)
 
 
 def draw_requests(plan: Plan, chance: random.Random) -> Iterator[Step]:
@@ -35,8 +37,9 @@ def draw_requests(plan: Plan, chance: random.Random) -> Iterator[Step]:
     def draw() -> dict[str, Any]:
         return {"at": chance.uniform(2.0, plan.duration), "guest": chance.choice(guests), "deadline": chance.uniform(*plan.deadlines)}
 
-    for _ in range(plan.actions):
-        yield Ask(**draw(), force=chance.random() < plan.forced)
+    for number in range(plan.actions):
+        step = Ask(**draw(), force=chance.random() < plan.forced)
+        yield replace(step, key=f"key-{number}") if plan.keyed and chance.random() < plan.keyed else step
     for _ in range(plan.collections):
         yield Ask(**draw(), kind=ActionKind.COLLECT_DIAGNOSTICS)
     for _ in range(plan.changes):

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from api_gateway.store import Store
 from api_gateway.store.restoring import mark_restored
 from tests.simulation.plan import Plan
+from tests.simulation.quick_store import QuickStore
 from tests.simulation.step import Step, draw_moments
 
 if TYPE_CHECKING:
@@ -50,16 +50,17 @@ class Backup:
         """Go back to the copy, if there is one, and start the engine ``away`` seconds later."""
         if self._copy is None:
             return
-        engine = world.gateway.engine
-        world.kernel.note("operator", "stops the engine and restores the store's backup")
-        if engine is not None and engine.alive:
-            world.kill(engine, away)
-        world.kernel.finish()  # no task of the engine's may hold a transaction any more
+        world.kernel.note("operator", "stops API and engines and restores the store's backup")
+        for engine in world.gateway.engines:
+            if engine.process.alive:
+                world.kill(engine.process, away)
+        world.clients.kill_frozen()
+        world.kernel.finish()  # no task of theirs may hold a transaction any more
         live = sqlite3.connect(world.gateway.path)
         self._note_forgotten(world, live)
         self._copy.backup(live)
         live.close()
-        store = Store(world.gateway.url)
+        store = QuickStore(world.gateway.url)
         with store.write() as c:
             mark_restored(c, now=world.gateway.clock.now())
         store.dispose()
@@ -68,7 +69,8 @@ class Backup:
     def _note_forgotten(self, world: "World", live: sqlite3.Connection) -> None:
         assert self._copy is not None
         kept = {row[0] for row in self._copy.execute("SELECT id FROM actions")}
-        self.forgotten.actions |= set(world.accepted) - kept
+        present = {row[0] for row in live.execute("SELECT id FROM actions")}  # of some of them nobody was told 202
+        self.forgotten.actions |= (present | set(world.accepted)) - kept
         self.forgotten.message_ids |= {row[0] for row in live.execute("SELECT message_id FROM outbox")}
 
     def close(self) -> None:

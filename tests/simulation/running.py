@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests.simulation.invariants import check_run
 from tests.simulation.script import Script
+from tests.simulation.settling import LOOKS, SETTLING, is_at_rest
 from tests.simulation.world import World
 
 
@@ -20,13 +21,26 @@ def run_script(script: Script, template: Path, folder: Path) -> tuple[list[str],
     with _uncollected():
         world = World(script, template, folder)
         try:
-            world.run()
-            return check_run(world), world
+            world.play()
+            return _settle(world), world
         except Exception as error:  # noqa: BLE001 -- told with the seed and its history
             return [f"{type(error).__name__}: {error}"], world
         finally:
             world.close()
             shutil.rmtree(folder)
+
+
+def _settle(world: World) -> list[str]:
+    """Let a calm world come to rest: what holds then has held in time, what does not has until the end."""
+    end = world.plan.duration + SETTLING
+    while True:
+        world.advance(min(LOOKS, end - world.kernel.time))
+        is_late = world.kernel.time >= end
+        if is_late or is_at_rest(world):
+            world.read_journals()
+            violations = check_run(world)
+            if is_late or not violations:
+                return violations
 
 
 @contextmanager

@@ -77,13 +77,13 @@ class SimulatedScenarioWorld:
         self._agent.lose_journal()
 
     def kill_engine(self) -> None:
-        assert self.world.gateway.engine is not None
-        self.world.kernel.kill(self.world.gateway.engine)
-        self.world.gateway.end_life()
+        engine = self.world.gateway.engines[0]
+        self.world.kernel.kill(engine.process)
+        engine.end_life()
         self.world.advance(0.0)
 
     def start_engine(self) -> None:
-        self.world.start_engine()
+        self.world.gateway.engines[0].start()
 
     def stop_broker(self) -> None:
         self.world.broker.stop()

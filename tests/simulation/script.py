@@ -15,6 +15,7 @@ from tests.simulation.misfortunes import draw_misfortunes, draw_what_guests_do
 from tests.simulation.plan import SCHEDULED, Plan, draw_plan
 from tests.simulation.requests import draw_requests
 from tests.simulation.restore import draw_restorations
+from tests.simulation.shortages import draw_shortages
 from tests.simulation.step import Step
 from tests.simulation.strikes import draw_strikes
 
@@ -28,6 +29,7 @@ DRAWN: tuple[DrawSteps, ...] = (
     draw_restorations,
     draw_migrations,
     draw_forgeries,
+    draw_shortages,
 )
 """Everything that can be in a script. Each draws from a stream of its own: another kind of step changes nothing of the others."""
 

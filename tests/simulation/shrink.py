@@ -19,9 +19,9 @@ Break = Callable[[Script], Sequence[str]]
 
 _CALM_RATES = {
     "broker": {name: 0.0 for name in dataclasses.asdict(Faults()) if name not in ("latency", "longest_delay")},
-    "driver": dict.fromkeys(("unavailable", "answer_lost", "undeclared", "slow", "slow_read"), 0.0),
+    "driver": dict.fromkeys(("unavailable", "answer_lost", "undeclared", "slow", "slow_read", "never", "hanging_read"), 0.0),
 }
-_CALM_PLAN = {"crash_at_commit": 0.0, "clock_offsets": (), "logs": 0, "gathering": 0.0}
+_CALM_PLAN = {"engines": 1, "crash_at_commit": 0.0, "clock_offsets": (), "logs": 0, "gathering": 0.0}
 
 
 @dataclass(frozen=True)

@@ -9,26 +9,26 @@ import re
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from api_gateway import acceptance
 from api_gateway.store import actions as stored_actions
-from api_gateway.store import servers as stored_servers
 from compute_agent.contract.models import ActionKind, PowerState
 from tests.simulation.agent import Agent
 from tests.simulation.broker import Broker
+from tests.simulation.clients import Clients, Wish
+from tests.simulation.engine import MAX_CLOCK_SKEW, SWEEP_INTERVAL
 from tests.simulation.forgery import TRUSTED, Forgeries, create_signer
-from tests.simulation.gateway import MAX_CLOCK_SKEW, SWEEP_INTERVAL, Gateway
+from tests.simulation.gateway import Gateway
 from tests.simulation.hypervisor import CALL_BOUND, Guest, Hypervisor, LibraryBroke
 from tests.simulation.kernel import HostClock, Kernel, Process
 from tests.simulation.logs import Log
-from tests.simulation.misfortunes import ENGINE, StrikeAtCommit, name_host
+from tests.simulation.misfortunes import StrikeAtCommit, name_engine, name_host
 from tests.simulation.probes import Probes
 from tests.simulation.restore import Backup
 from tests.simulation.script import Script
+from tests.simulation.settling import NUDGED
 from tests.simulation.step import name_guest
 from tests.simulation.watchdogs import Watchdogs
 
@@ -41,8 +41,6 @@ PROJECTS = ("demo", "shop")
 GRACE = MAX_CLOCK_SKEW + CALL_BOUND
 SWEEP_ALLOWANCE = SWEEP_INTERVAL + 4.0
 """Seconds that an engine which runs may take to see that a deadline and its grace are over."""
-SETTLING = 150.0
-"""Seconds after the last fault by which everything has ended, been told and been recorded."""
 
 
 class World:
@@ -66,14 +64,21 @@ class World:
         """What each action was asked for with, and which were forced: a restored store knows it no more."""
         self.forced: set[str] = set()
         self.overdue: dict[str, float] = {}
-        self._engine_since = 0.0
         self.faults_on = True
         self._crash_chance = self._draw("crash")
         self._ids = self._draw("ids")
         self.broker = Broker(self.kernel, self._draw("broker"), dataclasses.replace(plan.broker))
         self.gateway = Gateway(
-            self.kernel, self.broker, template, folder, self.watch_commit, self._draw("gateway"), gathering=plan.gathering
+            self.kernel,
+            self.broker,
+            template,
+            folder,
+            self.watch_commit,
+            self._draw("gateway"),
+            engines=tuple(map(name_engine, range(plan.engines))),
+            gathering=plan.gathering,
         )
+        self.clients = Clients(self)
         self.gateway.signer = create_signer(self.gateway.clock) if plan.signed else None
         self.agents = [self._create_agent(number, folder) for number in range(plan.hosts)]
         self.watchdogs = [Watchdogs(agent.hypervisor, self._draw(f"watchdogs-{number}")) for number, agent in enumerate(self.agents)]
@@ -117,6 +122,7 @@ class World:
             self.plan.holdoff,
             gathering=self.plan.gathering,
             trusted=TRUSTED if self.plan.signed else None,
+            on_full=lambda seconds: self.probes.strike("journal full", seconds),
         )
 
     @contextlib.contextmanager
@@ -125,20 +131,25 @@ class World:
         with mock.patch("uuid.uuid4", self._draw_id), self.errors:
             yield
 
+    def draw_action_id(self) -> str:
+        return f"req-{self._draw_id()}"
+
     def _draw_id(self) -> uuid.UUID:
         return uuid.UUID(int=self._ids.getrandbits(128), version=4)
 
-    def run(self) -> None:
-        """The script for the plan's duration, then calm until everything must have settled."""
+    def play(self) -> None:
+        """The script for the plan's duration; then there is calm."""
         with self._repeatable():
             self.begin()
             for step in self.script.steps:
                 self.kernel.call_at(step.at, functools.partial(step.apply, self))
             self.kernel.run_until(self.plan.duration)
             self.calm()
-            self.kernel.run_until(self.plan.duration + SETTLING)
-            for agent in self.agents:
-                agent.read_committed()
+
+    def read_journals(self) -> None:
+        """For the invariants."""
+        for agent in self.agents:
+            agent.read_committed()
 
     @property
     def lost_epochs(self) -> set[str]:
@@ -157,21 +168,21 @@ class World:
     def begin(self) -> None:
         """Everything is started."""
         self._watch_deadlines()
-        self.gateway.start_engine()
-        for agent in self.agents:
-            agent.start()
+        for part in (*self.gateway.engines, *self.agents):
+            part.start()
 
     def _watch_deadlines(self) -> None:
-        """Every few seconds: each row ends, visibly, by its deadline and grace, as soon as the engine can run at all."""
-        engine, now = self.gateway.engine, self.kernel.time
-        if engine is not None and engine.alive and now - self._engine_since > SWEEP_ALLOWANCE:
+        """Every few seconds: each row ends, visibly, by its deadline and grace, as soon as any engine can run and write at all."""
+        now = self.kernel.time
+        since = min((engine.since for engine in self.gateway.engines if engine.process.alive), default=now)
+        if now - max(since, self.gateway.database.usable_since) > SWEEP_ALLOWANCE:
             for action_id in self.gateway.list_open_past(now - SWEEP_ALLOWANCE, GRACE):
                 if action_id not in self.backup.forgotten.actions:  # their rows come back when their agents tell of them, however late
                     self.overdue.setdefault(action_id, now)
         self.kernel.call_after(2.5, self._watch_deadlines)
 
     def advance(self, seconds: float) -> None:
-        """For scenarios: let time pass."""
+        """Let time pass."""
         with self._repeatable():
             self.kernel.run_until(self.kernel.time + seconds)
 
@@ -188,6 +199,8 @@ class World:
             self.broker.set_cut(name, False)
         for agent in self.agents:
             agent.hypervisor.set_up(True)
+            agent.shortages.clear()
+            agent.fill_journal(0.0)
             if not agent.process.alive:
                 self.kernel.call_after(0.5, agent.start)
             for guest in agent.hypervisor.guests.values():
@@ -196,9 +209,10 @@ class World:
                 if guest.owed:
                     agent.hypervisor.resume(guest)  # what it does about its NMI takes its time
                 agent.hypervisor.define(guest)
-                self.kernel.call_after(90.0, lambda guest=guest: _nudge(guest.home, guest))
-        if self.gateway.engine is None or not self.gateway.engine.alive:
-            self.kernel.call_after(0.5, self.start_engine)
+                self.kernel.call_after(NUDGED, lambda guest=guest: _nudge(guest.home, guest))
+        self.gateway.database.heal()
+        for engine in self.gateway.engines:
+            self.kernel.call_after(0.5, engine.start)
 
     # Commits and crashes
 
@@ -226,18 +240,16 @@ class World:
         """SIGSTOP a process, SIGCONT after that."""
         self.probes.strike("process frozen", seconds)
         self.kernel.freeze(process, seconds)
-        if process is self.gateway.engine:
-            self._engine_since = process.frozen_until
+        for engine in self.gateway.engines:
+            if process is engine.process:
+                engine.since = process.frozen_until
 
     def kill(self, process: Process, away: float) -> None:
         """kill -9 a process; it is started again ``away`` seconds later."""
-        if process is self.gateway.engine:
-            self.kernel.call_at(self.kernel.time, self.gateway.end_life, first=True)
-            self.kernel.call_after(away, self.start_engine)
-        for agent in self.agents:
-            if process is agent.process:
-                self.kernel.call_at(self.kernel.time, agent.end_life, first=True)
-                self.kernel.call_after(away, agent.start)
+        for part in (*self.gateway.engines, *self.agents):
+            if process is part.process:
+                self.kernel.call_at(self.kernel.time, part.end_life, first=True)
+                self.kernel.call_after(away, part.start)
         self.kernel.kill(process)
 
     def start_broker(self) -> None:
@@ -245,18 +257,12 @@ class World:
             self.kernel.note("broker", "starts")
             self.broker.start()
 
-    def start_engine(self) -> None:
-        if self.gateway.engine is None or not self.gateway.engine.alive:
-            self.gateway.start_engine()
-            self._engine_since = self.kernel.time
-
     # Who is there
 
     def find_process(self, name: str) -> Process | None:
-        """The present or last life of the engine or of a host's agent."""
-        if name == ENGINE:
-            return self.gateway.engine
-        return next((agent.process for agent in self.agents if agent.host == name), None)
+        """The present or last life of an engine or of a host's agent."""
+        lives = (part.process for part in (*self.gateway.engines, *self.agents))
+        return next((process for process in lives if process.name == name), None)
 
     def find_agent(self, guest: str) -> Agent | None:
         """That of the host where a guest is now."""
@@ -272,41 +278,10 @@ class World:
         force: bool = False,
         kind: ActionKind = ActionKind.TRIGGER_CRASH_DUMP,
         arguments: Mapping[str, Any] | None = None,
+        key: str | None = None,
     ) -> None:
-        """A request to the API: a task of its own, because the API may be killed at its commit too."""
-        action_id = f"req-{self._draw_id()}"
-        process = Process("api")
-        self.arguments[action_id] = arguments or {}
-        self.forced.update({action_id} if force else ())
-
-        def accept() -> None:
-            store = self.gateway.api_store
-            store.process = process
-            try:
-                with store.write() as c:
-                    row = stored_servers.find_server(c, server)
-                    if row is None:
-                        self.refuse(action_id, server, "no such server")
-                        return
-                    asked = acceptance.Asked(
-                        id=action_id,
-                        kind=kind,
-                        project=row.project,
-                        user="operator",
-                        deadline=timedelta(seconds=deadline),
-                        force=force,
-                        arguments=arguments or {},
-                    )
-                    terms = acceptance.Terms(holdoff=timedelta(seconds=self.plan.gateway_holdoff))
-                    acceptance.accept_action(c, row, asked, now=self.gateway.clock.now(), terms=terms)
-            except acceptance.Refused as error:
-                self.refuse(action_id, server, str(error))
-            else:
-                self.accepted.append(action_id)
-                self.kernel.note("api", f"202 {action_id} {kind} server {server} deadline {deadline:.1f}{' forced' if force else ''}")
-                self.gateway.wake_dispatcher()
-
-        self.kernel.spawn(process, accept)
+        """A request to the API."""
+        self.clients.ask(Wish(server, deadline, kind, force, arguments or {}, key))
 
     def refuse(self, action_id: str, server: str, why: str) -> None:
         self.refusals[why.split(" ", 1)[0]] += 1
@@ -326,12 +301,11 @@ class World:
 
     def close(self) -> None:
         """Let go of files."""
-        for agent in self.agents:
-            if agent.process.alive:
-                self.kernel.kill(agent.process)
-            agent.end_life()
-        if self.gateway.engine is not None and self.gateway.engine.alive:
-            self.kernel.kill(self.gateway.engine)
+        self.clients.kill_frozen()
+        for part in (*self.gateway.engines, *self.agents):
+            if part.process.alive:
+                self.kernel.kill(part.process)
+            part.end_life()
         self.kernel.finish()
         self.backup.close()
         self.gateway.dispose()
