@@ -189,7 +189,12 @@ SWEEP_OPTIONS: list[cfg.Opt] = [
     cfg.FloatOpt("missing_grace", default=600.0, min=0.0, help="Seconds that a server that is gone shows UNKNOWN before it is deleted."),
     cfg.IntOpt("gap_tries", default=5, min=1, help="How often missing events are asked for before they are recorded as lost."),
     cfg.FloatOpt("gap_retry", default=10.0, min=0.1, help="Seconds between the first two of those tries; doubled from try to try."),
-    cfg.FloatOpt("outbox_keep", default=86400.0, min=0.0, help="Seconds that the gateway's own events are kept after they were published."),
+    cfg.FloatOpt(
+        "outbox_keep",
+        default=86400.0,
+        min=0.0,
+        help="Seconds that the gateway's own events are kept after they were published; half of events_keep at most.",
+    ),
     cfg.IntOpt(
         "events_keep",
         default=90,

@@ -60,7 +60,7 @@ class Sweep:
     :param missing_grace: seconds after which a server that nobody has is deleted
     :param gap_tries: how often missing events are asked for before they are given up
     :param gap_retry: seconds between the first two of those tries; doubled from try to try
-    :param outbox_keep: seconds that the gateway's own events are kept after they were published
+    :param outbox_keep: seconds that the gateway's own events are kept after they were published; half of ``events_keep`` at most
     :param events_keep: days that recorded events are kept; 0: for ever
     """
 
@@ -88,8 +88,10 @@ class Sweep:
         self._missing_grace = timedelta(seconds=missing_grace)
         self._gap_tries = gap_tries
         self._gap_retry = timedelta(seconds=gap_retry)
-        self._outbox_keep = timedelta(seconds=outbox_keep)
         self._events_keep = timedelta(days=events_keep)
+        # Of an own event that is kept longer than its record it would look as if it had never been recorded.
+        longest = self._events_keep / 2 or timedelta.max
+        self._outbox_keep = min(timedelta(seconds=outbox_keep), longest)
         self._prune_at = clock.now() + _PRUNE_INTERVAL
         self._recorded_until = 0
         self._look_for_own_at = clock.now()

@@ -465,6 +465,19 @@ def test_an_own_event_that_never_arrives_is_waited_for_ever_longer(
     assert published == [1, 2, 4, 8, 16, 32]
 
 
+def test_an_own_event_whose_record_was_forgotten_is_not_published_again(store: Store, caster: NotingCaster, clock: FakeClock) -> None:
+    """It would be recorded again."""
+    lose_one_of_two_published(store, clock, Recorder(store, caster, clock, slots=ImmediateCasts()))
+    for _ in range(3):
+        clock.advance(40_000)
+        sweep = Sweep(store, caster, clock, slots=ImmediateCasts(), outbox_keep=10 * 86_400, events_keep=1)
+        clock.advance(601)
+        sweep.prune()
+    sweep.publish_lost_again()
+    assert list_kept(store) == []
+    assert list_unsent_ids(store) == []
+
+
 def test_what_is_recorded_is_looked_at_once(store: Store, caster: NotingCaster, clock: FakeClock) -> None:
     recorder = Recorder(store, caster, clock, slots=ImmediateCasts())
     with store.write() as c:
