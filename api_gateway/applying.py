@@ -114,9 +114,11 @@ def apply_event(c: Connection, event: EventRow, *, store_id: str, now: datetime)
 
 
 def _is_hidden(c: Connection, event: EventRow) -> bool:
-    """Whether a host tells of a server that another one owns and that it never had. What it tells of actions is held against the action's
-    own host."""
-    if event.project is not None or event.server is None or event.host is None or not stored_had.is_foreign(c, event.host, event.server):
+    """Whether a host tells of a server that another one owns and that it did not have then. What it tells of actions is held against the
+    action's own host."""
+    if event.project is not None or event.server is None or event.host is None:
+        return False
+    if not stored_had.is_foreign(c, event.host, event.server, occurred_at=event.occurred_at, recorded_at=event.recorded_at):
         return False
     LOG.warning(
         "event %s %s of host %s is about server %s of another host: recorded, not applied, shown to admins only",

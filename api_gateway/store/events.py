@@ -95,7 +95,7 @@ def _find_owners(c: Connection, batch: Sequence[Notification]) -> dict[str, _Own
 
 
 def _hide_foreign(c: Connection, rows: list[EventRow], owners: dict[str, _Owner], own_epoch: str) -> list[EventRow]:
-    """Without the project where a host tells of a server that another one owns and that it never had; these are counted."""
+    """Without the project where a host tells of a server that another one owns and that it did not have then; these are counted."""
     shown = [row if row.epoch == own_epoch or not _is_foreign(c, row, owners) else replace(row, project=None) for row in rows]
     hidden = sum(row is not before for row, before in zip(shown, rows, strict=True))
     if hidden:
@@ -107,7 +107,7 @@ def _is_foreign(c: Connection, row: EventRow, owners: dict[str, _Owner]) -> bool
     owner = None if row.server is None else owners.get(row.server)
     if row.server is None or row.host is None or owner is None or owner.host in (None, row.host):
         return False
-    if had.has_had(c, row.host, row.server):
+    if had.has_had(c, row.host, row.server, occurred_at=row.occurred_at, recorded_at=row.recorded_at):
         return False
     return row.action_id is None or not had.was_asked(c, row.host, row.server, row.action_id)
 
@@ -155,9 +155,9 @@ def _find_sequence(payload: dict[str, Any]) -> int | None:
 def _find_moment(payload: dict[str, Any]) -> datetime | None:
     try:
         moment = datetime.fromisoformat(payload["occurred_at"])
-    except (KeyError, TypeError, ValueError):
+        return None if moment.tzinfo is None else moment.astimezone(UTC)
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
-    return None if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def list_events(c: Connection, *, after: int = 0, limit: int = 100) -> list[EventRow]:

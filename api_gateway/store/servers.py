@@ -133,6 +133,7 @@ def give_up(c: Connection, ids: Collection[str], *, now: datetime) -> list[str]:
         c.execute(
             update(servers).where(servers.c.id.in_(gone)).values(deleted_at=now, missing_since=None, conflict_host=None, updated_at=now)
         )
+        had.forget_former_owners(c, gone)
         deleted += gone
     return deleted
 
@@ -202,7 +203,9 @@ def settle(
             made.append(after)
         else:
             overwrite_server(c, before, after)
-            if after.host != before.host:
+            if before.deleted_at is not None or (after.host == before.host and after.generation != before.generation):
+                had.forget_former_owners(c, [server])
+            elif after.host != before.host:
                 had.note_move(c, server, left=before.host, owner=after.host, project=after.project, now=now)
         if after.conflict_host is not None and (before is None or before.conflict_host is None):
             claimed_twice.append(server)

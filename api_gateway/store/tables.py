@@ -183,7 +183,7 @@ former_owners = Table(
     Column("host", _HOST, primary_key=True),
     Column("left_at", Moment, nullable=False),
 )
-"""Hosts that owned a server once: what they still tell of it is its project's."""
+"""Hosts that owned a server and when they ceased to: what they tell of it for a while after that is its project's."""
 
 agents = Table(
     "agents",

@@ -2,21 +2,25 @@
 
 import logging
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from api_gateway.cast_slots import ImmediateCasts
 from api_gateway.received import Received
 from api_gateway.recorder import Recorder
 from api_gateway.store import Store, actions, counters, diagnostics, events, servers
 from api_gateway.store.had import FOREIGN_EVENTS
+from api_gateway.store.tables import former_owners
 from compute_agent.contract.models import PowerState
 from tests.fakes import FakeClock
 from tests.http.answering_agents import build_report
 from tests.unit.gateway.engine_parts import SERVER, AgentVoice, NotingCaster, add_action, build_server, get_action, open_store
 
 OWNER, OTHER = "host-1", "host-2"
+DAY = 86_400
 
 
 @pytest.fixture
@@ -138,6 +142,98 @@ def test_what_comes_late_from_the_former_owner_is_the_projects(
     recorder.record([owner.tell("server.stopped", power_state=PowerState.SHUTDOWN, reason="migrated"), other.tell("server.levitated")])
     assert list_projects(store) == {"server.stopped": "demo", "server.levitated": "demo"}
     assert count_foreign(store) == 0
+
+
+@pytest.mark.parametrize(
+    ("told_after", "occurred_after", "project"),
+    [
+        (6 * DAY, DAY, "demo"),
+        (6 * DAY, -30 * DAY, "demo"),
+        (0, DAY, "demo"),
+        (0, DAY + 1, None),
+        (6 * DAY, DAY + 1, None),
+        (7 * DAY + 1, 0, None),
+        (7 * DAY + 1, None, None),
+        (6 * DAY, None, "demo"),
+        (0, None, "demo"),
+    ],
+)
+def test_a_former_owner_is_heard_of_what_was_before_it_lost_the_server_or_hardly_later_and_not_for_ever(
+    recorder: Recorder,
+    store: Store,
+    clock: FakeClock,
+    owner: AgentVoice,
+    other: AgentVoice,
+    told_after: int,
+    occurred_after: int | None,
+    project: str | None,
+) -> None:
+    """Whoever had a server a year ago has no say; a host's clock may be wrong, so what it says of the time is not enough."""
+    migrate(recorder, store, clock, owner, other)
+    occurred = None if occurred_after is None else (clock.now() + timedelta(seconds=occurred_after)).isoformat()
+    clock.advance(told_after)
+    recorder.record([owner.tell("server.levitated", occurred_at=occurred)])
+    assert list_projects(store) == {"server.levitated": project}
+    assert count_foreign(store) == (project is None)
+
+
+@pytest.mark.parametrize("occurred", ["0001-01-01T00:00:00+00:00", "9999-12-31T23:59:59+00:00", "9999-12-31T23:59:59-14:00"])
+def test_no_moment_that_a_former_owner_names_is_too_much(
+    recorder: Recorder, store: Store, clock: FakeClock, owner: AgentVoice, other: AgentVoice, occurred: str
+) -> None:
+    migrate(recorder, store, clock, owner, other)
+    recorder.record([owner.tell("server.levitated", occurred_at=occurred)])
+    assert list(list_projects(store)) == ["server.levitated"]
+
+
+def test_a_former_owner_that_is_not_heard_any_more_changes_nothing_and_ends_what_it_was_asked_for(
+    recorder: Recorder, store: Store, clock: FakeClock, owner: AgentVoice, other: AgentVoice
+) -> None:
+    action = add_action(store, clock, host=OWNER)
+    migrate(recorder, store, clock, owner, other)
+    clock.advance(30 * DAY)
+    recorder.record([tell_state(owner, "server.stopped", PowerState.SHUTDOWN), owner.tell_received(action), owner.tell_ended(action)])
+    assert list_projects(store) == {"server.stopped": None, "action.received": "demo", "action.ended": "demo"}
+    assert get_action(store, action).ending == "succeeded"
+    with store.read() as c:
+        row = servers.find_server(c, SERVER)
+    assert row is not None
+    assert row.power_state == PowerState.RUNNING
+
+
+def test_who_had_a_server_that_was_deleted_has_no_say_when_it_comes_back(
+    recorder: Recorder, store: Store, clock: FakeClock, owner: AgentVoice, other: AgentVoice
+) -> None:
+    migrate(recorder, store, clock, owner, other)
+    recorder.record_heartbeats([other.beat()])
+    with store.write() as c:
+        assert servers.give_up(c, [SERVER], now=clock.now()) == [SERVER]
+    third = AgentVoice(clock, "host-3", "journal-3")
+    recorder.record_heartbeats([third.beat(build_server(clock))])
+    recorder.record([owner.tell("server.levitated"), other.tell("server.sank"), third.tell("server.rose")])
+    assert list_projects(store) == {"server.levitated": None, "server.sank": None, "server.rose": "demo"}
+
+
+def test_who_had_a_servers_former_life_has_no_say_in_its_next(
+    recorder: Recorder, store: Store, clock: FakeClock, owner: AgentVoice, other: AgentVoice
+) -> None:
+    """Undefined on its host and defined again."""
+    migrate(recorder, store, clock, owner, other)
+    recorder.record_heartbeats([other.beat(build_server(clock).model_copy(update={"generation": 2}))])
+    recorder.record([owner.tell("server.levitated")])
+    assert list_projects(store) == {"server.levitated": None}
+
+
+def test_moves_of_long_ago_are_forgotten_at_the_next(
+    recorder: Recorder, store: Store, clock: FakeClock, owner: AgentVoice, other: AgentVoice
+) -> None:
+    third = AgentVoice(clock, "host-3", "journal-3")
+    migrate(recorder, store, clock, owner, other)
+    clock.advance(8 * DAY)
+    recorder.record_heartbeats([other.beat(build_server(clock))])
+    migrate(recorder, store, clock, other, third)
+    with store.read() as c:
+        assert list(c.execute(select(former_owners.c.host)).scalars()) == [OTHER]
 
 
 @pytest.mark.parametrize("source_first", [True, False])
