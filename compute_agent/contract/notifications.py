@@ -95,6 +95,10 @@ class Notification:
     payload: dict[str, Any]
 
 
+_LONGEST_NAME = 255
+"""Characters of what names a message, its type and its publisher: what a database and a line of a log take."""
+
+
 class UnreadableNotification(Exception):
     """Raised when a message is not an envelope that we can read; the message belongs on the dead-letter shelf."""
 
@@ -134,6 +138,9 @@ def decode(body: bytes | str) -> Notification:
     texts = (notification.message_id, notification.event_type, notification.publisher_id, notification.timestamp)
     if not all(isinstance(text, str) for text in texts) or not isinstance(notification.payload, dict):
         raise UnreadableNotification("message_id, event_type, publisher_id, timestamp must be text, payload an object")
+    names = (notification.message_id, notification.event_type, notification.publisher_id)
+    if not all(len(name) <= _LONGEST_NAME and name.isprintable() for name in names):
+        raise UnreadableNotification(f"message_id, event_type, publisher_id must be {_LONGEST_NAME} printable characters at most")
     return notification
 
 

@@ -194,7 +194,26 @@ def test_a_message_with_any_values_is_read_as_text_and_an_object_or_refused(chan
     assert isinstance(notification.payload, dict)
 
 
-@given(st.text(), st.text(), st.dictionaries(st.text(), st.none() | st.booleans() | st.integers() | st.text()))
+@pytest.mark.parametrize("key", ["message_id", "publisher_id", "event_type"])
+@pytest.mark.parametrize(
+    "name", ["a" * 256, "two\nlines", "a\x00", "\x1b[2J", "\u202egnp", "a\u2028b", "\ud800"], ids=lambda name: ascii(name[:6])
+)
+def test_names_that_would_fill_a_log_or_fit_no_column_are_unreadable(key: str, name: str) -> None:
+    with pytest.raises(UnreadableNotification) as refused:
+        read_sample_event(**{key: name})
+    assert name not in str(refused.value)
+
+
+def test_names_of_255_printable_characters_are_read() -> None:
+    name = "ü b" * 85
+    notification = read_sample_event(message_id=name, publisher_id=name, event_type=name)
+    assert (notification.message_id, notification.publisher_id, notification.event_type) == (name, name, name)
+
+
+NAMES = st.text(st.characters(categories=["L", "N", "P", "S"]), max_size=255)
+
+
+@given(NAMES, NAMES, st.dictionaries(st.text(), st.none() | st.booleans() | st.integers() | st.text()))
 def test_what_is_encoded_is_what_is_decoded(message_id: str, event_type: str, payload: dict[str, Any]) -> None:
     notification = Notification(message_id, event_type, "compute_agent.x", "info", "2026-03-01 12:30:00.250000", payload)
     assert notifications.decode(notifications.encode(notification)) == notification

@@ -83,11 +83,14 @@ def test_what_a_forger_wrote_fills_no_log_and_makes_no_line_of_its_own(
     recorder: Recorder, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     forger = AgentVoice(clock, "host\n" * 100_000)
-    forged = replace(forger.tell("all is well\n" * 100_000), user="agent.host-2")
-    recorder.record([forged])
-    recorder.record_heartbeats([forged])
+    for forged in (
+        replace(forger.tell("all is well\n" * 100_000), user="agent.host-2"),
+        replace(AgentVoice(clock).tell("all is well", host="host\n" * 100_000), user="agent.host-2"),
+    ):
+        recorder.record([forged])
+        recorder.record_heartbeats([forged])
     said = [record.getMessage() for record in caplog.records]
-    assert len(said) == 2
+    assert len(said) == 4
     assert all(len(line) < 1000 and "\n" not in line for line in said)
 
 
