@@ -1,8 +1,7 @@
 """The production store for worlds of which thousands are run: its own statements over real SQLite, without what SQLAlchemy adds to each.
 
 SQLAlchemy compiles every statement, once for all worlds of a process, and says how its values are converted. A statement that comes a
-second time is then run by ``sqlite3`` itself, over one kept connection; what comes once is SQLAlchemy's as ever. Nothing is synced: a
-simulated crash never loses what SQLite has committed.
+second time is then run by ``sqlite3`` itself, over one kept connection; what comes once is SQLAlchemy's as ever.
 """
 
 import re
@@ -167,7 +166,6 @@ class QuickStore(Store):
         if self._quick is None:
             raw = sqlite3.connect(str(self._path), timeout=1.0)
             _set_up_sqlite(raw, None)
-
             _opened.append(raw)
             self._thorough = _ENGINE.connect()
             self._quick = _QuickConnection(self._thorough, raw)

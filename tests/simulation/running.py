@@ -32,15 +32,16 @@ def run_script(script: Script, template: Path, folder: Path) -> tuple[list[str],
 
 def _settle(world: World) -> list[str]:
     """Let a calm world come to rest: what holds then has held in time, what does not has until the end."""
-    end = world.plan.duration + SETTLING
+    end, pause = world.plan.duration + SETTLING, LOOKS
     while True:
-        world.advance(min(LOOKS, end - world.kernel.time))
+        world.advance(min(pause, end - world.kernel.time))
         is_late = world.kernel.time >= end
         if is_late or is_at_rest(world):
             world.read_journals()
             violations = check_run(world)
             if is_late or not violations:
                 return violations
+            pause *= 2
 
 
 @contextmanager

@@ -145,6 +145,11 @@ def forget_gaps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Sweep, "ask_for_missing_events", lambda self: None)
 
 
+def forget_own_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the broker has confirmed of the gateway's own counts as recorded, whatever an operator does to the recorder's queue."""
+    monkeypatch.setattr(Sweep, "publish_lost_again", lambda self: None)
+
+
 def record_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """The recorder does not look whether it knows an event."""
     from api_gateway.store import events
@@ -308,6 +313,7 @@ BUGS: list[tuple[Plant, dict[str, Any]]] = [
     (mark_sent_before_the_confirm, {"broker": Faults(publish_fails=0.3)}),
     (acknowledge_before_the_commit, {"crash_at_commit": 0.03}),
     (forget_gaps, {"purges": 30.0, "engine_kills": 6.0}),
+    (forget_own_events, {"purges": 60.0, "gathering": 3.0, "cuts": 8.0, "deadlines": (0.5, 3.0)}),
     (record_twice, {"broker": Faults(event_repeated=0.3)}),
     (call_it_expired_after_a_delivery, {"broker": Faults(publish_fails=0.9), "cuts": 8.0, "deadlines": (0.5, 3.0)}),
     (forget_the_holdoff, {"guest_moves": 0.0}),
