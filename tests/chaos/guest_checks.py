@@ -12,8 +12,8 @@ from tests.chaos.history import CRASH_DUMP, Line, What
 from tests.chaos.record import FOR_EVER, Record, Violation, Window
 
 _INJECTING, _RESETTING = "inject-nmi", "reset"
-_LAST_WORDS = 2.0
-"""Seconds before its end in which a guest may take an NMI and not come to saying so."""
+_LAST_WORDS, _LAST_DUMP = 2.0, 40.0
+"""Seconds before its end in which a guest may take an NMI and not come to saying so; the other where a crash kernel has to say it."""
 _FIRST_WORDS = 0.5
 _COUNTING = 2.0
 """Seconds that a guest may take to count, on a busy machine."""
@@ -43,19 +43,20 @@ def _check_counts(record: Record) -> Iterator[Violation]:
         told = [row for row in rows if row["ending"] == Ending.SUCCEEDED]
         injected = sum(line["action"] == _INJECTING for line in _list_of(record, What.FIRED, server))
         unknown = [row for row in rows if row["ending"] == Ending.UNKNOWN]
-        least = injected + len(told) - len(_list_unheard(record, server, told, unknown if guest.get("panics") else None))
+        least = injected + len(told) - len(_list_unheard(record, guest, told, unknown if guest.get("panics") else None))
         most = injected + len(told) + len(unknown) + gone
         if not least <= guest["signals"] <= most:
             text = f"guest {server} counted {guest['signals']} signals: {least} were told, {most - least} more were perhaps sent"
             yield Violation(3 if guest["signals"] > most else 4, text, guest["at"])
 
 
-def _list_unheard(record: Record, server: str, told: list[Line], deadly: list[Line] | None) -> list[Line]:
+def _list_unheard(record: Record, guest: Line, told: list[Line], deadly: list[Line] | None) -> list[Line]:
     """Those that a guest need not have counted.
 
     :param deadly: None of a guest that stands NMIs; one that panics takes none after the first of a life, which may be one of these too
     """
-    deaf = list(_list_deaf_times(record, server))
+    server = guest["server"]
+    deaf = list(_list_deaf_times(record, server, _LAST_DUMP if guest.get("dumps") else _LAST_WORDS))
     boots = [line["at"] for line in _list_of(record, What.BOOTED, server)]
     found = []
     for row in told:
@@ -74,14 +75,15 @@ def _get_moment(row: Line) -> float:
     return float(row.get("signalled_at") or row["ended_at"] or row["accepted_at"])
 
 
-def _list_deaf_times(record: Record, server: str) -> Iterator[tuple[float, float]]:
+def _list_deaf_times(record: Record, server: str, last_words: float) -> Iterator[tuple[float, float]]:
     """From shortly before each end of a life until the next one begins."""
-    ends = [line["at"] - _LAST_WORDS for line in _list_of(record, What.RESET, server)]
-    ends += [line["at"] - _LAST_WORDS for line in _list_of(record, What.FIRED, server) if line["action"] == _RESETTING]
-    ends += [line["at"] for line in _list_of(record, What.COUNTED, server) if line["panicked"]]
+    struck = [line["at"] for line in _list_of(record, What.RESET, server)]
+    struck += [line["at"] for line in _list_of(record, What.FIRED, server) if line["action"] == _RESETTING]
+    ends = [(at - last_words, at) for at in struck]
+    ends += [(line["at"], line["at"]) for line in _list_of(record, What.COUNTED, server) if line["panicked"]]
     boots = [line["at"] for line in _list_of(record, What.BOOTED, server)]
-    for end in ends:
-        yield end, min((at + _FIRST_WORDS for at in boots if at > end), default=FOR_EVER)
+    for since, end in ends:
+        yield since, min((at + _FIRST_WORDS for at in boots if at > end), default=FOR_EVER)
 
 
 def _check_holdoff(record: Record) -> Iterator[Violation]:

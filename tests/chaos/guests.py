@@ -108,7 +108,8 @@ class RealGuests(Hosting):
             history.write(What.FIRED, at=fired.at.timestamp(), server=fired.server, action=fired.action)
         for guest in self._watched:
             guest.look()
-            history.write(What.GUEST, server=guest.uuid, signals=guest.count_signals(), panics=guest.panics)
+            dumps = guest.guest.kind.has_crash_kernel
+            history.write(What.GUEST, server=guest.uuid, signals=guest.count_signals(), panics=guest.panics, dumps=dumps)
 
     def end(self) -> None:
         self._closing.close()

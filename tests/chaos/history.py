@@ -51,7 +51,8 @@ class What(StrEnum):
     FIRED = "fired"
     """QEMU says that the watchdog of ``server`` fired, and which ``action`` followed."""
     GUEST = "guest"
-    """Of a real guest at the end: ``server`` and the ``signals`` that it counted itself; ``panics``: one in a life at most."""
+    """Of a real guest at the end: ``server`` and the ``signals`` that it counted itself; ``panics``: one in a life at
+    most; ``dumps``: it is its crash kernel that says so."""
     ROW = "row"
     """An action in the store at the end: its columns."""
     EVENT = "event"

@@ -31,7 +31,8 @@ class Draw:
 
 
 def draw_schedule(seed: str, faults: Mapping[str, Draw], *, seconds: float, pause: tuple[float, float], combined: float) -> list[Strike]:
-    """Each fault comes once before any comes twice, as long as there is time, and of one fault each target.
+    """Each fault comes once before any comes twice, as long as there is time, and of one fault each target. What would last longer than
+    there is time is left out.
 
     :param pause: least and most seconds between the end of one and the next
     :param combined: the chance that another one begins while this one lasts
@@ -40,6 +41,7 @@ def draw_schedule(seed: str, faults: Mapping[str, Draw], *, seconds: float, paus
     strikes: list[Strike] = []
     busy: list[tuple[float, frozenset[str]]] = []
     at, due = _FIRST, list[str]()
+    left_out = 0
     targets_due: dict[str, list[str]] = {}
     while faults:
         if not due:
@@ -53,7 +55,11 @@ def draw_schedule(seed: str, faults: Mapping[str, Draw], *, seconds: float, paus
         needed = draw.needs[target]
         start = max([at, *(until + _FIRST for until, parts in busy if parts & needed)])
         if start + duration > seconds:
-            break
+            left_out += 1
+            if left_out >= len(faults):
+                break
+            continue
+        left_out = 0
         strikes.append(Strike(len(strikes) + 1, fault, target, start, duration))
         busy.append((start + duration, needed))
         at = start + (chance.uniform(0.1, 0.9) * duration if chance.random() < combined else duration + chance.uniform(*pause))

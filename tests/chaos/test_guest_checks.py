@@ -58,6 +58,15 @@ def test_what_was_sent_before_its_last_words_is_counted(story: Story) -> None:
     assert judge(story) == [4]
 
 
+@pytest.mark.parametrize(("dumps", "broken"), [(True, []), (False, [4])])
+def test_what_was_sent_before_a_crash_kernel_was_there_to_say_so_need_not_be_counted(story: Story, dumps: bool, broken: list[int]) -> None:
+    story.change(What.GUEST, signals=0, panics=True, dumps=dumps)
+    story.drop(What.COUNTED)
+    story.add(What.RESET, 115.0, server=SERVER)
+    story.add(What.BOOTED, 118.0, server=SERVER)
+    assert judge(story) == broken
+
+
 def test_a_guest_that_panicked_counts_nothing_until_it_boots(story: Story) -> None:
     story.change(What.COUNTED, panicked=True)
     story.add_action("req-2", 111.0, signalled_at=112.0)

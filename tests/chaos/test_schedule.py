@@ -40,3 +40,8 @@ def test_every_fault_comes_before_any_comes_more_often_than_its_weight() -> None
 
 def test_every_target_comes_before_any_comes_again() -> None:
     assert {strike.target for strike in [strike for strike in draw() if strike.fault == "kill"][:2]} == {"api", "broker"}
+
+
+def test_what_lasts_too_long_leaves_its_time_to_others() -> None:
+    strikes = draw(seconds=30.0)
+    assert strikes[-1].at + strikes[-1].duration > 24.0
