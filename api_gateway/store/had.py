@@ -47,7 +47,7 @@ _SHOW = (
 )
 
 
-def has_had(c: Connection, host: str, server: str, *, occurred_at: datetime | None, recorded_at: datetime) -> bool:
+def has_had(c: Connection, host: str, server: str, occurred_at: datetime | None, recorded_at: datetime) -> bool:
     """Whether what the host tells of the server is about a time at which it owned it (see ``LATE`` and ``HEARD``), or whether it runs it at
     the same time as its owner, which both are named for (``server.claimed_twice``).
 

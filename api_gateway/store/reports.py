@@ -55,14 +55,15 @@ def apply_received(
 ) -> Applied:
     """``action.received``: the agent has it in its journal. Makes the row when the gateway never accepted this action.
 
-    Not for a server that another host owns and this one never had: an open action forbids others, and no agent may do that to a foreign
-    server. After the restoration of a backup nobody knows any more who had it; then the agent is believed for as long as it may have to
-    tell again. Nor is it open for longer than a day, whatever deadline the agent tells.
+    Not for a server that another host owns and this one did not have then: an open action forbids others, and no agent may do that to a
+    foreign server. After the restoration of a backup nobody knows any more who had it; then the agent is believed for as long as it may
+    have to tell again. Nor is it open for longer than a day, whatever deadline the agent tells.
     """
     row = find_action_locked(c, action_id)
     if row is None:
         owned = find_server(c, server)
-        if owned is not None and owned.host != host and not has_had(c, host, server) and not is_forgotten(c, at, now=now):
+        is_foreign = owned is not None and owned.host != host and not has_had(c, host, server, at, now)
+        if is_foreign and not is_forgotten(c, at, now=now):
             return _refuse_foreign(c)
         insert_action(
             c,
