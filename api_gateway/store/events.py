@@ -1,5 +1,8 @@
 """The record of events: each once, in one order. What is missing in it is in ``gaps``."""
 
+import json
+import logging
+import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -12,6 +15,8 @@ from api_gateway.store.actions import OPEN_STATES
 from api_gateway.store.columns import columns_of, values_of
 from api_gateway.store.tables import actions, dead_letters, events, servers, store_identity
 from compute_agent.contract.notifications import Notification
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class EventRow:
 
 COLUMNS = columns_of(events, EventRow)
 _INSERT = insert(events)
-_KNOWN = select(events.c.message_id).where(events.c.message_id.in_(bindparam("message_ids", expanding=True)))
+_KNOWN = select(events.c.message_id, events.c.host, events.c.epoch).where(events.c.message_id.in_(bindparam("message_ids", expanding=True)))
 _STORE_ID = select(store_identity.c.store_id)
 _OWNERS = select(servers.c.id, servers.c.project, servers.c.host, servers.c.deleted_at).where(
     servers.c.id.in_(bindparam("of_servers", expanding=True))
@@ -49,23 +54,26 @@ _LAST = select(func.max(events.c.position))
 _LONGEST_ID = 64
 _LONGEST_NAME = 255
 _LARGEST = 2**63 - 1
+_CLASH = "message_id_clash"
+_CLASH_PREFIX = "clash-"
+"""Of ids that we made ourselves; a message that comes with such an id is given another."""
+_CLASH_SPACE = uuid.UUID("0f0d36a8-6a1f-4a55-8a0e-5d8b4a6d8f5c")
+
+_Origin = tuple[str | None, str | None]
+"""Host and epoch, as far as a message names them."""
 
 
 def record_events(c: Connection, batch: Sequence[Notification], *, now: datetime) -> list[EventRow]:
-    """Record a batch, in its order; what is recorded already (by ``message_id``) is left out. Notes and fills gaps per (host, epoch); the
-    gateway's own epoch has none.
+    """Record a batch, in its order; what is recorded already (by ``message_id``, of the same host and epoch) is left out. What comes under
+    an id that another host or epoch had is counted as a violation, and recorded under one of its own: nobody who knows an id can keep
+    another's event away. Notes and fills gaps per (host, epoch); the gateway's own epoch has none.
 
     :returns: the newly recorded ones, to be applied in the same transaction.
     """
     if not batch:
         return []
     counters.lock_counters(c)  # another recorder must not record the same messages between our look and our insert
-    first_of_id: dict[str, Notification] = {}
-    for notification in batch:
-        first_of_id.setdefault(notification.message_id, notification)
-    for known in c.execute(_KNOWN, {"message_ids": list(first_of_id)}).scalars():
-        del first_of_id[known]
-    fresh = list(first_of_id.values())
+    fresh = _list_fresh(c, batch)
     if not fresh:
         return []
     last = counters.advance(c, counters.POSITION, len(fresh))
@@ -77,6 +85,46 @@ def record_events(c: Connection, batch: Sequence[Notification], *, now: datetime
     places = [(row.host, row.epoch, row.sequence) for row in rows if row.host and row.epoch and row.sequence and row.epoch != own_epoch]
     gaps.note_sequences(c, places, now=now)
     return rows
+
+
+def _list_fresh(c: Connection, batch: Sequence[Notification]) -> list[Notification]:
+    """Each that is not recorded yet, once, under an id that is free."""
+    first: dict[tuple[str, _Origin], Notification] = {}
+    for notification in batch:
+        first.setdefault((notification.message_id, _find_origin(notification)), notification)
+    owners = _find_origins(c, {message_id for message_id, _ in first})
+    fresh: dict[str, Notification] = {}
+    clashes: set[str] = set()
+    for (message_id, origin), notification in first.items():
+        if message_id.startswith(_CLASH_PREFIX) or owners.get(message_id, origin) != origin:
+            derived = _derive_id(message_id, origin)
+            clashes.add(derived)
+            fresh[derived] = replace(notification, message_id=derived)
+        elif message_id not in owners:
+            owners[message_id] = origin
+            fresh[message_id] = notification
+    if clashes:
+        for known in _find_origins(c, clashes):
+            clashes.remove(known)
+            del fresh[known]
+    if clashes:
+        counters.count_violation(c, _CLASH, len(clashes))
+        LOG.error("%d events came under ids of others' events: recorded under ids of their own, the one as %s", len(clashes), min(clashes))
+    return list(fresh.values())
+
+
+def _find_origin(notification: Notification) -> _Origin:
+    return _find_text(notification.payload, "host", _LONGEST_NAME), _find_text(notification.payload, "epoch", _LONGEST_ID)
+
+
+def _find_origins(c: Connection, message_ids: Collection[str]) -> dict[str, _Origin]:
+    """Whose events these ids are, of those that are recorded."""
+    return {message_id: (host, epoch) for message_id, host, epoch in c.execute(_KNOWN, {"message_ids": sorted(message_ids)})}
+
+
+def _derive_id(message_id: str, origin: _Origin) -> str:
+    """The same each time that this message comes, and no other message's."""
+    return f"{_CLASH_PREFIX}{uuid.uuid5(_CLASH_SPACE, json.dumps([message_id, *origin]))}"
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from api_gateway.store import Connection, Store, events, gaps, outbox, servers
+from api_gateway.store import Connection, Store, counters, events, gaps, outbox, servers
 from api_gateway.store.events import EventRow
 from compute_agent.contract import versions
 from compute_agent.contract.events import EventsLost
 from compute_agent.contract.notifications import Notification, Severity
+from tests.databases import write_database
 from tests.fakes import FakeClock
 from tests.unit.gateway.store_parts import OTHER_SERVER, SERVER, FakeHost, at, build_event, list_outbox_events
 
@@ -69,6 +70,38 @@ def test_what_was_recorded_is_not_recorded_again_and_takes_no_position(store: St
     rows = record(store, clock, tell(2), tell(3), tell(3), tell(1))
     assert [(row.position, row.message_id) for row in rows] == [(3, "m3")]
     assert record(store, clock) == []
+
+
+def test_nobody_keeps_anothers_event_away_by_its_id(store: Store, clock: FakeClock) -> None:
+    """Another host's, another journal's of the same host, or nobody's; in one batch or in two."""
+    forged = [tell(1, host="b"), tell(1, epoch="journal-b"), build_event("m1")]
+    record(store, clock, forged[0])
+    honest = record(store, clock, tell(1), tell(2), tell(1), *forged[1:])
+    assert [(row.host, row.epoch, row.sequence) for row in honest] == [("a", EPOCH, 1), ("a", EPOCH, 2), ("a", "journal-b", 1), (None,) * 3]
+    assert len({row.message_id for row in honest} - {"m1"}) == 4
+    with store.read() as c:
+        assert counters.list_violations(c) == {"message_id_clash": 3}
+        assert [events.find_event(c, row.message_id) for row in honest] == honest
+    assert list_missing(store, clock) == []
+
+
+def test_what_came_under_anothers_id_is_recorded_once_as_well(store: Store, clock: FakeClock) -> None:
+    """It comes again and again from a host that is asked to tell again, as after a backup was restored; that is no further clash."""
+    record(store, clock, tell(1), tell(1, host="b"))
+    for batch in ([tell(1, host="b")], [tell(1), tell(1, host="b"), tell(1, host="b")], [tell(1)]):
+        assert record(store, clock, *batch) == []
+    with store.read() as c:
+        assert counters.list_violations(c) == {"message_id_clash": 1}
+
+
+def test_nobody_takes_the_id_that_a_clashing_event_would_get(store: Store, clock: FakeClock, tmp_path: Path) -> None:
+    """Whoever can work it out, and tells of something under it first."""
+    elsewhere = Store(f"sqlite:///{write_database(tmp_path / 'elsewhere.sqlite')}")
+    with elsewhere.write() as c:
+        foreseen = events.record_events(c, [tell(1, host="b"), tell(1)], now=clock.now())[1].message_id
+    elsewhere.dispose()
+    record(store, clock, tell(1, host="b"), build_event(foreseen, host="b", epoch="journal-b", sequence=1))
+    assert [(row.message_id, row.host) for row in record(store, clock, tell(1))] == [(foreseen, "a")]
 
 
 def test_a_batch_that_is_undone_leaves_no_hole(store: Store, clock: FakeClock) -> None:
