@@ -209,7 +209,10 @@ class Sweep:
         return None
 
     def _ask(self, gap: GapRow) -> None:
-        LOG.warning("host %s epoch %s: events %d to %d are missing, asking for them", gap.host, gap.epoch, gap.first, gap.last)
+        if gap.is_tail:
+            LOG.info("host %s epoch %s: asking for whatever was told from event %d on", gap.host, gap.epoch, gap.first)
+        else:
+            LOG.warning("host %s epoch %s: events %d to %d are missing, asking for them", gap.host, gap.epoch, gap.first, gap.last)
         try:
             self._caster.resend_events(gap.host, EventRange(epoch=gap.epoch, first=gap.first, last=gap.last))
         except Exception as error:  # noqa: BLE001 -- a cast may raise anything; the try counts and the next one follows

@@ -58,12 +58,13 @@ class Firings:
         self._told_at: dict[str, datetime] = {}
 
     def remember(self) -> Callable[[], None]:
-        """What puts back all that is forgotten from now on: for a transaction that is rolled back."""
+        """What puts back all that is forgotten from now on, and forgets the firings that are told from now on: for a transaction that is
+        rolled back."""
         interrupted, told_at = set(self._interrupted), dict(self._told_at)
 
         def put_back() -> None:
             self._interrupted |= interrupted
-            self._told_at = told_at | self._told_at
+            self._told_at = told_at
 
         return put_back
 

@@ -75,6 +75,8 @@ class Reporter:
                 self._append_lost(transaction, events, events.first, events.last, "the journal that held them is gone")
                 return
             last = min(events.last, transaction.get_last_sequence())
+            if last < events.first:
+                return  # a gateway that went back to a backup asks for all that may have followed
             kept = {row.sequence for row in transaction.list_outbox(events.first, last)}
             transaction.mark_range_unsent(events.first, last)
             for first, final in _list_runs(sequence for sequence in range(events.first, last + 1) if sequence not in kept):

@@ -1,5 +1,6 @@
 """The journal's events on their way out, ranges asked for again, and heartbeats."""
 
+import logging
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -210,3 +211,14 @@ def test_changes_that_no_event_told_are_handed_on(bench: Bench) -> None:
     heartbeats.step()
     heartbeats.step()
     assert missed == [frozenset({server})]
+
+
+def test_who_asks_for_all_that_follows_gets_it_and_nothing_else(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.append(3)
+    bench.pump()
+    caplog.set_level(logging.INFO)
+    bench.ask(4, 2**63 - 1)
+    assert (bench.pump(), caplog.messages) == ([], [])
+    bench.ask(3, 2**63 - 1)
+    bench.pump()
+    assert list_sequences(bench.publisher.sent) == [1, 2, 3, 3]
