@@ -352,3 +352,12 @@ def test_a_fault_that_could_not_be_made_proves_nothing(story: Story) -> None:
     story.add(What.FAULT, 120.0, id=1, phase="begins", name="kill -9", target="api", hosts=[HOST], parts=["api"])
     story.add(What.FAULT, 121.0, id=1, phase="failed", name="kill -9", target="api", hosts=[HOST], parts=["api"], text="no")
     assert numbers(story) == {0}
+
+
+def test_what_a_pool_logs_of_a_lost_connection_is_expected_where_the_database_was_struck(story: Story) -> None:
+    story.add(
+        What.TRACEBACK, 150.0, part="crashcart-engine", text="ERROR sqlalchemy.pool.impl.QueuePool [-] Exception during reset or similar"
+    )
+    assert numbers(story) == {0}
+    story.add_fault("kill -9", 140.0, 141.0, parts=("database",), target="database")
+    assert judge(story) == []
