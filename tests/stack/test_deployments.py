@@ -12,8 +12,10 @@ from devstack.services import Service
 from tests.stack.broker_events import settle
 from tests.stack.deployed import HOSTS, Traffic, check_endings, running_deployment
 
-pytestmark = pytest.mark.timeout(300)
-_WITH_ALL = pytest.mark.skipif("CRASHCART_TEST_ALL" not in os.environ, reason="takes long: with --all")
+pytestmark = [
+    pytest.mark.timeout(300),
+    pytest.mark.skipif("CRASHCART_TEST_ALL" not in os.environ, reason="takes long: with --all"),
+]
 _FAULT_SECONDS = 5.0
 
 
@@ -36,7 +38,6 @@ def test_each_node_of_the_broker_may_die_while_actions_flow_and_a_gateway_after_
         assert next(line for line in members if line.startswith(f"compute_agent.{host}\t")).count("@") == 3
 
 
-@_WITH_ALL
 def test_the_database_server_may_die_and_be_out_of_reach_while_actions_flow(tmp_path: Path) -> None:
     points = FaultPoints(links=True)
     with running_deployment(tmp_path, DatabaseKind.MARIADB, nodes=1, fault_points=points) as stack:
@@ -54,7 +55,6 @@ def test_the_database_server_may_die_and_be_out_of_reach_while_actions_flow(tmp_
     assert endings["succeeded"] >= 4
 
 
-@_WITH_ALL
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("kind", "nodes"), [(DatabaseKind.POSTGRESQL, 1), (DatabaseKind.MARIADB, 3)])
 def test_every_part_may_die_be_frozen_and_be_cut_off_while_actions_flow(tmp_path: Path, kind: DatabaseKind, nodes: int) -> None:
