@@ -157,6 +157,14 @@ DISPATCHER_OPTIONS: list[cfg.Opt] = [
 
 RECORDER_OPTIONS: list[cfg.Opt] = [
     cfg.IntOpt("batch_size", default=100, min=1, help="Events recorded in one transaction at most."),
+    cfg.IntOpt(
+        "shelf_max_messages",
+        default=10_000,
+        min=0,
+        help="Messages on the dead-letter shelf (table dead_letters) at most; further ones that cannot be recorded are lost and counted, "
+        "until somebody has looked at those and deleted them. crashcart-manage db check shows both numbers.",
+    ),
+    cfg.IntOpt("shelf_max_bytes", default=64 * 2**20, min=0, help="Bytes of messages on the dead-letter shelf at most."),
     cfg.BoolOpt(
         "verify_senders",
         default=False,

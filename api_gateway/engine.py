@@ -30,6 +30,7 @@ from api_gateway.outbox import StoredOutbox
 from api_gateway.received import Received
 from api_gateway.recorder import Recorder
 from api_gateway.senders import find_sender_check
+from api_gateway.shelf import ShelfLimits
 from api_gateway.store import Store, StoreError
 from api_gateway.stream.listener import SPARE_CONNECTIONS, StreamListener
 from api_gateway.sweep import Sweep
@@ -171,6 +172,7 @@ class Engine:
             self._clock,
             slots=self._get_ask_slots(),
             senders=find_sender_check(self._conf, self._store.store_id),
+            shelf=ShelfLimits(self._conf.recorder.shelf_max_messages, self._conf.recorder.shelf_max_bytes),
             on_agent_restarted=lambda: self._wake_dispatcher(),
         )
 

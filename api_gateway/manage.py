@@ -39,6 +39,7 @@ def check_database(store: Store, _arguments: argparse.Namespace, _clock: Clock) 
             f"the database can be read and written (store {store.store_id})",
             f"actions that have not ended: {actions.count_open(c)}",
             f"messages that could not be recorded (table dead_letters): {events.count_shelved(c)}",
+            f"messages that the full shelf (dead_letters) had no room for, so that they are lost: {events.count_refused(c, 0)}",
             f"events of hosts about servers that others own, shown to admins only: {counters.get_value(c, had.FOREIGN_EVENTS)}",
             *(f"must never happen, but did: {what}: {count}" for what, count in sorted(counters.list_violations(c).items())),
         ]

@@ -17,10 +17,12 @@ from api_gateway.cast_slots import CastSlots
 from api_gateway.echo import ECHO_TYPE, find_said_at
 from api_gateway.received import Received
 from api_gateway.senders import SenderCheck
-from api_gateway.store import Connection, Store, StoreBusy, StoreUnavailable, counters
+from api_gateway.shelf import DeadLetter, Shelf, ShelfLimits
+from api_gateway.store import Store, StoreBusy, StoreUnavailable, counters
 from api_gateway.store import agents as stored_agents
 from api_gateway.store import events as stored_events
 from api_gateway.store import hearing as stored_hearing
+from api_gateway.summary import Summary
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.models import Heartbeat
 from compute_agent.contract.notifications import (
@@ -37,11 +39,10 @@ LOG = logging.getLogger(__name__)
 _Item = TypeVar("_Item")
 
 _FORGED = "forged_sender"
+_SHELF = ShelfLimits()
 _LONGEST_BODY = 4 * 2**20
 """Bytes. No agent has as much to say, and a statement with more may be none that the database takes: MariaDB hangs up on it, as if it were
 away, and the recorder would wait for it for good."""
-_LONGEST_SHELVED = 2**20
-"""Of a body on the shelf."""
 
 
 class _ForgedSender(Exception):
@@ -53,6 +54,7 @@ class Recorder:
 
     :param slots: where ``report_inventory`` is cast from; without a free one the next heartbeat asks again
     :param senders: holds each message against the account that sent it; None: every account is believed
+    :param shelf: how much the dead-letter shelf takes
     :param on_agent_restarted: called after a commit that saw an agent with a new incarnation: its actions are cast again
     """
 
@@ -64,6 +66,7 @@ class Recorder:
         *,
         slots: CastSlots,
         senders: SenderCheck | None = None,
+        shelf: ShelfLimits = _SHELF,
         on_agent_restarted: Callable[[], object] = lambda: None,
     ) -> None:
         self._store = store
@@ -72,6 +75,8 @@ class Recorder:
         self._slots = slots
         self._senders = senders
         self._on_agent_restarted = on_agent_restarted
+        self._summary = Summary(clock)
+        self._shelf = Shelf(shelf, clock, self._summary)
 
     def record(self, messages: Sequence[Received], source: str = RECORDER_QUEUES[0].name) -> None:
         """Record a batch of events in its order; what cannot be read or stored goes to the dead-letter shelf.
@@ -79,7 +84,8 @@ class Recorder:
         :param source: the queue that they came from
         :raises StoreBusy, StoreUnavailable: a part may be recorded; give the same batch again.
         """
-        _in_halves(
+        self._summary.tell()
+        self._in_halves(
             messages,
             lambda batch: self._record_together(batch, source),
             lambda message, why: self._record_unapplied(message, why, source),
@@ -89,14 +95,16 @@ class Recorder:
         now = self._clock.now()
         with self._store.write() as c:
             readable: list[Notification] = []
+            dead: list[DeadLetter] = []
             for message in messages:
                 try:
                     readable.append(self._read(message))
                 except UnreadableNotification as error:
-                    _shelve_in(c, message.body, str(error), source, now=now)
+                    dead.append(DeadLetter(message.body, str(error), source))
                 except _ForgedSender as error:
                     counters.count_violation(c, _FORGED)
-                    _shelve_in(c, message.body, str(error), source, now=now)
+                    dead.append(DeadLetter(message.body, str(error), source))
+            self._shelf.put(c, dead, now=now)
             for event in stored_events.record_events(c, readable, now=now):
                 if apply:
                     apply_event(c, event, store_id=self._store.store_id, now=now)
@@ -116,7 +124,7 @@ class Recorder:
 
     def _record_unapplied(self, message: Received, why: str, source: str) -> None:
         """Keep in the record what cannot be applied, and on the shelf what cannot even be recorded."""
-        _in_halves(
+        self._in_halves(
             [message],
             lambda batch: self._record_together(batch, source, apply=False),
             lambda message, why_unrecorded: self._shelve(message, f"{why}; then {why_unrecorded}", source),
@@ -124,25 +132,26 @@ class Recorder:
 
     def _shelve(self, message: Received, why: str, source: str) -> None:
         with self._store.write() as c:
-            _shelve_in(c, message.body, why, source, now=self._clock.now())
+            self._shelf.put(c, [DeadLetter(message.body, why, source)], now=self._clock.now())
 
     def record_heartbeats(self, messages: Sequence[Received]) -> None:
         """Take heartbeats and our own echoes in, in any order; what cannot be read is dropped, the next one comes soon.
 
         :raises StoreBusy, StoreUnavailable: give the same batch again.
         """
+        self._summary.tell()
         heartbeats: list[Heartbeat] = []
         said_at: list[datetime] = []
         for notification in self._list_believable(messages):
             if notification.event_type == ECHO_TYPE:
                 moment = find_said_at(notification, store_id=self._store.store_id, now=self._clock.now())
                 said_at += [] if moment is None else [moment]
-            elif (heartbeat := _find_heartbeat(notification)) is not None:
+            elif (heartbeat := self._find_heartbeat(notification)) is not None:
                 heartbeats.append(heartbeat)
-        _in_halves(
+        self._in_halves(
             heartbeats,
             self._apply_heartbeats,
-            lambda heartbeat, why: LOG.error("host %s: heartbeat %d was not taken in: %s", heartbeat.host, heartbeat.number, why),
+            lambda heartbeat, why: self._drop("not taken in", f"host {heartbeat.host}, number {heartbeat.number}: {why}", logging.ERROR),
         )
         if said_at:
             self._note_heard(max(said_at))
@@ -155,10 +164,10 @@ class Recorder:
             try:
                 believable.append(self._read(message))
             except UnreadableNotification as error:
-                LOG.warning("an unreadable heartbeat was dropped: %s", error)
+                self._drop("unreadable", str(error))
             except _ForgedSender as error:
                 forged += 1
-                LOG.error("a forged heartbeat was dropped: %s", error)
+                self._drop("forged", str(error), logging.ERROR)
         if forged:
             with self._store.write() as c:
                 counters.count_violation(c, _FORGED, forged)
@@ -204,41 +213,35 @@ class Recorder:
         except Exception as error:  # noqa: BLE001 -- a cast may raise anything; the next heartbeat asks again
             LOG.warning("host %s could not be asked for its inventory: %r", host, error)
 
+    def _find_heartbeat(self, notification: Notification) -> Heartbeat | None:
+        if notification.event_type != HEARTBEAT_TYPE:
+            self._drop("no heartbeats", repr(notification.event_type))
+            return None
+        try:
+            return Heartbeat.from_wire(notification.payload)
+        except ValidationError as error:
+            self._drop("unreadable", str(error))
+            return None
 
-def _in_halves(batch: Sequence[_Item], step: Callable[[Sequence[_Item]], None], give_up: Callable[[_Item, str], None]) -> None:
-    """Run ``step`` over the batch; where it fails over what is in there, over its halves, in order, down to the one bad item.
+    def _drop(self, as_what: str, example: str, level: int = logging.WARNING) -> None:
+        self._summary.note(f"heartbeats dropped as {as_what}", example, level=level)
 
-    :raises StoreBusy, StoreUnavailable: that is nobody's fault and everybody's turn again.
-    """
-    if not batch:
-        return
-    try:
-        step(batch)
-    except (StoreBusy, StoreUnavailable):
-        raise
-    except Exception as error:  # a message that we cannot take must never stop those behind it, whatever the reason is
-        if len(batch) > 1:
-            middle = len(batch) // 2
-            _in_halves(batch[:middle], step, give_up)
-            _in_halves(batch[middle:], step, give_up)
-        else:
-            LOG.exception("one message cannot be taken in")
-            give_up(batch[0], repr(error))
+    def _in_halves(self, batch: Sequence[_Item], step: Callable[[Sequence[_Item]], None], give_up: Callable[[_Item, str], None]) -> None:
+        """Run ``step`` over the batch; where it fails over what is in there, over its halves, in order, down to the one bad item.
 
-
-def _shelve_in(c: Connection, body: bytes, why: str, source: str, *, now: datetime) -> None:
-    if len(body) > _LONGEST_SHELVED:
-        why = f"{why} (this is its beginning, of {len(body)} bytes)"
-    LOG.error("a message of %s goes to the dead-letter shelf: %s", source, why)
-    stored_events.shelve(c, body[:_LONGEST_SHELVED], reason=why, now=now, source=source)
-
-
-def _find_heartbeat(notification: Notification) -> Heartbeat | None:
-    if notification.event_type != HEARTBEAT_TYPE:
-        LOG.warning("a %.200r came as a heartbeat and was dropped", notification.event_type)
-        return None
-    try:
-        return Heartbeat.from_wire(notification.payload)
-    except ValidationError as error:
-        LOG.warning("an unreadable heartbeat was dropped: %s", error)
-        return None
+        :raises StoreBusy, StoreUnavailable: that is nobody's fault and everybody's turn again.
+        """
+        if not batch:
+            return
+        try:
+            step(batch)
+        except (StoreBusy, StoreUnavailable):
+            raise
+        except Exception as error:  # noqa: BLE001 -- a message that we cannot take must never stop those behind it, whatever the reason is
+            if len(batch) > 1:
+                middle = len(batch) // 2
+                self._in_halves(batch[:middle], step, give_up)
+                self._in_halves(batch[middle:], step, give_up)
+            else:
+                self._summary.note("messages that cannot be taken in", repr(error), level=logging.ERROR, error=error)
+                give_up(batch[0], repr(error))

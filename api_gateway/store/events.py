@@ -51,6 +51,8 @@ _OWNERS = select(servers.c.id, servers.c.project, servers.c.host, servers.c.dele
     servers.c.id.in_(bindparam("of_servers", expanding=True))
 )
 _LAST = select(func.max(events.c.position))
+_SHELF_SIZE = select(func.count(), func.coalesce(func.sum(func.length(dead_letters.c.body) + func.length(dead_letters.c.reason)), 0))
+_REFUSED = "shelf_refused"
 _LONGEST_ID = 64
 _LONGEST_NAME = 255
 _LARGEST = 2**63 - 1
@@ -258,3 +260,18 @@ def shelve(c: Connection, body: bytes, *, reason: str, now: datetime, source: st
 
 def count_shelved(c: Connection) -> int:
     return c.execute(select(func.count()).select_from(dead_letters)).scalar_one()
+
+
+def measure_shelf(c: Connection) -> tuple[int, int]:
+    """How many messages lie there, and how many bytes they and their reasons have."""
+    messages, size = c.execute(_SHELF_SIZE).one()
+    return messages, int(size)
+
+
+def count_refused(c: Connection, times: int = 1) -> int:
+    """Add to the messages that the shelf had no room for.
+
+    :returns: how many there were so far.
+    """
+    counters.lock_counters(c)  # two that count it for the first time must not both make its row
+    return counters.advance(c, _REFUSED, times)

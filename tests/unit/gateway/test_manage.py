@@ -39,11 +39,13 @@ def test_checking_shows_what_somebody_should_look_at(config_file: str, database:
     with store.write() as c:
         counters.count_violation(c, "second_ending")
         events.shelve(c, b"?", reason="no JSON", now=SystemClock().now(), source="crashcart.recorder")
+        events.count_refused(c, 7)
     store.dispose()
     assert main(["--config-file", config_file, "db", "check"]) == 0
     shown = capsys.readouterr().out
     assert "second_ending: 1" in shown
     assert "dead_letters): 1" in shown
+    assert "had no room for, so that they are lost: 7" in shown
 
 
 def test_a_database_that_cannot_be_opened_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -89,6 +89,7 @@ def test_what_a_forger_wrote_fills_no_log_and_makes_no_line_of_its_own(
     ):
         recorder.record([forged])
         recorder.record_heartbeats([forged])
+        clock.advance(60)
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 4
     assert all(len(line) < 1000 and "\n" not in line for line in said)
