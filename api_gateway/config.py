@@ -16,7 +16,9 @@ from oslo_policy import opts as oslo_policy_options
 
 from api_gateway.deliveries.addresses import Network, parse_network
 from compute_agent.contract import versions
+from compute_agent.contract.broker_definitions import LONGEST_DEADLINE_MS
 
+_LONGEST_DEADLINE = LONGEST_DEADLINE_MS // 1000
 DEFAULT_CONFIG_FILE = "/etc/crashcart/gateway.conf"
 
 
@@ -90,8 +92,20 @@ API_OPTIONS: list[cfg.Opt] = [
         help="Seconds for which a checked password is remembered (as a keyed hash, in memory): a bcrypt check takes a tenth of a second or "
         "more. 0: each request is checked.",
     ),
-    cfg.IntOpt("crash_dump_deadline", default=30, min=1, help="Seconds until a crash dump asked for through the Compute API expires."),
-    cfg.IntOpt("max_deadline", default=3600, min=1, help="Longest deadline in seconds that a request to /v1 may ask for."),
+    cfg.IntOpt(
+        "crash_dump_deadline",
+        default=30,
+        min=1,
+        max=_LONGEST_DEADLINE,
+        help="Seconds until a crash dump asked for through the Compute API expires.",
+    ),
+    cfg.IntOpt(
+        "max_deadline",
+        default=3600,
+        min=1,
+        max=_LONGEST_DEADLINE,
+        help="Longest deadline in seconds that a request to /v1 may ask for. Casts stay no longer in the broker.",
+    ),
     cfg.IntOpt(
         "crash_dump_holdoff",
         default=600,

@@ -7,6 +7,7 @@ from oslo_config import cfg
 
 from api_gateway.config import find_rpc_pin, list_opts, load_config, register_options
 from compute_agent.contract import versions
+from compute_agent.contract.broker_definitions import LONGEST_DEADLINE_MS
 
 
 def load(tmp_path: Path, text: str) -> cfg.ConfigOpts:
@@ -31,6 +32,14 @@ def test_a_file_is_read(tmp_path: Path) -> None:
 def test_a_value_that_does_not_fit_is_refused_at_start(tmp_path: Path, text: str) -> None:
     with pytest.raises(cfg.Error):
         load(tmp_path, text)
+
+
+@pytest.mark.parametrize("option", ["max_deadline", "crash_dump_deadline"])
+def test_no_deadline_lies_beyond_what_the_broker_keeps_a_cast_for(tmp_path: Path, option: str) -> None:
+    most = LONGEST_DEADLINE_MS // 1000
+    assert load(tmp_path, f"[api]\n{option} = {most}").api[option] == most
+    with pytest.raises(cfg.Error):
+        load(tmp_path, f"[api]\n{option} = {most + 1}")
 
 
 def test_two_configurations_in_one_process_do_not_touch_each_other(tmp_path: Path) -> None:
