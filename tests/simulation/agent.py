@@ -9,7 +9,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from compute_agent.action_queue import ActionQueue, Turn
 from compute_agent.actions import Actions
 from compute_agent.cast_gate import CastGate
 from compute_agent.contract.diagnostics import DiagnosticsReply, DiagnosticsReport
@@ -23,23 +22,28 @@ from compute_agent.diagnostics import make_report
 from compute_agent.diagnostics_action import CollectDiagnostics
 from compute_agent.drivers.models import DriverEvent
 from compute_agent.endpoint import Endpoint
+from compute_agent.host_dump_action import TakeHostDump
+from compute_agent.host_dumps import DumpPlace, HostDumps
 from compute_agent.inventory import Inventory
 from compute_agent.journal import ActionState, Journal, JournalFull
 from compute_agent.kinds import TURN_OF_KIND
 from compute_agent.observer import Observer
 from compute_agent.reporter import Heartbeats, Reporter
+from compute_agent.reset_timer_action import ResetWatchdogTimer
 from compute_agent.resume_action import Resume
 from compute_agent.watchdog_actions import RemoveWatchdog, SetWatchdog
 from compute_agent.watchdog_drift import WatchdogDrift
 from tests.simulation.broker import Broker
 from tests.simulation.devices import Devices, Resuming
 from tests.simulation.driver import connect
-from tests.simulation.engine import MAX_CLOCK_SKEW
+from tests.simulation.engine import HOST_DUMP_BOUND, MAX_CLOCK_SKEW
 from tests.simulation.gateway import CommitWatch
 from tests.simulation.hypervisor import Hypervisor
+from tests.simulation.intake import Incoming, WakingQueue
 from tests.simulation.kernel import Event, Kernel, Process
 from tests.simulation.links import SimulatedPublisher
 from tests.simulation.loops import attempt, repeat
+from tests.simulation.platform import MemoryWriter, Timers
 
 WORKERS = 3
 HEARTBEAT_INTERVAL = 20.0
@@ -80,6 +84,7 @@ class Agent:
         self.hypervisor = hypervisor
         self.host = hypervisor.host
         self.path = folder / "journal.sqlite"
+        self.dumps = folder / "dumps"
         self.process = Process(self.host)
         self.process.alive = False
         self.lost_epochs: set[str] = set()
@@ -184,24 +189,36 @@ class Agent:
         life = f"{journal.journal_id}/{journal.incarnation}"
         driver = connect(self.hypervisor, process, self._find_begun, life)
         parts = (self.hypervisor, process, driver.servers, random.Random(f"{life}/devices"))
-        driver = dataclasses.replace(driver, watchdog=Devices(*parts), resume=Resuming(*parts))
+        extras = (self.hypervisor, process, self._find_begun, life, random.Random(f"{life}/platform"))
+        driver = dataclasses.replace(
+            driver,
+            watchdog=Devices(*parts),
+            resume=Resuming(*parts),
+            watchdog_timer=Timers(*extras),
+            host_dump=MemoryWriter(*extras),
+        )
+        dumps = HostDumps(driver, clock, DumpPlace(self.dumps))
+        dumps.remove_unfinished()
         workers, is_open = 0, False
         wake = {name: Event(kernel) for name in ("queue", "observer", "reporter", "heartbeat")}
-        queue = _WakingQueue(wake["queue"].set)
+        queue = WakingQueue(wake["queue"].set)
         observer = Observer(journal, driver, clock, first_look=FIRST_LOOK, limit=OBSERVATION_LIMIT, on_state_change=wake["heartbeat"].set)
 
         def get_report(server: str) -> DiagnosticsReport:
             assert driver.diagnostics is not None
             return make_report(driver.diagnostics.collect_diagnostics(server))
 
+        holdoff = HoldOff(clock, self._holdoff, observer.has_untold_nmi)
         actions = Actions(
             journal,
             [
-                CrashDump(journal, driver, clock, HoldOff(clock, self._holdoff, observer.has_untold_nmi)),
+                CrashDump(journal, driver, clock, holdoff),
                 CollectDiagnostics(journal, driver, clock, get_report),
                 SetWatchdog(journal, driver, clock),
                 RemoveWatchdog(journal, driver, clock),
                 Resume(journal, driver, clock),
+                ResetWatchdogTimer(journal, driver, clock),
+                TakeHostDump(journal, driver, clock, dumps, holdoff, limit=HOST_DUMP_BOUND),
             ],
             clock,
             max_clock_skew=MAX_CLOCK_SKEW,
@@ -345,7 +362,7 @@ class Agent:
     def _dispatch(self, rpc: Any, message: dict[str, Any]) -> None:
         self._kernel.sleep(self._chance.choice((0.0, 0.001, 0.01)))
         with suppress(oslo_messaging.ExpectedException, oslo_messaging.NoSuchMethod, JournalFull):
-            rpc.dispatch(_Incoming(message))
+            rpc.dispatch(Incoming(message))
 
     def _check_room(self, label: str) -> None:
         """Before each commit that changes something.
@@ -370,31 +387,6 @@ class Agent:
         with self._journal.transaction("read") as transaction:
             begun = [*transaction.list_actions(ActionState.RECEIVED, server), *transaction.list_actions(ActionState.STARTED, server)]
         return [action.request.id for action in begun if action.request.kind is kind][-1]
-
-
-class _WakingQueue(ActionQueue):
-    """The production queue; workers wait for it in virtual time."""
-
-    def __init__(self, wake: Callable[[], None]) -> None:
-        super().__init__()
-        self._wake = wake
-
-    def add(self, server: str, action_id: str, turn: Turn = Turn.ACT) -> None:
-        super().add(server, action_id, turn)
-        self._wake()
-
-    def done(self, action_id: str) -> None:
-        super().done(action_id)
-        self._wake()
-
-
-class _Incoming:
-    """What oslo.messaging's dispatcher needs of a message."""
-
-    def __init__(self, message: dict[str, Any]) -> None:
-        self.ctxt: dict[str, Any] = message["context"]
-        self.message = message
-        self.client_timeout = None
 
 
 def _wait(event: Event, timeout: float) -> None:

@@ -54,6 +54,7 @@ class Clients:
         self.processes: list[Process] = []
         """Those of the API that stand still inside a transaction."""
         self._world = world
+        self._thawed = Event(world.kernel)
 
     def ask(self, wish: Wish) -> None:
         """Once without a key, with one until there is an answer."""
@@ -125,7 +126,7 @@ class Clients:
         world.probes.strike("API frozen at its commit", seconds)
         self.processes.append(process)
         with world.gateway.database.held_by(process):
-            world.kernel.sleep(seconds)
+            self._thawed.wait(seconds)
         self.processes.remove(process)
 
     def _note(self, accepted: acceptance.Accepted, wish: Wish, asked: Asked | None) -> None:
@@ -137,6 +138,11 @@ class Clients:
         how = f"{' forced' if wish.force else ''}{'' if accepted.new else ' (again)'}"
         world.kernel.note("api", f"202 {action_id} {wish.kind} server {wish.server} deadline {wish.deadline:.1f}{how}")
         world.gateway.wake_dispatcher()
+
+    def thaw(self) -> None:
+        """Nothing of the API stands still any more."""
+        self.frozen.clear()
+        self._thawed.set()
 
     def kill_frozen(self) -> None:
         """An operator stops the API: what stands still dies, and its transaction with it."""

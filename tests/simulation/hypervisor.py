@@ -4,6 +4,7 @@ What an injected NMI does is decided here and counted here: the signals that a g
 """
 
 import random
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -47,7 +48,7 @@ class Call:
     """One NMI call as the hypervisor saw it begin, in virtual seconds and by its host's clock, which was wrong by ``clock_offset``.
 
     ``sent_at`` is when the guest got its NMI, None: it never did; ``fired_at`` when it took it: a paused one does when it resumes.
-    ``life`` names the life of the agent that called.
+    ``life`` names the life of the agent that called, ``found`` how the server was then where that matters.
     """
 
     action: str
@@ -56,6 +57,7 @@ class Call:
     host: str
     began_at: float
     clock_offset: float
+    found: PowerState | None = None
     ended_at: float | None = None
     sent_at: float | None = None
     fired_at: float | None = None
@@ -126,6 +128,8 @@ class Hypervisor:
         self.arriving: dict[str, Guest] = {}
         self.leftovers: dict[str, Guest] = {}
         self.calls: list[Call] = []
+        self.works: dict[str, list[Call]] = defaultdict(list)
+        """By kind of action, what else the agent had it do; ``sent_at`` is when it was done, or begun and not to be stopped any more."""
         for guest in guests:
             guest.home = self
         self.up = True
@@ -379,6 +383,7 @@ class Hypervisor:
             instance_name=f"domain-{guest.name}",
             power_state=guest.state,
             state_reason=guest.reason,
+            memory_mib=1,
             started_at=guest.started_at if guest.state in (PowerState.RUNNING, PowerState.PAUSED) else None,
             watchdog=Watchdog(
                 configured=guest.configured,

@@ -7,7 +7,8 @@ Nothing here asks the production code what it thinks it did; the store and the j
    however often that was repeated: ``clients.check_keys``
 2. one ending, visible in time: ``_check_endings`` (``World.overdue`` is noted while the world runs)
 3. one signal, none in a hold-off: ``signals.check_signals``, ``check_holdoff``, ``watchdogs.check_holdoff_after_firings``
-4. endings that fit the signals: ``signals.check_signals``, ``check_deadlines``, ``_check_reports``, ``devices.check_devices``
+4. endings that fit the signals: ``signals.check_signals``, ``check_deadlines``, ``_check_reports``, ``devices.check_devices``,
+   ``platform.check_platform``
 5. each event once, in order, or named as lost: ``_check_events``, ``watchdogs.check_firings``, ``logs.check_logs``
 6. a second consumer saw all of it: ``audience.check_second_consumer``
 7. nobody was shown what is not theirs: ``audience.check_projects``
@@ -23,13 +24,14 @@ from datetime import datetime
 from typing import Any
 
 from compute_agent.contract.errors import CODES, Code, Ending
-from compute_agent.contract.models import ActionKind
+from compute_agent.contract.models import ActionKind, Observation, PowerState
 from tests.simulation.audience import check_projects, check_second_consumer
 from tests.simulation.clients import check_keys
 from tests.simulation.devices import check_devices
 from tests.simulation.forgery import check_forgeries
 from tests.simulation.kernel import START
 from tests.simulation.logs import check_logs
+from tests.simulation.platform import check_platform
 from tests.simulation.signals import CLOCK_TOLERANCE, check_deadlines, check_holdoff, check_signals
 from tests.simulation.watchdogs import check_firings, check_holdoff_after_firings
 from tests.simulation.world import World
@@ -51,6 +53,7 @@ def check_run(world: World) -> list[str]:
         _check_watchdogs,
         _check_devices,
         _check_logs,
+        check_platform,
         _check_violation_counters,
         _check_servers,
         check_forgeries,
@@ -179,6 +182,7 @@ def _check_reports(_world: World, record: Record) -> Iterator[str]:
 
 
 def _check_observations(world: World, record: Record) -> Iterator[str]:
+    paused = {guest.id for guest in world.list_guests() if guest.state is PowerState.PAUSED}
     for row in record.actions.values():
         if row["kind"] != ActionKind.TRIGGER_CRASH_DUMP:
             if row["observation"] is not None:
@@ -186,7 +190,13 @@ def _check_observations(world: World, record: Record) -> Iterator[str]:
             continue
         if row["observation"] is not None and row["ending"] not in (Ending.SUCCEEDED, Ending.UNKNOWN):
             yield f"{row['id']}: {row['ending']}, and yet {row['observation']} was observed"
-        if row["observation_final"] == 0 and row["ending"] == Ending.SUCCEEDED and row["journal_id"] not in world.lost_epochs:
+        is_paused = row["observation"] == Observation.PENDING_UNTIL_RESUME and row["server"] in paused
+        if (
+            row["observation_final"] == 0
+            and not is_paused
+            and row["ending"] == Ending.SUCCEEDED
+            and row["journal_id"] not in world.lost_epochs
+        ):
             yield f"{row['id']}: succeeded, and its observation is still {row['observation']}"
     finals = Counter(
         (event["action_id"], event["epoch"])

@@ -29,6 +29,10 @@ class Plan:
     """Further actions that set or remove a watchdog."""
     resumes: int = 0
     """Further actions that resume a server."""
+    feedings: int = 0
+    """Further actions that reset a watchdog's timer."""
+    host_dumps: int = 0
+    """Further actions that write a server's memory to a file."""
     holdoff: float = 600.0
     gateway_holdoff: float = 600.0
     """0 lets everything through to the agents, so that theirs is tried."""
@@ -87,6 +91,8 @@ SCHEDULED = frozenset(
         "collections",
         "changes",
         "resumes",
+        "feedings",
+        "host_dumps",
         "deadlines",
         "forced",
         "strikes",
@@ -214,4 +220,6 @@ def _draw_sparse_plan(seed: int) -> Plan:
         api_freezes=sometimes(2.0, share=0.15),
         full_stores=sometimes(4.0, share=0.2),
         full_journals=sometimes(2.0, share=0.15),
+        feedings=chance.choice((0, 0, 0, 8)),
+        host_dumps=chance.choice((0, 0, 0, 0, 6)),
     )

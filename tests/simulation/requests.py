@@ -47,3 +47,7 @@ def draw_requests(plan: Plan, chance: random.Random) -> Iterator[Step]:
         yield Ask(**draw(), kind=kind, arguments=arguments)
     for _ in range(plan.resumes):
         yield Ask(**draw(), kind=ActionKind.RESUME)
+    for _ in range(plan.feedings):
+        yield Ask(**draw(), kind=ActionKind.RESET_WATCHDOG_TIMER)
+    for _ in range(plan.host_dumps):
+        yield Ask(**draw(), kind=ActionKind.TAKE_HOST_DUMP, force=chance.random() < 0.2)

@@ -52,10 +52,11 @@ def check_holdoff(world: "World", record: "Record") -> Iterator[str]:
     for guest in world.list_guests():
         for index, call in enumerate(calls[guest.id]):
             for earlier in calls[guest.id][:index]:
-                yield from _check_pair(world, record, guest, earlier, call)
+                yield from check_pair(world, record, guest, earlier, call)
 
 
-def _check_pair(world: "World", record: "Record", guest: Guest, earlier: Call, call: Call) -> Iterator[str]:
+def check_pair(world: "World", record: "Record", guest: Guest, earlier: Call, call: Call) -> Iterator[str]:
+    """Whether a call that must not disturb a dump began while that of an earlier NMI was perhaps being written."""
     under_way = earlier.ended_at is None or earlier.ended_at > call.began_at
     # A killed agent's call may be under way as well; the next life cannot know more than that one was begun.
     if under_way and earlier.life == call.life:

@@ -15,8 +15,11 @@ from api_gateway.store import actions as stored_actions
 from api_gateway.store.actions import ActionRow
 from compute_agent.actions import Actions
 from compute_agent.contract.errors import Code
+from compute_agent.host_dump_action import TakeHostDump
+from compute_agent.host_dumps import HostDumps
 from compute_agent.journal import JournalFull, JournalledAction
 from compute_agent.observer import Observer
+from compute_agent.reset_timer_action import ResetWatchdogTimer
 from tests.simulation.broker import Faults
 from tests.simulation.hypervisor import DriverFaults
 from tests.simulation.test_planted_bugs import Plant, forget_gaps
@@ -91,6 +94,22 @@ def take_silence_for_a_no(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Actions, "_give_up", lambda self, action, kind: kind.result(Code.BACKEND_UNAVAILABLE))
 
 
+def write_memory_in_a_holdoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that perhaps writes its own dump is stopped for ours."""
+    monkeypatch.setattr(TakeHostDump, "check_at_start", lambda *_: None)
+
+
+def leave_half_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a dead agent's dump had written lies there for ever."""
+    monkeypatch.setattr(HostDumps, "remove_unfinished", lambda self: None)
+
+
+def expire_what_was_fed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A feeding that a dead agent had begun counts as one that was not."""
+    monkeypatch.setattr(ResetWatchdogTimer, "is_begun", lambda *_: False)
+
+
+_FED: dict[str, Any] = {"actions": 0, "logs": 4, "feedings": 40, "deadlines": (2.0, 6.0), "driver": DriverFaults(latency=4.0)}
 _BUSY_ENGINES: dict[str, Any] = {"engines": 2, "alarms": 6.0, "deadlines": (10.0, 60.0), "broker": Faults(latency=0.2, cast_raises=0.3)}
 
 BUGS: list[tuple[Plant, dict[str, Any]]] = [
@@ -99,6 +118,9 @@ BUGS: list[tuple[Plant, dict[str, Any]]] = [
     (go_on_without_started, {"full_journals": 12.0, "agent_kills": 8.0, "driver": DriverFaults(slow=0.5)}),
     (drop_what_finds_no_room, {"full_journals": 8.0, "firings": 40.0}),
     (take_silence_for_a_no, {"driver": DriverFaults(never=0.5)}),
+    (write_memory_in_a_holdoff, {"host_dumps": 20, "guest_moves": 0.0}),
+    (leave_half_a_file, {"actions": 0, "host_dumps": 20, "agent_kills": 8.0, "driver": DriverFaults(slow=0.7)}),
+    (expire_what_was_fed, {**_FED, "agent_kills": 16.0}),
     (acknowledge_what_was_not_stored, {"full_stores": 8.0, "duration": 90.0}),
 ]
 

@@ -114,7 +114,9 @@ def _check_outcome(fired: dict[str, Any], outcome: dict[str, Any], guests: dict[
     guest = guests[fired["server"]]
     if outcome["server"] != fired["server"] or outcome["epoch"] != fired["epoch"] or outcome["sequence"] <= fired["sequence"]:
         yield f"{where} is not that of its firing"
-    action = fired["expiry_action"] or fired["driver_word"]
+    told = fired["driver_word"]
+    is_clear = told in tuple(ExpiryAction) and told != ExpiryAction.PAUSE  # which is said of a dump too
+    action = told if is_clear else fired["expiry_action"] or told  # what the server was known to have may be changed at that moment
     if (action == ExpiryAction.NONE) != (outcome["result"] == "continued") and action != ExpiryAction.PAUSE:
         yield f"{where} is {outcome['result']} of {fired['expiry_action']}"
     if outcome["result"] == "rebooted" and not guest.resets:

@@ -111,7 +111,7 @@ class World:
             )
             for index in range(self.plan.guests_per_host)
         ]
-        hypervisor = Hypervisor(clock, name_host(number), chance, self.plan.driver, guests)
+        hypervisor = Hypervisor(clock, name_host(number), chance, dataclasses.replace(self.plan.driver), guests)
         journal = folder / name_host(number)
         return Agent(
             self.broker,
@@ -142,7 +142,7 @@ class World:
         with self._repeatable():
             self.begin()
             for step in self.script.steps:
-                self.kernel.call_at(step.at, functools.partial(step.apply, self))
+                self.kernel.call_at(step.at, functools.partial(step.apply, self), first=True)
             self.kernel.run_until(self.plan.duration)
             self.calm()
 
@@ -199,6 +199,7 @@ class World:
             self.broker.set_cut(name, False)
         for agent in self.agents:
             agent.hypervisor.set_up(True)
+            agent.hypervisor.faults.never = agent.hypervisor.faults.hanging_read = 0.0
             agent.shortages.clear()
             agent.fill_journal(0.0)
             if not agent.process.alive:
@@ -211,6 +212,7 @@ class World:
                 agent.hypervisor.define(guest)
                 self.kernel.call_after(NUDGED, lambda guest=guest: _nudge(guest.home, guest))
         self.gateway.database.heal()
+        self.clients.thaw()
         for engine in self.gateway.engines:
             self.kernel.call_after(0.5, engine.start)
 
