@@ -94,7 +94,8 @@ def _check_holdoff(record: Record) -> Iterator[Violation]:
         if not any(at - 1 <= line["at"] <= at + _ECHO for at in injected):
             counted[line["server"]].append(line["at"])
     for server, moments in counted.items():
-        resets = [line["at"] for what in (What.RESET, What.BOOTED, What.FIRED) for line in _list_of(record, what, server)]
+        resets = [line["at"] for what in (What.RESET, What.BOOTED) for line in _list_of(record, what, server)]
+        resets += [line["at"] for line in _list_of(record, What.FIRED, server) if line["action"] == _RESETTING]
         boots = [line["at"] for line in _list_of(record, What.BOOTED, server)]
         for before, at in pairwise(moments):
             if any(boot - _FIRST_WORDS <= before <= boot + _COUNTING for boot in boots):
@@ -102,8 +103,7 @@ def _check_holdoff(record: Record) -> Iterator[Violation]:
             is_excused = any(before <= reset <= at for reset in resets) or any(
                 (window.destroys_journal or _stops_guest(window)) and window.overlaps(before - _COUNTING, at) for window in record.windows
             )
-            error = max(record.find_clock_error(host, before, at) for host in {entry["host"] for entry in record.setup["servers"].values()})
-            if at - before < record.setup["holdoff"] - error - _COUNTING and not is_excused:
+            if at - before < record.setup["holdoff"] - _COUNTING and not is_excused:
                 yield Violation(3, f"guest {server} counted an NMI {at - before:.1f} s after another one, in its hold-off", at)
 
 

@@ -61,7 +61,7 @@ class What(StrEnum):
     """An event of the gateway's own, in the store at the end: ``message_id``, ``type``, ``sent``."""
     JOURNALLED_EVENT = "journalled_event"
     """An event in a journal at the end: ``epoch``, ``host``, ``sequence``, ``message_id``, ``type``, ``sent``, and whether the journal
-    was ``destroyed`` by an operator."""
+    was ``destroyed`` by an operator, or is that of a ``second`` agent of the same name."""
     JOURNALLED_ACTION = "journalled_action"
     """An action in a journal at the end: ``id``, ``host``, ``epoch``, ``state``, ``ending``, ``code``, ``destroyed``."""
     DEAD_LETTER = "dead_letter"

@@ -26,7 +26,7 @@ from tests.chaos.collecting import DELETED, digest
 from tests.chaos.faults import Fault, Scene
 from tests.chaos.history import What
 from tests.chaos.poison import list_poisons
-from tests.chaos.system import ChaosSystem
+from tests.chaos.system import SECOND, ChaosSystem
 from tests.chaos.watching import SECOND_QUEUE
 
 _STOP_GRACE = 10.0
@@ -93,7 +93,7 @@ class SecondAgent(Fault):
 
     def begin(self, scene: Scene, target: str) -> None:
         host = scene.get_host(target)
-        number = len(list(scene.system.directory.glob(f"second-*-{target}.conf"))) + 1
+        number = len(list(scene.system.directory.glob(f"{SECOND}*-{target}.conf"))) + 1
         service = scene.system.make_second_agent(host, number)
         self._seconds[target] = service
         service.start()

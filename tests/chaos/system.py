@@ -24,6 +24,8 @@ from tests.chaos.hosting import SKEW, Hosting, Part
 
 STRANGERS = ("red", "green", "blue")
 """Projects whose members look on, whatever they own."""
+SECOND = "second-"
+"""How directories of agents begin that were started under the name of another one."""
 _DISK_BYTES = 1 << 29
 _SERVING_TIMEOUT = 60.0
 _STOP_GRACE = 15.0
@@ -161,7 +163,7 @@ class ChaosSystem:
 
     def make_second_agent(self, host: Host, number: int) -> Service:
         """Another agent of a host, with a journal of its own; not started yet."""
-        name = f"second-{number}-{host.name}"
+        name = f"{SECOND}{number}-{host.name}"
         signing, _ = make_signing_options(self.directory / "keys")
         link = self.links[f"agent:{host.name}–broker"]
         config = self.directory / f"{name}.conf"

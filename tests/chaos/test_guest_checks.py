@@ -115,6 +115,14 @@ def test_what_came_while_it_booted_began_no_hold_off_when_it_was_counted(story: 
     assert judge(story) == []
 
 
+def test_a_watchdog_that_does_nothing_ends_no_hold_off(story: Story) -> None:
+    story.change(What.GUEST, signals=2)
+    story.add_action("req-2", 103.0, signalled_at=104.0)
+    story.add(What.COUNTED, 104.0, server=SERVER, panicked=False)
+    add_firing(story, 103.0)
+    assert judge(story) == [3]
+
+
 def test_a_watchdog_asks_no_hold_off(story: Story) -> None:
     story.change(What.GUEST, signals=2)
     add_firing(story, 103.0, "inject-nmi")

@@ -168,8 +168,8 @@ def _check_holdoff(record: Record) -> Iterator[Violation]:
         if before is None or (row is not None and row["force"]):
             continue
         elapsed = call["at"] - before["at"]
-        # Until the earlier call was back it was perhaps sent; from then on its agent counts, by its host's clock.
-        allowed = span - record.find_clock_error(call["host"], before["at"], call["at"])
+        # Until the earlier call was back it was perhaps sent; from then on its agent counts, whatever its host's clock is set to.
+        allowed = span - record.setup["tolerance"]
         is_over = any(before["at"] <= at <= call["at"] for at in resets[call["server"]])
         is_over |= record.was_journal_destroyed_between(call["host"], before["at"], call["at"])
         if elapsed < allowed and not is_over:
@@ -218,7 +218,8 @@ def _check_events(record: Record) -> Iterator[Violation]:
     for event in record.lines[What.JOURNALLED_EVENT]:
         known.add(event["message_id"])
         named = any(epoch == event["epoch"] and first <= event["sequence"] <= last for epoch, first, last, _ in lost)
-        if event["message_id"] not in recorded and not named and not event["destroyed"]:
+        is_kept_back = event.get("second") and not event["sent"]
+        if event["message_id"] not in recorded and not named and not event["destroyed"] and not is_kept_back:
             text = f"event {event['type']} {event['sequence']} of {event['host']} ({event['epoch']}) was committed and is not in the store"
             yield Violation(5, text, _get_end(record))
     is_purged = bool(record.lines[What.PURGED])
