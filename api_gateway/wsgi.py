@@ -127,8 +127,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (cfg.Error, StoreError, OSError, NotAllowed, StrategyUnusable, Unreadable, ValueError) as error:
         sys.stderr.write(f"{_PROGRAM}: {error}\n")
         return 1
-    # A fork has all modules, which cost a second to import. It inherits nothing else: there is no connection, no lock that somebody holds, and
-    # no thread but the server's, each of which waits for the end of one worker.
+    # A fork has all modules, which cost a second to import. It inherits nothing else: there is no connection, no lock that somebody holds,
+    # and no thread but the server's, each of which waits for the end of one worker.
     multiprocessing.set_start_method("fork", force=True)
     let_forks_end()
     server = Granian(
