@@ -143,7 +143,7 @@ class _QuickConnection:
             self._statements[statement] = {}
             return None
         many = isinstance(values, (list, tuple))
-        first = (values[0] if values else {}) if isinstance(values, (list, tuple)) else values or {}
+        first = cast(_Values, (values[0] if many and values else None if many else values) or {})  # type: ignore[index]
         shape = (many, *first)
         if shape not in shapes:
             try:
