@@ -202,7 +202,8 @@ def apply_observed(
     if foreign_journal or row.ending in (Ending.FAILED, Ending.EXPIRED):
         return Applied.UNCHANGED
     if row.observation_final:
-        if final and row.observation != observation:
+        # Out of the journal that took its place, the first one's word perhaps came before any ending: that stays, and nobody is to blame.
+        if final and row.observation != observation and row.journal_id in (None, epoch):
             counters.count_violation(c, "second_observation")
             return Applied.VIOLATION
         return Applied.UNCHANGED

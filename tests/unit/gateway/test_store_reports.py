@@ -220,6 +220,15 @@ def test_a_final_observation_stays_and_of_others_the_later_one_holds(reporter: R
     assert reporter.list_violations() == {"second_observation": 1}
 
 
+def test_what_the_first_journal_saw_last_stays_when_the_ending_comes_out_of_the_next(reporter: Reporter) -> None:
+    """The ending itself went with the first journal."""
+    assert reporter.observed("guest_rebooted") is Applied.CHANGED
+    reporter.ended("unknown", "journal_lost", epoch="j2")
+    assert reporter.observed("guest_stopped", epoch="j2", seconds=99) is Applied.UNCHANGED
+    assert reporter.get().observation == "guest_rebooted"
+    assert reporter.list_violations() == {}
+
+
 def test_an_observation_out_of_another_journal_than_the_endings_changes_nothing(reporter: Reporter) -> None:
     """The agent of a lost journal watches what it must call unknown, also when the first journal had told the outcome already."""
     reporter.ended()
