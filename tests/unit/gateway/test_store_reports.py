@@ -220,8 +220,9 @@ def test_a_final_observation_stays_and_of_others_the_later_one_holds(reporter: R
     assert reporter.list_violations() == {"second_observation": 1}
 
 
-def test_what_the_first_journal_saw_last_stays_when_the_ending_comes_out_of_the_next(reporter: Reporter) -> None:
+def test_what_the_first_journal_saw_last_stays_when_the_ending_comes_out_of_the_next(store: Store, clock: FakeClock) -> None:
     """The ending itself went with the first journal."""
+    reporter = insert(store, clock, journal_id="j1")
     assert reporter.observed("guest_rebooted") is Applied.CHANGED
     reporter.ended("unknown", "journal_lost", epoch="j2")
     assert reporter.observed("guest_stopped", epoch="j2", seconds=99) is Applied.UNCHANGED
