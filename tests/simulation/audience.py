@@ -32,6 +32,13 @@ def check_second_consumer(world: "World", record: "Record") -> Iterator[str]:
             yield f"event {event['event_type']} {event['message_id']} is in the store, and a second consumer never saw it"
 
 
+def check_cursors(world: "World", record: "Record") -> Iterator[str]:
+    """Nothing was recorded at a position that readers had been at before the store was restored: they would never see it."""
+    for event in record.events:
+        if any(event["position"] in forgotten for forgotten in world.backup.forgotten.positions):
+            yield f"event {event['event_type']} {event['message_id']} has the position {event['position']}, which was given out before"
+
+
 def check_projects(world: "World", _record: "Record") -> Iterator[str]:
     """Each event that a project may list is about a server of its own, told by a host that has or had it, or by the gateway."""
     hosts: dict[str, set[str]] = {guest.id: set(guest.hosts) for guest in world.list_guests()}

@@ -10,7 +10,7 @@ Nothing here asks the production code what it thinks it did; the store and the j
 4. endings that fit the signals: ``signals.check_signals``, ``check_deadlines``, ``_check_reports``, ``devices.check_devices``,
    ``platform.check_platform``
 5. each event once, in order, or named as lost: ``_check_events``, ``watchdogs.check_firings``, ``logs.check_logs``
-6. a second consumer saw all of it: ``audience.check_second_consumer``
+6. a second consumer saw all of it: ``audience.check_second_consumer``; readers of the record miss nothing: ``audience.check_cursors``
 7. nobody was shown what is not theirs: ``audience.check_projects``
 
 Liveness: at the end every action has ended, every event is recorded, and the servers are what they are (``_check_servers``).
@@ -25,7 +25,7 @@ from typing import Any
 
 from compute_agent.contract.errors import CODES, Code, Ending
 from compute_agent.contract.models import ActionKind, Observation, PowerState
-from tests.simulation.audience import check_projects, check_second_consumer
+from tests.simulation.audience import check_cursors, check_projects, check_second_consumer
 from tests.simulation.clients import check_keys
 from tests.simulation.devices import check_devices
 from tests.simulation.forgery import check_forgeries
@@ -60,6 +60,7 @@ def check_run(world: World) -> list[str]:
         check_keys,
         _check_casts,
         check_second_consumer,
+        check_cursors,
         check_projects,
     )
     return [violation for check in checks for violation in check(world, record)]

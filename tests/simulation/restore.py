@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 class Forgotten:
     """What the world knows and the store does not any more.
 
-    ``actions`` were answered 202 after the backup; ``message_ids`` are the gateway's own events since then.
+    ``actions`` were answered 202 after the backup; ``message_ids`` are the gateway's own events since then; ``positions`` are those that
+    were given out since then, at which readers of the record may be.
     """
 
     actions: set[str] = field(default_factory=set)
     message_ids: set[str] = field(default_factory=set)
+    positions: list[range] = field(default_factory=list)
 
 
 class Backup:
@@ -72,6 +74,8 @@ class Backup:
         present = {row[0] for row in live.execute("SELECT id FROM actions")}  # of some of them nobody was told 202
         self.forgotten.actions |= (present | set(world.accepted)) - kept
         self.forgotten.message_ids |= {row[0] for row in live.execute("SELECT message_id FROM outbox")}
+        last_kept, last = (store.execute("SELECT coalesce(max(position), 0) FROM events").fetchone()[0] for store in (self._copy, live))
+        self.forgotten.positions.append(range(last_kept + 1, last + 1))
 
     def close(self) -> None:
         if self._copy is not None:
