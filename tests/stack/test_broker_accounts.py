@@ -148,7 +148,7 @@ FORBIDDEN_QUEUES = [
     RECORDER_QUEUES[0].name,
     HEARTBEAT_QUEUE.name,
     DEAD_LETTER_QUEUE.name,
-    f"reply_{uuid.uuid4().hex}",
+    f"reply_{uuid.UUID(int=1).hex}",
 ]
 
 
