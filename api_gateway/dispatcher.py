@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
+from api_gateway.cast_probing import CastProbing
 from api_gateway.cast_slots import CastSlots
 from api_gateway.store import Connection, Store, StoreError
 from api_gateway.store import actions as stored_actions
@@ -81,6 +82,7 @@ class Dispatcher:
         self._received_timeout = timedelta(seconds=received_timeout)
         self._lock = threading.Lock()
         self._hosts_in_flight: set[str] = set()
+        self._probing = CastProbing(clock)
 
     def step(self) -> float | None:
         """Begin every cast that is due and has a free slot.
@@ -92,6 +94,11 @@ class Dispatcher:
         now, next_at = self._look()
         if free == 0 or next_at is None or next_at > now:
             return _seconds_between(now, next_at)
+        pause = self._probing.find_pause()
+        if pause is not None:
+            if self._hosts_in_flight or pause:
+                return pause or None
+            free = 1
         casts, more = self._claim(free)
         try:
             now, next_at = self._look()
@@ -200,12 +207,15 @@ class Dispatcher:
         unroutable = failed = False
         try:
             self._caster.cast_action(request)
+            self._probing.note_answer()
             LOG.info("action %s server %s host %s cast (%d)", request.id, request.server, request.host, cast.number)
         except Unroutable as error:
             unroutable = True
+            self._probing.note_answer()
             LOG.warning("action %s server %s host %s not delivered (%d): %s", request.id, request.server, request.host, cast.number, error)
         except Exception as error:  # noqa: BLE001 -- any exception of a cast means "perhaps delivered" (measured)
             failed = True
+            self._probing.note_failure(error)
             LOG.warning(
                 "action %s server %s host %s perhaps delivered (%d): %r", request.id, request.server, request.host, cast.number, error
             )

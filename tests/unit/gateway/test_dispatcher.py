@@ -193,6 +193,43 @@ def test_a_broker_that_is_away_makes_no_hot_loop(dispatcher: Dispatcher, store: 
     assert len(caster.requests) == 1
 
 
+def test_while_nothing_comes_through_one_cast_at_a_time_finds_out_for_all(
+    dispatcher: Dispatcher, store: Store, caster: NotingCaster, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A fleet's open actions, each tried every second, would keep the store busy and fill the log for as long as the broker is away."""
+    for number in range(20):
+        add_agent(store, AgentVoice(clock, f"host-{number}", f"journal-{number}"), clock)
+        add_action(store, clock, host=f"host-{number}", deadline=300)
+    caster.error = OSError("connection refused")
+    dispatcher.step()
+    first = len(caster.requests)
+    for _ in range(40):
+        clock.advance(0.25)
+        dispatcher.step()
+    assert len(caster.requests) == first + 40
+    assert caplog.text.count("casts to agents") == 1
+    caster.error = None
+    for _ in range(5):
+        clock.advance(0.25)
+        dispatcher.step()
+    assert {request.host for request in caster.requests[first + 40 :]} == {f"host-{number}" for number in range(20)}
+
+
+def test_a_probe_that_is_under_way_is_the_only_cast(store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice) -> None:
+    slots = HeldCasts(8)
+    dispatcher = Dispatcher(store, caster, clock, owner="one", slots=slots)
+    for number in range(8):
+        add_agent(store, AgentVoice(clock, f"host-{number}", f"journal-{number}"), clock)
+        add_action(store, clock, host=f"host-{number}", deadline=300)
+    caster.error = OSError("connection refused")
+    dispatcher.step()
+    slots.finish()
+    clock.advance(1)
+    for _ in range(3):
+        dispatcher.step()
+    assert len(slots.jobs) == 1
+
+
 def test_what_the_driver_cannot_do_ends_without_a_cast(
     dispatcher: Dispatcher, store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice
 ) -> None:
