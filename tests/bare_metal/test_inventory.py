@@ -9,9 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from secrets import token_hex
 
 import pytest
 
+from compute_agent.contract.accounts import build_agent_account
 from devstack.api_client import Answer
 from devstack.bmc_inventory import InventoryEntry, write_inventory
 from devstack.fleet import Machine, MachineSpec
@@ -221,11 +223,14 @@ def test_a_reload_brings_takes_and_disables_single_machines(world: World) -> Non
 
 @contextmanager
 def second_agent(stack: Stack, directory: Path, entries: Sequence[InventoryEntry]) -> Iterator[Service]:
-    """Of another host, with an inventory of its own."""
+    """Of another host, with an inventory and an account of its own."""
     write_inventory(directory / "bmc_inventory.yaml", entries)
+    account, password = build_agent_account(SECOND_HOST), token_hex(16)
+    stack.broker.ctl("add_user", account, password)
+    stack.broker.ctl("set_permissions", account, ".*", ".*", ".*")
     write_agent_config(
         directory / "agent.conf",
-        transport_url=stack.broker.transport_url,
+        transport_url=f"rabbit://{account}:{password}@127.0.0.1:{stack.ports.amqp}/",
         driver={"agent": {"driver": "bmc"}, "bmc": {"inventory": directory / "bmc_inventory.yaml"}},
         state_path=directory / "state",
         extra=merge(AGENT, {"DEFAULT": {"host": SECOND_HOST}}),
