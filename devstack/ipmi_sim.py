@@ -17,7 +17,7 @@ from devstack.bmc_sensors import SENSORS
 from devstack.cache import get_cache_dir
 from devstack.ipmi_sim_module import ensure_module
 from devstack.ports import find_free_port
-from devstack.services import Service
+from devstack.services import Service, ServiceOwner
 from devstack.steps import StepFailed
 
 ADDRESS = "127.0.0.1"
@@ -138,7 +138,7 @@ class SimulatedBmc:
         return len(answer) > 8 and answer[8] == _PONG
 
 
-class IpmiSim:
+class IpmiSim(ServiceOwner):
     """One process with one or many BMCs; found again by any later object with the same directory.
 
     Everything that the BMCs know is in ``state_dir``: their ports, logs and the power of their machines live through :meth:`restart`,
@@ -175,15 +175,6 @@ class IpmiSim:
         """The first one, of most simulators the only one."""
         return self.bmcs[0]
 
-    @property
-    def is_running(self) -> bool:
-        return self._service.is_running
-
-    @property
-    def pid(self) -> int:
-        """Raises RuntimeError when it does not run."""
-        return self._service.pid
-
     def forget(self) -> None:
         """Let BMCs that do not run know nothing any more: no log, no deeds, and a machine that is on. They keep their ports."""
         shutil.rmtree(self.state_dir / "state", ignore_errors=True)
@@ -204,23 +195,6 @@ class IpmiSim:
     def stop(self) -> None:
         """End the process; virtual machines live on."""
         self._service.stop()
-
-    def kill(self) -> None:
-        """kill -9: the BMCs' ports are closed."""
-        self._service.kill()
-
-    def restart(self) -> None:
-        """stop() and start(): BMCs that reboot. Sessions are gone, machines and logs are not."""
-        self.stop()
-        self.start()
-
-    def freeze(self) -> None:
-        """SIGSTOP: the BMCs' ports are silent."""
-        self._service.freeze()
-
-    def thaw(self) -> None:
-        """SIGCONT after freeze(): what was sent meanwhile is carried out."""
-        self._service.thaw()
 
     def run_command(self, command: str) -> str:
         """What a command of ipmi_sim_cmd(5) says in the process, beside what that tells of sessions meanwhile; raises StepFailed when it

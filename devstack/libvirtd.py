@@ -13,7 +13,7 @@ from pathlib import Path
 import libvirt
 
 from devstack.cache import get_cache_dir
-from devstack.services import ProcessId, Service
+from devstack.services import ProcessId, Service, ServiceOwner
 from devstack.short_path import ShortPath
 from devstack.steps import StepFailed
 
@@ -36,7 +36,7 @@ _ACCOUNT_LINES = {
 }
 
 
-class PrivateLibvirtd:
+class PrivateLibvirtd(ServiceOwner):
     """One libvirtd under `state_dir`; found again by any later object with the same directory.
 
     What QEMU can do is probed once and kept in `cache_dir`, shared by all stacks: without it the first guest
@@ -70,15 +70,6 @@ class PrivateLibvirtd:
         """The read-write socket."""
         return self._short / ("run" if self.is_system else "run/libvirt") / "libvirt-sock"
 
-    @property
-    def pid(self) -> int:
-        """Raises RuntimeError when it does not run."""
-        return self._service.pid
-
-    @property
-    def is_running(self) -> bool:
-        return self._service.is_running
-
     def start(self, timeout: float = _START_TIMEOUT) -> None:
         """Start and wait until it answers; raises StepFailed."""
         self._write_files()
@@ -93,23 +84,6 @@ class PrivateLibvirtd:
     def stop(self) -> None:
         """Stop the daemon; guests live on."""
         self._service.stop(_STOP_GRACE)
-
-    def kill(self) -> None:
-        """kill -9 of the daemon; guests live on."""
-        self._service.kill()
-
-    def restart(self) -> None:
-        """stop() and start(); guests live on."""
-        self.stop()
-        self.start()
-
-    def freeze(self) -> None:
-        """SIGSTOP: connections stay open, nothing answers."""
-        self._service.freeze()
-
-    def thaw(self) -> None:
-        """SIGCONT after freeze()."""
-        self._service.thaw()
 
     @contextmanager
     def connect(self) -> Iterator[libvirt.virConnect]:

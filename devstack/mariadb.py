@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from devstack.services import Service
+from devstack.services import Service, ServiceOwner
 from devstack.short_path import ShortPath
 from devstack.steps import NotInstalled, StepFailed
 
@@ -29,7 +29,7 @@ _NOT_DURABLE = ("--innodb-flush-log-at-trx-commit=2", "--innodb-doublewrite=OFF"
 """What was committed survives the server, not the machine."""
 
 
-class PrivateMariaDB:
+class PrivateMariaDB(ServiceOwner):
     """One server; found again by any later object with the same directory.
 
     :param port: of 127.0.0.1; None: it is reached through its socket alone
@@ -57,15 +57,6 @@ class PrivateMariaDB:
             cwd=Path("/"),
         )
 
-    @property
-    def pid(self) -> int:
-        """Raises RuntimeError when it does not run."""
-        return self._service.pid
-
-    @property
-    def is_running(self) -> bool:
-        return self._service.is_running
-
     def start(self) -> None:
         """Start and wait until it answers; raises StepFailed. What it had before is there again."""
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -85,23 +76,6 @@ class PrivateMariaDB:
     def stop(self) -> None:
         """An orderly stop that waits for no client."""
         self._service.stop(_STOP_GRACE)
-
-    def kill(self) -> None:
-        """kill -9."""
-        self._service.kill()
-
-    def restart(self) -> None:
-        """stop() and start()."""
-        self.stop()
-        self.start()
-
-    def freeze(self) -> None:
-        """SIGSTOP: connections stay open, nothing answers."""
-        self._service.freeze()
-
-    def thaw(self) -> None:
-        """SIGCONT after freeze()."""
-        self._service.thaw()
 
     def build_url(self, database: str, *, port: int | None = None) -> str:
         """SQLAlchemy URL of one of its databases; over TCP at this port, if one is given, which may be a relay's."""

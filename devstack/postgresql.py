@@ -10,7 +10,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from devstack.services import ProcessId, Service, list_children
+from devstack.services import ProcessId, Service, ServiceOwner, list_children
 from devstack.short_path import ShortPath
 from devstack.steps import NotInstalled, StepFailed
 
@@ -22,7 +22,7 @@ _NOT_DURABLE = ("fsync=off", "full_page_writes=off")
 """What was committed survives the server, not the machine."""
 
 
-class PrivatePostgreSQL:
+class PrivatePostgreSQL(ServiceOwner):
     """One server; found again by any later object with the same directory.
 
     PostgreSQL refuses to be root's. Root's server belongs to an account that has no rights, so its files lie in a directory of that
@@ -53,15 +53,6 @@ class PrivatePostgreSQL:
             cwd=Path("/"),
         )
 
-    @property
-    def pid(self) -> int:
-        """Of the first of its processes; raises RuntimeError when it does not run."""
-        return self._service.pid
-
-    @property
-    def is_running(self) -> bool:
-        return self._service.is_running
-
     def start(self) -> None:
         """Start and wait until it answers; raises StepFailed. What it had before is there again."""
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -87,11 +78,6 @@ class PrivatePostgreSQL:
         self._service.kill()
         for process in processes:
             process.kill()
-
-    def restart(self) -> None:
-        """stop() and start()."""
-        self.stop()
-        self.start()
 
     def freeze(self) -> None:
         """SIGSTOP of every process of it: connections stay open, nothing answers."""

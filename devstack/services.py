@@ -272,6 +272,46 @@ class Service:
         return os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
 
+class ServiceOwner:
+    """What has one process of its own: kill, freeze and find it. ``start`` and ``stop`` are the owner's, who knows when it is ready."""
+
+    _service: Service
+
+    @property
+    def pid(self) -> int:
+        """Raises RuntimeError when it does not run."""
+        return self._service.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self._service.is_running
+
+    def start(self) -> None:
+        """Start and wait until it is ready; raises StepFailed."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """An orderly stop."""
+        raise NotImplementedError
+
+    def kill(self) -> None:
+        """kill -9; what others run for it lives on."""
+        self._service.kill()
+
+    def restart(self) -> None:
+        """stop() and start()."""
+        self.stop()
+        self.start()
+
+    def freeze(self) -> None:
+        """SIGSTOP: connections stay open, nothing answers."""
+        self._service.freeze()
+
+    def thaw(self) -> None:
+        """SIGCONT after freeze()."""
+        self._service.thaw()
+
+
 def _find_start_ticks(pid: int, *, even_zombie: bool = False) -> int | None:
     """Start time of a process in clock ticks since boot, None when it is gone."""
     try:
