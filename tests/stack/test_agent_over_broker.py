@@ -5,24 +5,22 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import kombu
 import pytest
 from oslo_config import cfg
 
-from compute_agent.contract.broker import BROKER_ERRORS, Link
+from compute_agent.contract.broker import BROKER_ERRORS
 from compute_agent.contract.models import ActionKind, ActionRequest, Heartbeat
-from compute_agent.contract.notifications import EVENTS_EXCHANGE, HEARTBEAT_ROUTING_KEY, HEARTBEAT_TYPE, Notification, decode
+from compute_agent.contract.notifications import HEARTBEAT_TYPE
 from compute_agent.contract.rpcapi import ComputeAgentAPI, Unroutable
 from compute_agent.contract.transport import create_rpc_transport, register_messaging_options
 from devstack.rabbitmq import PrivateRabbitMQ
 from devstack.services import wait_until
-from tests.stack.broker_events import create_address
+from tests.stack.ear import Ear
 
 # Counts every injection in a file before it goes on (or hangs), so that a second one shows even after kill -9.
 _PROGRAM = textwrap.dedent(
@@ -93,50 +91,6 @@ class Agent:
         return int(count)
 
 
-class Ear:
-    """A consumer with a queue of its own, as anybody may have one; it hears everything that is published from now on."""
-
-    def __init__(self, broker: PrivateRabbitMQ) -> None:
-        self._broker = broker
-        self._name = f"ear.{uuid.uuid4().hex[:8]}"
-        self.heard: list[Notification] = []
-        self._link: Link | None = None
-        self.connect()
-
-    def connect(self) -> None:
-        self._link = create_address(self._broker, "ear").open_link()
-        channel = self._link.channel()
-        for key in ("notifications.*", HEARTBEAT_ROUTING_KEY):
-            kombu.Queue(self._name, EVENTS_EXCHANGE, routing_key=key, durable=True, expires=60)(channel).declare()
-        channel.basic_consume(self._name, callback=lambda message: self.heard.append(decode(message.body)), no_ack=True)
-
-    def close(self) -> None:
-        assert self._link is not None
-        self._link.close()
-
-    def wait_for(self, condition: Callable[[], object], what: str, timeout: float = 20) -> None:
-        end = time.monotonic() + timeout
-        while not condition():
-            assert time.monotonic() < end, f"waited for {what}, heard {[event.event_type for event in self.heard]}"
-            try:
-                assert self._link is not None
-                self._link.drain_events(timeout=0.1)
-            except TimeoutError:
-                pass
-
-    def events(self, event_type: str, action: str | None = None) -> list[dict[str, object]]:
-        return [
-            event.payload for event in self.heard if event.event_type == event_type and action in (None, event.payload.get("action_id"))
-        ]
-
-    def beats(self) -> list[Heartbeat]:
-        return [Heartbeat.from_wire(event.payload) for event in self.heard if event.event_type == HEARTBEAT_TYPE]
-
-    def wait_for_event(self, event_type: str, action: str | None = None, count: int = 1) -> dict[str, object]:
-        self.wait_for(lambda: len(self.events(event_type, action)) >= count, event_type)
-        return self.events(event_type, action)[-1]
-
-
 class Bench:
     """An agent, an ear, and the gateway's way of casting."""
 
@@ -144,7 +98,7 @@ class Bench:
         self.broker = broker
         self.tmp_path = tmp_path
         self.host = f"host-{uuid.uuid4().hex[:8]}"
-        self.ear = Ear(broker)
+        self.ear = Ear(broker, self.host)
         self.agents: list[Agent] = []
         self.agent = self.make_agent("one")
         conf = cfg.ConfigOpts()
@@ -161,7 +115,7 @@ class Bench:
     def wait_for_heartbeat(self) -> Heartbeat:
         self.ear.heard.clear()
         self.ear.wait_for(lambda: any(beat.inventory.full for beat in self.ear.beats()), "a full heartbeat")
-        return self.ear.beats()[0]
+        return next(beat for beat in self.ear.beats() if beat.inventory.full)
 
     def find_servers(self, heartbeat: Heartbeat) -> tuple[str, str]:
         """(one that panics, one that survives)"""

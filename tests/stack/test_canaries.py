@@ -24,7 +24,7 @@ from devstack.rabbitmq import PrivateRabbitMQ
 from devstack.services import Service, iterate_command_lines, wait_until
 from devstack.signing_keys import make_signing_options
 from devstack.stack_config import Options, merge, write_agent_config, write_gateway_config
-from tests.stack.test_agent_over_broker import Ear
+from tests.stack.ear import Ear
 
 PATIENCE = 60.0
 USER_PASSWORD, WRONG_PASSWORD, BROKER_PASSWORD, MAIL_PASSWORD = (
@@ -88,7 +88,7 @@ class System:
         wait_until(self.client.is_healthy, PATIENCE, "the API serves")
         # Other tests' hosts may have left heartbeats at the broker.
         (self.server,) = wait_until(self._list_servers, PATIENCE, "the API knows the server")
-        self.ear = Ear(broker)
+        self.ear = Ear(broker, "canaries-agent")
         stack.callback(self._leave_ear)
 
     def log_in(self, user: str, password: str) -> ApiClient:

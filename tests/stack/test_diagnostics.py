@@ -20,8 +20,8 @@ from devstack.guests import LOAD_BYTES, LOAD_FRAMES, Guest, GuestKind
 from devstack.services import wait_until
 from devstack.stack import GuestSpec, Stack
 from devstack.stack_config import HOST, Options
+from tests.stack.ear import Ear
 from tests.stack.real_stack import TIMEOUT, find_qemu, running_stack, trigger, wait_for, wait_power_state
-from tests.stack.test_agent_over_broker import Ear
 
 SAMPLE_INTERVAL = 3.0
 GUESTS = (
@@ -210,7 +210,7 @@ def test_a_paused_guest_answers_with_its_history(stack: Stack) -> None:
 
 
 def test_diagnostics_of_all_servers_of_a_host_come_back_as_events(stack: Stack) -> None:
-    ear = Ear(stack.broker)
+    ear = Ear(stack.broker, HOST)
     try:
         answer = stack.client.post("/v1/diagnostics", {"host": HOST})
         assert answer.status == 202, answer.text
@@ -308,7 +308,7 @@ def test_a_guest_that_writes_its_own_dump_is_left_alone(stack: Stack, dumps: Pat
 def test_a_panic_leaves_a_host_dump_and_a_black_box(stack: Stack, dumps: Path, tmp_path: Path) -> None:
     """And a crashed guest's diagnostics and memory can be had as well."""
     guest = stack.guests["panicking"]
-    ear = Ear(stack.broker)
+    ear = Ear(stack.broker, HOST)
     try:
         action_id = trigger(stack, guest)
         wait_for(stack, action_id, ending="succeeded", observation="guest_panicked", final=True)
