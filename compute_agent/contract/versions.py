@@ -17,6 +17,15 @@ class RpcVersion:
 
 
 @dataclass(frozen=True)
+class EventVersion:
+    """One event version: its number, the types of notification that it brought, and why. New keys alone are a version as well."""
+
+    number: str
+    types: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
 class ReleaseVersions:
     """What one release of crashcart speaks."""
 
@@ -47,16 +56,45 @@ RPC_HISTORY: tuple[RpcVersion, ...] = (
     ),
 )
 
-EVENT_HISTORY: tuple[tuple[str, str], ...] = (
-    ("1.0", "the first contract: actions, server states, agents, gaps"),
-    ("1.1", "a heartbeat's servers tell description, flavor, tags and a foreign owner"),
-    ("1.2", "diagnostics, host dumps and black boxes are events"),
-    (
+EVENT_HISTORY: tuple[EventVersion, ...] = (
+    EventVersion(
+        "1.0",
+        (
+            "action.received",
+            "action.started",
+            "action.ended",
+            "action.revised",
+            "action.observed",
+            "action.id_conflict",
+            "server.started",
+            "server.stopped",
+            "server.paused",
+            "server.resumed",
+            "server.suspended",
+            "server.rebooted",
+            "server.panicked",
+            "server.crash_kernel_started",
+            "server.claimed_twice",
+            "agent.up",
+            "agent.down",
+            "agent.heartbeat",
+            "events.lost",
+        ),
+        "the first contract: actions, server states, agents, gaps",
+    ),
+    EventVersion("1.1", (), "a heartbeat's servers tell description, flavor, tags and a foreign owner"),
+    EventVersion(
+        "1.2",
+        ("server.diagnostics", "server.host_dump", "server.host_dump_failed", "server.black_box"),
+        "diagnostics, host dumps and black boxes are events",
+    ),
+    EventVersion(
         "1.3",
+        ("server.watchdog.fired", "server.watchdog.outcome", "server.watchdog.changed", "server.watchdog.drifted"),
         "a watchdog's firing, its outcome, change and drift are events, states name the firing; heartbeats tell watchdogs",
     ),
-    ("1.4", "diagnostics tell a bare-metal machine's sensors, health, firmware and log; a watchdog may cycle the power"),
-    ("1.5", "casts that an agent refused for their signature are an event"),
+    EventVersion("1.4", (), "diagnostics tell a bare-metal machine's sensors, health, firmware and log; a watchdog may cycle the power"),
+    EventVersion("1.5", ("agent.cast_refused",), "casts that an agent refused for their signature are an event"),
 )
 
 RELEASES: dict[str, ReleaseVersions] = {
@@ -65,7 +103,7 @@ RELEASES: dict[str, ReleaseVersions] = {
 """Release name -> versions, oldest first; the last row is this release."""
 
 RPC_API_VERSION = RPC_HISTORY[-1].number
-EVENT_VERSION = EVENT_HISTORY[-1][0]
+EVENT_VERSION = EVENT_HISTORY[-1].number
 RELEASE = next(reversed(RELEASES))
 
 
@@ -78,3 +116,14 @@ def get_version_of_method(method: str) -> str:
         if method in version.methods:
             return version.number
     raise KeyError(method)
+
+
+def get_version_of_event_type(event_type: str) -> str:
+    """The event version that brought ``event_type``.
+
+    :raises KeyError: when no version has such a type.
+    """
+    for version in EVENT_HISTORY:
+        if event_type in version.types:
+            return version.number
+    raise KeyError(event_type)

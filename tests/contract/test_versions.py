@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from compute_agent.contract import versions
+from compute_agent.contract.events import EVENT_TYPES
+from compute_agent.contract.notifications import HEARTBEAT_TYPE
 from tests.contract import schemas
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +50,7 @@ def list_version_literals(source: str) -> list[tuple[int, str]]:
 
 
 @pytest.mark.parametrize(
-    "numbers", [[row.number for row in versions.RPC_HISTORY], [row[0] for row in versions.EVENT_HISTORY], list(versions.RELEASES)]
+    "numbers", [[row.number for row in versions.RPC_HISTORY], [row.number for row in versions.EVENT_HISTORY], list(versions.RELEASES)]
 )
 def test_a_history_has_no_gaps(numbers: list[str]) -> None:
     assert find_gap(numbers) is None
@@ -63,14 +65,14 @@ def test_a_gap_in_a_history_is_found(numbers: list[str], gap: str | None) -> Non
 
 def test_histories_begin_with_their_first_version_and_give_reasons() -> None:
     assert versions.RPC_HISTORY[0].number == "1.0"
-    assert versions.EVENT_HISTORY[0][0] == "1.0"
+    assert versions.EVENT_HISTORY[0].number == "1.0"
     assert all(row.reason for row in versions.RPC_HISTORY)
-    assert all(reason for _, reason in versions.EVENT_HISTORY)
+    assert all(row.reason for row in versions.EVENT_HISTORY)
 
 
 def test_the_newest_row_is_what_the_code_speaks() -> None:
     assert versions.RPC_HISTORY[-1].number == versions.RPC_API_VERSION
-    assert versions.EVENT_HISTORY[-1][0] == versions.EVENT_VERSION
+    assert versions.EVENT_HISTORY[-1].number == versions.EVENT_VERSION
 
 
 def test_no_method_was_brought_twice() -> None:
@@ -83,6 +85,14 @@ def test_a_method_that_nobody_brought_has_no_version() -> None:
         versions.get_version_of_method("reboot_the_moon")
 
 
+def test_every_type_of_event_was_brought_by_one_version() -> None:
+    brought = [event_type for row in versions.EVENT_HISTORY for event_type in row.types]
+    assert sorted(brought) == sorted((*EVENT_TYPES, HEARTBEAT_TYPE))
+    assert versions.get_version_of_event_type("server.diagnostics") == "1.2"
+    with pytest.raises(KeyError):
+        versions.get_version_of_event_type("server.abducted")
+
+
 def test_the_release_map_ends_with_this_release_and_what_it_speaks() -> None:
     assert next(reversed(versions.RELEASES)) == versions.RELEASE
     assert versions.RELEASES[versions.RELEASE] == versions.ReleaseVersions(rpc=versions.RPC_API_VERSION, event=versions.EVENT_VERSION)
@@ -90,7 +100,7 @@ def test_the_release_map_ends_with_this_release_and_what_it_speaks() -> None:
 
 def test_releases_speak_versions_of_the_history_and_never_step_back() -> None:
     rpc = [row.number for row in versions.RPC_HISTORY]
-    event = [row[0] for row in versions.EVENT_HISTORY]
+    event = [row.number for row in versions.EVENT_HISTORY]
     spoken = [(rpc.index(release.rpc), event.index(release.event)) for release in versions.RELEASES.values()]
     assert spoken == sorted(spoken)
 
@@ -163,4 +173,4 @@ def test_a_changed_key_type_word_or_constraint_changes_the_hash_and_prose_does_n
 def test_versions_that_were_recorded_are_all_in_the_history() -> None:
     recorded = schemas.read_schemas()
     assert list(recorded["rpc"]) == [row.number for row in versions.RPC_HISTORY]
-    assert list(recorded["event"]) == [row[0] for row in versions.EVENT_HISTORY]
+    assert list(recorded["event"]) == [row.number for row in versions.EVENT_HISTORY]
