@@ -13,42 +13,44 @@ from pydantic import AfterValidator, AwareDatetime, Field
 
 from compute_agent.contract.errors import Code
 from compute_agent.contract.models import Line, PowerState, ServerId
+from compute_agent.contract.units import BYTES, BYTES_PER_SECOND, MEBIBYTES, NANOSECONDS, PERCENT, SECONDS, WATTS
 from compute_agent.contract.wire import WireModel
 
 Count = Annotated[int, Field(ge=0)]
 """A counter since the machine was started, or a length."""
+Octets = Annotated[Count, BYTES]
 
 
 class CpuDetails(WireModel):
     """One virtual processor: its number, the ns it ran since the start, and ``utilisation`` in percent of one host CPU."""
 
     id: int | None = None
-    time: Count | None = None
-    utilisation: Annotated[int, Field(ge=0, le=100)] | None = None
+    time: Annotated[Count, NANOSECONDS] | None = None
+    utilisation: Annotated[int, Field(ge=0, le=100), PERCENT] | None = None
 
 
 class NicDetails(WireModel):
     """One network card. ``mac_address`` in lower case with colons. Octets, packets, errors and drops since the start, rates in B/s."""
 
     mac_address: str | None = None
-    rx_octets: Count | None = None
+    rx_octets: Octets | None = None
     rx_errors: Count | None = None
     rx_drop: Count | None = None
     rx_packets: Count | None = None
-    rx_rate: Count | None = None
-    tx_octets: Count | None = None
+    rx_rate: Annotated[Count, BYTES_PER_SECOND] | None = None
+    tx_octets: Octets | None = None
     tx_errors: Count | None = None
     tx_drop: Count | None = None
     tx_packets: Count | None = None
-    tx_rate: Count | None = None
+    tx_rate: Annotated[Count, BYTES_PER_SECOND] | None = None
 
 
 class DiskDetails(WireModel):
     """One disk: bytes, requests and failed requests since the start."""
 
-    read_bytes: Count | None = None
+    read_bytes: Octets | None = None
     read_requests: Count | None = None
-    write_bytes: Count | None = None
+    write_bytes: Octets | None = None
     write_requests: Count | None = None
     errors_count: Count | None = None
 
@@ -56,8 +58,8 @@ class DiskDetails(WireModel):
 class MemoryDetails(WireModel):
     """In MiB. ``used`` is what the guest itself says it uses: null without a balloon driver in it."""
 
-    maximum: Count | None = None
-    used: Count | None = None
+    maximum: Annotated[Count, MEBIBYTES] | None = None
+    used: Annotated[Count, MEBIBYTES] | None = None
 
 
 class Diagnostics(WireModel):
@@ -71,7 +73,7 @@ class Diagnostics(WireModel):
     driver: str
     hypervisor: str | None = None
     hypervisor_os: str | None = None
-    uptime: Count | None = None
+    uptime: Annotated[Count, SECONDS] | None = None
     config_drive: bool = False
     num_cpus: Count = 0
     num_nics: Count = 0
@@ -147,7 +149,7 @@ class Hardware(WireModel):
     """
 
     power: Line | None = None
-    power_watts: Measure = None
+    power_watts: Annotated[Measure, WATTS] = None
     health: Health | None = None
     sensors: tuple[Sensor, ...] = ()
     firmware: dict[str, str] = Field(default_factory=dict)
@@ -166,7 +168,7 @@ class DiagnosticsReport(WireModel):
     server: ServerId
     diagnostics: Diagnostics
     collected_at: AwareDatetime
-    age: Annotated[float, Field(ge=0)] = 0.0
+    age: Annotated[float, Field(ge=0), SECONDS] = 0.0
     stale: bool = False
     errors: dict[str, str] = Field(default_factory=dict)
     free_form: dict[str, int] = Field(default_factory=dict)

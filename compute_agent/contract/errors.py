@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class Ending(StrEnum):
-    """How an action ended; each action has exactly one. See architecture, "Words for one crash dump"."""
+    """How an action ended; each action has exactly one, and no version adds another."""
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"

@@ -20,6 +20,7 @@ from compute_agent.contract.models import (
     ServerId,
 )
 from compute_agent.contract.notifications import Severity
+from compute_agent.contract.units import Bytes, Seconds
 from compute_agent.contract.watchdogs import Watchdog, WatchdogDevice, Word
 from compute_agent.contract.wire import WireModel
 
@@ -42,7 +43,8 @@ class EventPayload(WireModel):
 class ActionReceived(EventPayload):
     """The agent has the action in its journal. Carries all that a recorder needs to know an action it has never seen.
 
-    ``global_request_id`` is the id that the caller's own service gave to what it is doing, where it sent one.
+    ``global_request_id`` is the id that the caller's own service gave to what it is doing, where it sent one. Nothing is sent after
+    ``deadline``.
     """
 
     action_id: ActionId
@@ -61,7 +63,10 @@ class ActionStarted(EventPayload):
 
 
 class ActionEnded(EventPayload):
-    """The action's ending. ``signalled_at`` is when the driver's call returned, for endings after which something was sent."""
+    """The action's ending.
+
+    ``started_at`` is right before the driver's call, ``signalled_at`` when that returned, for endings after which something was sent.
+    """
 
     action_id: ActionId
     kind: ActionKind
@@ -89,7 +94,10 @@ class ActionRevised(EventPayload):
 
 
 class ActionObserved(EventPayload):
-    """What followed the signal. ``observed_at`` is when the guest did it, ``text`` a sentence with advice for people."""
+    """What followed the signal; after a ``final`` one no other comes.
+
+    ``observed_at`` is when the guest did it, ``text`` a sentence with advice for people.
+    """
 
     action_id: ActionId
     kind: ActionKind
@@ -121,7 +129,7 @@ class ServerState(EventPayload):
 
 
 class ServerClaimedTwice(EventPayload):
-    """Two hosts run the server at the same time; actions on it are refused until one lets go."""
+    """Two ``hosts`` run the server at the same time; actions on it are refused until one lets go."""
 
     hosts: tuple[HostName, HostName]
 
@@ -134,12 +142,15 @@ class ServerDiagnostics(EventPayload):
 
 
 class HostDumpTaken(EventPayload):
-    """The hypervisor wrote a server's memory to ``path`` on its host, in ``duration`` seconds. No ``action_id``: after a panic, unasked."""
+    """The hypervisor wrote a server's memory, ``bytes`` long, to ``path`` on its host, in ``duration`` seconds.
+
+    No ``action_id``: after a panic, unasked.
+    """
 
     action_id: ActionId | None = None
     path: str
-    bytes: int
-    duration: float
+    bytes: Bytes
+    duration: Seconds
 
 
 class HostDumpFailed(EventPayload):
@@ -153,12 +164,15 @@ class BlackBoxPart(WireModel):
     """One file of a black box: its size in bytes and the digest that its fetched contents must have."""
 
     name: str
-    bytes: int
+    bytes: Bytes
     sha256: str
 
 
 class ServerBlackBox(EventPayload):
-    """What the agent kept on its host of a server that was crashed or crashed itself. ``cause`` is the event or action kind behind it."""
+    """What the agent kept on its host of a server that was crashed or crashed itself. ``cause`` is the event or action kind behind it.
+
+    The gateway fetches its ``parts`` from the host by ``black_box_id``.
+    """
 
     black_box_id: str
     cause: str
@@ -208,7 +222,7 @@ class WatchdogOutcome(EventPayload):
     reason: str = ""
     text: str
     dump_path: str | None = None
-    dump_bytes: int | None = None
+    dump_bytes: Bytes | None = None
     observed_late: bool = False
 
 
@@ -231,7 +245,10 @@ class WatchdogDrifted(EventPayload):
 
 
 class AgentState(EventPayload):
-    """An agent came up or is considered down."""
+    """An agent came up or is considered down.
+
+    ``release`` is the agent's, ``journal_id`` that of its journal. ``incarnation`` counts its starts over that journal.
+    """
 
     release: str | None = None
     journal_id: str
@@ -240,7 +257,10 @@ class AgentState(EventPayload):
 
 
 class CastRefusals(EventPayload):
-    """Casts and calls whose signature did not hold, since ``since``; nothing was done of them. ``reasons``: how many for which reason."""
+    """Casts and calls, ``count`` of them, whose signature did not hold, since ``since``; nothing was done of them.
+
+    ``reasons``: how many for which reason.
+    """
 
     count: int
     reasons: dict[str, int]
@@ -248,7 +268,7 @@ class CastRefusals(EventPayload):
 
 
 class EventsLost(EventPayload):
-    """A named gap: these sequences of ``lost_epoch`` are gone, and why."""
+    """A named gap: the sequences ``first`` to ``last`` of ``lost_epoch``, both included, are gone, and why."""
 
     lost_epoch: str
     first: int

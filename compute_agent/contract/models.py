@@ -9,6 +9,7 @@ from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints
 
 from compute_agent.contract.errors import Code, Ending
 from compute_agent.contract.text import clean_line, clean_tags
+from compute_agent.contract.units import GIBIBYTES, MEBIBYTES, Bytes, Seconds
 from compute_agent.contract.watchdogs import Watchdog, WatchdogDevice, WatchdogModel
 from compute_agent.contract.wire import WireModel
 
@@ -128,10 +129,10 @@ class Flavor(WireModel):
 
     name: Line
     vcpus: Amount
-    ram_mib: Amount
-    disk_gib: Amount = 0
-    ephemeral_gib: Amount = 0
-    swap_mib: Amount = 0
+    ram_mib: Annotated[Amount, MEBIBYTES]
+    disk_gib: Annotated[Amount, GIBIBYTES] = 0
+    ephemeral_gib: Annotated[Amount, GIBIBYTES] = 0
+    swap_mib: Annotated[Amount, MEBIBYTES] = 0
 
 
 class Server(WireModel):
@@ -154,7 +155,7 @@ class Server(WireModel):
     generation: int
     instance_name: str
     vcpus: int | None = None
-    memory_mib: int | None = None
+    memory_mib: Annotated[int, MEBIBYTES] | None = None
     created_at: AwareDatetime
     started_at: AwareDatetime | None = None
     description: Line | None = None
@@ -205,8 +206,9 @@ class Heartbeat(WireModel):
     """Sent by each agent every 30 s and at changes; not durable, the next one replaces it.
 
     ``incarnation`` counts the starts of the agent over one journal, ``number`` the heartbeats of one incarnation: together they
-    order heartbeats. ``driver_bound`` is the longest that a begun driver call may take, in seconds. ``stopping`` is set on
-    the last one of an ordered stop.
+    order heartbeats. ``interval`` is the time to the next one, in seconds, ``driver_bound`` the longest that a begun driver call may take.
+    ``stopping`` is set on the last one of an ordered stop. ``release``, ``rpc_version`` and ``event_version`` are what the agent speaks,
+    ``journal_id`` is the ``epoch`` of its events.
     """
 
     host: HostName
@@ -217,9 +219,9 @@ class Heartbeat(WireModel):
     incarnation: int
     number: int
     sent_at: AwareDatetime
-    interval: float
+    interval: Seconds
     stopping: bool = False
-    driver_bound: float
+    driver_bound: Seconds
     capabilities: Capabilities
     inventory: InventoryReport
 
@@ -245,5 +247,5 @@ class EventRange(WireModel):
 class BlackBoxChunk(WireModel):
     """A piece of one part of a black box, base64. ``total`` is the part's size in bytes; None: there is no such part (any more)."""
 
-    total: int | None
+    total: Bytes | None
     content: str = ""

@@ -1,4 +1,4 @@
-"""Write the golden samples and record the schema hashes of this release: ``python -m tests.contract.regenerate``.
+"""Write the golden samples, the published schemas and the schema hashes of this release: ``python -m tests.contract.regenerate``.
 
 Run it after a version was added to ``compute_agent/contract/versions.py``. What an earlier version recorded is never rewritten; while a
 version has not left the house in a release yet, ``--unreleased`` lets its records be written anew.
@@ -7,23 +7,32 @@ version has not left the house in a release yet, ``--unreleased`` lets its recor
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from compute_agent.contract import versions
-from tests.contract import golden, schemas
+from tests.contract import event_schemas, golden, schemas
 
 
 def write_samples(*, unreleased: bool) -> list[str]:
     """Write this release's samples; returns the names of those that exist, differ, and were therefore left alone."""
-    folder = golden.SAMPLES / versions.RELEASE
-    recorded = golden.read_samples(versions.RELEASE)
+    texts = {name: golden.format_sample(sample) for name, sample in golden.make_samples().items()}
+    return _write(golden.SAMPLES / versions.RELEASE, texts, unreleased=unreleased)
+
+
+def write_event_schemas(*, unreleased: bool) -> list[str]:
+    """Write the schemas of this event version's notifications; returns the names of those that were left alone."""
+    texts = {f"{name}.json": event_schemas.format_schema(schema) for name, schema in event_schemas.build_schemas().items()}
+    return _write(event_schemas.SCHEMAS / versions.EVENT_VERSION, texts, unreleased=unreleased)
+
+
+def _write(folder: Path, texts: Mapping[str, str], *, unreleased: bool) -> list[str]:
     refused = []
-    for name, sample in golden.make_samples().items():
-        text = golden.format_sample(sample)
-        if name in recorded and recorded[name] != text and not unreleased:
+    for name, text in texts.items():
+        path = folder / name
+        if path.exists() and path.read_text() != text and not unreleased:
             refused.append(name)
             continue
-        path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     return refused
@@ -45,10 +54,10 @@ def write_schemas(*, unreleased: bool) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Write the golden samples and schema hashes of this release.")
+    parser = argparse.ArgumentParser(description="Write the golden samples, published schemas and schema hashes of this release.")
     parser.add_argument("--unreleased", action="store_true", help="rewrite records of versions that no release has carried yet")
     arguments = parser.parse_args(argv)
-    refused = write_samples(unreleased=arguments.unreleased) + write_schemas(unreleased=arguments.unreleased)
+    refused = [name for write in (write_samples, write_event_schemas, write_schemas) for name in write(unreleased=arguments.unreleased)]
     for name in refused:
         print(f"left alone, because it would change what is recorded: {name}", file=sys.stderr)
     if refused:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from compute_agent.contract import versions
-from tests.contract import golden, regenerate, schemas
+from tests.contract import event_schemas, golden, regenerate, schemas
 
 
 @pytest.fixture
@@ -14,6 +14,7 @@ def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Records of this release in a place of their own."""
     monkeypatch.setattr(golden, "SAMPLES", tmp_path / "samples")
     monkeypatch.setattr(schemas, "SCHEMAS", tmp_path / "schemas.json")
+    monkeypatch.setattr(event_schemas, "SCHEMAS", tmp_path / "event_schemas")
     assert regenerate.main([]) == 0
     return tmp_path
 
