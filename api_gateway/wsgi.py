@@ -26,6 +26,7 @@ from oslo_log import log
 
 from api_gateway import faults
 from api_gateway.agent_calls import AgentCalls, create_agent_calls
+from api_gateway.asyncapi.routes import ROUTES as ASYNCAPI_ROUTES
 from api_gateway.auth.authentication import Authentication
 from api_gateway.auth.guards import LoopbackGuard, WebPageGuard, is_loopback_name
 from api_gateway.auth.strategy import StrategyUnusable, create_strategy
@@ -112,7 +113,7 @@ def create_app(
         agent_calls=agent_calls or create_agent_calls(conf, pin, clock),
         last_reports=LastReports(),
     )
-    add_routes(app, gateway, (*COMPUTE_ROUTES, *NATIVE_ROUTES, *OPENAPI_ROUTES))
+    add_routes(app, gateway, (*COMPUTE_ROUTES, *NATIVE_ROUTES, *OPENAPI_ROUTES, *ASYNCAPI_ROUTES))
     return app
 
 

@@ -5,6 +5,7 @@ from api_gateway.native import (
     agents,
     black_box,
     diagnostics,
+    event_schemas,
     event_stream,
     events,
     healthcheck,
@@ -42,4 +43,6 @@ ROUTES: tuple[Route, ...] = (
     Route("DELETE", "/v1/subscriptions/{subscription_id}", subscriptions.delete_subscription),
     Route("GET", "/v1/subscriptions/{subscription_id}/deliveries", subscriptions.list_deliveries),
     Route("GET", "/v1/agents", agents.list_agents),
+    Route("GET", "/v1/schemas", event_schemas.list_schemas),
+    Route("GET", "/v1/schemas/{schema_name}", event_schemas.show_schema),
 )

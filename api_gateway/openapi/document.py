@@ -7,6 +7,7 @@ from api_gateway.openapi.compute_operations import COMPUTE_OPERATIONS
 from api_gateway.openapi.compute_schemas import COMPUTE_SCHEMAS
 from api_gateway.openapi.native_operations import NATIVE_OPERATIONS
 from api_gateway.openapi.native_schemas import NATIVE_SCHEMAS
+from api_gateway.openapi.notification_operations import NOTIFICATION_OPERATIONS, NOTIFICATION_SCHEMAS
 from api_gateway.openapi.operation import JSON, Operation, Operations, Schema
 from api_gateway.openapi.parameters import VERSION, describe_path_parameters
 from api_gateway.openapi.refusals import MEANINGS, describe_refusal, list_refusals
@@ -14,7 +15,7 @@ from api_gateway.openapi.subscription_operations import SUBSCRIPTION_OPERATIONS,
 from api_gateway.openapi.words import REQUEST_ID
 from compute_agent.contract import versions
 
-OPERATIONS: Operations = {**COMPUTE_OPERATIONS, **NATIVE_OPERATIONS, **SUBSCRIPTION_OPERATIONS}
+OPERATIONS: Operations = {**COMPUTE_OPERATIONS, **NATIVE_OPERATIONS, **SUBSCRIPTION_OPERATIONS, **NOTIFICATION_OPERATIONS}
 """Every documented route. Those of ``/v2.1`` are there under ``/v2``, and with a project in the URL, as well."""
 
 _VERSIONED = "/v2.1/servers"
@@ -71,7 +72,7 @@ def build_document() -> Schema:
         "security": [{name: []} for name in _SECURITY] + [{}],
         "paths": paths,
         "components": {
-            "schemas": {**COMPUTE_SCHEMAS, **NATIVE_SCHEMAS, **SUBSCRIPTION_SCHEMAS},
+            "schemas": {**COMPUTE_SCHEMAS, **NATIVE_SCHEMAS, **SUBSCRIPTION_SCHEMAS, **NOTIFICATION_SCHEMAS},
             "responses": {f"Refused{status}": describe_refusal(status) for status in MEANINGS},
             "headers": _HEADERS,
             "parameters": {"Version": VERSION},

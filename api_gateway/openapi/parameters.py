@@ -11,6 +11,7 @@ _IN_PATHS: dict[str, tuple[Schema, str]] = {
     "request_id": (REQUEST_ID, "The id of the request that asked for the action; it is the action's id."),
     "action_id": (REQUEST_ID, "The action's id: that of the request which asked for it."),
     "event_id": ({"type": "string", "pattern": "^[0-9A-Za-z-]{1,255}$"}, "The event's message_id, or its position in the record."),
+    "schema_name": ({"type": "string", "pattern": "^[a-z_.]{1,255}$"}, "The type of event, or envelope."),
     "subscription_id": (SERVER_ID, "The subscription's id."),
     "part": ({"type": "string", "pattern": "^[0-9A-Za-z._-]{1,255}$"}, "The part's name."),
 }

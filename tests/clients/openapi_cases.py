@@ -27,6 +27,7 @@ _PATH = {
     "event_id": fleet.BLACK_BOX_EVENT,
     "part": next(iter(fleet.BLACK_BOX_PARTS)),
     "subscription_id": fleet.SUBSCRIPTION,
+    "schema_name": "action.ended",
 }
 _UNHEARD_OF = {
     "server_id": fleet.UNHEARD_OF,
@@ -35,6 +36,7 @@ _UNHEARD_OF = {
     "event_id": "77",
     "part": "nothing",
     "subscription_id": fleet.UNHEARD_OF,
+    "schema_name": "server.abducted",
 }
 _BODIES: dict[Key, Any] = {
     ("POST", "/v2.1/servers/{server_id}/action"): {"trigger_crash_dump": None},
@@ -210,5 +212,8 @@ _PARTICULAR = [
     Directed(_SUBSCRIPTIONS, 404, "a server that nobody has", body={"server": fleet.UNHEARD_OF, "target": _HOOK}),
     Directed(_SUBSCRIPTIONS, 409, "by mail, without a mail server", body={"target": {"kind": "email", "address": "ops@example.com"}}),
     Directed(("DELETE", "/v1/subscriptions/{subscription_id}"), 204, "one that there is"),
-    Directed(("GET", "/openapi.json"), 503, "while Keystone is away", headers={"X-Auth-Token": "token"}, strategy="keystone"),
+    *(
+        Directed(("GET", path), 503, "while Keystone is away", headers={"X-Auth-Token": "token"}, strategy="keystone")
+        for path in ("/openapi.json", "/asyncapi.json", "/v1/schemas", "/v1/schemas/{schema_name}")
+    ),
 ]

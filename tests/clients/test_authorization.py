@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from api_gateway.asyncapi.routes import ROUTES as ASYNCAPI_ROUTES
 from api_gateway.compute.routes import ROUTES as COMPUTE_ROUTES
 from api_gateway.native.routes import ROUTES as NATIVE_ROUTES
 from api_gateway.openapi.routes import ROUTES as OPENAPI_ROUTES
@@ -83,6 +84,8 @@ MATRIX = (
     Row("DELETE", f"/v1/subscriptions/{_NOWHERE}", (404, 404, 404, 404)),
     Row("GET", f"/v1/subscriptions/{_NOWHERE}/deliveries", (404, 404, 404, 404)),
     Row("GET", "/v1/agents", (200, 403, 403, 403)),
+    Row("GET", "/v1/schemas", (200, 200, 200, 200)),
+    Row("GET", f"/v1/schemas/{_NOWHERE}", (404, 404, 404, 404)),
 )
 OPEN = ("/", "/v2.1", "/v2.1/", "/v2", "/v2/", "/healthcheck")
 """What version discovery and load balancers ask without a token."""
@@ -175,10 +178,10 @@ def test_the_table_has_every_route() -> None:
     """The forms with a project or with /v2 in the path are the same handlers."""
     in_table = {(row.method, row.path.partition("?")[0].replace(_NOWHERE, "*").format(server="*", action="*")) for row in MATRIX}
     in_table |= {(method, path.replace("state.json", "*")) for method, path in in_table}
-    in_table |= {("GET", path) for path in OPEN} | {("HEAD", "/healthcheck"), ("GET", "/openapi.json")}
+    in_table |= {("GET", path) for path in OPEN} | {("HEAD", "/healthcheck"), ("GET", "/openapi.json"), ("GET", "/asyncapi.json")}
     routes = {
         (route.method, route.path.format_map(_Places()))
-        for route in (*COMPUTE_ROUTES, *NATIVE_ROUTES, *OPENAPI_ROUTES)
+        for route in (*COMPUTE_ROUTES, *NATIVE_ROUTES, *OPENAPI_ROUTES, *ASYNCAPI_ROUTES)
         if not route.path.startswith("/v2/") and "{project_id}" not in route.path
     }
     assert routes - in_table == set()

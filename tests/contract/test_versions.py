@@ -22,6 +22,7 @@ FOREIGN_VERSIONS = (
     ("api_gateway/compute/", r"v?2\.\d+", "the Compute API's microversions"),
     ("api_gateway/openapi/", r"v?2\.\d+", "the Compute API's microversions"),
     ("api_gateway/openapi/document.py", r"3\.1\.0", "the OpenAPI specification's"),
+    ("api_gateway/asyncapi/document.py", r"3\.0\.0|0\.3\.0", "the AsyncAPI specification's, and its AMQP binding's"),
 )
 """Version numbers of other people's protocols: which file or folder may hold which, and what they are."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from openapi_spec_validator import validate
 
+from api_gateway.asyncapi.routes import ROUTES as ASYNCAPI_ROUTES
 from api_gateway.compute.routes import ROUTES as COMPUTE_ROUTES
 from api_gateway.compute.schemas import ACTION_BODIES, ACTION_LIST_QUERY, SERVER_LIST_QUERY, Versions, find_schema
 from api_gateway.compute.server_filters import CANNOT
@@ -31,7 +32,7 @@ def application(tmp_path: Path) -> Iterator[Application]:
 
 
 def test_every_route_is_documented_and_nothing_else() -> None:
-    routes = (*COMPUTE_ROUTES, *NATIVE_ROUTES, *OPENAPI_ROUTES)
+    routes = (*COMPUTE_ROUTES, *NATIVE_ROUTES, *OPENAPI_ROUTES, *ASYNCAPI_ROUTES)
     canonical = [(route.method, route.path) for route in routes if not _OTHER_SPELLING.match(route.path)]
 
     assert sorted(canonical) == sorted(OPERATIONS)

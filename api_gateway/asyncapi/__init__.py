@@ -1,0 +1,1 @@
+"""Notifications in AsyncAPI 3: what is told on which routing keys, for machines."""
