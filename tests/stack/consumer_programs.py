@@ -1,0 +1,88 @@
+"""Programs of consumers as processes of their own, with a consumer's account: what they print, line by line."""
+
+import os
+import queue
+import re
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from devstack.rabbitmq import PrivateRabbitMQ
+
+_PASSWORD = "consumers-read-only"
+
+
+class ConsumerAccount:
+    """An account as ``doc/security.rst`` gives it to a consumer: its own queues, and nothing of crashcart's but reading events."""
+
+    def __init__(self, broker: PrivateRabbitMQ) -> None:
+        self.name = f"consumer.tests-{uuid.uuid4().hex[:8]}"
+        self._port = broker.ports.amqp
+        own = rf"{re.escape(self.name)}(\..*)?"
+        broker.ctl("add_user", self.name, _PASSWORD)
+        broker.ctl("set_permissions", self.name, f"^{own}$", f"^{own}$", rf"^({own}|crashcart\.events)$")
+
+    def build_url(self, scheme: str = "rabbit", vhost: str = "", password: str = _PASSWORD) -> str:
+        return f"{scheme}://{self.name}:{password}@127.0.0.1:{self._port}/{vhost}"
+
+
+class Program:
+    """A Python program and the lines of its standard output so far."""
+
+    def __init__(self, arguments: Sequence[str | Path], environment: dict[str, str] | None = None) -> None:
+        self.lines: list[str] = []
+        self.errors: list[str] = []
+        self._arrivals: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.process = subprocess.Popen(
+            [sys.executable, *map(str, arguments)],
+            env=os.environ | (environment or {}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        self._readers = [
+            threading.Thread(target=self._read, args=(stream, lines))
+            for stream, lines in ((self.process.stdout, self.lines), (self.process.stderr, self.errors))
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def wait_for(self, condition: Callable[["Program"], object], what: str, timeout: float = 60) -> None:
+        """Until what it has printed is as wanted."""
+        end = time.monotonic() + timeout
+        while not condition(self):
+            try:
+                self._arrivals.get(timeout=max(0.0, end - time.monotonic()))
+            except queue.Empty:
+                raise AssertionError(f"waited for {what}; it said {self.lines} and {self.errors}") from None
+
+    def wait_for_line(self, text: str) -> None:
+        self.wait_for(lambda program: any(text in line for line in program.lines + program.errors), text)
+
+    def stop(self) -> int:
+        """SIGTERM; the exit status."""
+        self.process.terminate()
+        return self.join()
+
+    def join(self, timeout: float = 30) -> int:
+        """Its exit status, with all that it said read."""
+        status = self.process.wait(timeout)
+        for reader in self._readers:
+            reader.join(timeout)
+        return status
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.join()
+
+    def _read(self, stream: object, lines: list[str]) -> None:
+        for line in stream:  # type: ignore[attr-defined]
+            lines.append(line.rstrip("\n"))
+            self._arrivals.put(None)
