@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,10 +10,12 @@ from jsonschema import Draft202012Validator
 from jsonschema.validators import validator_for
 
 from compute_agent.contract import events, notifications, schema_files, versions
+from compute_agent.contract.notifications import EVENTS_EXCHANGE, HEARTBEAT_ROUTING_KEY, Severity, routing_key
 from compute_agent.contract.schema_files import ENVELOPE
 from compute_agent.contract.units import UNIT_KEY
 from tests.contract import compatibility, event_schemas, golden
 
+PAGE = Path(__file__).parents[2] / "doc" / "notifications-topic.rst"
 CURRENT = schema_files.read_schemas(versions.EVENT_VERSION)
 UNIT_OF_ENDING = {"mib": "MiB", "gib": "GiB", "bytes": "B", "octets": "B", "watts": "W", "rate": "B/s"}
 
@@ -91,6 +94,16 @@ def test_every_golden_sample_of_an_event_fits_its_schema(release: str) -> None:
     samples = {name: json.loads(text) for name, text in golden.read_samples(release).items() if name.startswith("events/")}
     assert samples
     assert {name: found for name, sample in samples.items() if (found := find_invalid_message(sample)) is not None} == {}
+
+
+def test_the_page_on_the_topic_shows_a_whole_message_as_it_is_sent() -> None:
+    page = PAGE.read_text()
+    shown = json.loads(next(line for line in page.splitlines() if line.startswith('    {"oslo.version"')))
+    message = json.loads(shown["oslo.message"])
+    assert find_invalid_message({**shown, "oslo.message": message}) is None
+    assert message["payload"].keys() == golden.make_payload(message["event_type"]).keys()
+    for name in (EVENTS_EXCHANGE.name, *map(routing_key, Severity), HEARTBEAT_ROUTING_KEY, *message):
+        assert f"``{name}``" in page
 
 
 def test_what_is_published_fits_the_envelopes_schema() -> None:
