@@ -77,6 +77,7 @@ class Follower:
         self._first_pause = first_pause
         self._arrived: deque[amqp.Message] = deque()
         self._waiting: deque[_Waiting] = deque()
+        self._given: _Waiting | None = None
         self._unfinished: set[Hashable] = set()
         self._tags: dict[Hashable, list[int]] = {}
         self._channel: Any = None
@@ -87,6 +88,12 @@ class Follower:
     def stop(self) -> None:
         """Make :meth:`follow` end within a second or, with a broker that hangs, within ten; from any thread, or a signal."""
         self._stop.set()
+
+    def save(self) -> dict[str, Any]:
+        """For ``Ordering(saved=…)`` at the next start: all up to what was given last, when the work on that is done. In the loop over
+        :meth:`follow`; behind it what the loop was left with counts as not done."""
+        left = (one.told.notification for one in self._waiting if one is not self._given and isinstance(one.told, Event))
+        return self.ordering.save(left)
 
     def follow(self) -> Iterator[Event | Gap | Unreadable]:
         """What happens, until :meth:`stop`. Asking for the next one acknowledges the one before; leaving the loop does not.
@@ -108,7 +115,7 @@ class Follower:
         if not self.queue.is_kept:
             self._put(*self.ordering.give_up())
         while self._waiting and not self.queue.is_kept:
-            yield self._waiting.popleft().told
+            yield self._waiting.popleft().told  # the queue is gone: nothing is left to acknowledge
 
     def _follow_link(self) -> Iterator[Event | Gap | Unreadable]:
         """One connection's life; raises BROKER_ERRORS."""
@@ -125,7 +132,8 @@ class Follower:
             expires_at = self._clock()
             while not self._stop.is_set():
                 while self._waiting and not self._stop.is_set():
-                    yield self._waiting[0].told
+                    self._given = self._waiting[0]
+                    yield self._given.told
                     self._finish(self._waiting.popleft())
                 self._read(link)
                 if self._clock() >= expires_at:
@@ -135,6 +143,7 @@ class Follower:
                 channel.queue_delete(self.queue.name)
             link.close()  # without a basic.cancel: after one, RabbitMQ gives back the rest behind newer messages (measured)
         finally:
+            self._given = None
             link.collect()
 
     def _read(self, link: Link) -> None:

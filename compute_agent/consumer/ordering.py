@@ -173,10 +173,13 @@ class Ordering:
         place = find_place(notification)
         return place is not None and place[0] in self._waiting and place[1] in self._waiting[place[0]].held
 
-    def save(self) -> dict[str, Any]:
+    def save(self, untold: Iterable[Notification] = ()) -> dict[str, Any]:
         """What has been given, as plain JSON, for a consumer that must not do anything twice after its own restart. What is held back is
-        not in it: it has not been acknowledged and comes again."""
-        return {
+        not in it: it has not been acknowledged and comes again.
+
+        :param untold: what was given here and got no further: it will be given again, as late
+        """
+        saved: dict[str, Any] = {
             epoch: {
                 "host": journal.host,
                 "next": journal.next,
@@ -185,6 +188,10 @@ class Ordering:
             }
             for epoch, journal in self._journals.items()
         }
+        for place in map(find_place, untold):
+            if place is not None and place[0] in saved:
+                saved[place[0]]["unseen"].append([place[1], place[1], None])
+        return saved
 
     def _load(self, saved: Mapping[str, Any]) -> None:
         try:

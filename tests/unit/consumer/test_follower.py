@@ -1,5 +1,6 @@
 """A follower acknowledges what its caller is done with, and only that, whatever becomes of the connection."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -88,6 +89,25 @@ def test_an_acknowledgement_that_fails_loses_nothing_of_what_waits_behind_it() -
             broker.waiting.append(None)
     assert shorten(told) == ["a1", "a2", "a3", "a4"]
     assert broker.unacknowledged == {}
+
+
+def test_a_consumer_that_keeps_its_place_with_its_work_neither_repeats_nor_misses_anything_wherever_it_dies() -> None:
+    """It dies while it works; three had become free at once, and what it did before was published once more meanwhile."""
+    bodies = [make_body(sequence) for sequence in (1, 3, 4, 2)]
+    for dies_at in range(1, 5):
+        broker = SmallBroker(bodies)
+        worked: list[str] = []
+        saved: dict[str, Any] = {}
+        follower = make_follower(broker)
+        for told in follower.follow():
+            if len(worked) + 1 == dies_at:
+                break
+            worked += shorten([told])
+            saved = json.loads(json.dumps(follower.save()))
+        broker.waiting.extend(bodies)
+        again = make_follower(broker, ordering=Ordering(saved=saved))
+        worked += shorten(again.follow())
+        assert sorted(word.split()[0] for word in worked) == ["a1", "a2", "a3", "a4"], dies_at
 
 
 def test_a_message_that_cannot_be_read_is_told_and_acknowledged_and_comes_no_more() -> None:
