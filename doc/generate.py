@@ -65,7 +65,8 @@ Payloads of notifications
 
 What is in ``payload`` of each type of notification, in event version {version}. ``notifications-topic.rst`` tells how they come. The
 same for machines: JSON Schemas (2020-12), from ``GET /v1/schemas/TYPE`` of the HTTP API or in
-``compute_agent/contract/schemas/{version}``, and an AsyncAPI 3 document, ``GET /asyncapi.json`` or ``asyncapi.json`` beside this page.
+``compute_agent/contract/event-schemas/{version}``, and an AsyncAPI 3 document, ``GET /asyncapi.json`` or ``asyncapi.json`` beside
+this page.
 
 All keys are there in this version, if only as null. *Optional* are those that a reader must do without: an earlier version may lack them.
 Times are RFC 3339 with a zone.

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-SCHEMAS = Path(__file__).parent / "schemas"
+SCHEMAS = Path(__file__).parent / "event-schemas"
 
 ENVELOPE = "envelope"
 """The name of the schema of what all types travel in; no type of event is called so, for each of those has a dot."""
