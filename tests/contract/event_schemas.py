@@ -1,8 +1,8 @@
 """The published schemas of notifications, as the models of today say them: JSON Schema 2020-12, one per type, and one of the envelope.
 
 ``regenerate.py`` writes them to ``compute_agent/contract/event-schemas/VERSION``, from where they are served; those of versions that a
-release carried stay there. A reader must take what a later minor version adds, so its schema does: unknown keys are allowed everywhere, and where
-words may be added any other word fits as well.
+release carried stay there. A reader must take what a later minor version adds, so its schema does: unknown keys are allowed everywhere,
+and where words may be added any other word fits as well.
 """
 
 import json

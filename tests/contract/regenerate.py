@@ -7,7 +7,7 @@ version has not left the house in a release yet, ``--unreleased`` lets its recor
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from compute_agent.contract import versions
@@ -21,16 +21,21 @@ def write_samples(*, unreleased: bool) -> list[str]:
 
 
 def write_event_schemas(*, unreleased: bool) -> list[str]:
-    """Write the schemas of this event version's notifications; returns the names of those that were left alone."""
-    texts = {f"{name}.json": event_schemas.format_schema(schema) for name, schema in event_schemas.build_schemas().items()}
-    return _write(event_schemas.SCHEMAS / versions.EVENT_VERSION, texts, unreleased=unreleased)
+    """Write the schemas of this event version's notifications, also with better words; returns the names of those that were left alone."""
+    recorded = event_schemas.read_texts(versions.EVENT_VERSION)
+    texts, reworded = {}, set()
+    for name, schema in event_schemas.build_schemas().items():
+        texts[f"{name}.json"] = event_schemas.format_schema(schema)
+        if name in recorded and schemas.drop_prose(json.loads(recorded[name])) == schemas.drop_prose(schema):
+            reworded.add(f"{name}.json")
+    return _write(event_schemas.SCHEMAS / versions.EVENT_VERSION, texts, unreleased=unreleased, reworded=reworded)
 
 
-def _write(folder: Path, texts: Mapping[str, str], *, unreleased: bool) -> list[str]:
+def _write(folder: Path, texts: Mapping[str, str], *, unreleased: bool, reworded: Collection[str] = ()) -> list[str]:
     refused = []
     for name, text in texts.items():
         path = folder / name
-        if path.exists() and path.read_text() != text and not unreleased:
+        if path.exists() and path.read_text() != text and not unreleased and name not in reworded:
             refused.append(name)
             continue
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ needs a new version in ``compute_agent/contract/versions.py`` first.
 import hashlib
 import inspect
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def drop_prose(schema: Any) -> Any:
     return schema
 
 
+@cache
 def hash_schema(model: type[WireModel]) -> str:
     """A digest of what ``model`` takes: keys, types, constraints, words, defaults."""
     body = json.dumps(drop_prose(model.model_json_schema()), sort_keys=True)

@@ -55,8 +55,8 @@ def test_the_schemas_of_this_version_are_what_the_models_say() -> None:
     recorded = event_schemas.read_texts(versions.EVENT_VERSION)
     differing = sorted(name for name in recorded.keys() | written.keys() if recorded.get(name) != written.get(name))
     assert not differing, (
-        f"the published schemas of {', '.join(differing)} are not what the models say. Add an event version, unless none of "
-        f"{versions.EVENT_VERSION} was released (then --unreleased), and run: python -m tests.contract.regenerate"
+        f"the published schemas of {', '.join(differing)} are not what the models say. For anything but better words add an event version, "
+        f"unless none of {versions.EVENT_VERSION} was released (then --unreleased), and run: python -m tests.contract.regenerate"
     )
 
 

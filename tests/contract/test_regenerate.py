@@ -44,6 +44,18 @@ def test_what_is_recorded_is_left_alone(records: Path, capsys: pytest.CaptureFix
     assert f"event {versions.EVENT_VERSION}" in told
 
 
+def test_better_words_of_a_published_schema_are_taken_and_another_meaning_is_not(records: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = records / "event_schemas" / versions.EVENT_VERSION
+    for name, key in (("server.paused", "description"), ("server.resumed", "x-severity")):
+        schema = json.loads((folder / f"{name}.json").read_text())
+        (folder / f"{name}.json").write_text(event_schemas.format_schema({**schema, key: "critical"}))
+    assert regenerate.main([]) == 1
+    told = capsys.readouterr().err
+    assert "server.resumed.json" in told
+    assert "server.paused.json" not in told
+    assert json.loads((folder / "server.paused.json").read_text()) == event_schemas.build_schemas()["server.paused"]
+
+
 def test_what_was_never_released_may_be_written_anew(records: Path) -> None:
     sample = tamper(records)
     assert regenerate.main(["--unreleased"]) == 0
