@@ -279,7 +279,7 @@ class Ordering:
             return  # nothing of that journal was seen: what was lost before is not missed
         assert isinstance(epoch, str)
         reason = _find_text(payload, "reason")
-        journal.lost.put(max(first, journal.next), last, reason)
+        journal.lost.put(first, last, reason)
         for one in journal.unseen.list_within(first, last):
             if one.word.state is GapState.MISSING:
                 yield from self._tell_gap(epoch, journal, one.first, one.last, GapState.LOST, reason)

@@ -11,7 +11,7 @@ from typing import Any
 class SmallBroker:
     """:param bodies: what waits in the queue; None: the connection breaks there, once
 
-    ``when_idle`` is called when everything that waits is delivered.
+    ``when_idle`` is called when everything that waits is delivered; ``breaks_at_heartbeat``: the connection breaks at the next one, once.
     """
 
     def __init__(self, bodies: Iterable[bytes | None]) -> None:
@@ -22,6 +22,7 @@ class SmallBroker:
         self.when_idle: Callable[[], object] = lambda: None
         self.unacknowledged: dict[int, bytes] = {}
         self.connections = 0
+        self.breaks_at_heartbeat = False
 
     def open_link(self) -> Any:
         self.connections += 1
@@ -70,7 +71,10 @@ class _Link:
     def queue_delete(self, name: str) -> None:
         self._broker.deleted.append(name)
 
-    def heartbeat_tick(self) -> None: ...
+    def heartbeat_tick(self) -> None:
+        if self._broker.breaks_at_heartbeat:
+            self._broker.breaks_at_heartbeat = self._is_open = False
+            raise ConnectionResetError("the link broke")
 
     def close(self) -> None: ...
 

@@ -79,6 +79,13 @@ def test_what_was_given_when_the_connection_broke_is_not_given_again() -> None:
     assert states == ["following consumer.test", away, "following consumer.test", away, "following consumer.test"]
 
 
+def test_what_a_broken_connection_delivered_last_is_not_acknowledged_over_the_next_one() -> None:
+    broker = SmallBroker([make_body(1), make_body(2)])
+    broker.breaks_at_heartbeat = True
+    assert shorten(make_follower(broker).follow()) == ["a1", "a2"]
+    assert (broker.connections, len(broker.acknowledged)) == (2, 2)
+
+
 def test_an_acknowledgement_that_fails_loses_nothing_of_what_waits_behind_it() -> None:
     """Three become free at once; the connection breaks while the caller works on the first of them."""
     broker = SmallBroker([make_body(1), make_body(3), make_body(4), make_body(2)])

@@ -89,6 +89,14 @@ def test_a_journal_that_is_gone_altogether_is_waited_for_no_more() -> None:
     assert take_all(ordering, make_event(2**40)) == [f"a8-{2**40 - 1} lost", f"a{2**40}"]
 
 
+def test_a_loss_that_was_held_back_too_long_explains_its_gap_all_the_same() -> None:
+    ordering = Ordering(patience=10)
+    take_all(ordering, make_event(1), make_event(1, "gateway"))
+    take_all(ordering, make_loss(3, "a", 2, 2), now=0)
+    take_all(ordering, make_event(3), now=9)
+    assert shorten(ordering.expire(10)) == ["gateway2-2 missing", "gateway3", "a2-2 lost", "a3"]
+
+
 def test_losses_that_are_held_back_themselves_are_applied_one_after_the_other_however_many() -> None:
     """Each is what the next one waits for: nothing here may go deeper with each."""
     count = 1500
@@ -127,8 +135,8 @@ def test_memory_of_journals_and_of_ranges_is_bounded_and_nothing_is_given_twice_
     ordering = Ordering(max_held=0, max_journals=2, max_ranges=2)
     take_all(ordering, *(make_event(sequence) for sequence in (1, 3, 5, 7)))
     assert take_all(ordering, make_event(2), make_event(4)) == ["a4 late"], "the oldest range is forgotten: what was in it counts as known"
-    take_all(ordering, make_event(1, "b"), make_event(1, "c"))
-    assert set(ordering.save()) == {"b", "c"}
+    take_all(ordering, make_event(1, "b"), make_event(8), make_event(1, "c"))
+    assert set(ordering.save()) == {"a", "c"}, "the one that was heard of longest ago is forgotten"
 
 
 @pytest.mark.parametrize("saved", [{"a": {}}, {"a": 3}, [], {"a": {"host": "h", "next": "x", "unseen": [], "lost": []}}])
