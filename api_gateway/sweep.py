@@ -93,7 +93,7 @@ class Sweep:
         longest = self._events_keep / 2 or timedelta.max
         self._outbox_keep = min(timedelta(seconds=outbox_keep), longest)
         self._prune_at = clock.now() + _PRUNE_INTERVAL
-        self._recorded_until = 0
+        self._recorded_until = self._own_looked_until = 0
         self._look_for_own_at = clock.now()
 
     @property
@@ -219,18 +219,24 @@ class Sweep:
             LOG.warning("host %s could not be asked for missing events: %r", gap.host, error)
 
     def publish_lost_again(self) -> None:
-        """Have the gateway's own events published once more that the broker took and the recorder never got."""
+        """Have the gateway's own events published once more that the broker took and the recorder never got; every half minute, and one
+        page at each step while there are more."""
         now = self._clock.now()
         if now < self._look_for_own_at:
             return
         with self._store.read() as c:
-            found = stored_outbox.find_unrecorded(c, after=self._recorded_until, now=now, patience=_RECORDING_PATIENCE, limit=_BATCH)
+            found = stored_outbox.find_unrecorded(c, after=self._own_looked_until, now=now, patience=_RECORDING_PATIENCE, limit=_BATCH)
         if found.lost:
             with self._store.write() as c:
                 stored_outbox.reopen(c, found.lost)
             LOG.warning("%d events of the gateway, from %d on, came to no record and are published again", len(found.lost), found.lost[0])
-        self._recorded_until = found.until
-        self._look_for_own_at = now + _RECORDING_LOOKS
+        if self._recorded_until == self._own_looked_until:
+            self._recorded_until = found.until
+        if found.next_after is not None:
+            self._own_looked_until = found.next_after
+        else:
+            self._own_looked_until = self._recorded_until
+            self._look_for_own_at = now + _RECORDING_LOOKS
 
     def prune(self) -> None:
         """Forget what was published or recorded long ago; every ten minutes, and at each step while there is more of it than one

@@ -478,6 +478,35 @@ def test_an_own_event_whose_record_was_forgotten_is_not_published_again(store: S
     assert list_unsent_ids(store) == []
 
 
+def test_many_own_events_are_looked_through_page_after_page(
+    store: Store, caster: NotingCaster, clock: FakeClock, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An outage or a restored backup leaves thousands: one page at each step, not one each half minute; what waits at the front holds up
+    nothing behind it."""
+    monkeypatch.setattr("api_gateway.sweep._BATCH", 2)
+    with store.write() as c:
+        for _ in range(5):
+            outbox.append_event(c, "agent.down", server=None, host="h1", occurred_at=clock.now(), body=SILENT)
+        first, *others = outbox.list_unsent(c)
+        outbox.mark_sent(c, [row.sequence for row in others], at=clock.now())
+    clock.advance(61)
+    with store.write() as c:
+        outbox.mark_sent(c, [first.sequence], at=clock.now())
+    reopened = []
+    for _ in range(4):
+        sweep.publish_lost_again()
+        reopened.append(len(list_unsent_ids(store)))
+    assert reopened == [1, 3, 4, 4]
+    recorder = Recorder(store, caster, clock, slots=ImmediateCasts())
+    recorder.record([Received(encode(build_notification(first)), None)])
+    with store.write() as c:
+        outbox.mark_sent(c, [row.sequence for row in others], at=clock.now())
+    clock.advance(61)
+    for _ in range(3):
+        sweep.publish_lost_again()
+    assert list_unsent_ids(store) == [row.message_id for row in others]
+
+
 def test_what_is_recorded_is_looked_at_once(store: Store, caster: NotingCaster, clock: FakeClock) -> None:
     recorder = Recorder(store, caster, clock, slots=ImmediateCasts())
     with store.write() as c:
