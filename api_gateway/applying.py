@@ -22,6 +22,7 @@ from api_gateway.store.events import EventRow
 from api_gateway.store.reports import Applied
 from compute_agent.contract.diagnostics import DiagnosticsReport
 from compute_agent.contract.errors import Ending
+from compute_agent.contract.models import OPEN_END
 from compute_agent.contract.watchdogs import Watchdog
 
 LOG = logging.getLogger(__name__)
@@ -230,7 +231,10 @@ def _apply_lost(c: Connection, event: EventRow, fields: _Fields, _now: datetime)
     assert event.host is not None
     epoch, first, last = fields.text("lost_epoch"), fields.number("first"), fields.number("last")
     missing = stored_gaps.close_gap(c, host=event.host, epoch=epoch, first=first, last=last)
-    LOG.error("host %s epoch %s: events %d to %d are lost, %d of them never came", event.host, epoch, first, last, missing)
+    if last >= OPEN_END:
+        LOG.error("host %s epoch %s: whatever was told from event %d on is lost", event.host, epoch, first)
+    else:
+        LOG.error("host %s epoch %s: events %d to %d are lost, %d of them never came", event.host, epoch, first, last, missing)
 
 
 _APPLY: dict[str, Callable[[Connection, EventRow, _Fields, datetime], Applied | None]] = {

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Integer, and_, bindparam, delete, insert, sel
 from api_gateway.store import outbox
 from api_gateway.store.columns import Moment, columns_of, upsert
 from api_gateway.store.tables import epochs, gaps
+from compute_agent.contract.models import OPEN_END
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,9 @@ class GapRow:
     @property
     def is_tail(self) -> bool:
         """Whether it is all that may have been committed behind ``first``, be there anything or not."""
-        return self.last == OPEN_END
+        return self.last >= OPEN_END
 
 
-OPEN_END = 2**63 - 1
 _COLUMNS = columns_of(gaps, GapRow)
 
 
@@ -43,7 +43,7 @@ _TOUCHED = (
 )
 _CLOSE = delete(gaps).where(gaps.c.id == bindparam("closed"))
 _NARROW = update(gaps).where(gaps.c.id == bindparam("narrowed"))
-_FORGET_TAIL = delete(gaps).where(_OF_EPOCH, gaps.c.last == OPEN_END)
+_FORGET_TAIL = delete(gaps).where(_OF_EPOCH, gaps.c.last >= OPEN_END)
 
 
 def note_sequences(c: Connection, places: Iterable[tuple[str, str, int]], *, now: datetime) -> None:

@@ -248,7 +248,8 @@ class CastRefusals(EventPayload):
 
 
 class EventsLost(EventPayload):
-    """A named gap: these sequences of ``lost_epoch`` are gone, and why."""
+    """A named gap: these sequences of ``lost_epoch`` are gone, and why. ``last`` is ``models.OPEN_END`` where nobody knows how many there
+    were behind ``first``, if any: the whole journal is gone."""
 
     lost_epoch: str
     first: int

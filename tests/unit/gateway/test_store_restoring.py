@@ -7,6 +7,7 @@ from api_gateway.store.actions import ActionRow
 from api_gateway.store.reports import Applied, apply_received
 from api_gateway.store.restoring import LEAP, UNKNOWN_JOURNAL, mark_restored
 from compute_agent.contract.errors import Code, Ending
+from compute_agent.contract.models import OPEN_END
 from tests.fakes import FakeClock
 from tests.unit.gateway.store_parts import SERVER, FakeHost, at, build_action, build_event
 
@@ -102,9 +103,18 @@ def list_tails(store: Store, clock: FakeClock) -> list[tuple[str, str, int]]:
 def test_no_number_that_a_host_tells_stops_the_restoration(store: Store, clock: FakeClock) -> None:
     FakeHost(store, clock, "a").beat(full=True)
     with store.write() as c:
-        events.record_events(c, [build_event("m1", host="a", epoch="journal-a", sequence=2**63 - 1)], now=clock.now())
+        events.record_events(c, [build_event("m1", host="a", epoch="journal-a", sequence=OPEN_END)], now=clock.now())
         mark_restored(c, now=clock.now())
-        assert [(gap.first, gap.last) for gap in gaps.list_gaps(c, now=clock.now())] == [(1, 2**63 - 2)]
+        assert [(gap.first, gap.last) for gap in gaps.list_gaps(c, now=clock.now())] == [(1, OPEN_END - 1)]
+
+
+def test_a_range_without_an_end_is_told_in_numbers_that_every_reader_of_json_keeps(store: Store, clock: FakeClock) -> None:
+    """JavaScript has no other numbers than doubles; the agent of another journal answers with the range that it was asked for."""
+    with store.write() as c:
+        gaps.ask_for_tail(c, host="a", epoch="journal-a", now=clock.now())
+        (tail,) = gaps.list_gaps(c, now=clock.now())
+    assert tail.is_tail
+    assert len({float(tail.last), float(tail.last - 1), float(tail.last + 1)}) == 3
 
 
 def test_a_tail_that_brings_nothing_is_not_called_lost(store: Store, clock: FakeClock) -> None:
