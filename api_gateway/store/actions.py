@@ -12,7 +12,7 @@ from api_gateway.store import counters, outbox
 from api_gateway.store.columns import Moment, columns_of, values_of
 from api_gateway.store.tables import actions, agents, servers
 from compute_agent.contract.errors import Code, Ending
-from compute_agent.contract.models import ActionKind, DecidedBy, Observation
+from compute_agent.contract.models import STANDS_STILL, ActionKind, DecidedBy, Observation
 
 
 class ActionState(StrEnum):
@@ -98,26 +98,29 @@ _OPEN_OF_SERVER = (
 _SIGNALLED_AT = func.coalesce(actions.c.signalled_at, actions.c.ended_at)
 
 
+_WAITS = and_(
+    actions.c.observation == Observation.PENDING_UNTIL_RESUME,
+    or_(servers.c.power_state.in_(STANDS_STILL), servers.c.state_at > bindparam("fired_since", type_=Moment)),
+)
+"""The NMI was handed to a paused server, and has not fired yet or did so within the hold-off: with what the server runs since."""
 _STILL_DUMPING = and_(
     actions.c.ending.in_((Ending.SUCCEEDED, Ending.UNKNOWN)),
-    bindparam("holdoff_since", type_=Moment) < _SIGNALLED_AT,
+    or_(bindparam("holdoff_since", type_=Moment) < _SIGNALLED_AT, _WAITS),
     or_(
         actions.c.observation.is_(None),
         actions.c.observation.not_in((Observation.GUEST_REBOOTED, Observation.GUEST_STOPPED)),
     ),
     or_(servers.c.reset_at.is_(None), servers.c.reset_at <= _SIGNALLED_AT),
 )
-_BLOCKING = (
+_CRASH_DUMPS = (
     select(*_COLUMNS)
     .select_from(actions.outerjoin(servers, servers.c.id == actions.c.server))
-    .where(
-        actions.c.server == bindparam("blocked_server"),
-        actions.c.kind == ActionKind.TRIGGER_CRASH_DUMP,
-        or_(actions.c.state != ActionState.ENDED, _STILL_DUMPING),
-    )
+    .where(actions.c.server == bindparam("blocked_server"), actions.c.kind == ActionKind.TRIGGER_CRASH_DUMP)
     .order_by(actions.c.accepted_at)
     .limit(1)
 )
+_OPEN_CRASH_DUMP = _CRASH_DUMPS.where(actions.c.state != ActionState.ENDED)
+_BLOCKING = _CRASH_DUMPS.where(or_(actions.c.state != ActionState.ENDED, _STILL_DUMPING))
 
 
 def insert_action(c: Connection, row: ActionRow) -> None:
@@ -178,10 +181,21 @@ def list_actions_of_server(
     return [ActionRow(*row) for row in c.execute(query)]
 
 
-def find_blocking_crash_dump(c: Connection, server: str, *, now: datetime, holdoff: timedelta) -> ActionRow | None:
+def find_blocking_crash_dump(
+    c: Connection, server: str, *, now: datetime, holdoff: timedelta, stands_still_since: datetime | None = None
+) -> ActionRow | None:
     """The earliest crash dump that forbids another one now: one that has not ended, or one that was (perhaps) sent within ``holdoff`` and
-    after which the server was not seen to reboot or stop."""
-    row = c.execute(_BLOCKING, {"blocked_server": server, "holdoff_since": now - holdoff}).first()
+    after which the server was not seen to reboot or stop.
+
+    :param holdoff: 0 = off
+    :param stands_still_since: since when the server is paused or suspended; a dump that it was writing stands still with it
+    """
+    if not holdoff:
+        row = c.execute(_OPEN_CRASH_DUMP, {"blocked_server": server}).first()
+    else:
+        counted_to = now if stands_still_since is None else min(now, stands_still_since)
+        times = {"holdoff_since": counted_to - holdoff, "fired_since": now - holdoff}
+        row = c.execute(_BLOCKING, {"blocked_server": server, **times}).first()
     return None if row is None else ActionRow(*row)
 
 

@@ -46,6 +46,10 @@ class PowerState(StrEnum):
     SUSPENDED = "suspended"
 
 
+STANDS_STILL = frozenset({PowerState.PAUSED, PowerState.SUSPENDED})
+"""In these nothing goes on in the guest: neither a dump nor an NMI that waits."""
+
+
 class Observation(StrEnum):
     """What was seen of the guest after a crash dump signal."""
 

@@ -288,6 +288,33 @@ def test_the_holdoff_ends_when_the_guest_was_seen_to_reboot_or_stop(
     assert find_blocking(store, clock) == (action.id if blocks else None)
 
 
+def test_an_nmi_that_waits_in_a_paused_server_blocks_until_it_has_fired_and_the_holdoff_is_over(
+    store: Store, clock: FakeClock, host: FakeHost
+) -> None:
+    host.put(power_state=PowerState.PAUSED)
+    host.beat()
+    action = add(store, clock, state="ended", ending="succeeded", ended_at=clock.now(), observation="pending_until_resume")
+    clock.advance(86_400)
+    assert find_blocking(store, clock) == action.id
+    host.put(power_state=PowerState.RUNNING)
+    host.beat()
+    clock.advance(599.9)
+    assert find_blocking(store, clock) == action.id
+    assert find_blocking(store, clock, timedelta(0)) is None
+    clock.advance(0.1)
+    assert find_blocking(store, clock) is None
+
+
+def test_a_dump_stands_still_with_its_server(store: Store, clock: FakeClock) -> None:
+    action = add(store, clock, state="ended", ending="succeeded", signalled_at=clock.now(), ended_at=clock.now())
+    paused_at = at(clock, 599.9)
+    clock.advance(86_400)
+    with store.read() as c:
+        blocking = actions.find_blocking_crash_dump(c, SERVER, now=clock.now(), holdoff=HOLDOFF, stands_still_since=paused_at)
+    assert blocking is not None
+    assert blocking.id == action.id
+
+
 def test_the_holdoff_ends_when_the_server_stops_even_if_its_event_was_lost(store: Store, clock: FakeClock, host: FakeHost) -> None:
     host.put()
     host.beat()
