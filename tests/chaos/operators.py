@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from sqlalchemy import make_url
 
@@ -57,7 +57,8 @@ class Poison(Fault):
             for queue in sorted(set(queues) - {"name", SECOND_QUEUE}):
                 for poison in list_poisons(chance, sorted(scene.system.hosts)):
                     # Before it is there: whoever shelves it is to be found innocent.
-                    scene.history.write(What.POISON, queue=queue, digest=digest(poison.body), message_id=poison.message_id)
+                    fields: dict[str, Any] = {"digest": digest(poison.body), "message_id": poison.message_id, "says": poison.says}
+                    scene.history.write(What.POISON, queue=queue, **fields)
                     message = channel.prepare_message(
                         poison.body,
                         content_type=poison.content_type,
