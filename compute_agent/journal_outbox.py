@@ -77,7 +77,7 @@ class OutboxStatements(Statements):
     def mark_sent(self, sequences: Sequence[int], at: datetime) -> None:
         """The broker confirmed these."""
         for sequence in sequences:
-            self.execute("UPDATE outbox SET sent_at = ? WHERE sequence = ?", to_stored(at), sequence)
+            self.execute("UPDATE outbox SET sent_at = ?, age = ? WHERE sequence = ?", to_stored(at), self._origin.age.count(), sequence)
 
     def mark_range_unsent(self, first: int, last: int) -> int:
         """Send this range again, with the same message ids; returns how many events of it are still here."""
