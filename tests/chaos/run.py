@@ -5,6 +5,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,17 +91,16 @@ def run_chaos(directory: Path, port: int, wish: Wish, steps: Steps) -> Result:
         steps=steps,
     )
     consumer = SecondConsumer(system.stack.broker.transport_url, history)
-    try:
+    with ExitStack() as ending:  # whatever fails of it, the rest is stopped
+        ending.callback(history.close)
+        ending.callback(system.down)
+        ending.callback(system.hosting.end)
+        ending.callback(consumer.stop)
         system.up(before_services=consumer.start)
         _write_setup(system, history, wish)
         system.hosting.begin(system.stack, history)
         seconds = _find_seconds(wish, time.monotonic() - began)
         _attack(system, consumer, history, wish, chosen, seconds, steps)
-    finally:
-        consumer.stop()
-        system.hosting.end()
-        system.down()
-    history.close()
     return judge(history.path)
 
 
@@ -156,9 +156,11 @@ def _attack(
     try:
         onlookers.start()
         traffic.start()
+        striker = Striker(scene, faults, steps)
         try:
-            _strike_all(Striker(scene, faults, steps), schedule, seconds, traffic, steps)
+            _strike_all(striker, schedule, seconds, traffic, steps)
         finally:
+            striker.stop()
             traffic.stop()
         _wait_quiet(system, history, "after the faults", steps)
         onlookers.stop()

@@ -220,7 +220,7 @@ def _check_deadlines(record: Record) -> Iterator[Violation]:
         if row is None:
             continue
         late = call["at"] - row["deadline"]
-        if late > record.find_clock_error(call["host"], row["accepted_at"], call["at"]):
+        if late > record.setup["tolerance"] and late > record.find_clock_error(call["host"], row["accepted_at"], call["at"]):
             yield Violation(3, f"{call['action']}: its call began {late:.3f} s past its deadline", call["at"])
 
 
