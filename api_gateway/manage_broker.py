@@ -11,8 +11,9 @@ from pathlib import Path
 
 from oslo_config import cfg
 
-from compute_agent.contract.accounts import AGENT_PREFIX, CONSUMER_PREFIX, GATEWAY_ACCOUNT
+from compute_agent.contract.accounts import AGENT_PREFIX, GATEWAY_ACCOUNT
 from compute_agent.contract.broker_definitions import build_definitions
+from compute_agent.contract.notifications import CONSUMER_PREFIX
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _CONSUMER_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
@@ -71,8 +72,8 @@ def add_broker_command(subparsers: "argparse._SubParsersAction[argparse.Argument
         "broker-definitions",
         help="print accounts, permissions, policies and queues for rabbitmqctl import_definitions",
         description="Reads one account and its password a line, with a blank between them: agent.HOST for the agent of each host, "
-        "consumer.NAME for each program of yours that hears events (its queues are named crashcart_consumer.NAME or "
-        f"crashcart_consumer.NAME.ANYTHING); any other name is the gateway's ({GATEWAY_ACCOUNT}, usually). Prints hashes of the passwords "
+        "consumer.NAME for each program of yours that hears events (its queues are named consumer.NAME or "
+        f"consumer.NAME.ANYTHING); any other name is the gateway's ({GATEWAY_ACCOUNT}, usually). Prints hashes of the passwords "
         "only; safe to import again, and accounts that are not in the list stay as they are.",
     )
     definitions.add_argument("accounts", metavar="FILE", type=Path, help="the list, which only its owner may read; - for standard input")

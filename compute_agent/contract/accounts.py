@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from compute_agent.contract.notifications import (
+    CONSUMER_PREFIX,
     DEAD_EXCHANGE,
     EVENTS_EXCHANGE,
     HEARTBEAT_ROUTING_KEY,
@@ -24,7 +25,6 @@ from compute_agent.contract.notifications import (
 from compute_agent.contract.topics import CALL_TOPIC, RPC_EXCHANGE, RPC_TOPIC, build_lock_name
 
 AGENT_PREFIX = "agent."
-CONSUMER_PREFIX = "consumer."
 GATEWAY_ACCOUNT = "gateway"
 _NOTHING = "^$"
 _DEFAULT_EXCHANGE = "amq.default"
@@ -83,7 +83,8 @@ def build_consumer_account(name: str) -> str:
 
 
 def build_consumer_permissions(name: str) -> Permissions:
-    """What the consumer of that name needs: queues and an exchange of its own (see ``build_consumer_exchange``), bound to events.
+    """What the consumer of that name needs: queues and an exchange of its own (see ``build_consumer_exchange``), named as its account or
+    that, a dot and more, bound to events.
 
     No heartbeats, and nothing is published: not by the exchange without a name either, which reaches every queue. ``#`` as a binding
     would bring heartbeats too.

@@ -83,8 +83,8 @@ HEARTBEAT_QUEUE = Queue(
 )
 
 
-CONSUMER_PREFIX = "crashcart_consumer."
-"""Of the names of queues that belong to others, which the broker's policy bounds."""
+CONSUMER_PREFIX = "consumer."
+"""Of the names of others' accounts, and of the queues of events that these may have, which the broker's policy bounds."""
 
 
 def build_consumer_exchange(name: str) -> Exchange:

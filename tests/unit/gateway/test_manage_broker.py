@@ -54,10 +54,10 @@ def test_a_consumer_has_queues_and_an_exchange_of_its_own_and_nothing_else(accou
     assert run(str(accounts)) == 0
     definitions = json.loads(capsys.readouterr().out)
     granted = find(definitions, "permissions", "consumer.dash")
-    mine = ("crashcart_consumer.dash", "crashcart_consumer.dash.2")
+    mine = ("consumer.dash", "consumer.dash.2")
     others = (
-        "crashcart_consumer.dash-board",
-        "crashcart_consumer.",
+        "consumer.dash-board",
+        "consumer.",
         "crashcart",
         "crashcart.recorder",
         "compute_agent.h",
@@ -73,10 +73,10 @@ def test_a_consumer_has_queues_and_an_exchange_of_its_own_and_nothing_else(accou
         "notifications.*",
     ]
     assert {(one["source"], one["destination"]) for one in definitions["bindings"] if one["destination_type"] == "exchange"} == {
-        ("crashcart.events", "crashcart_consumer.dash"),
-        ("crashcart.events", "crashcart_consumer.dash-board"),
+        ("crashcart.events", "consumer.dash"),
+        ("crashcart.events", "consumer.dash-board"),
     }
-    assert {"crashcart_consumer.dash", "crashcart_consumer.dash-board"} <= {exchange["name"] for exchange in definitions["exchanges"]}
+    assert {"consumer.dash", "consumer.dash-board"} <= {exchange["name"] for exchange in definitions["exchanges"]}
 
 
 def test_accounts_come_from_standard_input_as_well(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
