@@ -34,6 +34,7 @@ _POSTERS = 4
 _DEADLINE_SECONDS = 60
 _NMI_SECONDS = 2
 _TIMEOUT = 60.0
+_TELL_EVERY = 1000
 _IGNORED_QUEUE = kombu.Queue(
     "crashcart_consumer.asleep", EVENTS_EXCHANGE, routing_key="notifications.#", durable=True, queue_arguments={"x-queue-type": "quorum"}
 )
@@ -55,6 +56,7 @@ class _Flood:
 
     statuses: Counter[int] = field(default_factory=Counter)
     without_retry_after: int = 0
+    seconds: float = 0.0
     over: threading.Event = field(default_factory=threading.Event)
 
 
@@ -66,6 +68,7 @@ def measure(runs: int, posts: int) -> list[Figure]:
     """
     figures: list[Figure] = []
     for name, limit in _LIMITS.items():
+        print(f"limit of open actions per host: {name}", flush=True)
         options = {} if limit is None else {"api": {"max_open_actions_per_host": limit}}
         with running_fake_stack(agents=[_CALM, _DEAD, _SLOW], gateway_options=options) as stack:
             figures += _measure_pressure(stack, name, runs, posts)
@@ -92,17 +95,30 @@ def _measure_pressure(stack: FakeStack, limit: str, runs: int, posts: int) -> li
             poster.join()
     ignored = _count_ignored(stack)
     floor = f"action of another host, calm ({limit})"
-    counted = ", ".join(f"{count} answered {status}" for status, count in sorted(flood.statuses.items()))
-    counted += f", {flood.without_retry_after} refusals without Retry-After"
     return [
-        Figure(floor, calm, note=f"resident MiB before, at most, growth: {_describe(memory)}"),
+        Figure(floor, calm),
         Figure(
             f"action of another host, under pressure ({limit})",
             pressed,
             floor=floor,
-            note=f"p99 ratio {_find_p99(pressed) / _find_p99(calm):.1f}; {counted}; {ignored} messages in the queue that nobody reads",
+            note=_list_findings(flood, memory, _find_p99(pressed) / _find_p99(calm), ignored),
         ),
     ]
+
+
+def _list_findings(flood: _Flood, memory: Mapping[str, _Memory], ratio: float, ignored: int) -> str:
+    """What was asked, each with its answer on a line of its own."""
+    answers = ", ".join(f"{count} with {status}" for status, count in sorted(flood.statuses.items()))
+    grown = ", ".join(f"{name} {each.before:.0f} to {each.most:.0f}" for name, each in memory.items())
+    most = max(each.most - each.before for each in memory.values())
+    findings = {
+        f"{sum(flood.statuses.values())} posts in {flood.seconds:.0f} s were answered": answers,
+        "refusals (429, 503) without Retry-After": str(flood.without_retry_after),
+        "resident memory in MiB, before and at most": f"{grown}; the most that one grew by: {most:.0f}",
+        "other host's p99 under pressure, as a multiple of that in the calm": f"{ratio:.1f}",
+        "messages in the queue that nobody reads": str(ignored),
+    }
+    return "".join(f"\n  - {what}: {found}" for what, found in findings.items())
 
 
 def _count_ignored(stack: FakeStack) -> int:
@@ -151,6 +167,7 @@ def _post_all(client: ApiClient, servers: Sequence[str], posts: int, flood: _Flo
     """So many crash dumps, by a few people at once who do not care about Retry-After."""
     body = {"kind": "trigger_crash_dump", "force": True, "deadline_seconds": _DEADLINE_SECONDS}
     lock = threading.Lock()
+    began = time.monotonic()
 
     def post(server: str) -> None:
         if flood.over.is_set():
@@ -160,6 +177,10 @@ def _post_all(client: ApiClient, servers: Sequence[str], posts: int, flood: _Flo
             flood.statuses[answer.status] += 1
             if answer.status in (429, 503) and "retry-after" not in answer.headers:
                 flood.without_retry_after += 1
+            flood.seconds = time.monotonic() - began
+            answered = sum(flood.statuses.values())
+        if answered % _TELL_EVERY == 0:
+            print(f"[{flood.seconds:7.1f} s] {answered} of {posts} posts answered", flush=True)
 
     with ThreadPoolExecutor(_POSTERS) as pool:
         list(pool.map(post, itertools.islice(itertools.cycle(servers), posts)))
@@ -200,7 +221,3 @@ def _watching_memory(stack: FakeStack) -> Iterator[dict[str, _Memory]]:
 
 def _list_family(pid: int) -> list[int]:
     return [pid, *(child.pid for child in list_children(pid))]
-
-
-def _describe(memory: Mapping[str, _Memory]) -> str:
-    return ", ".join(f"{name} {each.before:.0f} {each.most:.0f} +{each.most - each.before:.0f}" for name, each in memory.items())
