@@ -44,12 +44,19 @@ def _went_with_journal(record: Record, event: Line) -> bool:
 
 
 def _check_lost(record: Record) -> Iterator[Violation]:
-    """What is named as lost was destroyed before: with its journal, or in a queue that the recorder reads."""
+    """What is named as lost was destroyed after it had happened: with its journal, in a queue of the recorder's, or with the store."""
     destroyed = {event["epoch"] for event in record.lines[What.JOURNALLED_EVENT] if event["destroyed"]}
+    happened = {(event["epoch"], event["sequence"]): event.get("occurred_at") for event in record.lines[What.JOURNALLED_EVENT]}
     queues = {queue.name for queue in RECORDER_QUEUES}
+    moments = [line["at"] for line in record.lines[What.PURGED] if line["queue"] in queues]
+    moments += [line["at"] for line in record.lines[What.RESTORED]]
     for line in _list_lost(record):
-        is_purged = any(purge["queue"] in queues and purge["at"] <= line["recorded_at"] for purge in record.lines[What.PURGED])
-        if not is_purged and line["lost_epoch"] not in destroyed:
+        known = [happened.get((line["lost_epoch"], sequence)) for sequence in range(line["first"], line["last"] + 1)]
+        since = min((at for at in known if at is not None), default=0.0) - record.find_clock_error(
+            line["lost_host"], record.begin, record.end
+        )
+        is_explained = any(since <= at <= line["recorded_at"] for at in moments)
+        if not is_explained and line["lost_epoch"] not in destroyed:
             text = f"events {line['first']} to {line['last']} of {line['lost_epoch']} are called lost, and nobody destroyed anything"
             yield Violation(5, text, line["recorded_at"])
 
