@@ -54,11 +54,12 @@ class _Fields:
         text = self.text(key)
         try:
             moment = datetime.fromisoformat(text)
-        except ValueError as error:
+            universal = None if moment.tzinfo is None else moment.astimezone(UTC)
+        except (ValueError, OverflowError) as error:
             raise Unreadable(f"{key} is {text!r}, not a time") from error
-        if moment.tzinfo is None:
+        if universal is None:
             raise Unreadable(f"{key} is {text!r}, a time without a zone")
-        return moment.astimezone(UTC)
+        return universal
 
     def find_time(self, key: str) -> datetime | None:
         return None if self._payload.get(key) is None else self.time(key)

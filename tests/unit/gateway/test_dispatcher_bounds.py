@@ -1,8 +1,5 @@
 """What the dispatcher's casts say, and that neither slots nor leases are held by what is not being cast."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from sqlalchemy import update
 
@@ -19,16 +16,8 @@ from tests.unit.gateway.engine_parts import (
     add_action,
     add_agent,
     get_action,
-    open_store,
 )
 from tests.unit.gateway.store_parts import build_action
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = open_store(tmp_path / "gateway.sqlite")
-    yield store
-    store.dispose()
 
 
 @pytest.fixture

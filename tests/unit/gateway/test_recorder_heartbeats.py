@@ -1,10 +1,8 @@
 """Heartbeats and the gateway's own echoes: what is dropped stops nobody and is said, with its reason."""
 
 import logging
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
 
 import pytest
 
@@ -19,14 +17,7 @@ from api_gateway.store.agents import HeartbeatOutcome
 from compute_agent.contract.models import Heartbeat
 from compute_agent.contract.notifications import HEARTBEAT_TYPE, Notification, encode
 from tests.fakes import FakeClock
-from tests.unit.gateway.engine_parts import HOST, AgentVoice, HeldCasts, NotingCaster, open_store
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = open_store(tmp_path / "gateway.sqlite")
-    yield store
-    store.dispose()
+from tests.unit.gateway.engine_parts import HOST, AgentVoice, HeldCasts, NotingCaster
 
 
 @pytest.fixture
