@@ -33,7 +33,7 @@ _ROW_WORDS = (
     "cast_count",
     "observation",
 )
-_PAYLOAD_WORDS = ("ending", "code", "decided_by", "lost_epoch", "lost_host", "first", "last", "observed_late")
+_PAYLOAD_WORDS = ("ending", "code", "decided_by", "lost_epoch", "first", "last", "observed_late")
 DELETED = "deleted-"
 """How directories begin in which lies what an operator destroyed: only the judge looks there."""
 

@@ -24,7 +24,7 @@ def _check_recorded(record: Record) -> Iterator[Violation]:
             yield Violation(5, f"event {message_id} is in the store {count} times", record.end)
     lost = _list_lost(record)
     for event in record.lines[What.JOURNALLED_EVENT]:
-        named = any(line["lost_epoch"] == event["epoch"] and line["first"] <= event["sequence"] <= line["last"] for line in lost)
+        named = any(_is_named(event, line) for line in lost)
         is_kept_back = event.get("second") and not event["sent"]
         if event["message_id"] not in recorded and not named and not is_kept_back and not _went_with_journal(record, event):
             text = f"event {event['type']} {event['sequence']} of {event['host']} ({event['epoch']}) was committed and is not in the store"
@@ -46,15 +46,14 @@ def _went_with_journal(record: Record, event: Line) -> bool:
 def _check_lost(record: Record) -> Iterator[Violation]:
     """What is named as lost was destroyed after it had happened: with its journal, in a queue of the recorder's, or with the store."""
     destroyed = {event["epoch"] for event in record.lines[What.JOURNALLED_EVENT] if event["destroyed"]}
-    happened = {(event["epoch"], event["sequence"]): event.get("occurred_at") for event in record.lines[What.JOURNALLED_EVENT]}
     queues = {queue.name for queue in RECORDER_QUEUES}
     moments = [line["at"] for line in record.lines[What.PURGED] if line["queue"] in queues]
     moments += [line["at"] for line in record.lines[What.RESTORED]]
     for line in _list_lost(record):
-        known = [happened.get((line["lost_epoch"], sequence)) for sequence in range(line["first"], line["last"] + 1)]
-        since = min((at for at in known if at is not None), default=0.0) - record.find_clock_error(
-            line["lost_host"], record.begin, record.end
-        )
+        in_range = [event for event in record.lines[What.JOURNALLED_EVENT] if _is_named(event, line)]  # whose end may be left open
+        since = min((event["occurred_at"] for event in in_range if event.get("occurred_at")), default=0.0)
+        if in_range:
+            since -= record.find_clock_error(in_range[0]["host"], record.begin, record.end)
         is_explained = any(since <= at <= line["recorded_at"] for at in moments)
         if not is_explained and line["lost_epoch"] not in destroyed:
             text = f"events {line['first']} to {line['last']} of {line['lost_epoch']} are called lost, and nobody destroyed anything"
@@ -107,3 +106,7 @@ def _check_second_consumer(record: Record) -> Iterator[Violation]:
 
 def _list_lost(record: Record) -> list[Line]:
     return [event for event in record.lines[What.EVENT] if event["type"] == "events.lost"]
+
+
+def _is_named(event: Line, lost: Line) -> bool:
+    return bool(lost["lost_epoch"] == event["epoch"] and lost["first"] <= event["sequence"] <= lost["last"])

@@ -2,9 +2,10 @@
 
 import pytest
 
+from compute_agent.contract.models import OPEN_END
 from tests.chaos.history import What
 from tests.chaos.record import Violation
-from tests.chaos.stories import EPOCH, HOST, Story
+from tests.chaos.stories import EPOCH, Story
 from tests.chaos.validator import validate
 
 
@@ -36,7 +37,7 @@ def test_what_a_second_agent_saw_and_never_told_may_be_missing(story: Story, sen
 def test_an_event_in_a_named_range_may_be_missing_when_a_queue_was_purged(story: Story) -> None:
     story.add_event("server.paused", 120.0, stored=False)
     story.add(What.PURGED, 121.0, queue="crashcart.recorder")
-    story.add_event("events.lost", 130.0, lost_epoch=EPOCH, lost_host=HOST, first=2, last=2)
+    story.add_event("events.lost", 130.0, lost_epoch=EPOCH, first=2, last=OPEN_END)
     assert judge(story) == []
 
 
@@ -44,7 +45,7 @@ def test_what_only_a_destroyed_journal_had_may_be_missing_and_is_named_if_anybod
     story.add_event("server.paused", 120.0, stored=False)
     story.change(What.JOURNALLED_EVENT, 1, destroyed=True, sent=False)
     assert judge(story) == []
-    story.add_event("events.lost", 130.0, lost_epoch=EPOCH, lost_host=HOST, first=2, last=2)
+    story.add_event("events.lost", 130.0, lost_epoch=EPOCH, first=2, last=2)
     assert judge(story) == []
 
 
@@ -65,7 +66,7 @@ def test_what_was_destroyed_twice_is_gone(story: Story, what: What) -> None:
 
 def test_a_named_range_without_a_purge_is_a_violation(story: Story) -> None:
     story.add_event("server.paused", 120.0, stored=False)
-    story.add_event("events.lost", 130.0, lost_epoch=EPOCH, lost_host=HOST, first=2, last=2)
+    story.add_event("events.lost", 130.0, lost_epoch=EPOCH, first=2, last=2)
     assert [violation.invariant for violation in judge(story)] == [5]
 
 
@@ -73,7 +74,7 @@ def test_a_named_range_without_a_purge_is_a_violation(story: Story) -> None:
 def test_a_purge_explains_no_loss_in_another_queue_nor_an_earlier_or_later_one(story: Story, queue: str, at: float) -> None:
     story.add_event("server.paused", 120.0, stored=False)
     story.add(What.PURGED, at, queue=queue)
-    story.add_event("events.lost", 130.0, lost_epoch=EPOCH, lost_host=HOST, first=2, last=2)
+    story.add_event("events.lost", 130.0, lost_epoch=EPOCH, first=2, last=2)
     assert [violation.invariant for violation in judge(story)] == [5]
 
 
