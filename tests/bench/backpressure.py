@@ -34,6 +34,8 @@ _POSTERS = 4
 _DEADLINE_SECONDS = 60
 _NMI_SECONDS = 2
 _TIMEOUT = 60.0
+_MOST_SECONDS = 600.0
+"""After which no more is posted, on a machine that is too slow or too busy for all of it."""
 _TELL_EVERY = 1000
 _IGNORED_QUEUE = kombu.Queue(
     "crashcart_consumer.asleep", EVENTS_EXCHANGE, routing_key="notifications.#", durable=True, queue_arguments={"x-queue-type": "quorum"}
@@ -101,18 +103,18 @@ def _measure_pressure(stack: FakeStack, limit: str, runs: int, posts: int) -> li
             f"action of another host, under pressure ({limit})",
             pressed,
             floor=floor,
-            note=_list_findings(flood, memory, _find_p99(pressed) / _find_p99(calm), ignored),
+            note=_list_findings(posts, flood, memory, _find_p99(pressed) / _find_p99(calm), ignored),
         ),
     ]
 
 
-def _list_findings(flood: _Flood, memory: Mapping[str, _Memory], ratio: float, ignored: int) -> str:
+def _list_findings(posts: int, flood: _Flood, memory: Mapping[str, _Memory], ratio: float, ignored: int) -> str:
     """What was asked, each with its answer on a line of its own."""
     answers = ", ".join(f"{count} with {status}" for status, count in sorted(flood.statuses.items()))
     grown = ", ".join(f"{name} {each.before:.0f} to {each.most:.0f}" for name, each in memory.items())
     most = max(each.most - each.before for each in memory.values())
     findings = {
-        f"{sum(flood.statuses.values())} posts in {flood.seconds:.0f} s were answered": answers,
+        f"{sum(flood.statuses.values())} of {posts} posts in {flood.seconds:.0f} s were answered": answers,
         "refusals (429, 503) without Retry-After": str(flood.without_retry_after),
         "resident memory in MiB, before and at most": f"{grown}; the most that one grew by: {most:.0f}",
         "other host's p99 under pressure, as a multiple of that in the calm": f"{ratio:.1f}",
@@ -170,7 +172,7 @@ def _post_all(client: ApiClient, servers: Sequence[str], posts: int, flood: _Flo
     began = time.monotonic()
 
     def post(server: str) -> None:
-        if flood.over.is_set():
+        if flood.over.is_set() or time.monotonic() - began > _MOST_SECONDS:
             return
         answer = client.post(f"/v1/servers/{server}/actions", body, timeout=_TIMEOUT)
         with lock:
