@@ -218,17 +218,20 @@ def _copy_tree(tree: Path, part: Part) -> None:
             shutil.copytree(ROOT / name, tree / name, ignore=skipped)
         else:
             shutil.copy(ROOT / name, tree / name)
-    (tree / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text() + _write_settings(part))
+    tests = tree / "selected-tests"
+    tests.write_text("".join(f"{path}\n" for path in part.list_tests()))
+    (tree / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text() + _write_settings(part, tests))
 
 
-def _write_settings(part: Part) -> str:
+def _write_settings(part: Part, tests: Path) -> str:
+    """:param tests: a file that names them: were they named here, one more would make mutmut forget all its verdicts"""
     settings = {
         "source_paths": ["compute_agent", "api_gateway"],
         "only_mutate": [str(path) for path in part.list_modules()],
         "also_copy": list(_COPIED),
         "do_not_mutate_patterns": list(_NOT_CHANGED),
         "pytest_add_cli_args": list(_PYTEST),
-        "pytest_add_cli_args_test_selection": [str(path) for path in part.list_tests()],
+        "pytest_add_cli_args_test_selection": [f"@{tests}"],
     }
     lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
     return "\n".join(["", "[tool.mutmut]", *lines, "track_dependencies = false", "use_git_change_detection = false", ""])

@@ -35,8 +35,11 @@ PARTS = {
         ("actions", "crash_dump", "endpoint", "reporter"),
         (
             "agent/test_action_queue",
+            "agent/test_action_sweep",
             "agent/test_actions",
             "agent/test_endpoint",
+            "agent/test_endpoint_refusals",
+            "agent/test_firing_signals",
             "agent/test_journal_full",
             "agent/test_reporter",
             "agent/test_resume_action",

@@ -15,11 +15,12 @@ from devstack.steps import Steps
 
 @pytest.mark.parametrize("name", PARTS)
 def test_the_modules_that_keep_the_promises_are_changed_and_tests_of_them_selected(name: str) -> None:
-    settings = tomllib.loads(mutation._write_settings(PARTS[name]))["tool"]["mutmut"]
+    settings = tomllib.loads(mutation._write_settings(PARTS[name], Path("/selected")))["tool"]["mutmut"]
     package = PARTS[name].package
     assert {f"{package}/{module.replace('*', '')}.py" for module in PARTS[name].modules} <= set(settings["only_mutate"])
-    assert all((ROOT / path).is_file() for path in settings["only_mutate"] + settings["pytest_add_cli_args_test_selection"])
-    assert len(settings["pytest_add_cli_args_test_selection"]) >= len(PARTS[name].tests)
+    assert settings["pytest_add_cli_args_test_selection"] == ["@/selected"]
+    assert all(list(ROOT.glob(f"tests/unit/{pattern}.py")) for pattern in PARTS[name].tests)
+    assert all((ROOT / path).is_file() for path in settings["only_mutate"] + PARTS[name].list_tests())
 
 
 def make_run(state_dir: Path, *, patterns: tuple[str, ...] = (), sample: int | None = None) -> Mutation:
