@@ -6,7 +6,7 @@ Every second. Each duty is a step of its own with its own transaction, so that o
 import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cache, partial
 
 from api_gateway.cast_slots import CastSlots
 from api_gateway.store import Connection, Store, counters
@@ -84,7 +84,7 @@ class Sweep:
         self._clock = clock
         self._slots = slots
         self._max_clock_skew = timedelta(seconds=max_clock_skew)
-        self._host_dump_bound = timedelta(seconds=host_dump_bound)
+        self._begun_dumps_take = timedelta(seconds=max_clock_skew + host_dump_bound)
         self._missing_grace = timedelta(seconds=missing_grace)
         self._gap_tries = gap_tries
         self._gap_retry = timedelta(seconds=gap_retry)
@@ -119,11 +119,11 @@ class Sweep:
     def end_actions_past_deadline(self) -> None:
         """``expired`` what certainly was never delivered, ``unknown`` what nobody reported by the deadline and its grace."""
         with self._store.read() as c:
-            if not stored_actions.list_past_deadline(c, now=self._clock.now(), limit=1):
+            if not stored_actions.list_past_deadline(c, now=self._clock.now(), begun_dumps_take=self._begun_dumps_take, limit=1):
                 return
         with self._store.write() as c:
             now = self._clock.now()
-            for action in stored_actions.list_past_deadline(c, now=now, limit=_BATCH):
+            for action in stored_actions.list_past_deadline(c, now=now, begun_dumps_take=self._begun_dumps_take, limit=_BATCH):
                 if action.state == stored_actions.ActionState.ACCEPTED and not action.perhaps_delivered:
                     self._end(c, action, Code.DEADLINE_PASSED, now)
                 elif now >= action.deadline + self._find_grace(c, action):
@@ -136,7 +136,7 @@ class Sweep:
         if action.state != stored_actions.ActionState.STARTED:
             return grace
         if action.kind == ActionKind.TAKE_HOST_DUMP:
-            return max(grace, self._max_clock_skew + self._host_dump_bound)  # it writes all of a server's memory, which takes what it takes
+            return max(grace, self._begun_dumps_take)  # it writes all of a server's memory, which takes what it takes
         if action.kind in WATCHDOG_CHANGES:
             return 2 * grace  # when the deadline passes meanwhile, the agent sets the former device again
         return grace
@@ -177,21 +177,22 @@ class Sweep:
         """Have agents publish again what never came; name as lost what nobody can publish any more."""
         now = self._clock.now()
         with self._store.read() as c:
-            if not stored_gaps.list_gaps(c, now=now, limit=1):
+            if not stored_gaps.list_gaps(c, now=now, given_up_after=self._gap_tries, limit=1):
                 return
         free = self._slots.count_free()
         asked: list[GapRow] = []
         with self._store.write() as c:
             counters.lock_counters(c)  # what a recorder brings meanwhile would be named as lost, and each wait for the other's gaps
-            for gap in stored_gaps.list_gaps(c, now=now, limit=_BATCH):
-                agent = stored_agents.find_agent(c, gap.host)
+            find_agent = cache(partial(stored_agents.find_agent, c))  # a host may have hundreds of gaps
+            for gap in stored_gaps.list_gaps(c, now=now, given_up_after=self._gap_tries, limit=_BATCH):
+                agent = find_agent(gap.host)
                 lost = self._say_lost(gap, agent)
                 if lost is not None:
                     if stored_gaps.record_lost(c, gap, reason=lost, now=now):
                         LOG.error("host %s epoch %s: events %d to %d are lost: %s", gap.host, gap.epoch, gap.first, gap.last, lost)
                 elif agent is None:
                     stored_gaps.mark_gap_asked(c, gap.id, ask_at=now + self._pause_after(gap.tries))
-                elif agent.state == "up" and now >= gap.found_at + _GAP_PATIENCE and len(asked) < free:
+                elif agent.state == stored_agents.UP and now >= gap.found_at + _GAP_PATIENCE and len(asked) < free:
                     stored_gaps.mark_gap_asked(c, gap.id, ask_at=now + self._pause_after(gap.tries))
                     asked.append(gap)
         for gap in asked:

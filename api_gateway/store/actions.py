@@ -349,15 +349,25 @@ def release_lease(c: Connection, action_id: str, owner: str) -> bool:
 
 _PAST_DEADLINE = (
     select(*_COLUMNS)
-    .where(actions.c.state.in_(OPEN_STATES), actions.c.deadline < _NOW)
+    .where(
+        actions.c.state.in_(OPEN_STATES),
+        actions.c.deadline < _NOW,
+        or_(
+            actions.c.kind != ActionKind.TAKE_HOST_DUMP,
+            actions.c.state != ActionState.STARTED,
+            actions.c.deadline <= bindparam("dumps_due", type_=Moment),
+        ),
+    )
     .order_by(actions.c.deadline)
     .limit(bindparam("at_most", type_=Integer))
 )
 
 
-def list_past_deadline(c: Connection, *, now: datetime, limit: int) -> list[ActionRow]:
-    """Open actions whose deadline lies before ``now``, earliest first."""
-    return [ActionRow(*row) for row in c.execute(_PAST_DEADLINE, {"now": now, "at_most": limit})]
+def list_past_deadline(c: Connection, *, now: datetime, begun_dumps_take: timedelta, limit: int) -> list[ActionRow]:
+    """Open actions whose deadline lies before ``now``, earliest first; a memory dump that its agent has begun only ``begun_dumps_take``
+    later: an hour's worth of them must not be looked at each second, nor have others wait behind them."""
+    parameters = {"now": now, "dumps_due": now - begun_dumps_take, "at_most": limit}
+    return [ActionRow(*row) for row in c.execute(_PAST_DEADLINE, parameters)]
 
 
 def end_by_gateway(c: Connection, action_id: str, *, ending: Ending, code: Code, reason: str, at: datetime) -> bool:

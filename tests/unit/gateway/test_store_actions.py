@@ -245,8 +245,19 @@ def test_open_actions_past_their_deadline_come_earliest_first(store: Store, cloc
     add(store, clock, deadline=at(clock, 9))
     clock.advance(3)
     with store.read() as c:
-        assert actions.list_past_deadline(c, now=clock.now(), limit=9) == [early, late]
+        assert actions.list_past_deadline(c, now=clock.now(), begun_dumps_take=timedelta(hours=1), limit=9) == [early, late]
         assert actions.count_open(c) == 3
+
+
+def test_a_begun_memory_dump_is_past_its_deadline_only_when_its_own_time_is_over(store: Store, clock: FakeClock) -> None:
+    """Others must not wait behind hundreds of them."""
+    dump = add(store, clock, kind="take_host_dump", deadline=at(clock, 1), state="started")
+    waiting = add(store, clock, kind="take_host_dump", deadline=at(clock, 2), state="received")
+    for seconds, due in ((59, [waiting]), (2, [dump, waiting])):
+        clock.advance(seconds)
+        with store.read() as c:
+            found = actions.list_past_deadline(c, now=clock.now(), begun_dumps_take=timedelta(seconds=60), limit=9)
+        assert found == due
 
 
 def find_blocking(store: Store, clock: FakeClock, holdoff: timedelta = HOLDOFF) -> str | None:

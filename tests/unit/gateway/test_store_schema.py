@@ -56,7 +56,7 @@ LISTINGS: dict[str, Callable[[Connection], object]] = {
     "how many actions a host has open": lambda c: actions.count_open_of_host(c, "a"),
     "what is castable": lambda c: actions.claim_castable(c, owner="x", now=NOW, lease=SPAN, limit=4, received_timeout=SPAN),
     "when to cast next": lambda c: actions.find_next_cast_at(c, now=NOW, received_timeout=SPAN),
-    "actions past their deadline": lambda c: actions.list_past_deadline(c, now=NOW, limit=10),
+    "actions past their deadline": lambda c: actions.list_past_deadline(c, now=NOW, begun_dumps_take=timedelta(hours=1), limit=10),
     "a server": lambda c: servers.find_server(c, SERVER),
     "servers of a project": lambda c: servers.list_servers(c, project="demo", limit=10),
     "servers of all projects": lambda c: servers.list_servers(c, limit=10),
