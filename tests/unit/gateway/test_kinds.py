@@ -57,11 +57,6 @@ def voice(store: Store, clock: FakeClock) -> AgentVoice:
 
 
 @pytest.fixture
-def caster() -> NotingCaster:
-    return NotingCaster()
-
-
-@pytest.fixture
 def dispatcher(store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice) -> Dispatcher:
     return Dispatcher(store, caster, clock, owner="one", slots=ImmediateCasts())
 

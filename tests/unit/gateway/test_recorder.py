@@ -1,6 +1,5 @@
 """The recorder's steps: each event once, applied with its record; what cannot be taken in stops nobody."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,23 +24,6 @@ from tests.unit.gateway.engine_parts import (
     get_action,
     open_store,
 )
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = open_store(tmp_path / "gateway.sqlite")
-    yield store
-    store.dispose()
-
-
-@pytest.fixture
-def caster() -> NotingCaster:
-    return NotingCaster()
 
 
 @pytest.fixture
