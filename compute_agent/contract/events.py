@@ -247,6 +247,16 @@ class CastRefusals(EventPayload):
     since: AwareDatetime
 
 
+class EventsMissed(EventPayload):
+    """What servers did, told by the hypervisor from ``since`` on, that an agent could not keep: its journal had no room for too long.
+
+    What came of it was found by comparing states right before this, and is told as ``observed_late``.
+    """
+
+    count: int
+    since: AwareDatetime
+
+
 class EventsLost(EventPayload):
     """A named gap: these sequences of ``lost_epoch`` are gone, and why. ``last`` is ``models.OPEN_END`` where nobody knows how many there
     were behind ``first``, if any: the whole journal is gone."""
@@ -292,5 +302,6 @@ EVENT_TYPES: dict[str, EventType] = {
     "agent.up": EventType(AgentState, Severity.INFO),
     "agent.down": EventType(AgentState, Severity.WARN),
     "agent.cast_refused": EventType(CastRefusals, Severity.WARN),
+    "agent.events_missed": EventType(EventsMissed, Severity.ERROR),
     "events.lost": EventType(EventsLost, Severity.ERROR),
 }

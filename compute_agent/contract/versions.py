@@ -56,7 +56,7 @@ EVENT_HISTORY: tuple[tuple[str, str], ...] = (
         "a watchdog's firing, its outcome, change and drift are events, states name the firing; heartbeats tell watchdogs",
     ),
     ("1.4", "diagnostics tell a bare-metal machine's sensors, health, firmware and log; a watchdog may cycle the power"),
-    ("1.5", "casts that an agent refused for their signature are an event"),
+    ("1.5", "casts that an agent refused for their signature are an event, and so is what it could not keep of what it saw"),
 )
 
 RELEASES: dict[str, ReleaseVersions] = {
