@@ -4,6 +4,7 @@ Every method that changes an action's state appends its event here, in the same 
 """
 
 import json
+from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from compute_agent.contract.errors import Ending
@@ -243,23 +244,33 @@ class JournalTransaction(FiringStatements, OutboxStatements, ServerStatements):
 
     # Pruning, and what the above need
 
-    def prune(self, now: datetime, *, outbox_keep: timedelta, outbox_max_rows: int, action_keep: timedelta) -> int:
+    def prune(
+        self, now: datetime, *, outbox_keep: timedelta, outbox_max_rows: int, action_keep: timedelta, except_for: Collection[str] = ()
+    ) -> int:
         """Forget what nobody can ask for any more; returns the number of rows.
 
         Sent events go after ``outbox_keep``, or when more than ``outbox_max_rows`` of them are kept; unsent ones never. Actions go
         ``action_keep`` after their deadline and their ending, with what was kept to send their ending again. All of it by both clocks:
         after the wall clock was set weeks forward, an action of a minute ago is still known, and its NMI holds the next one off.
+
+        :param except_for: actions that are kept with their signals: the call of one that has ended may still come back
         """
         self.keep_age()
         age = self._origin.age.count()
         old = (to_stored(now - action_keep), age - action_keep.total_seconds())
-        count = self.execute("DELETE FROM actions WHERE state = 'ended' AND deadline < ? AND age < ?", *old).rowcount
+        kept = json.dumps(sorted(except_for))
+        count = self.execute(
+            "DELETE FROM actions WHERE state = 'ended' AND deadline < ? AND age < ? AND id NOT IN (SELECT value FROM json_each(?))",
+            *old,
+            kept,
+        ).rowcount
         # A dump that stands still with its server goes on when that resumes, however long ago it began.
         marks = ", ".join("?" * len(STANDS_STILL))
         count += self.execute(
-            "DELETE FROM signals WHERE at < ? AND age < ? AND server NOT IN"
+            "DELETE FROM signals WHERE at < ? AND age < ? AND action_id NOT IN (SELECT value FROM json_each(?)) AND server NOT IN"
             f" (SELECT id FROM servers WHERE removed_at IS NULL AND json_extract(server, '$.power_state') IN ({marks}))",  # nosec B608 # marks
             *old,
+            kept,
             *STANDS_STILL,
         ).rowcount
         count += self.execute("DELETE FROM firings WHERE concluded_at < ? AND age < ?", *old).rowcount

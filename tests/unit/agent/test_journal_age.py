@@ -142,6 +142,24 @@ class TestForgetting:
         agent.do(agent.make_request(server, 2))
         assert agent.code(make_id(2)) == Code.CRASH_DUMP_IN_PROGRESS
 
+    def test_a_call_that_comes_back_weeks_after_its_action_was_given_up_still_holds_the_next_one_off(self, agent: Agent) -> None:
+        server = agent.make_server()
+
+        def hang_for_weeks() -> None:
+            agent.clock.advance(30 * DAY)
+            agent.actions.end_overdue()
+            agent.clock.advance(30 * DAY)
+            with agent.change() as transaction:
+                at_work = agent.actions.list_at_work()
+                transaction.prune(agent.clock.now(), outbox_keep=KEEP, outbox_max_rows=1000, action_keep=KEEP, except_for=at_work)
+
+        agent.hypervisor.behave(server, answer_late(hang_for_weeks))
+        agent.do(agent.make_request(server, 1))
+        assert agent.code(make_id(1)) == Code.CALL_OVERDUE
+        agent.do(agent.make_request(server, 2))
+        assert agent.code(make_id(2)) == Code.CRASH_DUMP_IN_PROGRESS
+        assert agent.actions.list_at_work() == set()
+
 
 class TestClearing:
     def test_a_reboot_during_the_call_clears_nothing_though_the_clock_was_set_back_meanwhile(self, agent: Agent) -> None:
