@@ -13,6 +13,7 @@ from api_gateway.store import Connection, Store, counters
 from api_gateway.store import actions as stored_actions
 from api_gateway.store import agents as stored_agents
 from api_gateway.store import diagnostics as stored_diagnostics
+from api_gateway.store import endings as stored_endings
 from api_gateway.store import events as stored_events
 from api_gateway.store import gaps as stored_gaps
 from api_gateway.store import hearing as stored_hearing
@@ -119,11 +120,11 @@ class Sweep:
     def end_actions_past_deadline(self) -> None:
         """``expired`` what certainly was never delivered, ``unknown`` what nobody reported by the deadline and its grace."""
         with self._store.read() as c:
-            if not stored_actions.list_past_deadline(c, now=self._clock.now(), begun_dumps_take=self._begun_dumps_take, limit=1):
+            if not stored_endings.list_past_deadline(c, now=self._clock.now(), begun_dumps_take=self._begun_dumps_take, limit=1):
                 return
         with self._store.write() as c:
             now = self._clock.now()
-            for action in stored_actions.list_past_deadline(c, now=now, begun_dumps_take=self._begun_dumps_take, limit=_BATCH):
+            for action in stored_endings.list_past_deadline(c, now=now, begun_dumps_take=self._begun_dumps_take, limit=_BATCH):
                 if action.state == stored_actions.ActionState.ACCEPTED and not action.perhaps_delivered:
                     self._end(c, action, Code.DEADLINE_PASSED, now)
                 elif now >= action.deadline + self._find_grace(c, action):
@@ -144,7 +145,7 @@ class Sweep:
     def _end(self, c: Connection, action: ActionRow, code: Code, now: datetime) -> None:
         meaning = CODES[code]
         reason = _NOT_REPORTED_SENTENCES.get(action.kind, meaning.sentence) if code is Code.NOT_REPORTED else meaning.sentence
-        if stored_actions.end_by_gateway(c, action.id, ending=meaning.ending, code=code, reason=reason, at=now):
+        if stored_endings.end_by_gateway(c, action.id, ending=meaning.ending, code=code, reason=reason, at=now):
             LOG.info("action %s server %s host %s ended %s: %s", action.id, action.server, action.host, meaning.ending, code)
 
     def mark_silent_agents(self) -> None:

@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 
-from api_gateway.store import Store, actions, agents, counters, events, gaps, outbox
+from api_gateway.store import Store, actions, agents, counters, endings, events, gaps, outbox
 from api_gateway.store.actions import ActionRow
 from api_gateway.store.reports import Applied, apply_received
 from api_gateway.store.restoring import LEAP, UNKNOWN_JOURNAL, mark_restored
@@ -26,7 +26,7 @@ def test_what_was_perhaps_sent_since_the_backup_is_never_called_expired(store: S
     assert action.perhaps_delivered
     with store.write() as c:
         ending = {"ending": Ending.EXPIRED, "code": Code.DEADLINE_PASSED, "reason": "late", "at": clock.now()}
-        assert not actions.end_by_gateway(c, action.id, **ending)  # type: ignore[arg-type]
+        assert not endings.end_by_gateway(c, action.id, **ending)  # type: ignore[arg-type]
 
 
 def test_an_open_action_is_bound_to_the_journal_that_its_host_had(store: Store, clock: FakeClock) -> None:
