@@ -192,7 +192,7 @@ def _draw_sparse_plan(seed: int) -> Plan:
             slow=sometimes(0.5),
             slow_read=sometimes(0.2),
             latency=chance.choice((0.005, 0.05, 2.0)),
-            never=rare.uniform(0.02, 0.4) if rare.random() < 0.15 else 0.0,
+            never=rare.uniform(0.02, 0.4) if rare.random() < 0.25 else 0.0,
             hanging_read=rare.uniform(0.005, 0.05) if rare.random() < 0.1 else 0.0,
         ),
         crash_at_commit=sometimes(0.03),

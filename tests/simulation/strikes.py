@@ -34,13 +34,6 @@ _FIRED = ("journal.server.watchdog.fired", "journal.server.watchdog.outcome")
 _READ = ("journal.server.cursor",)
 """The rare commits, by what makes them happen."""
 
-_SOONER = {
-    "journal.outbox.resend": "store.ask_for_missing_events",
-    "journal.server.watchdog.outcome": "journal.server.watchdog.fired",
-    "journal.server.cursor": "journal.server.state",
-}
-"""The commit some time before another: what takes a moment to be in force has to begin there."""
-
 
 def draw_strikes(plan: Plan, chance: random.Random) -> Iterator[Step]:
     """Some kills and freezes, each at a commit of a kind that is as likely as any other, and twice as likely if it is rare."""
@@ -60,11 +53,10 @@ def draw_aims(plan: Plan, chance: random.Random) -> Iterator[Step]:
         rare = _list_rare(plan)
         label = chance.choice(rare if chance.random() < 0.8 else COMMIT_POINTS)
         faults = chance.choice(_list_faults(plan, chance, at, host, serial))
-        if isinstance(faults[-1], Ask):
-            label = _SOONER.get(label, label)
         name = name_host(host) if label.startswith("journal.") else API if label == "store.accept" else name_engine(0)
         occurrence = chance.choice((1, 1, 2) if label in rare else (1, 3, 8))
-        yield from (AtCommit(at, label, name, occurrence, fault) for fault in faults)
+        takes_a_moment = isinstance(faults[-1], Ask)
+        yield from faults if takes_a_moment else (AtCommit(at, label, name, occurrence, fault) for fault in faults)
         yield from _provoke(label, plan, chance, at, host)
 
 
@@ -93,7 +85,7 @@ def _list_faults(plan: Plan, chance: random.Random, at: float, host: int, serial
     guest, other = (name_guest(host, chance.randrange(plan.guests_per_host)) for _ in range(2))
     asked = tuple(Ask(at, each, 10.0, force=True) for each in (guest, other))  # without which nothing would meet some of them
     faults: list[Sequence[Step]] = [
-        *((Worsen(at, host, what, 10.0), *asked) for what in WORSE),
+        *((Worsen(at, host, what, 10.0), *asked) for what in (*WORSE, "never")),
         (Kill(at, name, seconds),),
         (Freeze(at, name, seconds),),
         (Cut(at, name, seconds),),
