@@ -11,6 +11,7 @@ from api_gateway.recorder import Recorder
 from api_gateway.store import Store, actions, events, gaps, servers
 from compute_agent.contract.models import PowerState
 from tests.fakes import FakeClock
+from tests.http.answering_agents import build_report
 from tests.unit.gateway.engine_parts import (
     HOST,
     JOURNAL,
@@ -23,6 +24,7 @@ from tests.unit.gateway.engine_parts import (
     get_action,
 )
 
+ANOTHER = "66666666-7777-4888-8999-000000000000"
 ACTION = "req-asked-of-the-agent-itself"
 TOO_LITTLE: tuple[tuple[str, str, object], ...] = (
     ("action.received", "kind", None),
@@ -36,6 +38,7 @@ TOO_LITTLE: tuple[tuple[str, str, object], ...] = (
     ("action.received", "occurred_at", None),
     ("action.started", "occurred_at", None),
     ("action.ended", "ending", None),
+    ("action.ended", "ending", "evaporated"),
     ("action.ended", "code", 7),
     ("action.ended", "reason", None),
     ("action.ended", "occurred_at", None),
@@ -82,11 +85,11 @@ def build_body(clock: FakeClock, event_type: str, action_id: str = ACTION) -> di
     return {"action_id": action_id, **bodies[event_type]}
 
 
-def read_state(store: Store) -> tuple[str, str, datetime]:
+def get_server(store: Store) -> servers.ServerRow:
     with store.read() as c:
         row = servers.find_server(c, SERVER)
     assert row is not None
-    return row.power_state, row.state_reason, row.state_at
+    return row
 
 
 def find_action(store: Store, action_id: str = ACTION) -> actions.ActionRow | None:
@@ -180,35 +183,46 @@ def test_each_word_of_a_servers_state_is_taken_with_its_reason_and_its_moment(
     recorder: Recorder, store: Store, clock: FakeClock, voice: AgentVoice
 ) -> None:
     recorder.record_heartbeats([voice.beat(build_server(clock))])
+    reset_at = None
     for event_type, power_state in STATES.items():
         clock.advance(5)
         said_at = clock.now()
         told = voice.tell(event_type, power_state=power_state, reason=f"seen: {event_type}")
         clock.advance(5)
         recorder.record([told])
-        assert read_state(store) == (power_state, f"seen: {event_type}", said_at)
+        row = get_server(store)
+        assert (row.power_state, row.state_reason, row.state_at) == (power_state, f"seen: {event_type}", said_at)
+        if event_type in ("server.started", "server.stopped", "server.rebooted"):
+            reset_at = said_at  # which ends the hold-off of an earlier crash dump
+        assert row.reset_at == reset_at
 
 
 def test_a_word_of_a_servers_state_that_says_too_little_changes_nothing(
     recorder: Recorder, store: Store, clock: FakeClock, voice: AgentVoice
 ) -> None:
     recorder.record_heartbeats([voice.beat(build_server(clock))])
-    before = read_state(store)
+    before = get_server(store)
     clock.advance(5)
     body: dict[str, Any] = {"power_state": PowerState.SHUTDOWN, "reason": "destroyed"}
     for missing in ({"server": None}, {"power_state": None}, {"reason": 7}, {"occurred_at": None}):
         recorder.record([voice.tell("server.stopped", **(body | missing))])
-        assert read_state(store) == before, missing
+        assert get_server(store) == before, missing
 
 
-def test_a_loss_that_does_not_name_its_range_closes_no_gap(recorder: Recorder, store: Store, clock: FakeClock, voice: AgentVoice) -> None:
+def test_a_loss_that_does_not_name_its_range_closes_no_gap(
+    recorder: Recorder, store: Store, clock: FakeClock, voice: AgentVoice, caplog: pytest.LogCaptureFixture
+) -> None:
     recorder.record([voice.tell("server.levitated"), voice.tell("server.levitated", sequence=9)])
     body: dict[str, Any] = {"lost_epoch": JOURNAL, "first": 2, "last": 8, "reason": "pruned"}
     wrong = ({"lost_epoch": None}, {"first": "2"}, {"first": True}, {"first": None}, {"last": 8.0}, {"last": None})
     for sequence, missing in enumerate(wrong, 10):
+        caplog.clear()
         recorder.record([voice.tell("events.lost", server=None, sequence=sequence, **(body | missing))])
         with store.read() as c:
             assert [(gap.first, gap.last) for gap in gaps.list_gaps(c, now=clock.now())] == [(2, 8)], missing
+        ((key, value),) = missing.items()
+        (line,) = caplog.messages
+        assert f"recorded, not applied: {key} is {value!r}, " in line
 
 
 def test_a_loss_is_said_with_its_range_and_how_much_of_it_never_came(
@@ -218,3 +232,37 @@ def test_a_loss_is_said_with_its_range_and_how_much_of_it_never_came(
     with caplog.at_level(logging.ERROR):
         recorder.record([voice.tell("events.lost", server=None, sequence=10, lost_epoch=JOURNAL, first=1, last=8, reason="pruned")])
     assert f"host {HOST} epoch {JOURNAL}: events 1 to 8 are lost, 7 of them never came" in caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("event_type", "key", "value", "why"),
+    [
+        ("server.watchdog.changed", "watchdog", "ib700", "watchdog is 'ib700', not an object"),
+        ("server.watchdog.changed", "watchdog", {"configured": 1}, "watchdog cannot be read: "),
+        ("server.diagnostics", "report", {"server": SERVER}, "report cannot be read: "),
+        ("server.diagnostics", "report", None, "report is None, not an object"),
+    ],
+)
+def test_a_device_or_a_report_that_cannot_be_read_is_recorded_and_it_is_said_why(
+    recorder: Recorder,
+    store: Store,
+    voice: AgentVoice,
+    caplog: pytest.LogCaptureFixture,
+    event_type: str,
+    key: str,
+    value: object,
+    why: str,
+) -> None:
+    recorder.record([voice.tell(event_type, **{key: value})])
+    assert list_recorded(store) == [event_type]
+    (line,) = caplog.messages
+    assert f"recorded, not applied: {why}" in line
+
+
+def test_a_report_about_another_server_than_its_event_is_recorded_and_it_is_said(
+    recorder: Recorder, store: Store, clock: FakeClock, voice: AgentVoice, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorder.record([voice.tell("server.diagnostics", report=build_report(clock, ANOTHER).to_wire())])
+    assert list_recorded(store) == ["server.diagnostics"]
+    (line,) = caplog.messages
+    assert f"recorded, not applied: report is about server {ANOTHER}" in line
