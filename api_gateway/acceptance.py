@@ -27,7 +27,7 @@ from api_gateway.store.actions import ActionRow, ActionState
 from api_gateway.store.agents import AgentRow
 from api_gateway.store.servers import ServerRow
 from api_gateway.watchdog_checks import check_removal, check_set, refuse_second_change
-from compute_agent.contract.models import ActionKind, Observation, PowerState
+from compute_agent.contract.models import STANDS_STILL, ActionKind, Observation, PowerState
 
 LOG = logging.getLogger(__name__)
 
@@ -177,7 +177,7 @@ def _check_room(c: Connection, server: ServerRow, kind: _Kind, max_open: int | N
 def _refuse_while_dumping(c: Connection, server: ServerRow, asked: Asked, now: datetime, holdoff: timedelta) -> None:
     if asked.force:
         return
-    blocking = actions.find_blocking_crash_dump(c, server.id, now=now, holdoff=holdoff)
+    blocking = _find_blocking(c, server, now, holdoff)
     if blocking is not None:
         raise _still_dumping(ActionKind.TRIGGER_CRASH_DUMP, blocking)
 
@@ -186,12 +186,17 @@ def _refuse_unless_dead(c: Connection, server: ServerRow, asked: Asked, now: dat
     """A guest that panicked, and whose processors the hypervisor stopped for it, writes no dump of its own: its memory may be read."""
     if asked.force:
         return
-    blocking = actions.find_blocking_crash_dump(c, server.id, now=now, holdoff=holdoff)
+    blocking = _find_blocking(c, server, now, holdoff)
     if blocking is None:
         return
     is_dead = server.power_state == PowerState.CRASHED or blocking.observation == Observation.GUEST_PANICKED
     if blocking.state != ActionState.ENDED or not is_dead:
         raise _still_dumping(ActionKind.TAKE_HOST_DUMP, blocking)
+
+
+def _find_blocking(c: Connection, server: ServerRow, now: datetime, holdoff: timedelta) -> ActionRow | None:
+    stands_still_since = server.state_at if server.power_state in STANDS_STILL else None
+    return actions.find_blocking_crash_dump(c, server.id, now=now, holdoff=holdoff, stands_still_since=stands_still_since)
 
 
 def _still_dumping(kind: ActionKind, blocking: ActionRow) -> Refused:

@@ -22,6 +22,7 @@ from api_gateway.store.events import EventRow
 from api_gateway.store.reports import Applied
 from compute_agent.contract.diagnostics import DiagnosticsReport
 from compute_agent.contract.errors import Ending
+from compute_agent.contract.models import OPEN_END
 from compute_agent.contract.watchdogs import Watchdog
 
 LOG = logging.getLogger(__name__)
@@ -53,11 +54,12 @@ class _Fields:
         text = self.text(key)
         try:
             moment = datetime.fromisoformat(text)
-        except ValueError as error:
+            universal = None if moment.tzinfo is None else moment.astimezone(UTC)
+        except (ValueError, OverflowError) as error:
             raise Unreadable(f"{key} is {text!r}, not a time") from error
-        if moment.tzinfo is None:
+        if universal is None:
             raise Unreadable(f"{key} is {text!r}, a time without a zone")
-        return moment.astimezone(UTC)
+        return universal
 
     def find_time(self, key: str) -> datetime | None:
         return None if self._payload.get(key) is None else self.time(key)
@@ -230,7 +232,10 @@ def _apply_lost(c: Connection, event: EventRow, fields: _Fields, _now: datetime)
     assert event.host is not None
     epoch, first, last = fields.text("lost_epoch"), fields.number("first"), fields.number("last")
     missing = stored_gaps.close_gap(c, host=event.host, epoch=epoch, first=first, last=last)
-    LOG.error("host %s epoch %s: events %d to %d are lost, %d of them never came", event.host, epoch, first, last, missing)
+    if last >= OPEN_END:
+        LOG.error("host %s epoch %s: whatever was told from event %d on is lost", event.host, epoch, first)
+    else:
+        LOG.error("host %s epoch %s: events %d to %d are lost, %d of them never came", event.host, epoch, first, last, missing)
 
 
 _APPLY: dict[str, Callable[[Connection, EventRow, _Fields, datetime], Applied | None]] = {

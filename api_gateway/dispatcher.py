@@ -13,8 +13,9 @@ from functools import partial
 from api_gateway.cast_probing import CastProbing
 from api_gateway.cast_slots import CastSlots
 from api_gateway.store import Connection, Store, StoreError
-from api_gateway.store import actions as stored_actions
 from api_gateway.store import agents as stored_agents
+from api_gateway.store import casts as stored_casts
+from api_gateway.store import endings as stored_endings
 from api_gateway.store.actions import ActionRow
 from api_gateway.store.agents import AgentRow
 from compute_agent.contract.clock import Clock
@@ -112,7 +113,7 @@ class Dispatcher:
         """Now, and when the next cast falls due. Without the writer's lock: most wake-ups of an idle gateway need no write."""
         now = self._clock.now()
         with self._store.read() as c:
-            return now, stored_actions.find_next_cast_at(c, now=now, received_timeout=self._received_timeout)
+            return now, stored_casts.find_next_cast_at(c, now=now, received_timeout=self._received_timeout)
 
     def _claim(self, free: int) -> tuple[list[_Cast], bool]:
         """Lease what is due and record its cast, in one transaction: when it is committed, the casts may be tried.
@@ -127,7 +128,7 @@ class Dispatcher:
         with self._store.write() as c:
             while len(casts) < free and ended < _MOST_ENDED:
                 limit = free - len(casts)
-                claimed = stored_actions.claim_castable(
+                claimed = stored_casts.claim_castable(
                     c,
                     owner=self._owner,
                     now=self._clock.now(),
@@ -143,14 +144,14 @@ class Dispatcher:
                         postponed.append(action)
                     elif isinstance(outcome, _Ended):
                         ended += 1
-                        stored_actions.release_lease(c, action.id, self._owner)  # its host's next action need not wait for it
+                        stored_casts.release_lease(c, action.id, self._owner)  # its host's next action need not wait for it
                     else:
                         casts.append(outcome)
                 if len(claimed) < limit and ended == ended_before:
                     break  # that was all
             # Released only now, so that the loop above does not meet them again and others behind them get their turn.
             for action in postponed:
-                stored_actions.release_lease(c, action.id, self._owner)
+                stored_casts.release_lease(c, action.id, self._owner)
         with self._lock:
             self._hosts_in_flight.update(cast.request.host for cast in casts)
         return casts, ended >= _MOST_ENDED
@@ -168,7 +169,7 @@ class Dispatcher:
             return self._end(c, action, Code.INVALID_REQUEST, "The action cannot be told to an agent; nothing was sent.")
         if not agent.capabilities.get(capability, False) and not action.perhaps_delivered:
             return self._end(c, action, Code.NOT_SUPPORTED, _say_not_supported(agent, capability))
-        recorded = stored_actions.record_cast(
+        recorded = stored_casts.record_cast(
             c, action.id, owner=self._owner, at=self._clock.now(), journal_id=agent.journal_id, incarnation=agent.incarnation
         )
         if recorded is None:
@@ -196,7 +197,7 @@ class Dispatcher:
         """End an action of which nothing was sent; refused by the store (None, and left to the sweep) if that is not certain."""
         ending = CODES[code].ending
         assert ending is Ending.FAILED
-        if not stored_actions.end_by_gateway(c, action.id, ending=ending, code=code, reason=reason, at=self._clock.now()):
+        if not stored_endings.end_by_gateway(c, action.id, ending=ending, code=code, reason=reason, at=self._clock.now()):
             return None
         LOG.info("action %s server %s host %s ended %s: %s", action.id, action.server, action.host, ending, code)
         return _Ended()
@@ -222,12 +223,12 @@ class Dispatcher:
         try:
             with self._store.write() as c:
                 if unroutable:
-                    stored_actions.record_unroutable(c, request.id)
+                    stored_casts.record_unroutable(c, request.id)
                 if failed:
                     retry_at = self._clock.now() + min(_FIRST_RETRY * 2 ** min(cast.number - 1, 10), _LONGEST_RETRY)
-                    stored_actions.record_failed_cast(c, request.id, self._owner, retry_at=retry_at)
+                    stored_casts.record_failed_cast(c, request.id, self._owner, retry_at=retry_at)
                 else:
-                    stored_actions.release_lease(c, request.id, self._owner)
+                    stored_casts.release_lease(c, request.id, self._owner)
         except StoreError as error:
             # Safe: the lease runs out by itself, and an uncounted return leaves the action as perhaps delivered.
             LOG.warning("action %s: the end of its cast was not recorded: %s", request.id, error)

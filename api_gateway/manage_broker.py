@@ -2,21 +2,50 @@
 
 import argparse
 import json
+import re
 import stat
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from oslo_config import cfg
 
 from compute_agent.contract.accounts import AGENT_PREFIX, GATEWAY_ACCOUNT
 from compute_agent.contract.broker_definitions import build_definitions
+from compute_agent.contract.notifications import CONSUMER_PREFIX
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_CONSUMER_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
+"""Without a dot: the account's queues begin with the name and one."""
 
 
 class AccountsUnusable(Exception):
     """The list of accounts is none, or others than its owner may read it; the text says where."""
+
+
+@dataclass(frozen=True)
+class _Accounts:
+    """Names and passwords by role."""
+
+    gateways: dict[str, str] = field(default_factory=dict)
+    agents: dict[str, str] = field(default_factory=dict)
+    consumers: dict[str, str] = field(default_factory=dict)
+
+    def add(self, account: str, password: str) -> None:
+        """:raises ValueError: it is there already, or is none; the text says so."""
+        of_role, name = self.gateways, account
+        if account.startswith(AGENT_PREFIX):
+            of_role, name = self.agents, account.removeprefix(AGENT_PREFIX)
+            if not name:
+                raise ValueError("names no host")
+        elif account.startswith(CONSUMER_PREFIX):
+            of_role, name = self.consumers, account.removeprefix(CONSUMER_PREFIX)
+            if not _CONSUMER_NAME.fullmatch(name):
+                raise ValueError("is none: a consumer's name has letters, digits, _ and - only, 100 at most")
+        if name in of_role:
+            raise ValueError("is there twice")
+        of_role[name] = password
 
 
 def print_definitions(_conf: cfg.ConfigOpts, arguments: argparse.Namespace) -> str:
@@ -26,17 +55,15 @@ def print_definitions(_conf: cfg.ConfigOpts, arguments: argparse.Namespace) -> s
     :raises OSError: the list cannot be read.
     """
     lines = sys.stdin if str(arguments.accounts) == "-" else _read_secretly(arguments.accounts)
-    gateways: dict[str, str] = {}
-    agents: dict[str, str] = {}
+    accounts = _Accounts()
     for number, account, password in _parse(lines):
-        host = account.removeprefix(AGENT_PREFIX)
-        of_role, name = (gateways, account) if host == account else (agents, host)
-        if not name or name in of_role:
-            raise AccountsUnusable(f"line {number}: account {account!r} " + ("is there twice" if name else "names no host"))
-        of_role[name] = password
-    if not gateways and not agents:
+        try:
+            accounts.add(account, password)
+        except ValueError as error:
+            raise AccountsUnusable(f"line {number}: account {account!r} {error}") from error
+    if accounts == _Accounts():
         raise AccountsUnusable("the list names no account")
-    return json.dumps(build_definitions(gateways, agents, vhost=arguments.vhost), indent=2)
+    return json.dumps(build_definitions(accounts.gateways, accounts.agents, accounts.consumers, vhost=arguments.vhost), indent=2)
 
 
 def add_broker_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -44,9 +71,10 @@ def add_broker_command(subparsers: "argparse._SubParsersAction[argparse.Argument
     definitions = subparsers.add_parser(
         "broker-definitions",
         help="print accounts, permissions, policies and queues for rabbitmqctl import_definitions",
-        description="Reads one account and its password a line, with a blank between them: agent.HOST for the agent of each host; any "
-        f"other name is the gateway's ({GATEWAY_ACCOUNT}, usually). Prints hashes of the passwords only; safe to import again, and "
-        "accounts that are not in the list stay as they are.",
+        description="Reads one account and its password a line, with a blank between them: agent.HOST for the agent of each host, "
+        "consumer.NAME for each program of yours that hears events (its queues are named consumer.NAME or "
+        f"consumer.NAME.ANYTHING); any other name is the gateway's ({GATEWAY_ACCOUNT}, usually). Prints hashes of the passwords "
+        "only; safe to import again, and accounts that are not in the list stay as they are.",
     )
     definitions.add_argument("accounts", metavar="FILE", type=Path, help="the list, which only its owner may read; - for standard input")
     definitions.add_argument("--vhost", default="/", help="of transport_url (%(default)s)")

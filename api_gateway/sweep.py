@@ -6,13 +6,14 @@ Every second. Each duty is a step of its own with its own transaction, so that o
 import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cache, partial
 
 from api_gateway.cast_slots import CastSlots
 from api_gateway.store import Connection, Store, counters
 from api_gateway.store import actions as stored_actions
 from api_gateway.store import agents as stored_agents
 from api_gateway.store import diagnostics as stored_diagnostics
+from api_gateway.store import endings as stored_endings
 from api_gateway.store import events as stored_events
 from api_gateway.store import gaps as stored_gaps
 from api_gateway.store import hearing as stored_hearing
@@ -84,7 +85,7 @@ class Sweep:
         self._clock = clock
         self._slots = slots
         self._max_clock_skew = timedelta(seconds=max_clock_skew)
-        self._host_dump_bound = timedelta(seconds=host_dump_bound)
+        self._begun_dumps_take = timedelta(seconds=max_clock_skew + host_dump_bound)
         self._missing_grace = timedelta(seconds=missing_grace)
         self._gap_tries = gap_tries
         self._gap_retry = timedelta(seconds=gap_retry)
@@ -93,7 +94,7 @@ class Sweep:
         longest = self._events_keep / 2 or timedelta.max
         self._outbox_keep = min(timedelta(seconds=outbox_keep), longest)
         self._prune_at = clock.now() + _PRUNE_INTERVAL
-        self._recorded_until = 0
+        self._recorded_until = self._own_looked_until = 0
         self._look_for_own_at = clock.now()
 
     @property
@@ -119,11 +120,11 @@ class Sweep:
     def end_actions_past_deadline(self) -> None:
         """``expired`` what certainly was never delivered, ``unknown`` what nobody reported by the deadline and its grace."""
         with self._store.read() as c:
-            if not stored_actions.list_past_deadline(c, now=self._clock.now(), limit=1):
+            if not stored_endings.list_past_deadline(c, now=self._clock.now(), begun_dumps_take=self._begun_dumps_take, limit=1):
                 return
         with self._store.write() as c:
             now = self._clock.now()
-            for action in stored_actions.list_past_deadline(c, now=now, limit=_BATCH):
+            for action in stored_endings.list_past_deadline(c, now=now, begun_dumps_take=self._begun_dumps_take, limit=_BATCH):
                 if action.state == stored_actions.ActionState.ACCEPTED and not action.perhaps_delivered:
                     self._end(c, action, Code.DEADLINE_PASSED, now)
                 elif now >= action.deadline + self._find_grace(c, action):
@@ -136,7 +137,7 @@ class Sweep:
         if action.state != stored_actions.ActionState.STARTED:
             return grace
         if action.kind == ActionKind.TAKE_HOST_DUMP:
-            return max(grace, self._max_clock_skew + self._host_dump_bound)  # it writes all of a server's memory, which takes what it takes
+            return max(grace, self._begun_dumps_take)  # it writes all of a server's memory, which takes what it takes
         if action.kind in WATCHDOG_CHANGES:
             return 2 * grace  # when the deadline passes meanwhile, the agent sets the former device again
         return grace
@@ -144,7 +145,7 @@ class Sweep:
     def _end(self, c: Connection, action: ActionRow, code: Code, now: datetime) -> None:
         meaning = CODES[code]
         reason = _NOT_REPORTED_SENTENCES.get(action.kind, meaning.sentence) if code is Code.NOT_REPORTED else meaning.sentence
-        if stored_actions.end_by_gateway(c, action.id, ending=meaning.ending, code=code, reason=reason, at=now):
+        if stored_endings.end_by_gateway(c, action.id, ending=meaning.ending, code=code, reason=reason, at=now):
             LOG.info("action %s server %s host %s ended %s: %s", action.id, action.server, action.host, meaning.ending, code)
 
     def mark_silent_agents(self) -> None:
@@ -177,21 +178,22 @@ class Sweep:
         """Have agents publish again what never came; name as lost what nobody can publish any more."""
         now = self._clock.now()
         with self._store.read() as c:
-            if not stored_gaps.list_gaps(c, now=now, limit=1):
+            if not stored_gaps.list_gaps(c, now=now, given_up_after=self._gap_tries, limit=1):
                 return
         free = self._slots.count_free()
         asked: list[GapRow] = []
         with self._store.write() as c:
             counters.lock_counters(c)  # what a recorder brings meanwhile would be named as lost, and each wait for the other's gaps
-            for gap in stored_gaps.list_gaps(c, now=now, limit=_BATCH):
-                agent = stored_agents.find_agent(c, gap.host)
+            find_agent = cache(partial(stored_agents.find_agent, c))  # a host may have hundreds of gaps
+            for gap in stored_gaps.list_gaps(c, now=now, given_up_after=self._gap_tries, limit=_BATCH):
+                agent = find_agent(gap.host)
                 lost = self._say_lost(gap, agent)
                 if lost is not None:
                     if stored_gaps.record_lost(c, gap, reason=lost, now=now):
                         LOG.error("host %s epoch %s: events %d to %d are lost: %s", gap.host, gap.epoch, gap.first, gap.last, lost)
                 elif agent is None:
                     stored_gaps.mark_gap_asked(c, gap.id, ask_at=now + self._pause_after(gap.tries))
-                elif agent.state == "up" and now >= gap.found_at + _GAP_PATIENCE and len(asked) < free:
+                elif agent.state == stored_agents.UP and now >= gap.found_at + _GAP_PATIENCE and len(asked) < free:
                     stored_gaps.mark_gap_asked(c, gap.id, ask_at=now + self._pause_after(gap.tries))
                     asked.append(gap)
         for gap in asked:
@@ -219,18 +221,24 @@ class Sweep:
             LOG.warning("host %s could not be asked for missing events: %r", gap.host, error)
 
     def publish_lost_again(self) -> None:
-        """Have the gateway's own events published once more that the broker took and the recorder never got."""
+        """Have the gateway's own events published once more that the broker took and the recorder never got; every half minute, and one
+        page at each step while there are more."""
         now = self._clock.now()
         if now < self._look_for_own_at:
             return
         with self._store.read() as c:
-            found = stored_outbox.find_unrecorded(c, after=self._recorded_until, now=now, patience=_RECORDING_PATIENCE, limit=_BATCH)
+            found = stored_outbox.find_unrecorded(c, after=self._own_looked_until, now=now, patience=_RECORDING_PATIENCE, limit=_BATCH)
         if found.lost:
             with self._store.write() as c:
                 stored_outbox.reopen(c, found.lost)
             LOG.warning("%d events of the gateway, from %d on, came to no record and are published again", len(found.lost), found.lost[0])
-        self._recorded_until = found.until
-        self._look_for_own_at = now + _RECORDING_LOOKS
+        if self._recorded_until == self._own_looked_until:
+            self._recorded_until = found.until
+        if found.next_after is not None:
+            self._own_looked_until = found.next_after
+        else:
+            self._own_looked_until = self._recorded_until
+            self._look_for_own_at = now + _RECORDING_LOOKS
 
     def prune(self) -> None:
         """Forget what was published or recorded long ago; every ten minutes, and at each step while there is more of it than one

@@ -125,6 +125,11 @@ class Actions:
             with self._lock:
                 self._at_work.discard(action_id)
 
+    def list_at_work(self) -> set[str]:
+        """The ids of those that a thread is at, perhaps long after their ending: in a call that does not come back."""
+        with self._lock:
+            return set(self._at_work)
+
     def list_due(self) -> list[str]:
         """The ids of actions that are to be run again now."""
         now = self._clock.monotonic()

@@ -8,13 +8,12 @@ from datetime import datetime, timedelta
 
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.errors import Code
-from compute_agent.contract.models import ActionKind, Observation, PowerState
+from compute_agent.contract.models import STANDS_STILL, ActionKind, Observation, PowerState
 from compute_agent.drivers.base import Driver
 from compute_agent.drivers.models import DriverServer
 from compute_agent.journal import Journal, JournalledAction, JournalTransaction
 from compute_agent.journal_rows import Signal, SignalCause
 from compute_agent.kinds import Kind, Outcome, Refused
-from compute_agent.observations import STANDS_STILL
 
 _PAUSED_REASON = "The NMI was handed over; the server is paused, so it fires when the server resumes."
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from compute_agent.contract.broker import BROKER_ERRORS, HEARTBEAT
 from compute_agent.host_lock import HostLock, HostTaken
+from compute_agent.journal import JournalFull
 from compute_agent.loops import Backoff, Loop, run_bounded
 
 LOG = logging.getLogger(__name__)
@@ -37,9 +38,10 @@ class Intake:
     """Holds the lock and runs the RPC server on a thread of its own, so that a broker that is away delays nobody.
 
     The RPC server lives as long as the lock is held: one that went on without it would take actions away from whoever holds it now.
+    What comes before it may have to wait for room on the journal's disk; the lock stays in hand meanwhile.
 
     :param create_server: makes the RPC server; called each time that the lock was taken
-    :param on_held: called when the lock is held for the first time, before the server starts
+    :param on_held: called when the lock is held for the first time, before the server starts; again after :class:`JournalFull`
     :param on_fatal: told why this agent must not go on
     """
 
@@ -62,6 +64,7 @@ class Intake:
         self._taken_since: float | None = None
         self._held = False
         self._was_held = False
+        self._is_open = False
         self._refused = False
         self._away = False
         self._retries = Backoff(_FIRST_RETRY, _LONGEST_RETRY)
@@ -95,10 +98,12 @@ class Intake:
     def _step(self) -> None:
         if self._refused:
             self._loop.stopping.wait(_RETRY_INTERVAL)
-        elif self._held:
-            self._keep()
-        else:
+        elif not self._held:
             self._acquire()
+        else:
+            if not self._is_open:
+                self._open()
+            self._keep()
 
     def _acquire(self) -> None:
         try:
@@ -117,15 +122,22 @@ class Intake:
         self._held, self._away, self._taken_since = True, False, None
         self._patience = self._ghost_patience
         LOG.info("the lock of this host is held")
+
+    def _open(self) -> None:
+        """What follows once the lock is held. While the journal has no room for it, it is tried again after each slice of keeping."""
         if not self._was_held:
             try:
                 self._on_held()
+            except JournalFull as error:  # which the journal says once
+                LOG.debug("nothing is taken in before the journal has room: %s", error)
+                return
             except BaseException:
                 self._let_go()
                 raise
             self._was_held = True
+        self._is_open = True
         with self._gate:
-            if self._closed or self._server is not None:
+            if self._closed:
                 return
             self._server = server = self._create_server()
         try:
@@ -139,7 +151,7 @@ class Intake:
         LOG.info("actions are taken in")
 
     def _let_go(self) -> None:
-        self._held = False
+        self._held = self._is_open = False  # first: from here on the endpoint drops what still comes
         self._lock.drop()
 
     def _keep(self) -> None:
@@ -147,8 +159,7 @@ class Intake:
             self._lock.keep(_KEEP_SLICE)
         except BROKER_ERRORS as error:
             LOG.warning("the lock of this host is lost, nothing is taken in until it is held again: %r", error)
-            self._held = False  # first: from here on the endpoint drops what still comes
-            self._lock.drop()
+            self._let_go()
             self._end_server()
 
     def _end_server(self) -> None:

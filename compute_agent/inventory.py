@@ -157,9 +157,9 @@ class Inventory:
         )
 
     def _list_departures(self, transaction: JournalTransaction) -> dict[str, Departure]:
-        oldest = self._clock.now() - DEPARTURE_KEEP
-        transaction.forget_departed(oldest, MOST_DEPARTED_KEPT, except_for=self._listed)
-        return transaction.list_departures(oldest, MOST_DEPARTURES_TOLD)
+        now = self._clock.now()
+        transaction.forget_departed(now, DEPARTURE_KEEP, MOST_DEPARTED_KEPT, except_for=self._listed)
+        return transaction.list_departures(now - DEPARTURE_KEEP, MOST_DEPARTURES_TOLD)
 
     def _report_unreadable(self) -> InventoryReport:
         known = hash_inventory({server.id: server.generation for server in self._told.values()})

@@ -17,6 +17,7 @@ from typing import Self
 
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.outage import Outage
+from compute_agent.journal_age import JournalAge
 from compute_agent.journal_rows import ActionState, JournalledAction, KnownServer, OutboxRow, Signal, WantedWatchdog
 from compute_agent.journal_schema import JournalFull, JournalInUse, JournalUnusable, OpenFile, explain, identify, open_file
 from compute_agent.journal_statements import Origin
@@ -54,9 +55,10 @@ class Journal:
         self._closed = False
         self._callbacks: list[Callable[[], None]] = []
         self._no_room = Outage(f"journal {path}: nothing is taken up that cannot be written")
-        self.journal_id = self._read_fact("journal_id")
-        self.incarnation = int(self._read_fact("incarnation")) + 1
-        self._origin = Origin(host, self.journal_id, self.incarnation, clock, new_id)
+        facts = self._read_facts()
+        self.journal_id = facts["journal_id"]
+        self.incarnation = int(facts["incarnation"]) + 1
+        self._origin = Origin(host, self.journal_id, self.incarnation, clock, new_id, JournalAge.read(clock, facts.get("age")))
 
     @classmethod
     def open(cls, path: Path, *, host: str, clock: Clock, new_id: Callable[[], str] = _new_id) -> Self:
@@ -70,6 +72,7 @@ class Journal:
         try:
             with journal.transaction("journal.opened") as transaction:
                 transaction.execute("UPDATE facts SET value = ? WHERE key = 'incarnation'", str(journal.incarnation))
+                transaction.keep_age()
         except BaseException:
             journal.close()
             raise
@@ -104,7 +107,7 @@ class Journal:
             except sqlite3.IntegrityError:
                 raise  # the caller's mistake (an id added twice, say), not the file's
             except sqlite3.Error as error:
-                failure = explain(error, f"journal {self.path}, {label}")
+                failure = explain(error, f"journal {self.path}, {label}", self.path)
                 if isinstance(failure, JournalFull):
                     self._no_room.begin(error)
                 raise failure from error
@@ -130,9 +133,8 @@ class Journal:
         del label
         self._connection.execute("COMMIT")
 
-    def _read_fact(self, key: str) -> str:
-        row = self._connection.execute("SELECT value FROM facts WHERE key = ?", (key,)).fetchone()
-        return str(row["value"])
+    def _read_facts(self) -> dict[str, str]:
+        return {row["key"]: row["value"] for row in self._connection.execute("SELECT key, value FROM facts")}
 
     def _check_file(self) -> None:
         """What is written to a deleted file is lost with the process: refuse to go on as if it were a journal."""

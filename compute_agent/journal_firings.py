@@ -83,7 +83,10 @@ class FiringStatements(OutboxStatements):
     ) -> bool:
         """Tell what came of a firing; False when that was told already (nothing is changed then)."""
         changed = self.execute(
-            "UPDATE firings SET concluded_at = ? WHERE message_id = ? AND concluded_at IS NULL", to_stored(at), firing.message_id
+            "UPDATE firings SET concluded_at = ?, age = ? WHERE message_id = ? AND concluded_at IS NULL",
+            to_stored(at),
+            self._origin.age.count(),
+            firing.message_id,
         ).rowcount
         if not changed:
             return False

@@ -74,10 +74,14 @@ class OutboxStatements(Statements):
             self.execute("SELECT * FROM outbox WHERE sequence BETWEEN ? AND ? ORDER BY sequence", first, last).fetchall()
         )
 
+    def list_kept(self, first: int, last: int) -> list[int]:
+        """Only the sequences of :meth:`list_outbox`: there may be a hundred thousand of them."""
+        return [row[0] for row in self.execute("SELECT sequence FROM outbox WHERE sequence BETWEEN ? AND ? ORDER BY sequence", first, last)]
+
     def mark_sent(self, sequences: Sequence[int], at: datetime) -> None:
         """The broker confirmed these."""
         for sequence in sequences:
-            self.execute("UPDATE outbox SET sent_at = ? WHERE sequence = ?", to_stored(at), sequence)
+            self.execute("UPDATE outbox SET sent_at = ?, age = ? WHERE sequence = ?", to_stored(at), self._origin.age.count(), sequence)
 
     def mark_range_unsent(self, first: int, last: int) -> int:
         """Send this range again, with the same message ids; returns how many events of it are still here."""

@@ -106,7 +106,7 @@ class Signal:
 
     ``action_id`` is the message id of the firing's event where a watchdog sent it. ``at`` is when it was sent, and later by as long as the
     server stood still since; ``monotonic_at`` is the same moment by the monotonic clock of the machine's run ``boot``. ``cleared_at`` is
-    when the server was last seen to reboot or stop.
+    when the server was last seen to reboot or stop, ``cleared`` whether that was after the signal.
     """
 
     server: str
@@ -116,11 +116,7 @@ class Signal:
     monotonic_at: float
     boot: str
     cause: SignalCause = SignalCause.ACTION
-
-    @property
-    def cleared(self) -> bool:
-        """A reboot *before* the signal went out (during a slow call, say) clears nothing."""
-        return self.cleared_at is not None and self.cleared_at >= self.at
+    cleared: bool = False
 
     @classmethod
     def read(cls, row: sqlite3.Row) -> "Signal":
@@ -132,6 +128,7 @@ class Signal:
             monotonic_at=row["monotonic_at"],
             boot=row["boot"],
             cause=SignalCause(row["cause"]),
+            cleared=bool(row["cleared"]),
         )
 
 

@@ -4,9 +4,11 @@ A journal decides whether an NMI may be sent, so every doubt about the file is a
 that is not there (or has no content at all) begins a new journal.
 """
 
+import errno
 import fcntl
 import os
 import sqlite3
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +112,15 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE signals ADD COLUMN monotonic_at REAL NOT NULL DEFAULT 0;
     ALTER TABLE signals ADD COLUMN boot TEXT NOT NULL DEFAULT '';
     """,
+    # How old the journal was when a row began to wait until it is forgotten, and a signal's clearing by the clock that nobody can set.
+    """
+    ALTER TABLE actions ADD COLUMN age REAL NOT NULL DEFAULT 0;
+    ALTER TABLE signals ADD COLUMN age REAL NOT NULL DEFAULT 0;
+    ALTER TABLE firings ADD COLUMN age REAL NOT NULL DEFAULT 0;
+    ALTER TABLE outbox ADD COLUMN age REAL NOT NULL DEFAULT 0;
+    ALTER TABLE servers ADD COLUMN age REAL NOT NULL DEFAULT 0;
+    ALTER TABLE signals ADD COLUMN cleared_monotonic REAL;
+    """,
 )
 """One script per schema version, oldest first; a file's ``user_version`` says how many of them it has had."""
 
@@ -132,10 +143,27 @@ _NO_ROOM = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
 """ENOSPC, in the words in which SQLite passes it on for the journal, its log and the log's index."""
 
 
-def explain(error: sqlite3.Error, what: str) -> JournalUnusable:
-    """What an error of SQLite's means for the journal."""
-    is_full = getattr(error, "sqlite_errorcode", None) in _NO_ROOM
+_PROBE_SIZE = 65_536
+
+
+def explain(error: sqlite3.Error, what: str, path: Path) -> JournalUnusable:
+    """What an error of SQLite's means for the journal at ``path``."""
+    code = getattr(error, "sqlite_errorcode", None)
+    # SQLite tells a quota that is used up (EDQUOT) as it tells a disk that cannot be written: whoever asks the disk itself is told which.
+    is_full = code in _NO_ROOM or (code == sqlite3.SQLITE_IOERR_WRITE and not _has_room(path.parent))
     return (JournalFull if is_full else JournalUnusable)(f"{what}: {error}")
+
+
+def _has_room(directory: Path) -> bool:
+    """Whether a little can be written there, for all that quotas and free space say."""
+    try:
+        with tempfile.TemporaryFile(dir=directory) as file:
+            file.write(os.urandom(_PROBE_SIZE))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error.errno not in (errno.EDQUOT, errno.ENOSPC)
+    return True
 
 
 @dataclass(frozen=True)
@@ -172,7 +200,7 @@ def open_file(path: Path, *, host: str, new_id: Callable[[], str]) -> OpenFile:
         return OpenFile(connection, lock, identity)
     except sqlite3.Error as error:
         _close(connection, lock)
-        raise explain(error, f"journal {path} cannot be used") from error
+        raise explain(error, f"journal {path} cannot be used", path) from error
     except OSError as error:
         _close(connection, lock)
         raise JournalUnusable(f"journal {path} cannot be used: {error}") from error

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from compute_agent.contract.models import Departure, Server
 from compute_agent.journal_rows import KnownServer, to_stored
@@ -45,7 +45,13 @@ class ServerStatements(WatchdogStatements):
 
     def remove_known_server(self, server: str, departure: Departure, at: datetime) -> None:
         """It left this host. Its row stays for a while, so that its next life gets the next generation."""
-        self.execute("UPDATE servers SET removed_at = ?, departure = ? WHERE id = ?", to_stored(at), departure, server)
+        self.execute(
+            "UPDATE servers SET removed_at = ?, departure = ?, age = ? WHERE id = ?",
+            to_stored(at),
+            departure,
+            self._origin.age.count(),
+            server,
+        )
         self.forget_wanted_watchdog(server)
         self.forget_cursor(server)
 
@@ -81,15 +87,16 @@ class ServerStatements(WatchdogStatements):
         )
         return {row["id"]: Departure(row["departure"]) for row in rows}
 
-    def forget_departed(self, before: datetime, limit: int, *, except_for: Collection[str]) -> int:
-        """Forget servers that left earlier than ``before``, and the longest gone of more than ``limit``; returns how many.
+    def forget_departed(self, now: datetime, keep: timedelta, limit: int, *, except_for: Collection[str]) -> int:
+        """Forget servers that left ``keep`` ago, by both clocks, and the longest gone of more than ``limit``; returns how many.
 
         Those of ``except_for`` are kept: what a migration left behind would be claimed as a new server.
         """
         rows = self.execute(
-            "SELECT id FROM servers WHERE removed_at < ?1 UNION"
-            " SELECT id FROM (SELECT id FROM servers WHERE removed_at IS NOT NULL ORDER BY removed_at DESC, id LIMIT -1 OFFSET ?2)",
-            to_stored(before),
+            "SELECT id FROM servers WHERE removed_at < ?1 AND age < ?2 UNION"
+            " SELECT id FROM (SELECT id FROM servers WHERE removed_at IS NOT NULL ORDER BY removed_at DESC, id LIMIT -1 OFFSET ?3)",
+            to_stored(now - keep),
+            self._origin.age.count() - keep.total_seconds(),
             limit,
         ).fetchall()
         forgotten = [row["id"] for row in rows if row["id"] not in except_for]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from compute_agent.contract.clock import Clock
+from compute_agent.journal_age import JournalAge
 from compute_agent.journal_rows import SignalCause, to_stored
 
 
@@ -18,6 +19,7 @@ class Origin:
     incarnation: int
     clock: Clock
     new_id: Callable[[], str]
+    age: JournalAge
 
 
 class Statements:
@@ -37,18 +39,25 @@ class Statements:
     def add_signal(self, server: str, source_id: str, at: datetime, cause: SignalCause) -> None:
         """An NMI was, or perhaps will have been, sent to a server at ``at``: the hold-off counts from there."""
         self.execute(
-            "INSERT INTO signals (server, action_id, at, monotonic_at, boot, cause) VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO signals (server, action_id, at, monotonic_at, boot, cause, age) VALUES (?, ?, ?, ?, ?, ?, ?)",
             server,
             source_id,
             to_stored(at),
             *self.locate(at),
             cause,
+            self._origin.age.count(),
         )
 
     def locate(self, at: datetime) -> tuple[float, str]:
         """A moment of the wall clock as it is now set, by the monotonic one, with the run of the machine in which that counts."""
         clock = self._origin.clock
         return clock.monotonic() - (clock.now() - at).total_seconds(), clock.boot()
+
+    def keep_age(self) -> None:
+        """Let the next life of the agent go on from how old the journal is now."""
+        self.execute(
+            "INSERT INTO facts (key, value) VALUES ('age', ?1) ON CONFLICT (key) DO UPDATE SET value = ?1", self._origin.age.to_stored()
+        )
 
     def close(self) -> None:
         """The block is over: whoever kept the transaction cannot write outside one."""

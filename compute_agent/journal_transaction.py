@@ -4,10 +4,11 @@ Every method that changes an action's state appends its event here, in the same 
 """
 
 import json
+from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from compute_agent.contract.errors import Ending
-from compute_agent.contract.models import ActionKind, ActionRequest, ActionResult, DecidedBy, Observation
+from compute_agent.contract.models import STANDS_STILL, ActionKind, ActionRequest, ActionResult, DecidedBy, Observation
 from compute_agent.contract.notifications import Severity
 from compute_agent.journal_firings import FiringStatements
 from compute_agent.journal_outbox import OutboxStatements
@@ -20,6 +21,13 @@ _SEVERITY_OF_ENDING = {
     Ending.EXPIRED: Severity.WARN,
     Ending.UNKNOWN: Severity.ERROR,
 }
+
+_CLEARED = (
+    "(cleared_at IS NOT NULL AND CASE WHEN cleared_monotonic IS NULL THEN cleared_at >= at"
+    " ELSE cleared_monotonic >= monotonic_at - 0.001 END)"
+)
+"""Of a signal: the server was seen to reboot or stop after it, by the monotonic clock where both moments are of one run of the machine (and
+with a millisecond for reading two clocks one after the other). A reboot *before* it went out, during a slow call, say, clears nothing."""
 
 
 class JournalTransaction(FiringStatements, OutboxStatements, ServerStatements):
@@ -118,8 +126,9 @@ class JournalTransaction(FiringStatements, OutboxStatements, ServerStatements):
         if before is None or before.state is ActionState.ENDED:
             return False
         self.execute(
-            "UPDATE actions SET state = 'ended', ended_at = ?, signalled_at = ?, ending = ?, code = ?, reason = ? WHERE id = ?",
+            "UPDATE actions SET state = 'ended', ended_at = ?, age = ?, signalled_at = ?, ending = ?, code = ?, reason = ? WHERE id = ?",
             to_stored(at),
+            self._origin.age.count(),
             None if signalled_at is None else to_stored(signalled_at),
             result.ending,
             result.code,
@@ -160,10 +169,13 @@ class JournalTransaction(FiringStatements, OutboxStatements, ServerStatements):
     def record_signal_time(self, action_id: str, at: datetime) -> None:
         """The signal of this action may have gone out as late as ``at``: the hold-off counts from there."""
         self.execute(
-            "UPDATE signals SET at = ?2, monotonic_at = ?3, boot = ?4 WHERE action_id = ?1 AND at < ?2",
+            "UPDATE signals SET at = ?2, monotonic_at = ?3, boot = ?4, age = ?5,"
+            " cleared_monotonic = CASE WHEN boot = ?4 THEN cleared_monotonic END"
+            " WHERE action_id = ?1 AND CASE WHEN boot = ?4 THEN monotonic_at < ?3 ELSE at < ?2 END",
             action_id,
             to_stored(at),
             *self.locate(at),
+            self._origin.age.count(),
         )
 
     def observe(self, action_id: str, observation: Observation, at: datetime, final: bool, text: str) -> bool:
@@ -191,55 +203,85 @@ class JournalTransaction(FiringStatements, OutboxStatements, ServerStatements):
     def find_signal(self, server: str, cause: SignalCause | None = None) -> Signal | None:
         """The latest crash dump signal of a server, cleared or not; of anybody, or only of ``cause``."""
         row = self.execute(
-            "SELECT * FROM signals WHERE server = ?1 AND (?2 IS NULL OR cause = ?2) ORDER BY at DESC, position DESC LIMIT 1", server, cause
+            f"SELECT *, {_CLEARED} AS cleared FROM signals WHERE server = ?1 AND (?2 IS NULL OR cause = ?2)"  # nosec B608 # the text above
+            " ORDER BY at DESC, position DESC LIMIT 1",
+            server,
+            cause,
         ).fetchone()
         return None if row is None else Signal.read(row)
 
     def list_uncleared_signals(self, server: str) -> list[Signal]:
         """The crash dump signals of a server after which nobody saw it reboot or stop, those last that were recorded first."""
         rows = self.execute(
-            "SELECT * FROM signals WHERE server = ? AND coalesce(cleared_at < at, 1) ORDER BY position DESC",
+            f"SELECT *, 0 AS cleared FROM signals WHERE server = ? AND NOT {_CLEARED} ORDER BY position DESC",  # nosec B608 # the text above
             server,
         )
         return [Signal.read(row) for row in rows]
 
     def clear_signal(self, server: str, at: datetime) -> None:
         """The server rebooted or stopped at ``at``: signals sent before that hold nothing off any more."""
-        self.execute("UPDATE signals SET cleared_at = max(coalesce(cleared_at, 0), ?) WHERE server = ?", to_stored(at), server)
+        self.execute(
+            "UPDATE signals SET cleared_at = max(coalesce(cleared_at, 0), ?2),"
+            " cleared_monotonic = CASE WHEN boot = ?4 THEN max(coalesce(cleared_monotonic, ?3), ?3) END WHERE server = ?1",
+            server,
+            to_stored(at),
+            *self.locate(at),
+        )
 
     def discount_pause(self, server: str, since: datetime, until: datetime) -> None:
         """The server stood still from ``since`` to ``until``, and so did any dump: its hold-off goes on from where it was then."""
         self.execute(
-            "UPDATE signals SET at = at + max(0, ?3 - max(?2, at)), monotonic_at = monotonic_at + max(0, ?3 - max(?2, at)) / 1e6"
-            " WHERE server = ?1 AND coalesce(cleared_at < at, 1)",
+            "UPDATE signals SET at = at + max(0, ?3 - max(?2, at)), age = ?5,"
+            # Not past the end of the pause, which the wall clock may have been set forward in.
+            " monotonic_at = max(monotonic_at, min(monotonic_at + max(0, ?3 - max(?2, at)) / 1e6, ?4))"
+            f" WHERE server = ?1 AND NOT {_CLEARED}",  # nosec B608 # the text above
             server,
             to_stored(since),
             to_stored(until),
+            self.locate(until)[0],
+            self._origin.age.count(),
         )
 
     # Pruning, and what the above need
 
-    def prune(self, now: datetime, *, outbox_keep: timedelta, outbox_max_rows: int, action_keep: timedelta) -> int:
+    def prune(
+        self, now: datetime, *, outbox_keep: timedelta, outbox_max_rows: int, action_keep: timedelta, except_for: Collection[str] = ()
+    ) -> int:
         """Forget what nobody can ask for any more; returns the number of rows.
 
         Sent events go after ``outbox_keep``, or when more than ``outbox_max_rows`` of them are kept; unsent ones never. Actions go
-        ``action_keep`` after their deadline, with what was kept to send their ending again.
+        ``action_keep`` after their deadline and their ending, with what was kept to send their ending again. All of it by both clocks:
+        after the wall clock was set weeks forward, an action of a minute ago is still known, and its NMI holds the next one off.
+
+        :param except_for: actions that are kept with their signals: the call of one that has ended may still come back
         """
-        count = self.execute("DELETE FROM actions WHERE state = 'ended' AND deadline < ?", to_stored(now - action_keep)).rowcount
-        # By both clocks: after the wall clock was set weeks forward an NMI of a minute ago still holds the next one off.
-        count += self.execute(
-            "DELETE FROM signals WHERE at < ? AND NOT (monotonic_at > ? AND boot = ?)",
-            to_stored(now - action_keep),
-            *self.locate(now - action_keep),
+        self.keep_age()
+        age = self._origin.age.count()
+        old = (to_stored(now - action_keep), age - action_keep.total_seconds())
+        kept = json.dumps(sorted(except_for))
+        count = self.execute(
+            "DELETE FROM actions WHERE state = 'ended' AND deadline < ? AND age < ? AND id NOT IN (SELECT value FROM json_each(?))",
+            *old,
+            kept,
         ).rowcount
-        count += self.execute("DELETE FROM firings WHERE concluded_at < ?", to_stored(now - action_keep)).rowcount
+        # A dump that stands still with its server goes on when that resumes, however long ago it began.
+        marks = ", ".join("?" * len(STANDS_STILL))
+        count += self.execute(
+            "DELETE FROM signals WHERE at < ? AND age < ? AND action_id NOT IN (SELECT value FROM json_each(?)) AND server NOT IN"
+            f" (SELECT id FROM servers WHERE removed_at IS NULL AND json_extract(server, '$.power_state') IN ({marks}))",  # nosec B608 # marks
+            *old,
+            kept,
+            *STANDS_STILL,
+        ).rowcount
+        count += self.execute("DELETE FROM firings WHERE concluded_at < ? AND age < ?", *old).rowcount
         removable = (
             "sent_at IS NOT NULL AND (action_id IS NULL OR event_type NOT IN ('action.ended', 'action.observed')"
             " OR NOT EXISTS (SELECT 1 FROM actions WHERE actions.id = outbox.action_id))"
         )
         count += self.execute(
-            f"DELETE FROM outbox WHERE {removable} AND sent_at < ?",  # nosec B608 # the text above
+            f"DELETE FROM outbox WHERE {removable} AND sent_at < ? AND age < ?",  # nosec B608 # the text above
             to_stored(now - outbox_keep),
+            age - outbox_keep.total_seconds(),
         ).rowcount
         count += self.execute(
             f"DELETE FROM outbox WHERE sequence IN"  # nosec B608 # the text above

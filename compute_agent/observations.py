@@ -34,9 +34,6 @@ _STATE_AFTER: dict[DriverEventKind, PowerState] = {
 ENDS_HOLDOFF = frozenset({DriverEventKind.STARTED, DriverEventKind.STOPPED, DriverEventKind.REBOOTED})
 """After these no earlier dump can still be running in the guest."""
 
-STANDS_STILL = frozenset({PowerState.PAUSED, PowerState.SUSPENDED})
-"""In these nothing goes on in the guest: neither a dump nor an NMI that waits."""
-
 KIND_FOUND: dict[PowerState, DriverEventKind] = {
     PowerState.PAUSED: DriverEventKind.PAUSED,
     PowerState.CRASHED: DriverEventKind.PANICKED,

@@ -7,26 +7,21 @@ cursor is kept in the event's transaction; what cannot be found either way ends 
 """
 
 import logging
-import queue
-import threading
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.models import Observation, PowerState
-from compute_agent.contract.watchdogs import ExpiryAction
 from compute_agent.drivers.base import Driver
 from compute_agent.drivers.errors import BackendUnavailable
 from compute_agent.drivers.models import DriverEvent, DriverEventKind
 from compute_agent.dump_search import DumpSearch
+from compute_agent.event_queue import EventQueue, Gap, Waiting
 from compute_agent.firings import Firings
 from compute_agent.journal import Journal, JournalFull, JournalTransaction
 from compute_agent.looks import Look, Looks
-from compute_agent.observations import (
-    Crash,
-)
+from compute_agent.observations import Crash
 from compute_agent.server_states import ServerStates, find_here
 from compute_agent.survey import Survey, compare, find_known
 from compute_agent.watch import Watch
@@ -76,55 +71,74 @@ class Observer:
         self._on_crash = on_crash
         self._on_state_change = on_state_change
         self._states = ServerStates(journal.host, self._firings, self._watch, default_project=default_project)
-        self._events: queue.SimpleQueue[DriverEvent | frozenset[str]] = queue.SimpleQueue()
-        self._unrecorded: DriverEvent | frozenset[str] | None = None
-        self._untold_nmis: Counter[str] = Counter()
-        self._untold_lock = threading.Lock()
+        self._events = EventQueue()
+        self._unrecorded: Waiting | None = None
         self._last_reboot: dict[str, datetime] = {}
         self._retry_at: float | None = clock.monotonic() + _FIRST_COMPARISON
         self._unread_at = 0.0
 
     def enqueue(self, event: DriverEvent) -> None:
-        """The driver's listener: never blocks, never raises, from any thread."""
-        if event.server is not None and _is_nmi(event):
-            with self._untold_lock:
-                self._untold_nmis[event.server] += 1
+        """The driver's listener: never blocks, from any thread.
+
+        :raises EventNotTaken: too many wait; its platform's log is to be read again.
+        """
         self._events.put(event)
 
     def has_untold_nmi(self, server: str) -> bool:
         """Whether its watchdog injected an NMI of which the journal does not know yet; from any thread."""
-        with self._untold_lock:
-            return self._untold_nmis[server] > 0
+        return self._events.has_untold_nmi(server)
 
     def enqueue_comparison(self, servers: frozenset[str]) -> None:
         """Ask for :meth:`reconcile` of these servers on the observer's own thread; from any thread."""
-        self._events.put(servers)
+        self._events.put_comparison(servers, self._clock.now())
 
     def step(self, timeout: float) -> bool:
-        """Take one event, waiting ``timeout`` seconds for it at most; False when there was none.
+        """Take what waits first, waiting ``timeout`` seconds for it at most; False when there was nothing.
 
         :raises JournalFull: there is no room to record it; it is the next step's again.
         :raises JournalUnusable: nothing can be recorded any more.
         """
-        event, self._unrecorded = self._unrecorded, None
-        if event is None:
-            try:
-                event = self._events.get(timeout=timeout) if timeout > 0 else self._events.get_nowait()
-            except queue.Empty:
-                return False
+        waiting, self._unrecorded = self._unrecorded, None
+        if waiting is None:
+            waiting = self._events.take(timeout)
+        if waiting is None:
+            return False
         try:
-            with self._undoing_if_full():
-                if isinstance(event, DriverEvent):
-                    self._take(event)
-                else:
-                    self.reconcile(event)
+            if isinstance(waiting, Gap):
+                self._take_gap(waiting)
+            else:
+                with self._undoing_if_full():
+                    if isinstance(waiting, DriverEvent):
+                        self._take(waiting)
+                    else:
+                        self.reconcile(waiting)
         except JournalFull:  # nothing else: one that cannot be taken for what it is must not be tried for ever, before all others
-            self._unrecorded = event
+            self._unrecorded = waiting
             raise
-        if isinstance(event, DriverEvent) and event.server is not None and _is_nmi(event):
-            with self._untold_lock:
-                self._untold_nmis -= Counter((event.server,))
+        # Not of an NMI whose event could not be taken: as long as this agent lives it holds off what could ruin the dump.
+        if isinstance(waiting, DriverEvent):
+            self._events.settle(waiting)
         return True
+
+    def _take_gap(self, gap: Gap) -> None:
+        """Events were missed: what they did is found by a comparison, as after a loss of the connection, and that they were is told."""
+        while gap.nmis:  # each is gone from the gap once it is journalled
+            server, event = next(iter(gap.nmis.items()))
+            with self._undoing_if_full():
+                self._take(event)
+            del gap.nmis[server]
+            self._events.settle(event)
+        self._watch.is_blind = True
+        with self._undoing_if_full():
+            self.reconcile()
+        if gap.count:
+            with self._journal.transaction("agent.events_missed") as transaction:
+                body = {"count": gap.count, "since": gap.since}
+                transaction.append_event("agent.events_missed", server=None, occurred_at=self._clock.now(), body=body)
+            LOG.error(
+                "host %s: %d events of the driver were missed since %s, as there was no room for more to wait",
+                *(self._journal.host, gap.count, gap.since.isoformat(timespec="seconds")),
+            )
 
     @contextmanager
     def _undoing_if_full(self) -> Iterator[None]:
@@ -150,7 +164,7 @@ class Observer:
             self._watch.note_running(action_id, self._clock.now())
 
     def check_timers(self) -> None:
-        """Say what the passing of time says: nothing seen yet, nothing seen, not observed."""
+        """Say what the passing of time says: nothing seen yet, nothing seen, not observed; after what was seen and still waits is told."""
         monotonic = self._clock.monotonic()
         with self._undoing_if_full():
             if self._retry_at is not None and monotonic >= self._retry_at:
@@ -159,6 +173,8 @@ class Observer:
             if unread and monotonic >= self._unread_at:
                 self._unread_at = monotonic + _RETRY_INTERVAL
                 self.reconcile(unread)
+            if self._unrecorded is not None or not self._events.is_empty():
+                return
             with self._journal.transaction("observation") as transaction:
                 now = self._clock.now()
                 self._watch.check_timers(transaction, now)
@@ -241,9 +257,11 @@ class Observer:
     def _is_echo(self, event: DriverEvent, server: str) -> bool:
         if event.kind is not DriverEventKind.REBOOTED:
             return False
-        last = self._last_reboot.get(server)
-        self._last_reboot[server] = event.occurred_at
-        return last is not None and event.occurred_at - last < REBOOT_WINDOW
+        at = event.occurred_at
+        # Only those near it, on either side: a clock that was set back must not make echoes of all reboots until it is where it was.
+        near = {other: told_at for other, told_at in self._last_reboot.items() if abs(at - told_at) < REBOOT_WINDOW}
+        self._last_reboot = near | {server: at}
+        return server in near
 
     def _take_firing(self, event: DriverEvent, server: str) -> None:
         """Told whatever else is known or can be read of the server."""
@@ -310,7 +328,3 @@ class Observer:
         return frozenset(
             after.id for after in paused if self._firings.find_unseen(transaction, find_here(transaction, after.id), after, at)
         )
-
-
-def _is_nmi(event: DriverEvent) -> bool:
-    return event.kind is DriverEventKind.WATCHDOG_FIRED and event.reason == ExpiryAction.INJECT_NMI

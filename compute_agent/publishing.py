@@ -7,6 +7,7 @@ from typing import Protocol
 
 from compute_agent.contract.outage import Outage
 from compute_agent.contract.publisher import PublishFailed
+from compute_agent.journal import JournalFull
 from compute_agent.loops import Backoff, Loop
 from compute_agent.reporter import Heartbeats, Reporter
 
@@ -115,6 +116,9 @@ class Publishing:
             self._events_wait.begin(error)
             self._report_wanted.set()
             self._report_loop.stopping.wait(self._report_backoff.take())
+        except JournalFull:  # what was sent cannot be marked; the broker would take this side for dead all the same
+            self._publisher.keep_alive()
+            raise
         else:
             self._report_backoff.reset()
             self._events_wait.end()

@@ -2,8 +2,8 @@
 
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Sequence
-from itertools import groupby
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Protocol
 
 from compute_agent.contract.clock import Clock
@@ -77,9 +77,9 @@ class Reporter:
             last = min(events.last, transaction.get_last_sequence())
             if last < events.first:
                 return  # a gateway that went back to a backup asks for all that may have followed
-            kept = {row.sequence for row in transaction.list_outbox(events.first, last)}
+            kept = transaction.list_kept(events.first, last)
             transaction.mark_range_unsent(events.first, last)
-            for first, final in _list_runs(sequence for sequence in range(events.first, last + 1) if sequence not in kept):
+            for first, final in _list_gaps(kept, events.first, last):
                 self._append_lost(transaction, events, first, final, "they were sent and their time to be kept is over")
         LOG.info("host %s: events %d to %d are sent again, as asked", self._journal.host, events.first, last)
 
@@ -140,10 +140,7 @@ def _wrap(heartbeat: Heartbeat) -> Notification:
     )
 
 
-def _list_runs(numbers: Iterable[int]) -> list[tuple[int, int]]:
-    """Contiguous runs of ascending numbers, as (first, last)."""
-    runs = []
-    for _, group in groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0]):
-        members = [number for _, number in group]
-        runs.append((members[0], members[-1]))
-    return runs
+def _list_gaps(kept: Sequence[int], first: int, last: int) -> list[tuple[int, int]]:
+    """The runs of numbers from ``first`` to ``last`` that are not among those ``kept`` of them, which ascend."""
+    edges = (first - 1, *kept, last + 1)
+    return [(before + 1, after - 1) for before, after in pairwise(edges) if after - before > 1]

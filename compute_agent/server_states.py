@@ -4,7 +4,7 @@ import logging
 from datetime import datetime
 
 from compute_agent.causes import Cause, find_cause
-from compute_agent.contract.models import Departure, PowerState, Server
+from compute_agent.contract.models import STANDS_STILL, Departure, PowerState, Server
 from compute_agent.drivers.models import DriverEvent, DriverEventKind, DriverServer
 from compute_agent.firings import Firings
 from compute_agent.journal import JournalTransaction
@@ -14,7 +14,6 @@ from compute_agent.observations import (
     ENDS_HOLDOFF,
     EVENT_TYPE_OF_KIND,
     KIND_FOUND,
-    STANDS_STILL,
     Crash,
     find_event_type,
     find_state_after,

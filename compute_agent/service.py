@@ -348,6 +348,7 @@ class AgentService:
                 outbox_keep=timedelta(seconds=agent.outbox_keep),
                 outbox_max_rows=agent.outbox_max_rows,
                 action_keep=timedelta(seconds=agent.action_keep + agent.max_clock_skew),
+                except_for=self._actions.list_at_work(),
             )
         if count:
             LOG.info("journal: %d rows were forgotten, nobody can ask for them any more", count)

@@ -28,7 +28,7 @@ SYSTEM_PACKAGES=(
     busybox-static makedumpfile cpio xz-utils
     openipmi libopenipmi-dev ipmitool
     postgresql-15
-    mariadb-server-core mariadb-client-core
+    mariadb-server-core mariadb-client
     gcc libc6-dev pkg-config python3-dev python3-venv
 )
 

@@ -54,6 +54,12 @@ class DatabaseServer(Protocol):
         """An empty one, or a copy of ``template``, to which nobody may be connected; its URL."""
 
     def drop_database(self, name: str) -> None: ...
+    def back_up_database(self, name: str) -> None:
+        """Dump it while it is in use; an earlier dump of it is replaced."""
+
+    def restore_database(self, name: str) -> None:
+        """Make it what it was at its last dump."""
+
     def end(self) -> None:
         """Stop it and remove all that it kept."""
 

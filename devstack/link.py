@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from devstack.relay import TcpRelay
 
@@ -15,7 +16,9 @@ class Link:
 
     def __init__(self, ports: Sequence[int], address: str = "127.0.0.1") -> None:
         self.address = address
-        self.relays = [TcpRelay(port, address=address) for port in ports]
+        with ExitStack() as opened:  # none is left when one of them cannot be opened
+            self.relays = [opened.enter_context(TcpRelay(port, address=address)) for port in ports]
+            self._relays = opened.pop_all()
 
     @property
     def ports(self) -> list[int]:
@@ -43,5 +46,4 @@ class Link:
             relay.heal()
 
     def close(self) -> None:
-        for relay in self.relays:
-            relay.close()
+        self._relays.close()

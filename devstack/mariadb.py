@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import subprocess
 from pathlib import Path
 
-from devstack.services import Service, ServiceOwner
+from devstack.private_database import TIMEOUT_SECONDS, PrivateDatabase, remove_tree
 from devstack.short_path import ShortPath
 from devstack.steps import NotInstalled, StepFailed
 
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 _USER = "crashcart"
-_TIMEOUT_SECONDS = 60
-_STOP_GRACE = 20.0
 _SETTINGS = (
     "--skip-name-resolve",
     "--max-connections=200",
@@ -29,8 +26,8 @@ _NOT_DURABLE = ("--innodb-flush-log-at-trx-commit=2", "--innodb-doublewrite=OFF"
 """What was committed survives the server, not the machine."""
 
 
-class PrivateMariaDB(ServiceOwner):
-    """One server; found again by any later object with the same directory.
+class PrivateMariaDB(PrivateDatabase):
+    """MariaDB's.
 
     :param port: of 127.0.0.1; None: it is reached through its socket alone
     :param durable: a commit waits for the disk, as in real use
@@ -40,42 +37,12 @@ class PrivateMariaDB(ServiceOwner):
     name = "MariaDB"
 
     def __init__(self, directory: Path, *, port: int | None = None, durable: bool = False) -> None:
-        self.directory = directory.resolve()
-        self.log = self.directory / "server.log"
-        self._port = port
-        self._short = ShortPath(self.directory)
+        home = directory.resolve()
+        self._short = ShortPath(home)
         self._socket = self._short.path / "server.sock"
         listen = ["--bind-address=127.0.0.1", f"--port={port}"] if port else ["--skip-networking"]
-        self._service = Service(
-            self.name,
-            [
-                *(_find_program("mariadbd"), "--no-defaults", f"--datadir={self._data}", f"--socket={self._socket}"),
-                *(f"--user={_account()}", *listen, *_SETTINGS, *(() if durable else _NOT_DURABLE)),
-            ],
-            log=self.log,
-            record=self.directory / "server.pid",
-            cwd=Path("/"),
-        )
-
-    def start(self) -> None:
-        """Start and wait until it answers; raises StepFailed. What it had before is there again."""
-        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._short.make()
-        is_new = not self._data.exists()
-        if is_new:
-            self._make_data()
-        self._service.start()
-        self._service.wait_ready(self._answers, _TIMEOUT_SECONDS, "it answers on its socket", advice="read the log")
-        if is_new:
-            self._run_sql(
-                f"CREATE USER {_USER}@localhost IDENTIFIED BY '{self._read_password()}'; "
-                f"CREATE USER {_USER}@'127.0.0.1' IDENTIFIED BY '{self._read_password()}'; "
-                f"GRANT ALL ON *.* TO {_USER}@localhost; GRANT ALL ON *.* TO {_USER}@'127.0.0.1'"
-            )
-
-    def stop(self) -> None:
-        """An orderly stop that waits for no client."""
-        self._service.stop(_STOP_GRACE)
+        argv = [_find_program("mariadbd"), "--no-defaults", f"--datadir={home / 'data'}", f"--socket={self._socket}"]
+        super().__init__(directory, home, [*argv, f"--user={_account()}", *listen, *_SETTINGS, *(() if durable else _NOT_DURABLE)])
 
     def build_url(self, database: str, *, port: int | None = None) -> str:
         """SQLAlchemy URL of one of its databases; over TCP at this port, if one is given, which may be a relay's."""
@@ -96,26 +63,41 @@ class PrivateMariaDB(ServiceOwner):
     def drop_database(self, name: str) -> None:
         self._run_sql(f"DROP DATABASE {name}")
 
+    def back_up_database(self, name: str) -> None:
+        """Dump it while it is in use; an earlier dump of it is replaced.
+
+        :raises NotInstalled: there is no program for it.
+        """
+        with self._get_dump(name).open("w") as dump:
+            self._run([*self._make_client("mariadb-dump"), "--single-transaction", "--quick", name], stdout=dump)
+
+    def restore_database(self, name: str) -> None:
+        """Make it what it was at its last dump."""
+        self._run_sql(f"DROP DATABASE {name}; CREATE DATABASE {name}")
+        with self._get_dump(name).open() as dump:
+            self._run([*self._make_client("mariadb"), name], stdin=dump)
+
     def end(self) -> None:
-        """Stop it and remove all that it kept."""
-        self.stop()
+        super().end()
         self._short.remove()
-        if self._data.exists():
-            shutil.rmtree(self._data)
 
-    @property
-    def _data(self) -> Path:
-        return self.directory / "data"
-
-    def _make_data(self) -> None:
-        password = self.directory / "password"
-        password.touch(mode=0o600)
-        password.write_text(secrets.token_urlsafe(24))
-        options = ["--no-defaults", f"--datadir={self._data}", f"--user={_account()}", "--auth-root-authentication-method=normal"]
+    def _make_files(self) -> None:
+        self._make_password()
+        options = ["--no-defaults", f"--datadir={self._rows}", f"--user={_account()}", "--auth-root-authentication-method=normal"]
         self._run([_find_program("mariadb-install-db"), *options, "--skip-test-db", "--skip-name-resolve"])
 
-    def _read_password(self) -> str:
-        return (self.directory / "password").read_text()
+    def _remove_files(self) -> None:
+        for file in (self.whole, self._password, *self._home.glob("*.dump")):
+            file.unlink(missing_ok=True)
+        remove_tree(self._rows)
+
+    def _prepare_start(self) -> None:
+        self._short.make()
+
+    def _make_accounts(self) -> None:
+        password = self._read_password()
+        for place in ("localhost", "'127.0.0.1'"):
+            self._run_sql(f"CREATE USER {_USER}@{place} IDENTIFIED BY '{password}'; GRANT ALL ON *.* TO {_USER}@{place}")
 
     def _answers(self) -> bool:
         return self._call_client("SELECT 1").returncode == 0
@@ -128,14 +110,11 @@ class PrivateMariaDB(ServiceOwner):
         return done.stdout
 
     def _call_client(self, statements: str) -> subprocess.CompletedProcess[str]:
-        argv = [_find_program("mariadb"), "--no-defaults", f"--socket={self._socket}", "--user=root", "--skip-column-names"]
-        return subprocess.run(argv, input=statements, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS)
+        argv = [*self._make_client("mariadb"), "--skip-column-names"]
+        return subprocess.run(argv, input=statements, capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
 
-    def _run(self, argv: list[str]) -> None:
-        with self.log.open("ab") as output:
-            done = subprocess.run(argv, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, timeout=_TIMEOUT_SECONDS)
-        if done.returncode != 0:
-            raise StepFailed(f"{Path(argv[0]).name} failed", log=self.log, advice="read the log")
+    def _make_client(self, program: str) -> list[str]:
+        return [_find_program(program), "--no-defaults", f"--socket={self._socket}", "--user=root"]
 
 
 def _account() -> str:

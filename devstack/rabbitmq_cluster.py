@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 from devstack.ports import Ports
@@ -39,7 +40,8 @@ class RabbitMQNodes:
             self.nodes[0].ctl("await_online_nodes", str(len(self.nodes)))
 
     def stop(self) -> None:
-        """Stop all of them; the first one last, whose epmd the others use."""
-        with ThreadPoolExecutor(len(self.nodes)) as pool:
-            list(pool.map(lambda node: node.stop(), self.nodes[1:]))
-        self.nodes[0].stop()
+        """Stop all of them, also when one cannot be; the first one last, whose epmd the others use. Raises the first failure."""
+        with ExitStack() as ending, ThreadPoolExecutor(len(self.nodes)) as pool:
+            ending.callback(self.nodes[0].stop)
+            for future in [pool.submit(node.stop) for node in self.nodes[1:]]:
+                future.result()

@@ -137,13 +137,13 @@ class TcpRelay:
         self._lock = threading.Lock()
         self._link = Link()
         self._connections: list[_Connection] = []
+        self._is_accepting = False
+        self._listener: socket.socket | None = self._listen(port)  # before anything that would be left open if it cannot
+        self.port: int = self._listener.getsockname()[1]
         self._selector = selectors.DefaultSelector()
         self._woken, self._waker = os.pipe()
         os.set_blocking(self._waker, False)
         self._selector.register(self._woken, selectors.EVENT_READ)
-        self._is_accepting = False
-        self._listener: socket.socket | None = self._listen(port)
-        self.port: int = self._listener.getsockname()[1]
         self._is_closed = False
         self._thread = threading.Thread(target=self._relay, name=f"relay to {server_port}", daemon=True)
         self._thread.start()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import subprocess
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -26,7 +25,7 @@ from devstack.ports import DEFAULT_BASE, Ports
 from devstack.rabbitmq import PrivateRabbitMQ
 from devstack.rabbitmq_cluster import RabbitMQNodes
 from devstack.services import ProcessId, Service, iterate_command_lines
-from devstack.side_by_side import run_side_by_side
+from devstack.side_by_side import end_each, run_side_by_side
 from devstack.small_disk import SmallDisk, detach_mount, list_mounts
 from devstack.stack_config import HOST, Options, merge, write_openrc
 from devstack.stack_guests import StackGuests, make_image
@@ -211,12 +210,12 @@ class Stack:
                 pool.submit(self._stop_part, "libvirtd and its guests", self.libvirtd.end, problems)
             else:
                 pool.submit(self._stop_part, "BMCs and their machines", self._fleet.end, problems)
-        self._services.close()
+        problems += self._services.close()
         if self.database is not None:
             self._services.forget_database()
         problems += [f"still running: {left}" for left in self._list_left()]
-        for place in list_mounts(self.state_dir):  # of a command that was killed
-            detach_mount(place)
+        left = list_mounts(self.state_dir)  # of a command that was killed
+        problems += end_each({f"mount {place}": partial(detach_mount, place) for place in reversed(left)})
         if problems:
             raise StepFailed("; ".join(problems), advice="look at these processes, end them by hand, run devstack/down again")
 
@@ -314,11 +313,11 @@ class Stack:
             )
 
     def _stop_part(self, name: str, stop: Callable[[], object], problems: list[str]) -> None:
-        try:
+        def tell() -> None:
             with self.steps.step(f"{name} stopped"):
                 stop()
-        except (OSError, TimeoutError, subprocess.SubprocessError) as error:
-            problems.append(f"{name}: {error}")
+
+        problems += end_each({name: tell})
 
     def _list_left(self) -> list[str]:
         """Processes that still name this directory on their command line, other than this one and its parents."""

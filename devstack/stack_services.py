@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from devstack.clocks import ClockOffset
@@ -17,6 +17,7 @@ from devstack.ports import Ports
 from devstack.rabbitmq_cluster import RabbitMQNodes
 from devstack.services import Service
 from devstack.short_path import ShortPath
+from devstack.side_by_side import end_each
 from devstack.signing_keys import make_signing_options
 from devstack.small_disk import SmallDisk
 from devstack.stack_config import HOST, Options, merge, write_agent_config, write_gateway_config
@@ -108,17 +109,15 @@ class StackServices:
         """SQLAlchemy's, past any link."""
         return self._build_database_url(None)
 
-    def close(self) -> None:
-        """Take away links, disks and short paths, when no service runs."""
-        for link in self.links.values():
-            link.close()
+    def close(self) -> list[str]:
+        """Take away links, disks and short paths, and set the clocks right, when no service runs; in words what of it failed."""
+        endings: dict[str, Callable[[], object]] = {f"link {name}": link.close for name, link in self.links.items()}
+        endings |= {f"network of {name}": island.end for name, island in self.islands.items()}
+        endings |= {f"disk of {name}": disk.unmount for name, disk in self.disks.items()}
+        endings |= {f"clock of {name}": clock.reset for name, clock in self.clocks.items()}
+        endings |= {f"short path {short.path}": short.remove for short in self._gateway_paths}
         self.links.clear()
-        for island in self.islands.values():
-            island.end()
-        for disk in self.disks.values():
-            disk.unmount()
-        for short in self._gateway_paths:
-            short.remove()
+        return end_each(endings)
 
     def forget_database(self) -> None:
         """Its server keeps nothing any more."""

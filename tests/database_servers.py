@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,9 +24,12 @@ def run_database_server(kind: DatabaseKind, *, durable: bool = False) -> Iterato
     :raises NotInstalled: its programs are not there.
     """
     directory = Path(tempfile.mkdtemp(prefix=f"crashcart-{kind}-"))
-    make = {DatabaseKind.POSTGRESQL: PrivatePostgreSQL, DatabaseKind.MARIADB: PrivateMariaDB}[kind]
+    servers: dict[DatabaseKind, Callable[..., DatabaseServer]] = {
+        DatabaseKind.POSTGRESQL: PrivatePostgreSQL,
+        DatabaseKind.MARIADB: PrivateMariaDB,
+    }
     try:
-        server: DatabaseServer = make(directory, durable=durable)
+        server = servers[kind](directory, durable=durable)
         try:
             server.start()
             yield server

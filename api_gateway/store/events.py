@@ -14,6 +14,7 @@ from api_gateway.store import counters, gaps, had
 from api_gateway.store.actions import OPEN_STATES
 from api_gateway.store.columns import columns_of, values_of
 from api_gateway.store.tables import actions, dead_letters, events, servers, store_identity
+from compute_agent.contract.models import OPEN_END
 from compute_agent.contract.notifications import Notification
 
 LOG = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ _SHELF_SIZE = select(func.count(), func.coalesce(func.sum(func.length(dead_lette
 _REFUSED = "shelf_refused"
 _LONGEST_ID = 64
 _LONGEST_NAME = 255
-_LARGEST = 2**63 - 1
+_LARGEST_POSITION = 2**63 - 1
 _CLASH = "message_id_clash"
 _CLASH_PREFIX = "clash-"
 """Of ids that we made ourselves; a message that comes with such an id is given another."""
@@ -199,7 +200,7 @@ def _find_text(payload: dict[str, Any], key: str, longest: int) -> str | None:
 
 def _find_sequence(payload: dict[str, Any]) -> int | None:
     value = payload.get("sequence")
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _LARGEST else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= OPEN_END else None
 
 
 def _find_moment(payload: dict[str, Any]) -> datetime | None:
@@ -235,7 +236,7 @@ def list_latest_of_action(c: Connection, action_id: str, host: str, event_types:
 
 def find_event(c: Connection, event_id: str) -> EventRow | None:
     """By its position or its ``message_id``; an id in digits that no position can be is looked up as the latter."""
-    is_position = event_id.isascii() and event_id.isdecimal() and len(event_id) < 20 and int(event_id) <= _LARGEST
+    is_position = event_id.isascii() and event_id.isdecimal() and len(event_id) < 20 and int(event_id) <= _LARGEST_POSITION
     found = events.c.position == int(event_id) if is_position else events.c.message_id == event_id
     row = c.execute(select(*COLUMNS).where(found)).one_or_none()
     return None if row is None else EventRow(*row)

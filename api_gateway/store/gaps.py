@@ -5,11 +5,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, Integer, and_, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Integer, and_, bindparam, delete, insert, or_, select, update
 
 from api_gateway.store import outbox
 from api_gateway.store.columns import Moment, columns_of, upsert
-from api_gateway.store.tables import epochs, gaps
+from api_gateway.store.tables import agents, epochs, gaps
+from compute_agent.contract.models import OPEN_END
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,9 @@ class GapRow:
     @property
     def is_tail(self) -> bool:
         """Whether it is all that may have been committed behind ``first``, be there anything or not."""
-        return self.last == OPEN_END
+        return self.last >= OPEN_END
 
 
-OPEN_END = 2**63 - 1
 _COLUMNS = columns_of(gaps, GapRow)
 
 
@@ -43,7 +43,7 @@ _TOUCHED = (
 )
 _CLOSE = delete(gaps).where(gaps.c.id == bindparam("closed"))
 _NARROW = update(gaps).where(gaps.c.id == bindparam("narrowed"))
-_FORGET_TAIL = delete(gaps).where(_OF_EPOCH, gaps.c.last == OPEN_END)
+_FORGET_TAIL = delete(gaps).where(_OF_EPOCH, gaps.c.last >= OPEN_END)
 
 
 def note_sequences(c: Connection, places: Iterable[tuple[str, str, int]], *, now: datetime) -> None:
@@ -104,17 +104,31 @@ def _remove_range(c: Connection, host: str, epoch: str, first: int, last: int) -
     return removed
 
 
+_UP = "up"
+"""As in ``agents``, which needs this module."""
+_CAN_BE_ASKED = or_(
+    agents.c.host.is_(None),
+    agents.c.state == _UP,
+    agents.c.journal_id != gaps.c.epoch,
+    gaps.c.tries >= bindparam("given_up_after", type_=Integer),
+)
 _DUE = (
     select(*_COLUMNS)
-    .where(gaps.c.ask_at <= bindparam("now", type_=Moment))
+    .select_from(gaps.outerjoin(agents, agents.c.host == gaps.c.host))
+    .where(gaps.c.ask_at <= bindparam("now", type_=Moment), _CAN_BE_ASKED)
     .order_by(gaps.c.ask_at, gaps.c.id)
     .limit(bindparam("at_most", type_=Integer))
 )
 
 
-def list_gaps(c: Connection, *, now: datetime, limit: int = 100) -> list[GapRow]:
-    """Gaps that are due to be asked for; a new one is at once. Their host may be down: asking is the caller's choice."""
-    return [GapRow(*row) for row in c.execute(_DUE, {"now": now, "at_most": limit})]
+def list_gaps(c: Connection, *, now: datetime, given_up_after: int = 2**31 - 1, limit: int = 100) -> list[GapRow]:
+    """Gaps that are due to be asked for, or given up; a new one is at once.
+
+    Not those of a host that is down: they wait for it, and however many they are, no other host's wait behind them.
+
+    :param given_up_after: tries after which a gap is due even so; as it is when the agent has another journal
+    """
+    return [GapRow(*row) for row in c.execute(_DUE, {"now": now, "given_up_after": given_up_after, "at_most": limit})]
 
 
 def list_gaps_of_host(c: Connection, host: str) -> list[GapRow]:

@@ -106,10 +106,11 @@ def mark_sent(c: Connection, sequences: Sequence[int], *, at: datetime) -> None:
 @dataclass(frozen=True)
 class Unrecorded:
     """``until``: all own events up to this sequence are in the record. ``lost``: later ones that were published long enough ago to be there
-    and are not."""
+    and are not. ``next_after``: where the next page begins; None: this was the last one."""
 
     until: int
     lost: tuple[int, ...]
+    next_after: int | None = None
 
 
 def find_unrecorded(c: Connection, *, after: int, now: datetime, patience: timedelta, limit: int = 1000) -> Unrecorded:
@@ -117,17 +118,18 @@ def find_unrecorded(c: Connection, *, after: int, now: datetime, patience: timed
 
     Each time that an event has to be published again it is waited for twice as long.
 
-    :param after: up to there all is recorded, as was found before
+    :param after: the sequence behind which the page begins
     """
     until, lost, whole = after, [], True
-    for sequence, occurred_at, sent_at, position in c.execute(_PUBLISHED, {"after": after, "row_limit": limit}):
+    page = c.execute(_PUBLISHED, {"after": after, "row_limit": limit}).all()
+    for sequence, occurred_at, sent_at, position in page:
         if position is not None:
             until = sequence if whole else until
             continue
         whole = False
         if sent_at is not None and now >= sent_at + max(patience, sent_at - occurred_at):
             lost.append(sequence)
-    return Unrecorded(until, tuple(lost))
+    return Unrecorded(until, tuple(lost), page[-1].sequence if len(page) == limit else None)
 
 
 def reopen(c: Connection, sequences: Sequence[int]) -> None:

@@ -1,6 +1,7 @@
 """The accounts that crashcart has at the broker, and what each of them may do there.
 
-An agent's account takes casts and calls for its own host and tells events, heartbeats and replies; nothing else. RabbitMQ asks for
+An agent's account takes casts and calls for its own host and tells events, heartbeats and replies; a consumer's hears events; neither
+does anything else. RabbitMQ asks for
 *configure* to declare and to delete, for *write* to publish to an exchange and to bind a queue, for *read* to consume a queue and to
 bind to an exchange; topic permissions then say which routing keys. What oslo.messaging makes necessary beyond that is told beside it.
 """
@@ -12,7 +13,15 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from compute_agent.contract.notifications import DEAD_EXCHANGE, EVENTS_EXCHANGE, HEARTBEAT_ROUTING_KEY, TOPIC, Severity
+from compute_agent.contract.notifications import (
+    CONSUMER_PREFIX,
+    DEAD_EXCHANGE,
+    EVENTS_EXCHANGE,
+    HEARTBEAT_ROUTING_KEY,
+    TOPIC,
+    Severity,
+    build_consumer_exchange,
+)
 from compute_agent.contract.topics import CALL_TOPIC, RPC_EXCHANGE, RPC_TOPIC, build_lock_name
 
 AGENT_PREFIX = "agent."
@@ -65,6 +74,30 @@ def build_agent_permissions(host: str) -> Permissions:
             TopicPermission(RPC_EXCHANGE, write=_NOTHING, read=_exactly(rf"{topics}(\.{host_pattern})?")),
             TopicPermission(EVENTS_EXCHANGE.name, write=_exactly(rf"{TOPIC}\.{severities}", HEARTBEAT_ROUTING_KEY), read=_NOTHING),
         ),
+    )
+
+
+def build_consumer_account(name: str) -> str:
+    """The account of one program that hears events."""
+    return f"{CONSUMER_PREFIX}{name}"
+
+
+def build_consumer_permissions(name: str) -> Permissions:
+    """What the consumer of that name needs: queues and an exchange of its own (see ``build_consumer_exchange``), named as its account or
+    that, a dot and more, bound to events.
+
+    No heartbeats, and nothing is published: not by the exchange without a name either, which reaches every queue. ``#`` as a binding
+    would bring heartbeats too.
+
+    :param name: without a dot, so that none is the beginning of another's names
+    """
+    own = rf"{re.escape(build_consumer_exchange(name).name)}(\..*)?"
+    keys = rf"{TOPIC}\.{_any_of([*Severity, '*', '#'])}"
+    return Permissions(
+        configure=_exactly(own),
+        write=_exactly(own),
+        read=_exactly(own, re.escape(EVENTS_EXCHANGE.name)),
+        topics=(TopicPermission(EVENTS_EXCHANGE.name, write=_NOTHING, read=_exactly(keys)),),
     )
 
 

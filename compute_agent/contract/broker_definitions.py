@@ -1,31 +1,50 @@
 """What a RabbitMQ vhost needs for crashcart, in the form that ``rabbitmqctl import_definitions`` and ``load_definitions`` take.
 
 Users with hashes of their passwords, permissions, the policies, and the exchanges and queues of events: agents with accounts of their
-own may not declare these, because a queue's dead-letter exchange cannot be declared by who may not read the queue.
+own may not declare these, because a queue's dead-letter exchange cannot be declared by who may not read the queue. And an exchange for
+each consumer, to which events are passed on.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from compute_agent.contract import accounts
 from compute_agent.contract.accounts import Permissions
-from compute_agent.contract.notifications import DEAD_EXCHANGE, DEAD_LETTER_QUEUE, EVENTS_EXCHANGE, HEARTBEAT_QUEUE, RECORDER_QUEUES
+from compute_agent.contract.notifications import (
+    CONSUMER_PREFIX,
+    DEAD_EXCHANGE,
+    DEAD_LETTER_QUEUE,
+    EVENTS_EXCHANGE,
+    HEARTBEAT_QUEUE,
+    RECORDER_QUEUES,
+    TOPIC,
+    build_consumer_exchange,
+)
 
 LONGEST_DEADLINE_MS = 3_600_000
 """An action's deadline lies at most this far ahead, so a cast that waited longer in the broker is of no use."""
 _AGENT_QUEUE_LENGTH = 10_000
 _CONSUMER_KEEP_MS = 7 * 24 * 3_600_000
 _CONSUMER_QUEUE_BYTES = 256 * 2**20
+_NOBODY: Mapping[str, str] = MappingProxyType({})
 
 
-def build_definitions(gateways: Mapping[str, str], agents: Mapping[str, str], *, vhost: str = "/") -> dict[str, Any]:
+def build_definitions(
+    gateways: Mapping[str, str], agents: Mapping[str, str], consumers: Mapping[str, str] = _NOBODY, *, vhost: str = "/"
+) -> dict[str, Any]:
     """Everything, for the accounts that are given; others that the broker has stay as they are.
 
     :param gateways: the gateway's accounts and their passwords
     :param agents: hosts, and the passwords of their agents' accounts
+    :param consumers: names of programs that hear events, and the passwords of their accounts
     """
     roles = {name: (password, accounts.build_gateway_permissions()) for name, password in gateways.items()}
     roles |= {accounts.build_agent_account(host): (password, accounts.build_agent_permissions(host)) for host, password in agents.items()}
+    roles |= {
+        accounts.build_consumer_account(name): (password, accounts.build_consumer_permissions(name)) for name, password in consumers.items()
+    }
     permissions = {name: granted for name, (_, granted) in roles.items()}
     return {
         "users": [
@@ -41,7 +60,7 @@ def build_definitions(gateways: Mapping[str, str], agents: Mapping[str, str], *,
         "permissions": [_describe(name, vhost, granted) for name, granted in permissions.items()],
         "topic_permissions": [topic for name, granted in permissions.items() for topic in _describe_topics(name, vhost, granted)],
         "policies": list_policies(vhost),
-        **_list_event_queues(vhost),
+        **_list_event_routes(vhost, consumers),
     }
 
 
@@ -67,7 +86,7 @@ def list_policies(vhost: str = "/") -> list[dict[str, Any]]:
             # alarm would stop everybody. What its reader misses is in the gateway's record.
             "vhost": vhost,
             "name": "crashcart-consumers",
-            "pattern": r"^crashcart_consumer\.",
+            "pattern": rf"^(crashcart_)?{re.escape(CONSUMER_PREFIX)}",  # and as they were named before they had accounts
             "apply-to": "queues",
             "priority": 10,
             "definition": {
@@ -89,14 +108,15 @@ def _describe_topics(name: str, vhost: str, granted: Permissions) -> Sequence[di
     ]
 
 
-def _list_event_queues(vhost: str) -> dict[str, Any]:
+def _list_event_routes(vhost: str, consumers: Iterable[str]) -> dict[str, Any]:
     bindings = (*RECORDER_QUEUES, DEAD_LETTER_QUEUE, HEARTBEAT_QUEUE)
+    of_consumers = [build_consumer_exchange(name) for name in consumers]
     queues: dict[str, Any] = {queue.name: queue for queue in bindings}  # kombu does not type its attributes
     return {
         "exchanges": [
             {"vhost": vhost, "name": exchange.name, "type": exchange.type, "durable": True, "auto_delete": False, "internal": False}
             | {"arguments": {}}
-            for exchange in (EVENTS_EXCHANGE, DEAD_EXCHANGE)
+            for exchange in (EVENTS_EXCHANGE, DEAD_EXCHANGE, *of_consumers)
         ],
         "queues": [
             {"vhost": vhost, "name": queue.name, "durable": True, "auto_delete": False, "arguments": queue.queue_arguments}
@@ -106,5 +126,10 @@ def _list_event_queues(vhost: str) -> dict[str, Any]:
             {"vhost": vhost, "source": queue.exchange.name, "destination": queue.name, "destination_type": "queue"}
             | {"routing_key": queue.routing_key, "arguments": {}}
             for queue in bindings
+        ]
+        + [
+            {"vhost": vhost, "source": EVENTS_EXCHANGE.name, "destination": exchange.name, "destination_type": "exchange"}
+            | {"routing_key": f"{TOPIC}.*", "arguments": {}}
+            for exchange in of_consumers
         ],
     }

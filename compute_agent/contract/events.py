@@ -267,8 +267,19 @@ class CastRefusals(EventPayload):
     since: AwareDatetime
 
 
+class EventsMissed(EventPayload):
+    """What servers did, told by the hypervisor from ``since`` on, that an agent could not keep: its journal had no room for too long.
+
+    What came of it was found by comparing states right before this, and is told as ``observed_late``.
+    """
+
+    count: int
+    since: AwareDatetime
+
+
 class EventsLost(EventPayload):
-    """A named gap: the sequences ``first`` to ``last`` of ``lost_epoch``, both included, are gone, and why."""
+    """A named gap: the sequences ``first`` to ``last`` of ``lost_epoch``, both included, are gone, and why. ``last`` is ``models.OPEN_END``
+    where nobody knows how many there were behind ``first``, if any: the whole journal is gone."""
 
     lost_epoch: str
     first: int
@@ -311,5 +322,6 @@ EVENT_TYPES: dict[str, EventType] = {
     "agent.up": EventType(AgentState, Severity.INFO),
     "agent.down": EventType(AgentState, Severity.WARN),
     "agent.cast_refused": EventType(CastRefusals, Severity.WARN),
+    "agent.events_missed": EventType(EventsMissed, Severity.ERROR),
     "events.lost": EventType(EventsLost, Severity.ERROR),
 }

@@ -47,6 +47,10 @@ class PowerState(StrEnum):
     SUSPENDED = "suspended"
 
 
+STANDS_STILL = frozenset({PowerState.PAUSED, PowerState.SUSPENDED})
+"""In these nothing goes on in the guest: neither a dump nor an NMI that waits."""
+
+
 class Observation(StrEnum):
     """What was seen of the guest after a crash dump signal."""
 
@@ -236,8 +240,12 @@ class PingReply(WireModel):
     incarnation: int
 
 
+OPEN_END = 2**53 - 1
+"""``last`` of a range that has no end, and above every sequence: the largest whole number that each reader of JSON keeps as it is."""
+
+
 class EventRange(WireModel):
-    """An inclusive range of event sequences of one epoch."""
+    """An inclusive range of event sequences of one epoch; up to ``OPEN_END``: all from ``first`` on, be there anything or not."""
 
     epoch: str
     first: int = Field(ge=1)

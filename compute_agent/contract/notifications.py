@@ -83,6 +83,16 @@ HEARTBEAT_QUEUE = Queue(
 )
 
 
+CONSUMER_PREFIX = "consumer."
+"""Of the names of others' accounts, and of the queues of events that these may have, which the broker's policy bounds."""
+
+
+def build_consumer_exchange(name: str) -> Exchange:
+    """A consumer's own, to which all events are passed on: an oslo.messaging listener declares the exchange that it listens to, and who may
+    declare an exchange may delete it."""
+    return Exchange(f"{CONSUMER_PREFIX}{name}", type="topic", durable=True)
+
+
 @dataclass(frozen=True)
 class Notification:
     """One message as read from or given to the broker; ``payload`` is plain JSON, known or not."""

@@ -94,7 +94,11 @@ EVENT_HISTORY: tuple[EventVersion, ...] = (
         "a watchdog's firing, its outcome, change and drift are events, states name the firing; heartbeats tell watchdogs",
     ),
     EventVersion("1.4", (), "diagnostics tell a bare-metal machine's sensors, health, firmware and log; a watchdog may cycle the power"),
-    EventVersion("1.5", ("agent.cast_refused",), "casts that an agent refused for their signature are an event"),
+    EventVersion(
+        "1.5",
+        ("agent.cast_refused", "agent.events_missed"),
+        "casts that an agent refused for their signature are an event, and so is what it could not keep of what it saw",
+    ),
 )
 
 RELEASES: dict[str, ReleaseVersions] = {

@@ -210,11 +210,12 @@ class Events(ABC):
         reading after it, so that what happened while no agent ran is told once. Of a server without one, only what comes from now on is
         news.
 
-        The listener only enqueues: it never blocks and never raises, so it may be called from the backend's own event thread. What
-        happened while the backend was away is not replayed: report BACKEND_LOST and BACKEND_BACK and the agent compares states. On
-        BACKEND_BACK every subscription is in force again *before* the event is given. Of a server whose events begin only later, give it
-        again with that server: its state alone is compared once more. Where each server has a backend of its own, give both with the
-        server when its backend goes and comes, and BACKEND_BACK without one when all were looked at for the first time.
+        The listener only enqueues: it never blocks, so it may be called from the backend's own event thread. It raises nothing but
+        ``EventNotTaken``, and that only of an event with a cursor: read that log again later, from the cursor before it. What happened
+        while the backend was away is not replayed: report BACKEND_LOST and BACKEND_BACK and the agent compares states. On BACKEND_BACK
+        every subscription is in force again *before* the event is given. Of a server whose events begin only later, give it again with
+        that server: its state alone is compared once more. Where each server has a backend of its own, give both with the server when
+        its backend goes and comes, and BACKEND_BACK without one when all were looked at for the first time.
         """
 
 

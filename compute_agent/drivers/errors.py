@@ -63,3 +63,10 @@ class OutcomeUnknown(DriverError):
     """It was sent, or perhaps sent, and no answer came. Never raised when the driver knows that nothing was sent."""
 
     code = Code.ANSWER_LOST
+
+
+class EventNotTaken(Exception):
+    """Raised to a driver by its listener: an event with a cursor found no room. Its log is to be read again from the cursor before."""
+
+    def __init__(self, server: str | None, reason: str) -> None:
+        super().__init__(f"server {server}: {reason}")

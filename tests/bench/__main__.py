@@ -65,6 +65,9 @@ def main() -> int:
     except StepFailed as failure:
         print(f"\n{failure.explain()}", file=sys.stderr)
         return 1
+    except (TimeoutError, RuntimeError) as error:
+        print(f"\nbench: FAILED: {error}", file=sys.stderr)
+        return 1
     table = report.to_markdown()
     print("\n" + table)
     if arguments.output is not None:

@@ -2,8 +2,9 @@
 
 Thousands of crash dumps are posted at the servers of a host whose agent has stopped, and of one whose driver takes seconds, once with the
 limit of open actions per host as it is configured, and once with one that lets all of them in. Meanwhile the servers of a third host are
-triggered one after the other, as they were before in the calm of the same stack: the ratio of the two says what the others feel. A queue
-of its own on the events exchange, which nobody reads, is there from the beginning.
+triggered one after the other, as they were before in the calm of the same stack, and once more when nobody posts any longer and what was
+posted is still open: the first comparison says what the others feel of so many requests on this machine, the second what they feel of the
+two hosts. A queue of its own on the events exchange, which nobody reads, is there from the beginning.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import kombu
+from sqlalchemy import func, select
 
+from api_gateway.store.tables import actions
 from compute_agent.contract.broker import BrokerAddress
 from compute_agent.contract.notifications import EVENTS_EXCHANGE
 from devstack.api_client import ApiClient
@@ -34,6 +37,9 @@ _POSTERS = 4
 _DEADLINE_SECONDS = 60
 _NMI_SECONDS = 2
 _TIMEOUT = 60.0
+_MOST_SECONDS = 600.0
+"""After which no more is posted, on a machine that is too slow or too busy for all of it."""
+_TELL_EVERY = 1000
 _IGNORED_QUEUE = kombu.Queue(
     "crashcart_consumer.asleep", EVENTS_EXCHANGE, routing_key="notifications.#", durable=True, queue_arguments={"x-queue-type": "quorum"}
 )
@@ -55,6 +61,7 @@ class _Flood:
 
     statuses: Counter[int] = field(default_factory=Counter)
     without_retry_after: int = 0
+    seconds: float = 0.0
     over: threading.Event = field(default_factory=threading.Event)
 
 
@@ -66,6 +73,7 @@ def measure(runs: int, posts: int) -> list[Figure]:
     """
     figures: list[Figure] = []
     for name, limit in _LIMITS.items():
+        print(f"limit of open actions per host: {name}", flush=True)
         options = {} if limit is None else {"api": {"max_open_actions_per_host": limit}}
         with running_fake_stack(agents=[_CALM, _DEAD, _SLOW], gateway_options=options) as stack:
             figures += _measure_pressure(stack, name, runs, posts)
@@ -85,24 +93,39 @@ def _measure_pressure(stack: FakeStack, limit: str, runs: int, posts: int) -> li
         poster.start()
         pressed: list[float] = []
         try:
-            while poster.is_alive() or len(pressed) < len(calm):
+            while not pressed or poster.is_alive():
                 pressed.append(_time_action(stack, next(turns)))
         finally:
             flood.over.set()
             poster.join()
+        left = _count_open(stack)
+        backed_up = [_time_action(stack, next(turns)) for _ in calm]
     ignored = _count_ignored(stack)
     floor = f"action of another host, calm ({limit})"
-    counted = ", ".join(f"{count} answered {status}" for status, count in sorted(flood.statuses.items()))
-    counted += f", {flood.without_retry_after} refusals without Retry-After"
     return [
-        Figure(floor, calm, note=f"resident MiB before, at most, growth: {_describe(memory)}"),
+        Figure(floor, calm),
         Figure(
-            f"action of another host, under pressure ({limit})",
+            f"action of another host, while {_POSTERS} people post ({limit})",
             pressed,
             floor=floor,
-            note=f"p99 ratio {_find_p99(pressed) / _find_p99(calm):.1f}; {counted}; {ignored} messages in the queue that nobody reads",
+            note=_list_findings(posts, flood, memory, ignored),
         ),
+        Figure(f"action of another host, with {left} open ones of the two ({limit})", backed_up, floor=floor),
     ]
+
+
+def _list_findings(posts: int, flood: _Flood, memory: Mapping[str, _Memory], ignored: int) -> str:
+    """What was asked, each with its answer on a line of its own."""
+    answers = ", ".join(f"{count} with {status}" for status, count in sorted(flood.statuses.items()))
+    grown = ", ".join(f"{name} {each.before:.0f} to {each.most:.0f}" for name, each in memory.items())
+    most = max(each.most - each.before for each in memory.values())
+    findings = {
+        f"{sum(flood.statuses.values())} of {posts} posts in {flood.seconds:.0f} s were answered": answers,
+        "refusals (429, 503) without Retry-After": str(flood.without_retry_after),
+        "resident memory in MiB, before and at most": f"{grown}; the most that one grew by: {most:.0f}",
+        "messages in the queue that nobody reads": str(ignored),
+    }
+    return "".join(f"\n  - {what}: {found}" for what, found in findings.items())
 
 
 def _count_ignored(stack: FakeStack) -> int:
@@ -115,8 +138,9 @@ def _count_ignored(stack: FakeStack) -> int:
     return count
 
 
-def _find_p99(samples: Sequence[float]) -> float:
-    return Figure("", list(samples)).p99
+def _count_open(stack: FakeStack) -> int:
+    with stack.store.read() as c:
+        return c.execute(select(func.count()).where(actions.c.ending.is_(None))).scalar_one()
 
 
 def _list_servers(stack: FakeStack) -> dict[str, list[str]]:
@@ -151,15 +175,20 @@ def _post_all(client: ApiClient, servers: Sequence[str], posts: int, flood: _Flo
     """So many crash dumps, by a few people at once who do not care about Retry-After."""
     body = {"kind": "trigger_crash_dump", "force": True, "deadline_seconds": _DEADLINE_SECONDS}
     lock = threading.Lock()
+    began = time.monotonic()
 
     def post(server: str) -> None:
-        if flood.over.is_set():
+        if flood.over.is_set() or time.monotonic() - began > _MOST_SECONDS:
             return
         answer = client.post(f"/v1/servers/{server}/actions", body, timeout=_TIMEOUT)
         with lock:
             flood.statuses[answer.status] += 1
             if answer.status in (429, 503) and "retry-after" not in answer.headers:
                 flood.without_retry_after += 1
+            flood.seconds = time.monotonic() - began
+            answered = sum(flood.statuses.values())
+        if answered % _TELL_EVERY == 0:
+            print(f"[{flood.seconds:7.1f} s] {answered} of {posts} posts answered", flush=True)
 
     with ThreadPoolExecutor(_POSTERS) as pool:
         list(pool.map(post, itertools.islice(itertools.cycle(servers), posts)))
@@ -200,7 +229,3 @@ def _watching_memory(stack: FakeStack) -> Iterator[dict[str, _Memory]]:
 
 def _list_family(pid: int) -> list[int]:
     return [pid, *(child.pid for child in list_children(pid))]
-
-
-def _describe(memory: Mapping[str, _Memory]) -> str:
-    return ", ".join(f"{name} {each.before:.0f} {each.most:.0f} +{each.most - each.before:.0f}" for name, each in memory.items())

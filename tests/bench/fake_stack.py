@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,9 +61,10 @@ def running_fake_stack(
     :param database: URL of the gateway's, an empty one; None: SQLite
     """
     agents = agents or [FakeAgent(servers)]
-    with tempfile.TemporaryDirectory(prefix="crashcart-bench-") as name:
+    with tempfile.TemporaryDirectory(prefix="crashcart-bench-") as name, ExitStack() as ending:
         directory, ports = Path(name), Ports(find_free_base())
         broker = PrivateRabbitMQ(directory, ports)
+        ending.callback(broker.stop)
         broker.start()
         agent_signing, gateway_signing = make_signing_options(directory / "keys")
         services = {agent.service: _make_agent(directory, agent, broker, agent_signing) for agent in agents}
@@ -78,21 +79,16 @@ def running_fake_stack(
             extra=merge(gateway_signing, {"api": {"crash_dump_holdoff": 0}, "database": {"connection": url}}, gateway_options or {}),
         )
         store = Store(url)
-        try:
-            store.upgrade_schema()
-            for service in services.values():
-                service.start()
-            client = ApiClient(f"http://127.0.0.1:{ports.api}")
-            expected = sum(agent.servers for agent in agents)
-            wait_until(client.is_healthy, _START_TIMEOUT, "the API serves")
-            wait_until(lambda: len(client.list_servers()) == expected, _START_TIMEOUT, "the API knows the servers")
-            yield FakeStack(client, store, services, broker)
-        finally:
-            for service in services.values():
-                if service.is_running:
-                    service.stop()
-            store.dispose()
-            broker.stop()
+        ending.callback(store.dispose)
+        store.upgrade_schema()
+        for service in services.values():
+            ending.callback(service.stop)
+            service.start()
+        client = ApiClient(f"http://127.0.0.1:{ports.api}")
+        expected = sum(agent.servers for agent in agents)
+        wait_until(client.is_healthy, _START_TIMEOUT, "the API serves")
+        wait_until(lambda: len(client.list_servers()) == expected, _START_TIMEOUT, "the API knows the servers")
+        yield FakeStack(client, store, services, broker)
 
 
 def _make_agent(directory: Path, agent: FakeAgent, broker: PrivateRabbitMQ, signing: Options) -> Service:

@@ -91,6 +91,7 @@ def _list_database_faults(server: PrivatePostgreSQL) -> Iterator[Fault]:
 
 
 def _measure_fault(stack: FakeStack, fault: Fault, runs: int) -> Figure:
+    began = time.monotonic()
     servers = itertools.cycle([server["id"] for server in stack.client.list_servers()])
     samples: list[float] = []
     for _ in range(runs):
@@ -102,6 +103,7 @@ def _measure_fault(stack: FakeStack, fault: Fault, runs: int) -> Figure:
         back_at = started_at if fault.is_process else time.monotonic()
         _complete(stack, action or _post(stack, next(servers)))
         samples.append((time.monotonic() - back_at) * 1000)
+    print(f"[{time.monotonic() - began:7.1f} s] {fault.name}, {runs} times", flush=True)
     missed = sum(sample > fault.goal * 1000 for sample in samples)
     return Figure(
         f"{fault.name}: until the first action is completed", samples, note=f"goal {fault.goal:g} s, missed {missed} of {runs} times"

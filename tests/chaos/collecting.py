@@ -1,20 +1,19 @@
 """What is left at the end, read as files: the store, the journals, the hypervisors' own records, the logs."""
 
 import hashlib
-import itertools
 import json
-import re
 import sqlite3
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, NullPool, RowMapping, create_engine, text
 
-from tests.chaos.history import History, What
+from tests.chaos.history import History, Line, What
 from tests.chaos.system import SECOND, ChaosSystem
+from tests.chaos.tracebacks import list_unexpected
 
 _MICROSECONDS = 1_000_000
 _ROW_TIMES = ("accepted_at", "deadline", "received_at", "started_at", "signalled_at", "ended_at", "recorded_at", "revised_at")
@@ -34,12 +33,9 @@ _ROW_WORDS = (
     "cast_count",
     "observation",
 )
-_PAYLOAD_WORDS = ("ending", "code", "decided_by", "lost_epoch", "lost_host", "first", "last", "observed_late")
-_TRACEBACK = "Traceback (most recent call last):"
+_PAYLOAD_WORDS = ("ending", "code", "decided_by", "lost_epoch", "first", "last", "observed_late")
 DELETED = "deleted-"
 """How directories begin in which lies what an operator destroyed: only the judge looks there."""
-_LONGEST_TRACEBACK = 400
-_EXPECTED_ERRORS = re.compile(r"LibraryBroke: ")
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -84,9 +80,16 @@ def collect(system: ChaosSystem, history: History) -> None:
     for path in system.list_journals():
         _collect_journal(path, history)
     _collect_store(system, history)
-    for log in sorted(system.directory.glob("*.log")):
-        for traceback in _list_tracebacks(log):
-            history.write(What.TRACEBACK, part=log.stem, text=traceback)
+    for line in list_tracebacks(sorted(system.directory.glob("*.log"))):
+        history.write(What(line.pop("what")), **line)
+
+
+def list_tracebacks(logs: Iterable[Path]) -> Iterator[Line]:
+    """What the processes logged that they should not have, as lines of a history."""
+    now = time.time()
+    for log in logs:
+        for found in list_unexpected(log):
+            yield {"at": now, "what": What.TRACEBACK, "part": log.stem, "text": found.text, "logged_at": found.logged_at}
 
 
 def _collect_journal(path: Path, history: History) -> None:
@@ -101,6 +104,7 @@ def _collect_journal(path: Path, history: History) -> None:
                 sequence=row["sequence"],
                 message_id=row["message_id"],
                 type=row["event_type"],
+                occurred_at=_to_seconds(row["occurred_at"]),
                 sent=row["sent_at"] is not None,
                 destroyed=destroyed,
                 second=_was_second(path),
@@ -158,26 +162,6 @@ def _to_seconds(microseconds: int | None) -> float | None:
 def digest(body: bytes) -> str:
     """By which a body is known again."""
     return hashlib.sha256(bytes(body)).hexdigest()
-
-
-def _list_tracebacks(log: Path) -> Iterator[str]:
-    """The unexpected ones, each with the line of the log before it; those of an exception and of what led to it are one."""
-    lines = log.read_text(errors="replace").splitlines()
-    told_up_to = 0
-    for number, line in enumerate(lines):
-        if _TRACEBACK not in line or number < told_up_to:
-            continue
-        prefix = line.partition(_TRACEBACK)[0]  # oslo.log puts the same one before each line of it
-        following = lines[number : number + _LONGEST_TRACEBACK]
-        block = list(itertools.takewhile(partial(_begins_with, prefix), following))
-        told_up_to = number + len(block)
-        found = "\n".join([*lines[max(0, number - 1) : number], *(entry.removeprefix(prefix) for entry in block)])
-        if not _EXPECTED_ERRORS.search(found):
-            yield found
-
-
-def _begins_with(prefix: str, line: str) -> bool:
-    return line.startswith(prefix)
 
 
 def _was_second(journal: Path) -> bool:

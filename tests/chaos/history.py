@@ -33,7 +33,7 @@ class What(StrEnum):
     FAULT = "fault"
     """``id``, ``name``, ``phase`` (``begins``, ``over``, ``failed``), ``hosts``, ``parts``, ``text``."""
     POISON = "poison"
-    """Put into a queue: ``queue``, ``digest`` of the body, ``message_id`` if it has one, ``fault``."""
+    """Put into a queue: ``queue``, ``digest`` of the body, ``message_id`` if it has one, and a pattern of what a library ``says`` of it."""
     BACKUP = "backup"
     """The store was copied. No fields."""
     RESTORED = "restored"
@@ -69,7 +69,7 @@ class What(StrEnum):
     COUNTER = "counter"
     """In the store at the end: ``name``, ``value``."""
     TRACEBACK = "traceback"
-    """A process logged what it did not expect: ``part``, ``text``."""
+    """A process logged what it did not expect: ``part``, ``text``, and ``logged_at``, None where the log does not say when."""
     UNSETTLED = "unsettled"
     """After the faults it never became quiet: ``text`` says what was still going on."""
 

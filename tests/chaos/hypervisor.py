@@ -224,6 +224,6 @@ def _append(file: int, what: What, **fields: Any) -> None:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_name(f"{path.name}.new")
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}")  # two agents of one name write it at a time
     partial.write_bytes(content)
     partial.replace(path)

@@ -12,14 +12,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from sqlalchemy import make_url
 
 from compute_agent.contract.broker import BrokerAddress
 from compute_agent.contract.notifications import HEARTBEAT_QUEUE, RECORDER_QUEUES
 from compute_agent.contract.transport import RPC_TOPIC
-from devstack.postgresql import PrivatePostgreSQL
 from devstack.services import Service, wait_until
 from devstack.small_disk import SmallDisk
 from tests.chaos.collecting import DELETED, digest
@@ -57,7 +56,8 @@ class Poison(Fault):
             for queue in sorted(set(queues) - {"name", SECOND_QUEUE}):
                 for poison in list_poisons(chance, sorted(scene.system.hosts)):
                     # Before it is there: whoever shelves it is to be found innocent.
-                    scene.history.write(What.POISON, queue=queue, digest=digest(poison.body), message_id=poison.message_id)
+                    fields: dict[str, Any] = {"digest": digest(poison.body), "message_id": poison.message_id, "says": poison.says}
+                    scene.history.write(What.POISON, queue=queue, **fields)
                     message = channel.prepare_message(
                         poison.body,
                         content_type=poison.content_type,
@@ -143,8 +143,7 @@ class Restore(Fault):
         self._taken_at = 0.0
 
     def list_targets(self, system: ChaosSystem) -> Sequence[str]:
-        # What dumps MariaDB is not among the packages that the devstack installs.
-        return ["store"] if isinstance(system.stack.database, PrivatePostgreSQL | None) else []
+        return ["store"]
 
     def list_needed(self, system: ChaosSystem, target: str) -> frozenset[str]:
         links = {name for name in system.links if name.endswith("–database")}
@@ -156,7 +155,7 @@ class Restore(Fault):
     def begin(self, scene: Scene, target: str) -> None:
         self._taken_at = time.time()
         database = scene.system.stack.database
-        if isinstance(database, PrivatePostgreSQL):
+        if database is not None:
             database.back_up_database(_get_database_name(scene))
         else:
             copy = _get_copy(scene)
@@ -169,7 +168,7 @@ class Restore(Fault):
         stack = scene.system.stack
         with ThreadPoolExecutor() as pool:
             list(pool.map(lambda service: service.stop(_STOP_GRACE), [*stack.apis, *stack.engines]))
-        if isinstance(stack.database, PrivatePostgreSQL):
+        if stack.database is not None:
             stack.database.restore_database(_get_database_name(scene))
         else:
             store = _get_store(scene)

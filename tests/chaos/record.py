@@ -61,6 +61,15 @@ class Record:
         self._rows: dict[str, Line] | None = None
 
     @property
+    def begin(self) -> float:
+        """When the faults began, at the latest."""
+        return float(self.setup["at"])
+
+    @property
+    def end(self) -> float:
+        return max((found[-1]["at"] for found in self.lines.values() if found), default=0.0)
+
+    @property
     def rows(self) -> dict[str, Line]:
         """The store's actions at the end, by id."""
         if self._rows is None:

@@ -1,9 +1,11 @@
 """One run: bring the system up, put traffic and faults to it, wait until it is quiet, write down what is left, judge, report."""
 
+import itertools
 import sqlite3
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from devstack.databases import DatabaseKind
 from devstack.services import wait_until
 from devstack.steps import Steps
 from tests.chaos.catalogue import choose_faults
-from tests.chaos.collecting import collect, find_unsettled
+from tests.chaos.collecting import collect, find_unsettled, list_tracebacks
 from tests.chaos.faults import Fault, Scene, describe_draws
 from tests.chaos.guests import RealGuests
 from tests.chaos.history import History, What, read_lines
@@ -27,6 +29,8 @@ from tests.chaos.traffic import Traffic
 from tests.chaos.validator import validate_record
 from tests.chaos.watching import Onlookers, SecondConsumer
 
+SYSTEM = "system"
+"""The directory of the system under attack, beside the history."""
 _FAKE_AGENT = (sys.executable, "-m", "tests.chaos.agent_program")
 _QUIET_TIMEOUT = 60.0
 _PROGRESS_INTERVAL = 10.0
@@ -78,7 +82,7 @@ def run_chaos(directory: Path, port: int, wish: Wish, steps: Steps) -> Result:
     chosen = choose_faults(wish.faults)
     history = History(directory / "history.jsonl")
     system = ChaosSystem(
-        directory / "system",
+        directory / SYSTEM,
         port,
         RealGuests() if wish.has_real_guests else FakeHosts(wish.hosts, _FAKE_AGENT),
         database=wish.database,
@@ -87,23 +91,26 @@ def run_chaos(directory: Path, port: int, wish: Wish, steps: Steps) -> Result:
         steps=steps,
     )
     consumer = SecondConsumer(system.stack.broker.transport_url, history)
-    try:
+    with ExitStack() as ending:  # whatever fails of it, the rest is stopped
+        ending.callback(history.close)
+        ending.callback(system.down)
+        ending.callback(system.hosting.end)
+        ending.callback(consumer.stop)
         system.up(before_services=consumer.start)
         _write_setup(system, history, wish)
         system.hosting.begin(system.stack, history)
         seconds = _find_seconds(wish, time.monotonic() - began)
         _attack(system, consumer, history, wish, chosen, seconds, steps)
-    finally:
-        consumer.stop()
-        system.hosting.end()
-        system.down()
-    history.close()
     return judge(history.path)
 
 
 def judge(path: Path) -> Result:
-    """Validate a history, this run's or a kept one."""
-    record = Record.read(read_lines(path))
+    """Validate a history, this run's or a kept one. Where the logs were kept with it, they are read again."""
+    lines = read_lines(path)
+    logs = sorted((path.parent / SYSTEM).glob("*.log"))
+    if logs:
+        lines = itertools.chain((line for line in lines if line["what"] != What.TRACEBACK), list_tracebacks(logs))
+    record = Record.read(lines)
     violations = validate_record(record)
     return Result(count_figures(record, violations), violations, path)
 
@@ -149,9 +156,11 @@ def _attack(
     try:
         onlookers.start()
         traffic.start()
+        striker = Striker(scene, faults, steps)
         try:
-            _strike_all(Striker(scene, faults, steps), schedule, seconds, traffic, steps)
+            _strike_all(striker, schedule, seconds, traffic, steps)
         finally:
+            striker.stop()
             traffic.stop()
         _wait_quiet(system, history, "after the faults", steps)
         onlookers.stop()

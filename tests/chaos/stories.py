@@ -105,9 +105,11 @@ class Story:
         """Committed to the journal, recorded, and heard by the second consumer."""
         self._sequence += 1
         common = {"message_id": f"message-{self._sequence}", "type": event_type, "host": HOST, "epoch": EPOCH, "sequence": self._sequence}
-        self.lines.append(make_line(What.JOURNALLED_EVENT, 200.0, **common, sent=True, destroyed=False))
+        self.lines.append(make_line(What.JOURNALLED_EVENT, 200.0, **common, occurred_at=at, sent=True, destroyed=False))
         stored_line = make_line(
-            What.EVENT, 200.0, **{**common, "server": SERVER, "action": None, "occurred_at": at, "recorded_at": at + 0.1, **fields}
+            What.EVENT,
+            200.0,
+            **{**common, "server": SERVER, "action": None, "occurred_at": at, "recorded_at": at + 0.1, "decided_by": "agent", **fields},
         )
         if stored:
             self.lines.append(stored_line)

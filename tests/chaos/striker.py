@@ -1,7 +1,6 @@
 """Begins and ends faults when they are due, each in a thread of its own: one that takes long to be made or undone delays no other."""
 
 import threading
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +20,7 @@ class Striker:
         self._changed = threading.Condition()
         self._taken: set[str] = set()
         self._is_closing = False
+        self._is_cut_short = threading.Event()
         self._threads: list[threading.Thread] = []
 
     def strike(self, strike: Strike) -> None:
@@ -36,6 +36,11 @@ class Striker:
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
+
+    def stop(self) -> None:
+        """Undo at once what still lasts: who stops the system must find nobody who starts something of it again."""
+        self._is_cut_short.set()
+        self.wait_over()
 
     def _run(self, strike: Strike) -> None:
         fault = self._faults[strike.fault]
@@ -67,7 +72,7 @@ class Striker:
         try:
             try:
                 fault.begin(self._scene, strike.target)
-                time.sleep(strike.duration)
+                self._is_cut_short.wait(strike.duration)
             finally:
                 fault.end(self._scene, strike.target)
         except Exception as error:  # noqa: BLE001 -- whatever it was: it is in the history as what spoils the run, which goes on

@@ -87,7 +87,7 @@ class Onlookers:
             ]
         )
         answer = choose_client(self._clients[stranger], self._chance).get(path, timeout=5)
-        self._write_shown(stranger, path, answer.status, answer.body if answer.status < 300 else None)
+        self._write_shown(stranger, path, answer.status, answer.body)
 
     def _write_shown(self, project: str, path: str, status: int, body: Any) -> None:
         servers, projects = set[str](), set[str]()
@@ -96,7 +96,7 @@ class Onlookers:
 
 
 def _collect_names(value: Any, servers: set[str], projects: set[str], known: set[str], known_projects: set[str]) -> None:
-    """Every server and project that a JSON answer names anywhere."""
+    """Every server and project that a JSON answer names anywhere; a server also within a sentence."""
     if isinstance(value, dict):
         for entry in value.values():
             _collect_names(entry, servers, projects, known, known_projects)
@@ -104,7 +104,7 @@ def _collect_names(value: Any, servers: set[str], projects: set[str], known: set
         for entry in value:
             _collect_names(entry, servers, projects, known, known_projects)
     elif isinstance(value, str):
-        servers.update({value} & known)
+        servers.update(server for server in known if server in value)
         projects.update({value} & known_projects)
 
 

@@ -281,11 +281,12 @@ EVENT_BODIES: dict[str, dict[str, Any]] = {
     "agent.up": {"release": versions.RELEASE, "journal_id": JOURNAL_ID, "incarnation": 3, "reason": "started"},
     "agent.down": {"release": versions.RELEASE, "journal_id": JOURNAL_ID, "incarnation": 3, "reason": "no heartbeat for 90 s"},
     "agent.cast_refused": {"count": 3, "reasons": {"replayed": 1, "unsigned": 2}, "since": MOMENT},
+    "agent.events_missed": {"count": 12, "since": MOMENT},
     "events.lost": {"lost_epoch": JOURNAL_ID, "first": 17, "last": 23, "reason": "pruned by age"},
 }
 """Event type -> what its payload says beside who, where and when; every optional key is used."""
 
-HOST_EVENTS = frozenset({"agent.up", "agent.down", "agent.cast_refused", "events.lost"})
+HOST_EVENTS = frozenset({"agent.up", "agent.down", "agent.cast_refused", "agent.events_missed", "events.lost"})
 """Events about a host: they name no server."""
 
 

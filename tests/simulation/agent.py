@@ -88,8 +88,6 @@ class Agent:
         self.process = Process(self.host)
         self.process.alive = False
         self.lost_epochs: set[str] = set()
-        self.shortages: dict[tuple[str, int], float] = {}
-        """From which commits on (label, and the how manieth from now) the journal's disk is full, and for how many seconds."""
         self._full_until = 0.0
         self.committed: dict[str, list[tuple[int, str, str]]] = {}
         self._broker = broker
@@ -177,8 +175,8 @@ class Agent:
                 process.check()
                 changes, self._seen_changes = self._connection.total_changes - self._seen_changes, self._connection.total_changes
                 if changes:
-                    check_room(label)
                     watch(process, "journal." + label, "before")
+                    check_room()
                 super()._commit(label)
                 if changes:
                     watch(process, "journal." + label, "after")
@@ -364,18 +362,11 @@ class Agent:
         with suppress(oslo_messaging.ExpectedException, oslo_messaging.NoSuchMethod, JournalFull):
             rpc.dispatch(Incoming(message))
 
-    def _check_room(self, label: str) -> None:
+    def _check_room(self) -> None:
         """Before each commit that changes something.
 
         :raises sqlite3.OperationalError: as SQLite does without room.
         """
-        for (of, count), seconds in list(self.shortages.items()):
-            if of == label:
-                del self.shortages[of, count]
-                if count == 1:
-                    self.fill_journal(seconds)
-                else:
-                    self.shortages[of, count - 1] = seconds
         if self._kernel.time < self._full_until:
             error = sqlite3.OperationalError("database or disk is full")
             error.sqlite_errorcode = sqlite3.SQLITE_FULL

@@ -52,7 +52,7 @@ class Clients:
         self.frozen: list[float] = []
         """For how many seconds the next requests are frozen before their commit."""
         self.processes: list[Process] = []
-        """Those of the API that stand still inside a transaction."""
+        """Those of the API that stand still, in a transaction or with an answer in their hands."""
         self._world = world
         self._thawed = Event(world.kernel)
 
@@ -115,6 +115,7 @@ class Clients:
             terms = acceptance.Terms(holdoff=timedelta(seconds=world.plan.gateway_holdoff))
             accepted = acceptance.accept_action(c, row, asked, now=world.gateway.clock.now(), terms=terms)
             self._stand_still(process)
+        self._answer_late(process)
         return accepted
 
     def _stand_still(self, process: Process) -> None:
@@ -128,6 +129,14 @@ class Clients:
         with world.gateway.database.held_by(process):
             self._thawed.wait(seconds)
         self.processes.remove(process)
+
+    def _answer_late(self, process: Process) -> None:
+        """SIGSTOP between the commit and the answer."""
+        seconds = process.frozen_until - self._world.kernel.time
+        if seconds > 0:
+            self.processes.append(process)
+            self._thawed.wait(seconds)
+            self.processes.remove(process)
 
     def _note(self, accepted: acceptance.Accepted, wish: Wish, asked: Asked | None) -> None:
         world, action_id = self._world, accepted.action.id

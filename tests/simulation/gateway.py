@@ -46,8 +46,8 @@ class WatchedStore(QuickStore):
         with super().write() as c:
             yield c
             process.check()
-            self._database.check_room()
             self._watch(process, label, "before")
+            self._database.check_room()
         self._watch(process, label, "after")
         self._database.answer()
 

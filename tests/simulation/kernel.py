@@ -77,7 +77,11 @@ class Kernel:
 
     def sleep(self, seconds: float) -> None:
         """From inside a task: let others run for that long."""
-        Event(self).wait(seconds)
+        task, process = getcurrent(), self.get_process()
+        assert process is not None, "only tasks may sleep"
+        self.call_at(self.time + seconds, lambda: self._switch(task))
+        self._wait()
+        process.check()
 
     # Tasks
 

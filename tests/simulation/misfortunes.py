@@ -8,29 +8,12 @@ from typing import TYPE_CHECKING
 from compute_agent.contract.models import PowerState
 from tests.simulation.hypervisor import Guest
 from tests.simulation.plan import Plan
-from tests.simulation.step import Step, draw_moments, list_guest_names
+from tests.simulation.step import Step, draw_moments, list_guest_names, list_guests_with_logs
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
 ENGINE = "engine"
-
-
-@dataclass(frozen=True)
-class StrikeAtCommit(Step):
-    """Something happens to the process that comes to this commit for the ``occurrence``-th time (from 1), ``side`` of it (before, after).
-
-    ``frozen``: SIGSTOP at that moment for ``away`` seconds; otherwise kill -9, and it is started again ``away`` seconds later.
-    """
-
-    label: str
-    side: str
-    occurrence: int = 1
-    away: float = 5.0
-    frozen: bool = False
-
-    def apply(self, world: "World") -> None:
-        world.strikes[self.label, self.side, self.occurrence] = self
 
 
 @dataclass(frozen=True)
@@ -48,7 +31,7 @@ class Kill(Step):
             world.kill(process, self.away)
 
     def fits(self, plan: Plan) -> bool:
-        return _is_there(self.name, plan)
+        return is_there(self.name, plan)
 
 
 @dataclass(frozen=True)
@@ -65,7 +48,7 @@ class Freeze(Step):
             world.freeze(process, self.seconds)
 
     def fits(self, plan: Plan) -> bool:
-        return _is_there(self.name, plan)
+        return is_there(self.name, plan)
 
 
 @dataclass(frozen=True)
@@ -82,7 +65,7 @@ class Cut(Step):
         world.kernel.call_after(self.seconds, lambda: world.broker.set_cut(self.name, False))
 
     def fits(self, plan: Plan) -> bool:
-        return _is_there(self.name, plan)
+        return is_there(self.name, plan)
 
 
 @dataclass(frozen=True)
@@ -97,8 +80,8 @@ class LoseJournal(Step):
         if agent.process.alive:
             world.kernel.note(agent.host, "is killed and its journal deleted")
             world.probes.strike("journal lost", self.away + 20.0)
-            world.kill(agent.process, self.away)
             world.kernel.call_after(0.1, agent.lose_journal)
+            world.kill(agent.process, self.away)
 
 
 @dataclass(frozen=True)
@@ -238,8 +221,14 @@ class PowerOn(Step):
             agent.hypervisor.start(guest)
 
 
-def _is_there(name: str, plan: Plan) -> bool:
-    return name in [*map(name_engine, range(plan.engines)), *map(name_host, range(plan.hosts))]
+def is_there(name: str, plan: Plan) -> bool:
+    """Whether a world of that plan has that process."""
+    return name in list_names(plan)
+
+
+def list_names(plan: Plan) -> list[str]:
+    """Of the processes that can be struck at any time."""
+    return [*map(name_host, range(plan.hosts)), *map(name_engine, range(plan.engines))]
 
 
 def name_engine(number: int) -> str:
@@ -254,7 +243,6 @@ def draw_misfortunes(plan: Plan, chance: random.Random) -> Iterator[Step]:
     """When what strikes whom, in each minute as often as the plan says."""
     hosts = range(plan.hosts)
     engines = [name_engine(number) for number in range(plan.engines)]
-    names = [*map(name_host, hosts), *engines]
     for host in hosts:
         yield from (Kill(at, name_host(host), chance.choice((0.2, 2.0, 10.0, 40.0))) for at in draw_moments(plan, chance, plan.agent_kills))
         yield from (LoseJournal(at, host, chance.choice((0.2, 2.0, 10.0))) for at in draw_moments(plan, chance, plan.journal_losses))
@@ -262,7 +250,7 @@ def draw_misfortunes(plan: Plan, chance: random.Random) -> Iterator[Step]:
         yield from (StepClock(at, host, chance.choice((-1.0, -0.2, 0.2, 1.0))) for at in draw_moments(plan, chance, plan.clock_steps))
     for name in engines:
         yield from (Kill(at, name, chance.choice((0.2, 2.0, 10.0, 40.0))) for at in draw_moments(plan, chance, plan.engine_kills))
-    for name in names:
+    for name in list_names(plan):
         yield from (Freeze(at, name, chance.choice((0.5, 3.0, 25.0))) for at in draw_moments(plan, chance, plan.freezes))
         yield from (Cut(at, name, chance.uniform(0.5, 40.0)) for at in draw_moments(plan, chance, plan.cuts))
     yield from (StopBroker(at, chance.uniform(0.5, 40.0)) for at in draw_moments(plan, chance, plan.broker_stops))
@@ -273,7 +261,7 @@ def draw_misfortunes(plan: Plan, chance: random.Random) -> Iterator[Step]:
 def draw_what_guests_do(plan: Plan, chance: random.Random) -> Iterator[Step]:
     """What happens to the machines themselves."""
     guests = list_guest_names(plan)
-    with_logs = [name for name in guests if int(name.rpartition("g")[2]) < plan.logs]
+    with_logs = list_guests_with_logs(plan)
     for guest in guests:
         yield from (PowerOn(at, guest) for at in draw_moments(plan, chance, plan.power_ons))
     for _ in range(plan.hosts):  # the rates are those of one host

@@ -52,6 +52,8 @@ class Plan:
     """Chance per crash dump that it is asked for with an idempotency key, and again until there is an answer."""
     strikes: int = 0
     """Kills and freezes at commits of kinds that are drawn first, so that the rare ones have their share."""
+    aims: int = 0
+    """Other faults that come exactly at a commit of a kind that is drawn first."""
     guest_moves: float = 0.0
     power_ons: float = 0.0
     """Looks, per minute and guest, of somebody who starts again what is off."""
@@ -96,6 +98,7 @@ SCHEDULED = frozenset(
         "deadlines",
         "forced",
         "strikes",
+        "aims",
         "guest_moves",
         "power_ons",
         "agent_kills",
@@ -138,7 +141,7 @@ def _make_dense(plan: Plan) -> Plan:
         plan,
         guests_per_host=chance.choice((4, 6, 8)),
         actions=chance.randint(100, 200),  # of one server only one at a time is accepted
-        collections=chance.randint(300, 600),
+        collections=chance.randint(350, 700),
         changes=chance.choice((0, 40, 80)),
         resumes=chance.choice((0, 20)),
         deadlines=chance.choice(((1.0, 30.0), (5.0, 60.0))),
@@ -147,6 +150,7 @@ def _make_dense(plan: Plan) -> Plan:
         guest_moves=2 * plan.guest_moves,
         power_ons=6.0,
         strikes=chance.choice((0, 4, 8)),
+        aims=chance.choice((0, 4, 8)),
     )
 
 
@@ -188,7 +192,7 @@ def _draw_sparse_plan(seed: int) -> Plan:
             slow=sometimes(0.5),
             slow_read=sometimes(0.2),
             latency=chance.choice((0.005, 0.05, 2.0)),
-            never=rare.uniform(0.02, 0.4) if rare.random() < 0.15 else 0.0,
+            never=rare.uniform(0.02, 0.4) if rare.random() < 0.25 else 0.0,
             hanging_read=rare.uniform(0.005, 0.05) if rare.random() < 0.1 else 0.0,
         ),
         crash_at_commit=sometimes(0.03),
@@ -214,7 +218,7 @@ def _draw_sparse_plan(seed: int) -> Plan:
         migrations=sometimes(6.0, share=0.4),
         forgeries=sometimes(6.0, share=0.25),
         signed=chance.random() < 0.5,
-        strikes=chance.choice((0, 0, 2)),
+        strikes=chance.choice((0, 2, 4)),
         engines=2 if chance.random() < 0.15 else 1,
         keyed=sometimes(1.0, share=0.2),
         api_freezes=sometimes(2.0, share=0.15),
@@ -222,4 +226,5 @@ def _draw_sparse_plan(seed: int) -> Plan:
         full_journals=sometimes(2.0, share=0.15),
         feedings=chance.choice((0, 0, 0, 8)),
         host_dumps=chance.choice((0, 0, 0, 0, 6)),
+        aims=rare.choice((0, 2, 4)),
     )

@@ -168,7 +168,8 @@ def _check_files(world: "World", record: "Record") -> Iterator[str]:
         if row["kind"] != ActionKind.TAKE_HOST_DUMP:
             continue
         dumps = told[row["id"]]
-        if row["ending"] == Ending.SUCCEEDED and (len(dumps) != 1 or Path(dumps[0]["path"]).name not in files):
+        is_lost = not dumps and row["journal_id"] in world.lost_epochs
+        if row["ending"] == Ending.SUCCEEDED and not is_lost and (len(dumps) != 1 or Path(dumps[0]["path"]).name not in files):
             yield f"{row['id']}: the memory was written, and {len(dumps)} events tell of a file"
         if row["ending"] in (Ending.FAILED, Ending.EXPIRED) and (dumps or f"{row['server']}-{row['id']}.kdump" in files):
             yield f"{row['id']}: {row['ending']} ({row['code']}), and there is a dump"

@@ -1,5 +1,6 @@
 """Whether the simulation has been everywhere: how often each fault was in force when a process came to each kind of commit."""
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
@@ -34,6 +35,8 @@ COMMIT_POINTS = (
     "store.mark_sent",
 )
 """Every commit beside which something may happen (``journal.action.recovered`` needs two crashes: the seeds have it)."""
+
+JOURNAL_POINTS = tuple(label for label in COMMIT_POINTS if label.startswith("journal."))
 
 STRUCK_THERE = ("killed before", "killed after", "frozen there")
 FAULTS = (
@@ -74,9 +77,6 @@ FAULTS = (
 )
 """Everything that strikes, by the name under which it is told to ``Probes.strike``."""
 
-IMPOSSIBLE = frozenset(("store.accept", fault) for fault in ("frozen there",))
-"""Pairs that cannot be: a request to the API is over with its commit."""
-
 Hits = Counter[tuple[str, str]]
 
 
@@ -107,8 +107,7 @@ class Probes:
 
 def list_pairs(points: Iterable[str] = COMMIT_POINTS, faults: Iterable[str] = FAULTS) -> list[tuple[str, str]]:
     """All that there is to be hit."""
-    faults = tuple(faults)
-    return [(point, fault) for point in points for fault in faults if (point, fault) not in IMPOSSIBLE]
+    return list(itertools.product(points, faults))
 
 
 def list_rare(hits: Hits, least: int = WANTED) -> list[tuple[str, str]]:
@@ -132,7 +131,7 @@ def tell(hits: Hits) -> Iterator[str]:
     yield from (f"  {number + 1:2d} {fault}" for number, fault in enumerate(FAULTS))
     yield " " * width + "".join(f"{column:>7}" for column in columns)
     for point in COMMIT_POINTS:
-        cells = ("-" if (point, fault) in IMPOSSIBLE else _tell_count(hits[point, fault]) for fault in FAULTS)
+        cells = (_tell_count(hits[point, fault]) for fault in FAULTS)
         yield f"{point:<{width}}" + "".join(f"{cell:>7}" for cell in cells)
     pairs = list_pairs()
     yield (

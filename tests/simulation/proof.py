@@ -52,7 +52,6 @@ class Total:
     simulated: float = 0.0
     cpu: float = 0.0
     hits: Hits = field(default_factory=Counter)
-    failures: list[str] = field(default_factory=list)
     broken: list[int] = field(default_factory=list)
 
     def add(self, played: Played) -> None:
@@ -64,7 +63,6 @@ class Total:
         self.hits.update(played.hits)
         if played.failure:
             self.broken.append(played.seed)
-            self.failures.append(played.failure)
 
     def tell(self, began_at: float) -> str:
         seconds = time.monotonic() - began_at
@@ -124,10 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for line in tell(total.hits):
         print(line)
     rare = list_rare(total.hits, 1)
-    for failure in total.failures:
-        print(f"\n{failure}")
     if total.broken:
-        print(f"\nBROKEN by the seeds {', '.join(map(str, total.broken))}")
+        print(f"BROKEN by the seeds {', '.join(map(str, total.broken))}")
         return 1
     if rare:
         print("never hit: " + "; ".join(f"{point} while {fault}" for point, fault in rare))
@@ -144,6 +140,8 @@ def _run(options: argparse.Namespace) -> Total:
     with context.Pool(options.jobs, _begin, maxtasksperchild=500) as pool:
         for played in pool.imap_unordered(_play, seeds) if options.seeds is not None else _play_on(pool, seeds, options.jobs):
             total.add(played)
+            if played.failure:
+                print(f"\n{played.failure}\n", flush=True)
             if time.monotonic() - told_at > _TOLD_EVERY:
                 told_at = time.monotonic()
                 print(total.tell(began_at), flush=True)

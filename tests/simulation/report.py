@@ -30,7 +30,7 @@ def shrink_run(world: World, violations: Sequence[str], template: Path, folder: 
 def tell_failure(seed: object, world: World, violations: Sequence[str], template: Path, folder: Path) -> str:
     """For people: what is wrong, what it takes, what happened, how to see it again."""
     shrunk = shrink_run(world, violations, template, folder)
-    _, played = run_script(shrunk.script, template, folder)
+    _, played = run_script(shrunk.script, template, folder, told=True)
     history = played.tell_history().splitlines()
     left_out = max(0, len(history) - _LONGEST_HISTORY)
     return "\n".join(

@@ -12,14 +12,15 @@ from tests.simulation.settling import LOOKS, SETTLING, is_at_rest
 from tests.simulation.world import World
 
 
-def run_script(script: Script, template: Path, folder: Path) -> tuple[list[str], World]:
+def run_script(script: Script, template: Path, folder: Path, *, told: bool = False) -> tuple[list[str], World]:
     """Run a world to its end and judge it; an error that came out of a task is a violation too.
 
     :param folder: for the files of this run alone; they are gone afterwards
+    :param told: its history will be read: see ``World``
     """
     folder.mkdir(exist_ok=True)
     with _uncollected():
-        world = World(script, template, folder)
+        world = World(script, template, folder, told=told)
         try:
             world.play()
             return _settle(world), world

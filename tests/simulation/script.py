@@ -17,7 +17,7 @@ from tests.simulation.requests import draw_requests
 from tests.simulation.restore import draw_restorations
 from tests.simulation.shortages import draw_shortages
 from tests.simulation.step import Step
-from tests.simulation.strikes import draw_strikes
+from tests.simulation.strikes import draw_aims, draw_strikes
 
 DrawSteps = Callable[[Plan, random.Random], Iterable[Step]]
 
@@ -26,6 +26,7 @@ DRAWN: tuple[DrawSteps, ...] = (
     draw_misfortunes,
     draw_what_guests_do,
     draw_strikes,
+    draw_aims,
     draw_restorations,
     draw_migrations,
     draw_forgeries,

@@ -1,28 +1,21 @@
-"""What is missing: room under a journal or under the gateway's database, the answer to a commit, an API that goes on. Steps of a script."""
+"""What is missing: room under a journal or the gateway's database, the answer to a commit, an API that goes on, a hypervisor that obeys.
+
+Steps of a script.
+"""
 
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tests.simulation.at_commit import AtCommit
+from tests.simulation.misfortunes import name_host
 from tests.simulation.plan import Plan
+from tests.simulation.probes import JOURNAL_POINTS
 from tests.simulation.step import Step, draw_moments
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
-
-_JOURNAL_POINTS = (
-    "action.received",
-    "action.started",
-    "action.ended",
-    "observation",
-    "outbox.sent",
-    "server.state",
-    "server.watchdog.fired",
-    "journal.opened",
-    "agent.up",
-)
-"""Commits of a journal at which its disk is full as likely at one as at another."""
 
 
 @dataclass(frozen=True)
@@ -61,19 +54,35 @@ class SilenceStore(Step):
 
 @dataclass(frozen=True)
 class FillJournal(Step):
-    """No room under an agent's journal, from now on or from the ``occurrence``-th commit of a kind on."""
+    """No room under an agent's journal."""
 
     host: int
     seconds: float
-    label: str = ""
-    occurrence: int = 1
 
     def apply(self, world: "World") -> None:
-        agent = world.agents[self.host]
-        if self.label:
-            agent.shortages[self.label, self.occurrence] = self.seconds
-        else:
-            agent.fill_journal(self.seconds)
+        world.agents[self.host].fill_journal(self.seconds)
+
+
+WORSE = ("unavailable", "answer_lost", "undeclared", "slow", "never", "hanging_read")
+
+
+@dataclass(frozen=True)
+class Worsen(Step):
+    """A host's hypervisor does to each call what chance does to some (a field of ``DriverFaults``)."""
+
+    host: int
+    what: str
+    seconds: float
+
+    def apply(self, world: "World") -> None:
+        faults = world.agents[self.host].hypervisor.faults
+        setattr(faults, self.what, 1.0)
+
+        def better() -> None:
+            if world.faults_on:
+                setattr(faults, self.what, getattr(world.plan.driver, self.what))
+
+        world.kernel.call_after(self.seconds, better)
 
 
 def draw_shortages(plan: Plan, chance: random.Random) -> Iterator[Step]:
@@ -86,4 +95,5 @@ def draw_shortages(plan: Plan, chance: random.Random) -> Iterator[Step]:
             if chance.random() < 0.5:
                 yield FillJournal(at, host, chance.choice((2.0, 15.0, 30.0)))
             else:
-                yield FillJournal(at, host, chance.choice((0.2, 5.0, 20.0)), chance.choice(_JOURNAL_POINTS), chance.choice((1, 2, 3, 5)))
+                full = FillJournal(at, host, chance.choice((0.2, 5.0, 20.0)))
+                yield AtCommit(at, chance.choice(JOURNAL_POINTS), name_host(host), chance.choice((1, 2, 3, 5)), full)

@@ -31,12 +31,18 @@ class Step:
             return False
         return "guest" not in fields or fields["guest"] in list_guest_names(plan)
 
-    def __str__(self) -> str:
+    def tell(self) -> str:
+        """What is done, without when."""
         values = (f"{field.name}={_tell(getattr(self, field.name))}" for field in dataclasses.fields(self) if field.name != "at")
-        return f"{self.at:9.3f}  {type(self).__name__}({', '.join(values)})"
+        return f"{type(self).__name__}({', '.join(values)})"
+
+    def __str__(self) -> str:
+        return f"{self.at:9.3f}  {self.tell()}"
 
 
 def _tell(value: object) -> str:
+    if isinstance(value, Step):
+        return value.tell()
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
@@ -47,6 +53,10 @@ def name_guest(host: int, index: int) -> str:
 
 def list_guest_names(plan: "Plan") -> list[str]:
     return [name_guest(host, index) for host in range(plan.hosts) for index in range(plan.guests_per_host)]
+
+
+def list_guests_with_logs(plan: "Plan") -> list[str]:
+    return [name_guest(host, index) for host in range(plan.hosts) for index in range(min(plan.logs, plan.guests_per_host))]
 
 
 def draw_moments(plan: "Plan", chance: random.Random, per_minute: float) -> Iterator[float]:

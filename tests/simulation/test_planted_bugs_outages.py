@@ -11,7 +11,7 @@ from api_gateway import acceptance
 from api_gateway.received import Received
 from api_gateway.recorder import Recorder
 from api_gateway.store import StoreUnavailable
-from api_gateway.store import actions as stored_actions
+from api_gateway.store import casts as stored_casts
 from api_gateway.store.actions import ActionRow
 from compute_agent.actions import Actions
 from compute_agent.contract.errors import Code
@@ -25,7 +25,7 @@ from tests.simulation.hypervisor import DriverFaults
 from tests.simulation.test_planted_bugs import Plant, forget_gaps
 from tests.simulation.test_planted_bugs_rare import find_planted
 
-_CASTABLE = stored_actions.claim_castable
+_CASTABLE = stored_casts.claim_castable
 
 
 def ignore_leases(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,7 +35,7 @@ def ignore_leases(monkeypatch: pytest.MonkeyPatch) -> None:
         c.exec_driver_sql("UPDATE actions SET lease_owner = NULL, lease_until = NULL")
         return _CASTABLE(c, **options)
 
-    monkeypatch.setattr(stored_actions, "claim_castable", claim)
+    monkeypatch.setattr(stored_casts, "claim_castable", claim)
 
 
 def forget_idempotency_keys(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,9 @@
 import dataclasses
 
 from compute_agent.contract.models import ActionKind
+from tests.simulation.at_commit import StrikeAtCommit
 from tests.simulation.broker import Faults
-from tests.simulation.misfortunes import Kill, Purge, StrikeAtCommit
+from tests.simulation.misfortunes import Kill, Purge
 from tests.simulation.plan import Plan
 from tests.simulation.requests import Ask
 from tests.simulation.script import Script, draw_script

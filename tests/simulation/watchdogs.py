@@ -19,6 +19,8 @@ _MOMENT = timedelta(seconds=20)
 """Within which a comparison may have told a firing before its own event was taken."""
 
 
+_TWICE = (ExpiryAction.DUMP,)
+"""What more guests have, because nothing else leads to a search for a file."""
 _OF_BARE_METAL = (ExpiryAction.NONE, ExpiryAction.RESET, ExpiryAction.POWEROFF, ExpiryAction.POWER_CYCLE, ExpiryAction.INJECT_NMI)
 
 
@@ -39,7 +41,7 @@ class Watchdogs:
         self._hypervisor = hypervisor
         self._chance = chance
         for guest in hypervisor.guests.values():
-            actions = tuple(ExpiryAction) if guest.log is None else _OF_BARE_METAL
+            actions = (*ExpiryAction, *_TWICE) if guest.log is None else _OF_BARE_METAL
             guest.watchdog = WatchdogDevice(model="i6300esb", expiry_action=chance.choice(actions))
 
     def fire(self, guest: Guest, listener: Process) -> None:

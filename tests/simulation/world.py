@@ -7,7 +7,7 @@ import logging
 import random
 import re
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from unittest import mock
 from api_gateway.store import actions as stored_actions
 from compute_agent.contract.models import ActionKind, PowerState
 from tests.simulation.agent import Agent
+from tests.simulation.at_commit import StrikeAtCommit
 from tests.simulation.broker import Broker
 from tests.simulation.clients import Clients, Wish
 from tests.simulation.engine import MAX_CLOCK_SKEW, SWEEP_INTERVAL
@@ -24,12 +25,12 @@ from tests.simulation.gateway import Gateway
 from tests.simulation.hypervisor import CALL_BOUND, Guest, Hypervisor, LibraryBroke
 from tests.simulation.kernel import HostClock, Kernel, Process
 from tests.simulation.logs import Log
-from tests.simulation.misfortunes import StrikeAtCommit, name_engine, name_host
+from tests.simulation.misfortunes import name_engine, name_host
 from tests.simulation.probes import Probes
 from tests.simulation.restore import Backup
 from tests.simulation.script import Script
 from tests.simulation.settling import NUDGED
-from tests.simulation.step import name_guest
+from tests.simulation.step import Step, name_guest
 from tests.simulation.watchdogs import Watchdogs
 
 FROZEN_SHARE = 0.25
@@ -48,14 +49,19 @@ class World:
 
     :param template: a database with its tables made
     :param folder: for the files of this run, on a fast disk
+    :param told: whether its history says what is normal as well; that costs a twentieth of a run
     """
 
-    def __init__(self, script: Script, template: Path, folder: Path) -> None:
+    def __init__(self, script: Script, template: Path, folder: Path, *, told: bool = True) -> None:
         plan = self.plan = script.plan
         self.script = script
         self.kernel = Kernel(plan.seed)
         self.commits: Counter[tuple[str, str]] = Counter()
         self.strikes: dict[tuple[str, str, int], StrikeAtCommit] = {}
+        self.comings: Counter[tuple[str, str]] = Counter()
+        """How often each process (by its name) came to each kind of commit."""
+        self.aims: dict[tuple[str, str, int], list[Step]] = defaultdict(list)
+        """What happens when it comes there for the how manieth time."""
         self.struck: list[StrikeAtCommit] = []
         self.probes = Probes(lambda: self.kernel.time)
         self.refusals: Counter[str] = Counter()
@@ -88,7 +94,7 @@ class World:
         self.backup = Backup()
         self.forgeries = Forgeries()
         self.kernel.on_fault = self.probes.strike
-        self.errors = _ErrorLog(self.kernel)
+        self.errors = _ErrorLog(self.kernel, logging.INFO if told else logging.WARNING)
 
     def list_guests(self) -> list[Guest]:
         return [guest for agent in self.agents for guest in agent.hypervisor.guests.values()]
@@ -200,7 +206,6 @@ class World:
         for agent in self.agents:
             agent.hypervisor.set_up(True)
             agent.hypervisor.faults.never = agent.hypervisor.faults.hanging_read = 0.0
-            agent.shortages.clear()
             agent.fill_journal(0.0)
             if not agent.process.alive:
                 self.kernel.call_after(0.5, agent.start)
@@ -222,6 +227,7 @@ class World:
         """Around every commit of journal and store: the place where a process may be killed or frozen."""
         self.commits[label, side] += 1
         if side == "before":
+            self._strike_as_aimed(process, label)
             self.probes.note_commit(label)
         strike = self.strikes.get((label, side, self.commits[label, side]))
         if strike is None and self.faults_on and self._crash_chance.random() < self.plan.crash_at_commit:
@@ -237,6 +243,13 @@ class World:
         else:
             self.kernel.note(process.name, f"is killed {side} the commit {label}")
             self.kill(process, strike.away)
+
+    def _strike_as_aimed(self, process: Process, label: str) -> None:
+        self.comings[label, process.name] += 1
+        for step in self.aims.pop((label, process.name, self.comings[label, process.name]), ()):
+            if self.faults_on:
+                self.kernel.note(process.name, f"comes to the commit {label}: {step.tell()}")
+                step.apply(self)
 
     def freeze(self, process: Process, seconds: float) -> None:
         """SIGSTOP a process, SIGCONT after that."""
@@ -326,8 +339,8 @@ def _nudge(hypervisor: Hypervisor, guest: Guest) -> None:
 class _ErrorLog(logging.Handler):
     """Puts what production code logs into the history, and keeps what it logs with a traceback: it caught what it did not expect."""
 
-    def __init__(self, kernel: Kernel) -> None:
-        super().__init__(logging.INFO)
+    def __init__(self, kernel: Kernel, level: int) -> None:
+        super().__init__(level)
         self.tracebacks: list[str] = []
         self._kernel = kernel
         self._loggers = [logging.getLogger(name) for name in ("compute_agent", "api_gateway")]
@@ -335,7 +348,7 @@ class _ErrorLog(logging.Handler):
     def __enter__(self) -> "_ErrorLog":
         for logger in self._loggers:
             logger.addHandler(self)
-            logger.setLevel(logging.INFO)
+            logger.setLevel(self.level)
             logger.propagate = False  # the history holds it already, and pytest's own capture would cost more than the run
         return self
 

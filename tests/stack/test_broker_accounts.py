@@ -1,8 +1,10 @@
 """What each role may do at a real broker: an agent everything that it needs for its own host, and nothing to any other."""
 
+import json
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import kombu
@@ -11,8 +13,9 @@ from amqp.exceptions import AccessRefused, AMQPError, PreconditionFailed
 from oslo_config import cfg
 
 from compute_agent.contract import versions
-from compute_agent.contract.accounts import build_agent_account
+from compute_agent.contract.accounts import build_agent_account, build_consumer_account
 from compute_agent.contract.broker import BrokerAddress, Link
+from compute_agent.contract.broker_definitions import build_definitions
 from compute_agent.contract.models import PingReply
 from compute_agent.contract.notifications import (
     DEAD_LETTER_QUEUE,
@@ -20,7 +23,9 @@ from compute_agent.contract.notifications import (
     HEARTBEAT_QUEUE,
     HEARTBEAT_ROUTING_KEY,
     RECORDER_QUEUES,
+    TOPIC,
     Notification,
+    build_consumer_exchange,
 )
 from compute_agent.contract.publisher import Publisher
 from compute_agent.contract.rpcapi import ComputeAgentAPI
@@ -38,6 +43,8 @@ from devstack.ports import Ports, find_free_base
 from devstack.rabbitmq import PrivateRabbitMQ
 
 MINE, THEIRS = "host-x", "host-y"
+CONSUMER, OTHER_CONSUMER = "dashboard", "pager"
+OWN_QUEUE = build_consumer_exchange(CONSUMER).name
 EVENT = Notification("m-1", "agent.up", "compute_agent.host-x", "info", "2026-01-01 00:00:00.000000", {"host": MINE})
 
 
@@ -152,9 +159,11 @@ FORBIDDEN_QUEUES = [
 ]
 
 
-@pytest.mark.parametrize("queue", FORBIDDEN_QUEUES)
-@pytest.mark.parametrize("attempt", ["get", "consume", "purge", "delete", "declare", "bind"])
-def test_an_agent_has_no_hold_of_queues_that_are_not_its_own(link: Link, queue: str, attempt: str) -> None:
+ATTEMPTS = ["get", "consume", "purge", "delete", "declare", "bind"]
+
+
+def lay_hold(link: Link, queue: str, attempt: str, exchange: str, key: str) -> None:
+    """One of ``ATTEMPTS``; a binding would be to ``exchange`` with ``key``."""
     channel = link.channel()
     attempts: dict[str, Callable[[], object]] = {
         "get": lambda: channel.basic_get(queue),
@@ -162,10 +171,16 @@ def test_an_agent_has_no_hold_of_queues_that_are_not_its_own(link: Link, queue: 
         "purge": lambda: channel.queue_purge(queue),
         "delete": lambda: channel.queue_delete(queue),
         "declare": lambda: channel.queue_declare(queue, durable=True, auto_delete=False),
-        "bind": lambda: channel.queue_bind(queue, RPC_EXCHANGE, f"{RPC_TOPIC}.{MINE}"),
+        "bind": lambda: channel.queue_bind(queue, exchange, key),
     }
+    attempts[attempt]()
+
+
+@pytest.mark.parametrize("queue", FORBIDDEN_QUEUES)
+@pytest.mark.parametrize("attempt", ATTEMPTS)
+def test_an_agent_has_no_hold_of_queues_that_are_not_its_own(link: Link, queue: str, attempt: str) -> None:
     with pytest.raises(AccessRefused):
-        attempts[attempt]()
+        lay_hold(link, queue, attempt, RPC_EXCHANGE, f"{RPC_TOPIC}.{MINE}")
 
 
 @pytest.mark.parametrize("queue", [f"{RPC_TOPIC}.{MINE}", f"{RPC_TOPIC}_fanout_{'0' * 32}"])
@@ -248,3 +263,125 @@ def test_who_may_publish_a_reply_reaches_any_queue_which_is_why_casts_are_signed
     send(link, "", f"{CALL_TOPIC}.{THEIRS}")
     with kombu.Connection(broker.url) as connection:
         assert connection.channel().queue_declare(f"{CALL_TOPIC}.{THEIRS}", passive=True).consumer_count == 1
+
+
+@pytest.fixture(scope="module")
+def consumers(broker: PrivateRabbitMQ, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """URLs of two consumers, whose accounts came as an operator brings them, beside queues that are there."""
+    path: Path = tmp_path_factory.mktemp("consumers") / "definitions.json"
+    passwords = {name: uuid.uuid4().hex for name in (CONSUMER, OTHER_CONSUMER)}
+    path.write_text(json.dumps(build_definitions({}, {}, passwords)))
+    broker.ctl("import_definitions", str(path))
+    return {name: f"rabbit://{build_consumer_account(name)}:{passwords[name]}@127.0.0.1:{broker.ports.amqp}/" for name in passwords}
+
+
+@pytest.fixture
+def consumer_link(consumers: dict[str, str]) -> Iterator[Link]:
+    link = BrokerAddress(consumers[CONSUMER], name="consumer").open_link()
+    yield link
+    link.collect()
+
+
+class NotingListener:
+    """An oslo.messaging listener's endpoint."""
+
+    def __init__(self) -> None:
+        self.heard = threading.Event()
+
+    def info(self, _context: object, *_told: object) -> None:
+        self.heard.set()
+
+
+@pytest.mark.parametrize("source", [EVENTS_EXCHANGE.name, OWN_QUEUE])
+def test_a_consumer_hears_events_on_a_queue_of_its_own(broker: PrivateRabbitMQ, consumer_link: Link, source: str) -> None:
+    channel = consumer_link.channel()
+    heard: list[str] = []
+    name = f"{OWN_QUEUE}.{uuid.uuid4().hex}"
+    channel.queue_declare(name, durable=True, auto_delete=False, arguments={"x-expires": 60_000})
+    channel.queue_bind(name, source, f"{TOPIC}.#")
+    channel.basic_consume(name, callback=lambda message: heard.append(message.properties["user_id"]), no_ack=True)
+    publisher = Publisher(BrokerAddress(broker.build_agent_url(MINE), name="agent"))
+    publisher.publish([EVENT])
+    publisher.close()
+    while not heard:
+        consumer_link.drain_events(timeout=10)
+    assert heard == [build_agent_account(MINE)]
+
+
+def test_a_listener_of_oslo_messaging_needs_no_more_than_a_consumers_account(broker: PrivateRabbitMQ, consumers: dict[str, str]) -> None:
+    conf = cfg.ConfigOpts()
+    conf([], default_config_files=[])
+    transport = oslo_messaging.get_notification_transport(conf, url=consumers[CONSUMER])
+    conf.set_override("amqp_durable_queues", True, group="oslo_messaging_rabbit")
+    endpoint = NotingListener()
+    target = oslo_messaging.Target(exchange=OWN_QUEUE, topic=TOPIC)
+    listener = oslo_messaging.get_notification_listener(transport, [target], [endpoint], executor="threading", pool=OWN_QUEUE)
+    listener.start()
+    publisher = Publisher(BrokerAddress(broker.build_agent_url(MINE), name="agent"))
+    publisher.publish([EVENT])
+    publisher.close()
+    assert endpoint.heard.wait(10)
+    listener.stop()
+    listener.wait()
+    transport.cleanup()
+
+
+@pytest.mark.parametrize(
+    ("exchange", "key"),
+    [
+        ("", f"{RPC_TOPIC}.{MINE}"),
+        ("", RECORDER_QUEUES[0].name),
+        (RPC_EXCHANGE, f"{RPC_TOPIC}.{MINE}"),
+        (EVENTS_EXCHANGE.name, "notifications.info"),
+        (EVENTS_EXCHANGE.name, HEARTBEAT_ROUTING_KEY),
+        (build_consumer_exchange(OTHER_CONSUMER).name, "notifications.info"),
+        ("crashcart.dead", ""),
+        ("amq.topic", "notifications.info"),
+    ],
+)
+def test_a_consumer_neither_casts_nor_publishes(consumer_link: Link, exchange: str, key: str) -> None:
+    with pytest.raises(AccessRefused):
+        send(consumer_link, exchange, key)
+
+
+@pytest.mark.parametrize(
+    "queue",
+    [f"{RPC_TOPIC}.{MINE}", RECORDER_QUEUES[0].name, HEARTBEAT_QUEUE.name, f"{build_consumer_exchange(OTHER_CONSUMER).name}.q", "stock"],
+)
+@pytest.mark.parametrize("attempt", ATTEMPTS)
+def test_a_consumer_has_no_hold_of_others_queues(consumer_link: Link, queue: str, attempt: str) -> None:
+    with pytest.raises(AccessRefused):
+        lay_hold(consumer_link, queue, attempt, EVENTS_EXCHANGE.name, f"{TOPIC}.info")
+
+
+@pytest.mark.parametrize(
+    ("source", "key"),
+    [(EVENTS_EXCHANGE.name, HEARTBEAT_ROUTING_KEY), (EVENTS_EXCHANGE.name, "#"), (RPC_EXCHANGE, "#"), ("crashcart.dead", "")],
+)
+def test_a_consumer_hears_nothing_but_events(consumer_link: Link, source: str, key: str) -> None:
+    channel = consumer_link.channel()
+    channel.queue_declare(f"{OWN_QUEUE}.curious", exclusive=True)
+    with pytest.raises(AccessRefused):
+        channel.queue_bind(f"{OWN_QUEUE}.curious", source, key)
+
+
+def test_a_consumer_leads_nothing_of_its_own_into_others_exchanges(consumer_link: Link) -> None:
+    """By what it declares: where its queue's dead letters go, and what its exchange passes on."""
+    for arguments in ({"x-dead-letter-exchange": EVENTS_EXCHANGE.name}, {"x-dead-letter-exchange": ""}):
+        with pytest.raises(AccessRefused):
+            consumer_link.channel().queue_declare(f"{OWN_QUEUE}.leak", exclusive=True, arguments=arguments)
+    with pytest.raises(AccessRefused):
+        consumer_link.channel().exchange_declare(f"{OWN_QUEUE}.leak", "fanout", arguments={"alternate-exchange": EVENTS_EXCHANGE.name})
+    with pytest.raises(AccessRefused):
+        consumer_link.channel().exchange_bind(EVENTS_EXCHANGE.name, OWN_QUEUE, "#")
+    for exchange in (EVENTS_EXCHANGE.name, RPC_EXCHANGE):
+        with pytest.raises(AccessRefused):
+            consumer_link.channel().exchange_delete(exchange)
+
+
+def test_declaring_an_exchange_takes_the_right_to_delete_it(consumer_link: Link) -> None:
+    """Even where it exists, unless it is declared passively, which oslo.messaging's servers do not. Were that otherwise, no agent
+    would need any right to the exchange of casts; see doc/security.rst."""
+    consumer_link.channel().exchange_declare(RPC_EXCHANGE, "topic", passive=True)
+    with pytest.raises(AccessRefused):
+        consumer_link.channel().exchange_declare(RPC_EXCHANGE, "topic", durable=True, auto_delete=False)

@@ -4,7 +4,9 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
 
+from compute_agent.contract.outage import Outage
 from compute_agent.drivers.base import Events
+from compute_agent.drivers.errors import EventNotTaken
 from compute_agent.drivers.models import DriverEvent
 
 LOG = logging.getLogger(__name__)
@@ -18,6 +20,7 @@ class BmcEvents(Events):
         self._delivering = threading.Lock()
         self._is_silenced = False
         self._cursors: dict[str, str] = {}
+        self._no_room = Outage("what logs of machines tell is read again")
 
     def subscribe(self, listener: Callable[[DriverEvent], None], cursors: Mapping[str, str]) -> None:
         if self._listener is not None:
@@ -41,10 +44,14 @@ class BmcEvents(Events):
                     return False
                 try:
                     self._listener(event)
+                except EventNotTaken as error:
+                    self._no_room.begin(error)
+                    return False
                 except Exception:
                     # It promised not to. All other machines' events have to be told; this one's log is read from the same place again.
                     LOG.exception("The listener failed on event %s of server %s", event.kind, event.server)
                     return False
+                self._no_room.end()
                 if event.server is not None and event.cursor is not None:
                     self._cursors[event.server] = event.cursor
         return True

@@ -55,6 +55,11 @@ class Bench:
         self.hypervisor.subscribe(self.observer.enqueue, cursors)
         self.hypervisor.open()
 
+    def lose_events(self) -> None:
+        """Those that wait for the observer."""
+        while self.observer._events.take(0) is not None:
+            pass
+
     def note_change(self) -> None:
         self.changes += 1
 

@@ -140,8 +140,7 @@ def test_no_cursor_is_longer_than_a_cursor_can_be(bench: Bench) -> None:
 def test_a_record_of_a_server_that_is_not_known_yet_is_not_lost(bench: Bench) -> None:
     """It went out of reach before its DEFINED was taken: the list knows it all the same."""
     server = bench.hypervisor.make_server(bare_metal=True)
-    while bench.observer._events.qsize():
-        bench.observer._events.get()
+    bench.lose_events()
     bench.hypervisor.panic(server)
     bench.hypervisor.lose_server(server)
     bench.drain()

@@ -171,8 +171,7 @@ def test_a_firing_of_a_server_that_nobody_knows_is_told_too(bench: Bench) -> Non
 
 def test_a_server_is_known_from_its_firing_on(bench: Bench) -> None:
     server = bench.hypervisor.make_server(watchdog=WatchdogDevice(model="ib700", expiry_action="none"))
-    while not bench.observer._events.empty():
-        bench.observer._events.get()
+    bench.lose_events()
     tell(bench, server, "none")
     assert bench.find_server(server) is not None
     assert list_fired(bench)[0].model == "ib700"

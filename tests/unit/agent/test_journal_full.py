@@ -1,7 +1,10 @@
 """A full disk under the journal: nothing that cannot be written is taken up or sent, nothing seen is forgotten, all goes on by itself."""
 
+import errno
 import logging
+import os
 import sqlite3
+import tempfile
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -228,8 +231,28 @@ def test_a_full_disk_is_said_once_and_so_is_its_end(agent: Agent, caplog: pytest
         (sqlite3.SQLITE_CORRUPT, JournalUnusable),
     ],
 )
-def test_only_what_may_be_tried_again_counts_as_a_full_disk(code: int, kind: type[JournalUnusable]) -> None:
+def test_only_what_may_be_tried_again_counts_as_a_full_disk(code: int, kind: type[JournalUnusable], tmp_path: Path) -> None:
     """After a failed fsync nobody knows what is on the disk."""
+    assert type(explain(make_error(code), "journal", tmp_path / "journal.sqlite")) is kind
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [(errno.EDQUOT, JournalFull), (errno.ENOSPC, JournalFull), (errno.EIO, JournalUnusable), (errno.EROFS, JournalUnusable)],
+)
+def test_a_quota_that_is_used_up_is_a_full_disk_and_a_broken_disk_is_none(
+    number: int, kind: type[JournalUnusable], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite has one word for both."""
+
+    def refuse(**options: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    assert type(explain(make_error(sqlite3.SQLITE_IOERR_WRITE), "journal", tmp_path / "journal.sqlite")) is kind
+
+
+def make_error(code: int) -> sqlite3.OperationalError:
     error = sqlite3.OperationalError("as SQLite says it")
     error.sqlite_errorcode = code
-    assert type(explain(error, "journal")) is kind
+    return error

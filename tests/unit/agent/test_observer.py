@@ -403,8 +403,7 @@ def test_a_driver_that_never_says_that_it_is_there_is_asked(bench: Bench) -> Non
     bench.kill()
     bench.hypervisor.stop(server)
     bench.start()
-    while not bench.observer._events.empty():
-        bench.observer._events.get()
+    bench.lose_events()
     bench.wait(1)
     assert bench.find_server(server).power_state is PowerState.SHUTDOWN
 

@@ -13,7 +13,7 @@ from compute_agent.contract.notifications import Notification
 from compute_agent.contract.publisher import PublishFailed
 from compute_agent.drivers.fake import FakeHypervisor
 from compute_agent.inventory import Inventory
-from compute_agent.journal import Journal
+from compute_agent.journal import Journal, JournalFull
 from compute_agent.publishing import Publishing
 from compute_agent.reporter import Heartbeats, Reporter
 from tests.fakes import Counter, FakeClock
@@ -75,9 +75,10 @@ class Bench:
         self.asked = threading.Event()
         self.fatal: list[str] = []
         inventory = Inventory(self.journal, FakeHypervisor(self.clock).driver, self.clock)
+        self.reporter = Reporter(self.journal, self.events, self.clock)
         self.publishing = Publishing(
             "h1",
-            Reporter(self.journal, self.events, self.clock),
+            self.reporter,
             self.events,
             Heartbeats(inventory, self.heartbeats, on_missed=lambda servers: None),
             self.heartbeats,
@@ -126,6 +127,25 @@ def test_what_could_not_be_sent_is_tried_again_without_being_asked(bench: Bench)
     assert bench.events.take().payload["sequence"] == 1
     assert bench.heartbeats.take()
     assert bench.events.failures == bench.heartbeats.failures == 0
+
+
+def test_the_broker_still_hears_of_an_agent_that_has_no_room_to_mark_what_was_sent(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would close the connection, and the next ending would have to open another one first."""
+    alive = threading.Event()
+
+    def hear() -> bool:
+        alive.set()
+        return True
+
+    def find_no_room() -> int:
+        raise JournalFull("no room")
+
+    monkeypatch.setattr(bench.events, "keep_alive", hear)
+    monkeypatch.setattr(bench.reporter, "step", find_no_room)
+    bench.publishing.start()
+    bench.append()
+    assert alive.wait(PATIENCE)
+    assert bench.heartbeats.take()
 
 
 def test_no_heartbeat_is_sent_while_another_agent_may_speak_for_the_host(bench: Bench) -> None:

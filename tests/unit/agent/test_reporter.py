@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from compute_agent.contract.models import EventRange, Heartbeat
+from compute_agent.contract.models import OPEN_END, EventRange, Heartbeat
 from compute_agent.contract.notifications import HEARTBEAT_TYPE, Notification
 from compute_agent.contract.publisher import PublishFailed
 from compute_agent.drivers.fake import FakeHypervisor
@@ -217,8 +217,8 @@ def test_who_asks_for_all_that_follows_gets_it_and_nothing_else(bench: Bench, ca
     bench.append(3)
     bench.pump()
     caplog.set_level(logging.INFO)
-    bench.ask(4, 2**63 - 1)
+    bench.ask(4, OPEN_END)
     assert (bench.pump(), caplog.messages) == ([], [])
-    bench.ask(3, 2**63 - 1)
+    bench.ask(3, OPEN_END)
     bench.pump()
     assert list_sequences(bench.publisher.sent) == [1, 2, 3, 3]

@@ -181,13 +181,16 @@ def test_an_rpc_server_that_does_not_start_is_made_anew_under_the_lock(make_benc
     assert bench.fatal == []
 
 
-def test_an_agent_that_cannot_say_that_it_is_up_lets_go_of_the_lock_and_begins_anew() -> None:
-    """Without room in its journal, say; it would hold the lock, send no heartbeat and take nothing in."""
+@pytest.mark.parametrize(("fault", "acquired"), [(JournalFull("no room"), 1), (RuntimeError("odd"), 2)])
+def test_an_agent_that_cannot_say_that_it_is_up_tries_again_and_lets_go_of_the_lock_only_for_a_fault(
+    fault: Exception, acquired: int
+) -> None:
+    """While the disk is full nobody is served by one agent more that takes the lock each second; until then nothing is taken in."""
     bench = Bench(FakeLock())
-    bench.held_faults = [JournalFull("no room")]
+    bench.held_faults = [fault]
     bench.intake.start()
     assert bench.server.started.wait(ANSWER_TIME)
-    assert bench.lock.acquired == 2
+    assert bench.lock.acquired == acquired
     assert bench.order == ["open for business", "server"]
     assert bench.fatal == []
     bench.end()

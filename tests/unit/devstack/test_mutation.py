@@ -1,39 +1,57 @@
-"""What the mutation run tells of mutmut's results, without the hours that they take."""
+"""What the mutation run tries, and what it tells of the results, without the hours that they take."""
 
 import tomllib
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from devstack import mutation
 from devstack.checks import ROOT
+from devstack.mutation import Mutation
+from devstack.mutation_changes import Change
+from devstack.mutation_parts import PARTS
 from devstack.steps import Steps
 
 
-def test_the_modules_that_keep_the_promises_are_changed_and_tests_of_them_selected() -> None:
-    settings = tomllib.loads(mutation._write_settings())["tool"]["mutmut"]
-    assert all(list(ROOT.glob(pattern)) for pattern in settings["only_mutate"])
-    selected = settings["pytest_add_cli_args_test_selection"]
-    for module in ("actions", "reporter", "endpoint", "journal_outbox"):
-        assert f"tests/unit/agent/test_{module}.py" in selected
-    for module in ("dispatcher", "recorder"):
-        assert f"tests/unit/gateway/test_{module}.py" in selected
+@pytest.mark.parametrize("name", PARTS)
+def test_the_modules_that_keep_the_promises_are_changed_and_tests_of_them_selected(name: str) -> None:
+    settings = tomllib.loads(mutation._write_settings(PARTS[name], Path("/selected")))["tool"]["mutmut"]
+    package = PARTS[name].package
+    assert {f"{package}/{module.replace('*', '')}.py" for module in PARTS[name].modules} <= set(settings["only_mutate"])
+    assert settings["pytest_add_cli_args_test_selection"] == ["@/selected"]
+    assert all(list(ROOT.glob(f"tests/unit/{pattern}.py")) for pattern in PARTS[name].tests)
+    assert all((ROOT / path).is_file() for path in settings["only_mutate"] + PARTS[name].list_tests())
 
 
-def test_survivors_are_shown_and_counted_by_module(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def run(command: Path, tree: Path, *arguments: str) -> str:
-        return f"the difference of {arguments[-1]}"
+def make_run(state_dir: Path, *, patterns: tuple[str, ...] = (), sample: int | None = None) -> Mutation:
+    return Mutation("actions", patterns, state_dir, Steps(), sample, seed=1)
 
-    monkeypatch.setattr(mutation, "_run_mutmut", run)
-    verdicts: Sequence[str] = ("killed", "timeout", "survived", "no tests")
-    results = "".join(f"    compute_agent.actions.x_run__mutmut_{number}: {verdict}\n" for number, verdict in enumerate(verdicts))
-    assert mutation._report(Path("mutmut"), Path(), results, [], Steps()) == 0
+
+def make_changes(count: int) -> list[Change]:
+    return [Change(f"compute_agent.actions.x_run__mutmut_{number}", f"difference {number}", "") for number in range(count)]
+
+
+def test_survivors_are_shown_and_counted_by_module_and_by_who_noticed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    changes = [*make_changes(5), Change("compute_agent.actions.x_run__mutmut_5", "difference 5", "label of a transaction")]
+    names = [change.name for change in changes]
+    verdicts = dict(zip(names, ("killed", "timeout", "survived", "no tests", "survived", "survived"), strict=True))
+    played = {names[2]: "killed", names[3]: "survived", names[4]: "timeout"}
+    make_run(tmp_path)._tell({"compute_agent.actions": changes}, verdicts, played)
     told = capsys.readouterr().out
-    assert "the difference of compute_agent.actions.x_run__mutmut_2\n" in told
-    assert "the difference of compute_agent.actions.x_run__mutmut_3\n" in told
-    assert "2 of     4 killed (50.0 %)" in told
+    assert f"{names[3]}\ndifference 3\n" in told
+    assert told.count("difference") == 1
+    counts = "4 of 5 noticed (80.0 %): 2 by unit tests, 2 by the simulation; 1 survived, 1 left out"
+    assert f"compute_agent.actions: {counts}\nall: {counts}; left out by rule: label of a transaction 1\n" in told
 
 
-def test_a_run_that_changed_nothing_has_failed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert mutation._report(Path("mutmut"), Path(), "", ["compute_agent.nonsense*"], Steps()) == 1
+def test_a_sample_is_the_same_for_the_same_seed_and_leaves_out_what_its_rules_leave_out(tmp_path: Path) -> None:
+    harmless = Change("compute_agent.actions.x_run__mutmut_99", "", "label of a transaction")
+    run = make_run(tmp_path, sample=10)
+    chosen = run._choose([*make_changes(50), harmless])
+    assert (len(chosen), harmless in chosen) == (11, True)
+    assert run._choose([*make_changes(50), harmless]) == chosen
+
+
+def test_what_no_part_has_is_not_run(tmp_path: Path) -> None:
+    assert not make_run(tmp_path, patterns=("compute_agent.nonsense",)).run()
+    assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""A clock and a store of its own for each test."""
+"""A clock, a store and a caster of its own for each test."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +10,7 @@ from devstack.databases import DatabaseKind, DatabaseServer
 from tests.database_servers import start_database_server
 from tests.databases import write_database
 from tests.fakes import FakeClock
+from tests.unit.gateway.engine_parts import NotingCaster
 
 
 @pytest.fixture
@@ -42,3 +43,8 @@ def empty_database(database_server: DatabaseServer) -> str:
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
+
+
+@pytest.fixture
+def caster() -> NotingCaster:
+    return NotingCaster()

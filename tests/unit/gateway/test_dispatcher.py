@@ -1,6 +1,5 @@
 """The dispatcher's step: who is cast to, when, how often, and what is written before it is tried."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,23 +21,6 @@ from tests.unit.gateway.engine_parts import (
     get_action,
     open_store,
 )
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = open_store(tmp_path / "gateway.sqlite")
-    yield store
-    store.dispose()
-
-
-@pytest.fixture
-def caster() -> NotingCaster:
-    return NotingCaster()
 
 
 @pytest.fixture

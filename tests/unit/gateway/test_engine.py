@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ from api_gateway.wake import WakeSender
 from compute_agent.contract.clock import SystemClock
 from compute_agent.contract.publisher import OutboxPump, PublishFailed
 from devstack.services import wait_until
-from tests.unit.gateway.engine_parts import AgentVoice, NotingCaster, add_action, add_agent, get_action, open_store
+from tests.unit.gateway.engine_parts import AgentVoice, NotingCaster, add_action, add_agent, get_action
 
 _COMMAND = "import sys; from api_gateway.engine import main; sys.exit(main())"
 NO_BROKER = "rabbit://nobody:nothing@127.0.0.1:1/"
@@ -35,13 +34,6 @@ def conf(tmp_path: Path) -> cfg.ConfigOpts:
         f"[dispatcher]\nwake_socket = {tmp_path / 'wake.sock'}\n[stream]\nlisten_port = 0\n"
     )
     return load_config([], config_files=[str(path)])
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = open_store(tmp_path / "gateway.sqlite")
-    yield store
-    store.dispose()
 
 
 def test_a_datagram_brings_the_cast_at_once(conf: cfg.ConfigOpts, store: Store, tmp_path: Path) -> None:

@@ -1,9 +1,7 @@
 """What a host tells of a server that another one owns: kept, applied nowhere, and shown to nobody's project; migrations are no crime."""
 
 import logging
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from sqlalchemy import select
@@ -17,22 +15,10 @@ from api_gateway.store.tables import former_owners
 from compute_agent.contract.models import PowerState
 from tests.fakes import FakeClock
 from tests.http.answering_agents import build_report
-from tests.unit.gateway.engine_parts import SERVER, AgentVoice, NotingCaster, add_action, build_server, get_action, open_store
+from tests.unit.gateway.engine_parts import SERVER, AgentVoice, NotingCaster, add_action, build_server, get_action
 
 OWNER, OTHER = "host-1", "host-2"
 DAY = 86_400
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = open_store(tmp_path / "gateway.sqlite")
-    yield store
-    store.dispose()
 
 
 @pytest.fixture

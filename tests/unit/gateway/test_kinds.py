@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from api_gateway.acceptance import Asked, Refused, Terms, TooManyOpen, accept_action
 from api_gateway.cast_slots import ImmediateCasts
 from api_gateway.dispatcher import CAPABILITY_OF_KIND, Dispatcher
 from api_gateway.native.asking import RULE_OF_KIND
 from api_gateway.recorder import Recorder
-from api_gateway.store import Store, actions, diagnostics, servers
+from api_gateway.store import Store, actions, diagnostics, servers, tables
 from api_gateway.store.actions import ActionRow
 from api_gateway.sweep import Sweep
 from compute_agent.contract.errors import Ending
@@ -53,11 +54,6 @@ def voice(store: Store, clock: FakeClock) -> AgentVoice:
     voice.diagnostics = voice.host_dump = voice.watchdog = voice.resume = voice.watchdog_timer = True
     add_agent(store, voice, clock)
     return voice
-
-
-@pytest.fixture
-def caster() -> NotingCaster:
-    return NotingCaster()
 
 
 @pytest.fixture
@@ -269,6 +265,16 @@ def test_a_signal_that_is_still_to_be_sent_keeps_a_memory_dump_off(application: 
 
     with pytest.raises(Refused, match="crash_dump_in_progress"):
         accept(application, CRASHED, HOST_DUMP)
+
+
+def test_a_dump_that_stands_still_with_its_server_keeps_a_second_nmi_off(application: Application, clock: FakeClock) -> None:
+    add_signalled(application, RUNNING, "nothing_seen_yet")
+    with application.store.write() as c:
+        c.execute(update(tables.servers).values(power_state="paused", state_at=clock.now()).where(tables.servers.c.id == RUNNING))
+    clock.advance(86_400)
+
+    with pytest.raises(Refused, match="crash_dump_in_progress"):
+        accept(application, RUNNING, CRASH_DUMP)
 
 
 def test_neither_a_lock_nor_a_task_keeps_a_reading_off_or_who_feeds_a_watchdog(application: Application, clock: FakeClock) -> None:

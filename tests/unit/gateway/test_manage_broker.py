@@ -49,6 +49,36 @@ def test_each_account_gets_the_permissions_of_its_role_and_no_password_is_printe
     assert {queue["name"] for queue in definitions["queues"]} == {"crashcart.recorder", "crashcart.recorder.dead", "crashcart.heartbeats"}
 
 
+def test_a_consumer_has_queues_and_an_exchange_of_its_own_and_nothing_else(accounts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    accounts.write_text("consumer.dash-board secret\nconsumer.dash secret\n")
+    assert run(str(accounts)) == 0
+    definitions = json.loads(capsys.readouterr().out)
+    granted = find(definitions, "permissions", "consumer.dash")
+    mine = ("consumer.dash", "consumer.dash.2")
+    others = (
+        "consumer.dash-board",
+        "consumer.",
+        "crashcart",
+        "crashcart.recorder",
+        "compute_agent.h",
+        "amq.default",
+        "",
+    )
+    for asked in ("configure", "write", "read"):
+        assert all(re.search(granted[asked], name) for name in mine)
+        assert not any(re.search(granted[asked], name) for name in others)
+    topics = find(definitions, "topic_permissions", "consumer.dash")
+    assert [key for key in ("notifications.info", "notifications.*", "#", "heartbeats") if re.search(topics["read"], key)] == [
+        "notifications.info",
+        "notifications.*",
+    ]
+    assert {(one["source"], one["destination"]) for one in definitions["bindings"] if one["destination_type"] == "exchange"} == {
+        ("crashcart.events", "consumer.dash"),
+        ("crashcart.events", "consumer.dash-board"),
+    }
+    assert {"consumer.dash", "consumer.dash-board"} <= {exchange["name"] for exchange in definitions["exchanges"]}
+
+
 def test_accounts_come_from_standard_input_as_well(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("agent.h secret\n"))
     assert run("-", "--vhost", "crash") == 0
@@ -64,6 +94,9 @@ def test_accounts_come_from_standard_input_as_well(monkeypatch: pytest.MonkeyPat
         ("gateway\n", "line 1: account 'gateway' has no password"),
         ("agent. x\n", "names no host"),
         ("agent.h x\n\nagent.h y\n", "line 3: account 'agent.h' is there twice"),
+        ("consumer. x\n", "line 1: account 'consumer.' is none: a consumer's name has letters"),
+        ("consumer.a.b x\n", "account 'consumer.a.b' is none: a consumer's name has letters"),
+        ("consumer.a x\nconsumer.a y\n", "line 2: account 'consumer.a' is there twice"),
     ],
 )
 def test_a_list_with_a_fault_is_refused_as_a_whole(text: str, says: str, accounts: Path, capsys: pytest.CaptureFixture[str]) -> None:

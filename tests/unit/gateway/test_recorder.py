@@ -1,6 +1,5 @@
 """The recorder's steps: each event once, applied with its record; what cannot be taken in stops nobody."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,8 @@ from api_gateway import recorder as recorder_module
 from api_gateway.cast_slots import ImmediateCasts
 from api_gateway.received import Received
 from api_gateway.recorder import Recorder
-from api_gateway.store import Store, StoreBusy, StoreRejected, actions, agents, events, gaps, outbox, reports, servers
+from api_gateway.store import Store, StoreBusy, StoreRejected, agents, endings, events, gaps, outbox, reports, servers
+from compute_agent.contract.errors import Code, Ending
 from compute_agent.contract.models import PowerState
 from tests.fakes import FakeClock
 from tests.unit.gateway.engine_parts import (
@@ -25,23 +25,6 @@ from tests.unit.gateway.engine_parts import (
     get_action,
     open_store,
 )
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = open_store(tmp_path / "gateway.sqlite")
-    yield store
-    store.dispose()
-
-
-@pytest.fixture
-def caster() -> NotingCaster:
-    return NotingCaster()
 
 
 @pytest.fixture
@@ -101,9 +84,7 @@ def test_an_ending_out_of_the_agents_journal_replaces_the_gateways_unknown_once(
     add_agent(store, voice, clock)
     action = add_action(store, clock)
     with store.write() as c:
-        actions.end_by_gateway(
-            c, action.id, ending=actions.Ending.UNKNOWN, code=actions.Code.NOT_REPORTED, reason="No word.", at=clock.now()
-        )
+        endings.end_by_gateway(c, action.id, ending=Ending.UNKNOWN, code=Code.NOT_REPORTED, reason="No word.", at=clock.now())
     clock.advance(5)
     late = voice.tell_ended(action)
     recorder.record([late])

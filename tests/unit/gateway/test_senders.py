@@ -1,7 +1,6 @@
 """Whose word counts: an agent's for its own host, the gateway's for all, and nobody's for another."""
 
 import logging
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,18 +18,6 @@ from compute_agent.contract.broker import list_accounts
 from compute_agent.contract.notifications import Notification, encode
 from tests.fakes import FakeClock
 from tests.unit.gateway.engine_parts import HOST, SERVER, AgentVoice, NotingCaster, add_action, build_server, get_action, open_store
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = open_store(tmp_path / "gateway.sqlite")
-    yield store
-    store.dispose()
 
 
 @pytest.fixture

@@ -1,9 +1,8 @@
 """The dead-letter shelf has an end, and what anybody can cause is told once a minute: no account fills the database's disk or the log."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from oslo_config import cfg
@@ -19,22 +18,10 @@ from api_gateway.store import Store, events
 from api_gateway.store.tables import dead_letters
 from api_gateway.summary import Summary
 from tests.fakes import FakeClock
-from tests.unit.gateway.engine_parts import AgentVoice, NotingCaster, open_store
+from tests.unit.gateway.engine_parts import AgentVoice, NotingCaster
 
 MIB = 2**20
 SAID = "'server.sank': account 'agent.host-2' spoke for host 'host-1'"
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = open_store(tmp_path / "gateway.sqlite")
-    yield store
-    store.dispose()
 
 
 def build_recorder(store: Store, clock: FakeClock, *, messages: int = 3, size: int = MIB) -> Recorder:

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from api_gateway.store import Store, StoreRejected, actions
+from api_gateway.store import Store, StoreRejected, actions, casts, endings
 from api_gateway.store.actions import ActionRow
 from compute_agent.contract.errors import Code, Ending
 from compute_agent.contract.events import ActionEnded
@@ -27,18 +27,18 @@ def add(store: Store, clock: FakeClock, **changes: object) -> ActionRow:
 
 def claim(store: Store, clock: FakeClock, owner: str = "one", limit: int = 10) -> list[str]:
     with store.write() as c:
-        rows = actions.claim_castable(c, owner=owner, now=clock.now(), lease=LEASE, limit=limit, received_timeout=TIMEOUT)
+        rows = casts.claim_castable(c, owner=owner, now=clock.now(), lease=LEASE, limit=limit, received_timeout=TIMEOUT)
     return [row.id for row in rows]
 
 
 def record(store: Store, clock: FakeClock, action: ActionRow, *, journal_id: str = "j", incarnation: int = 1) -> ActionRow | None:
     with store.write() as c:
-        return actions.record_cast(c, action.id, owner="one", at=clock.now(), journal_id=journal_id, incarnation=incarnation)
+        return casts.record_cast(c, action.id, owner="one", at=clock.now(), journal_id=journal_id, incarnation=incarnation)
 
 
 def release(store: Store, action: ActionRow, owner: str = "one") -> bool:
     with store.write() as c:
-        return actions.release_lease(c, action.id, owner)
+        return casts.release_lease(c, action.id, owner)
 
 
 def cast(store: Store, clock: FakeClock, action: ActionRow) -> None:
@@ -50,7 +50,7 @@ def cast(store: Store, clock: FakeClock, action: ActionRow) -> None:
 
 def end(store: Store, clock: FakeClock, action: ActionRow, ending: Ending, code: Code) -> bool:
     with store.write() as c:
-        return actions.end_by_gateway(c, action.id, ending=ending, code=code, reason="Because.", at=clock.now())
+        return endings.end_by_gateway(c, action.id, ending=ending, code=code, reason="Because.", at=clock.now())
 
 
 def get(store: Store, action: ActionRow) -> ActionRow:
@@ -190,7 +190,7 @@ def test_the_first_cast_binds_the_action_to_its_journal_for_good(store: Store, c
 def test_the_next_cast_is_due_now_later_or_never(store: Store, clock: FakeClock) -> None:
     def find_next() -> object:
         with store.read() as c:
-            return actions.find_next_cast_at(c, now=clock.now(), received_timeout=TIMEOUT)
+            return casts.find_next_cast_at(c, now=clock.now(), received_timeout=TIMEOUT)
 
     assert find_next() is None
     action = add(store, clock)
@@ -206,8 +206,8 @@ def test_the_gateway_ends_expired_only_what_was_certainly_never_delivered(store:
     untried, returned, perhaps = (add(store, clock, host=host) for host in ("x", "a", "y"))
     cast(store, clock, returned)
     with store.write() as c:
-        actions.record_unroutable(c, returned.id)
-        actions.record_unroutable(c, returned.id)  # one cast cannot come back twice
+        casts.record_unroutable(c, returned.id)
+        casts.record_unroutable(c, returned.id)  # one cast cannot come back twice
     assert get(store, returned).unroutable_count == 1
     FakeHost(store, clock, "y").beat(full=True)
     cast(store, clock, perhaps)
@@ -245,8 +245,19 @@ def test_open_actions_past_their_deadline_come_earliest_first(store: Store, cloc
     add(store, clock, deadline=at(clock, 9))
     clock.advance(3)
     with store.read() as c:
-        assert actions.list_past_deadline(c, now=clock.now(), limit=9) == [early, late]
+        assert endings.list_past_deadline(c, now=clock.now(), begun_dumps_take=timedelta(hours=1), limit=9) == [early, late]
         assert actions.count_open(c) == 3
+
+
+def test_a_begun_memory_dump_is_past_its_deadline_only_when_its_own_time_is_over(store: Store, clock: FakeClock) -> None:
+    """Others must not wait behind hundreds of them."""
+    dump = add(store, clock, kind="take_host_dump", deadline=at(clock, 1), state="started")
+    waiting = add(store, clock, kind="take_host_dump", deadline=at(clock, 2), state="received")
+    for seconds, due in ((59, [waiting]), (2, [dump, waiting])):
+        clock.advance(seconds)
+        with store.read() as c:
+            found = endings.list_past_deadline(c, now=clock.now(), begun_dumps_take=timedelta(seconds=60), limit=9)
+        assert found == due
 
 
 def find_blocking(store: Store, clock: FakeClock, holdoff: timedelta = HOLDOFF) -> str | None:
@@ -286,6 +297,33 @@ def test_the_holdoff_ends_when_the_guest_was_seen_to_reboot_or_stop(
 ) -> None:
     action = add(store, clock, state="ended", ending="succeeded", ended_at=clock.now(), observation=observation)
     assert find_blocking(store, clock) == (action.id if blocks else None)
+
+
+def test_an_nmi_that_waits_in_a_paused_server_blocks_until_it_has_fired_and_the_holdoff_is_over(
+    store: Store, clock: FakeClock, host: FakeHost
+) -> None:
+    host.put(power_state=PowerState.PAUSED)
+    host.beat()
+    action = add(store, clock, state="ended", ending="succeeded", ended_at=clock.now(), observation="pending_until_resume")
+    clock.advance(86_400)
+    assert find_blocking(store, clock) == action.id
+    host.put(power_state=PowerState.RUNNING)
+    host.beat()
+    clock.advance(599.9)
+    assert find_blocking(store, clock) == action.id
+    assert find_blocking(store, clock, timedelta(0)) is None
+    clock.advance(0.1)
+    assert find_blocking(store, clock) is None
+
+
+def test_a_dump_stands_still_with_its_server(store: Store, clock: FakeClock) -> None:
+    action = add(store, clock, state="ended", ending="succeeded", signalled_at=clock.now(), ended_at=clock.now())
+    paused_at = at(clock, 599.9)
+    clock.advance(86_400)
+    with store.read() as c:
+        blocking = actions.find_blocking_crash_dump(c, SERVER, now=clock.now(), holdoff=HOLDOFF, stands_still_since=paused_at)
+    assert blocking is not None
+    assert blocking.id == action.id
 
 
 def test_the_holdoff_ends_when_the_server_stops_even_if_its_event_was_lost(store: Store, clock: FakeClock, host: FakeHost) -> None:

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from api_gateway.cast_slots import ImmediateCasts
-from api_gateway.store import Store, actions, agents, reports, servers, sightings
+from api_gateway.store import Store, actions, agents, casts, reports, servers, sightings
 from api_gateway.store.actions import ActionRow
 from api_gateway.store.servers import ServerRow
 from api_gateway.sweep import Sweep
@@ -169,7 +169,7 @@ def test_an_open_action_is_cast_when_the_host_comes_back_in_time(store: Store, c
     a.beat(full=True)
     with store.write() as c:
         span = timedelta(seconds=5)
-        castable = actions.claim_castable(c, owner="x", now=clock.now(), lease=span, limit=4, received_timeout=span)
+        castable = casts.claim_castable(c, owner="x", now=clock.now(), lease=span, limit=4, received_timeout=span)
     assert [row.id for row in castable] == [action.id]
 
 

@@ -11,7 +11,7 @@ from api_gateway.acceptance import Asked, Terms, accept_action
 from api_gateway.cast_slots import ImmediateCasts
 from api_gateway.identity import Caller, Identity
 from api_gateway.server_checks import Refused
-from api_gateway.store import Connection, Store, actions, events, outbox, servers
+from api_gateway.store import Connection, Store, actions, endings, events, outbox, servers
 from api_gateway.sweep import Sweep
 from api_gateway.visibility import get_visible_server_to_act_on, get_visible_server_to_change
 from compute_agent.contract.errors import Code, Ending
@@ -89,7 +89,7 @@ def test_an_ending_by_the_gateway_does_not_wait_for_a_recorder_that_waits_for_it
         )
 
     def end(c: Connection) -> bool:
-        return actions.end_by_gateway(c, action.id, ending=Ending.EXPIRED, code=Code.DEADLINE_PASSED, reason="late", at=clock.now())
+        return endings.end_by_gateway(c, action.id, ending=Ending.EXPIRED, code=Code.DEADLINE_PASSED, reason="late", at=clock.now())
 
     assert run_behind(store, record, end) is True
 

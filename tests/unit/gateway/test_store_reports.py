@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from api_gateway.store import Store, actions, counters
+from api_gateway.store import Store, actions, counters, endings
 from api_gateway.store.actions import ActionRow
 from api_gateway.store.reports import Applied, apply_ended, apply_observed, apply_received, apply_started
 from compute_agent.contract.errors import Code, Ending
@@ -55,7 +55,7 @@ class Reporter:
         """The gateway has waited for the agent long enough."""
         with self._store.write() as c:
             told = {"ending": Ending.UNKNOWN, "code": Code.NOT_REPORTED, "reason": "Silence.", "at": self._clock.now()}
-            assert actions.end_by_gateway(c, self.action.id, **told)  # type: ignore[arg-type]
+            assert endings.end_by_gateway(c, self.action.id, **told)  # type: ignore[arg-type]
 
     def list_events(self, event_type: str) -> list[dict[str, Any]]:
         with self._store.read() as c:
@@ -194,7 +194,7 @@ def test_an_ending_of_an_action_that_the_gateway_knew_to_be_undelivered_is_a_vio
     reporter = insert(store, clock)
     with store.write() as c:
         told = {"ending": Ending.EXPIRED, "code": Code.DEADLINE_PASSED, "reason": "Late.", "at": clock.now()}
-        assert actions.end_by_gateway(c, reporter.action.id, **told)  # type: ignore[arg-type]
+        assert endings.end_by_gateway(c, reporter.action.id, **told)  # type: ignore[arg-type]
     assert reporter.ended() is Applied.VIOLATION
     assert reporter.ended("expired", "deadline_passed") is Applied.UNCHANGED
     assert reporter.get().decided_by == "gateway"

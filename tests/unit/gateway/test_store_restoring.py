@@ -2,11 +2,12 @@
 
 from datetime import datetime, timedelta
 
-from api_gateway.store import Store, actions, agents, counters, events, gaps, outbox
+from api_gateway.store import Store, actions, agents, counters, endings, events, gaps, outbox
 from api_gateway.store.actions import ActionRow
 from api_gateway.store.reports import Applied, apply_received
 from api_gateway.store.restoring import LEAP, UNKNOWN_JOURNAL, mark_restored
 from compute_agent.contract.errors import Code, Ending
+from compute_agent.contract.models import OPEN_END
 from tests.fakes import FakeClock
 from tests.unit.gateway.store_parts import SERVER, FakeHost, at, build_action, build_event
 
@@ -25,7 +26,7 @@ def test_what_was_perhaps_sent_since_the_backup_is_never_called_expired(store: S
     assert action.perhaps_delivered
     with store.write() as c:
         ending = {"ending": Ending.EXPIRED, "code": Code.DEADLINE_PASSED, "reason": "late", "at": clock.now()}
-        assert not actions.end_by_gateway(c, action.id, **ending)  # type: ignore[arg-type]
+        assert not endings.end_by_gateway(c, action.id, **ending)  # type: ignore[arg-type]
 
 
 def test_an_open_action_is_bound_to_the_journal_that_its_host_had(store: Store, clock: FakeClock) -> None:
@@ -102,9 +103,18 @@ def list_tails(store: Store, clock: FakeClock) -> list[tuple[str, str, int]]:
 def test_no_number_that_a_host_tells_stops_the_restoration(store: Store, clock: FakeClock) -> None:
     FakeHost(store, clock, "a").beat(full=True)
     with store.write() as c:
-        events.record_events(c, [build_event("m1", host="a", epoch="journal-a", sequence=2**63 - 1)], now=clock.now())
+        events.record_events(c, [build_event("m1", host="a", epoch="journal-a", sequence=OPEN_END)], now=clock.now())
         mark_restored(c, now=clock.now())
-        assert [(gap.first, gap.last) for gap in gaps.list_gaps(c, now=clock.now())] == [(1, 2**63 - 2)]
+        assert [(gap.first, gap.last) for gap in gaps.list_gaps(c, now=clock.now())] == [(1, OPEN_END - 1)]
+
+
+def test_a_range_without_an_end_is_told_in_numbers_that_every_reader_of_json_keeps(store: Store, clock: FakeClock) -> None:
+    """JavaScript has no other numbers than doubles; the agent of another journal answers with the range that it was asked for."""
+    with store.write() as c:
+        gaps.ask_for_tail(c, host="a", epoch="journal-a", now=clock.now())
+        (tail,) = gaps.list_gaps(c, now=clock.now())
+    assert tail.is_tail
+    assert len({float(tail.last), float(tail.last - 1), float(tail.last + 1)}) == 3
 
 
 def test_a_tail_that_brings_nothing_is_not_called_lost(store: Store, clock: FakeClock) -> None:

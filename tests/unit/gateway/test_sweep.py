@@ -1,6 +1,5 @@
 """What time alone brings about."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -12,10 +11,10 @@ from api_gateway.dispatcher import Dispatcher
 from api_gateway.echo import Echo
 from api_gateway.received import Received
 from api_gateway.recorder import Recorder
-from api_gateway.store import Store, agents, events, gaps, hearing, outbox, servers
+from api_gateway.store import Store, agents, gaps, hearing, outbox, servers
 from api_gateway.sweep import Sweep
 from compute_agent.contract.models import EventRange
-from compute_agent.contract.notifications import Notification, encode, format_timestamp
+from compute_agent.contract.notifications import Notification, encode
 from compute_agent.contract.rpcapi import Unroutable
 from tests.fakes import FakeClock
 from tests.unit.gateway.engine_parts import (
@@ -33,7 +32,6 @@ from tests.unit.gateway.engine_parts import (
 )
 
 GRACE = 2.0 + 20.0
-SILENT = {"release": "2026.2.0", "journal_id": JOURNAL, "incarnation": 1, "reason": "silent"}
 
 
 class NotingPublisher:
@@ -44,23 +42,6 @@ class NotingPublisher:
 
     def publish_heartbeat(self, heartbeat: Notification) -> None:
         self.sent.append(heartbeat)
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = open_store(tmp_path / "gateway.sqlite")
-    yield store
-    store.dispose()
-
-
-@pytest.fixture
-def caster() -> NotingCaster:
-    return NotingCaster()
 
 
 @pytest.fixture
@@ -334,6 +315,21 @@ def test_a_host_that_is_down_is_not_asked_and_its_events_are_not_given_up(
     assert list_outbox(store) == ["agent.down"]
 
 
+def test_nobody_waits_behind_the_missing_events_of_hosts_that_are_down(
+    sweep: Sweep, store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api_gateway.sweep._BATCH", 2)
+    for number in range(3):
+        stopped = AgentVoice(clock, f"down-{number}", f"journal-down-{number}")
+        make_gap(store, caster, clock, stopped)
+        Recorder(store, caster, clock, slots=ImmediateCasts()).record_heartbeats([stopped.beat(stopping=True)])
+    clock.advance(1)
+    make_gap(store, caster, clock, voice)
+    clock.advance(3)
+    sweep.ask_for_missing_events()
+    assert caster.resends == [(HOST, EventRange(epoch=JOURNAL, first=2, last=4))]
+
+
 def test_events_of_a_journal_that_is_gone_are_named_as_lost(
     sweep: Sweep, store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice
 ) -> None:
@@ -354,140 +350,3 @@ def test_a_broker_in_alarm_costs_no_tries(store: Store, caster: NotingCaster, cl
         sweep.step()
     with store.read() as c:
         assert [gap.tries for gap in gaps.list_gaps(c, now=clock.now())] == [0]
-
-
-def test_what_was_published_long_ago_is_forgotten(sweep: Sweep, store: Store, clock: FakeClock) -> None:
-    action = add_action(store, clock)
-    clock.advance(31)
-    sweep.step()
-    with store.write() as c:
-        (row,) = outbox.list_unsent(c)
-        outbox.mark_sent(c, [row.sequence], at=clock.now())
-    clock.advance(86_500)
-    sweep.prune()
-    with store.write() as c:
-        assert outbox.prune(c, sent_before=clock.now()) == 0
-    assert get_action(store, action).ending == "expired"
-
-
-def list_kept(store: Store) -> list[int | None]:
-    with store.read() as c:
-        return [event.sequence for event in events.list_events(c, limit=10_000)]
-
-
-def test_events_are_forgotten_after_their_time_except_those_of_an_open_action(
-    sweep: Sweep, store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice
-) -> None:
-    action = add_action(store, clock, deadline=100 * 86_400)
-    recorder = Recorder(store, caster, clock, slots=ImmediateCasts())
-    recorder.record([voice.tell("server.levitated"), voice.tell_received(action), voice.tell("server.levitated"), Received(b"poison")])
-    clock.advance(89 * 86_400)
-    recorder.record([voice.tell("server.levitated")])
-    sweep.prune()
-    assert list_kept(store) == [1, 2, 3, 4]
-    clock.advance(2 * 86_400)
-    sweep.prune()
-    assert list_kept(store) == [2, 4]
-    recorder.record([voice.tell_ended(action)])
-    clock.advance(601)
-    sweep.prune()
-    assert list_kept(store) == [4, 5]
-    with store.read() as c:
-        assert events.count_shelved(c) == 1, "dead letters are for people"
-
-
-def test_much_to_forget_goes_in_batches_that_follow_each_other(
-    sweep: Sweep, store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("api_gateway.sweep._BATCH", 10)
-    Recorder(store, caster, clock, slots=ImmediateCasts()).record([voice.tell("server.levitated") for _ in range(25)])
-    clock.advance(91 * 86_400)
-    left = []
-    for _ in range(3):
-        sweep.prune()
-        left.append(len(list_kept(store)))
-    assert left == [15, 5, 0]
-
-
-def test_events_may_be_kept_for_ever(store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice) -> None:
-    sweep = Sweep(store, caster, clock, slots=ImmediateCasts(), events_keep=0)
-    Recorder(store, caster, clock, slots=ImmediateCasts()).record([voice.tell("server.levitated")])
-    clock.advance(36_500 * 86_400)
-    sweep.prune()
-    assert list_kept(store) == [1]
-
-
-def lose_one_of_two_published(store: Store, clock: FakeClock, recorder: Recorder) -> str:
-    """Two agents' ends are told and confirmed, and only the second comes to the recorder; the message id of the first."""
-    with store.write() as c:
-        for host in ("h1", "h2"):
-            outbox.append_event(c, "agent.down", server=None, host=host, occurred_at=clock.now(), body=SILENT)
-        lost, kept = outbox.list_unsent(c)
-        outbox.mark_sent(c, [lost.sequence, kept.sequence], at=clock.now())
-    recorder.record([Received(encode(build_notification(kept)), None)])
-    return lost.message_id
-
-
-def build_notification(row: outbox.OutboxRow) -> Notification:
-    return Notification(row.message_id, row.event_type, "gateway", row.severity, format_timestamp(row.occurred_at), row.payload)
-
-
-def list_unsent_ids(store: Store) -> list[str]:
-    with store.read() as c:
-        return [row.message_id for row in outbox.list_unsent(c)]
-
-
-def test_an_own_event_that_an_operator_purged_is_published_again(
-    store: Store, caster: NotingCaster, clock: FakeClock, sweep: Sweep
-) -> None:
-    recorder = Recorder(store, caster, clock, slots=ImmediateCasts())
-    lost = lose_one_of_two_published(store, clock, recorder)
-    clock.advance(59)
-    sweep.publish_lost_again()
-    assert list_unsent_ids(store) == [], "it may still be on its way"
-    clock.advance(30)
-    sweep.publish_lost_again()
-    assert list_unsent_ids(store) == [lost]
-
-
-def test_an_own_event_that_never_arrives_is_waited_for_ever_longer(
-    store: Store, caster: NotingCaster, clock: FakeClock, sweep: Sweep
-) -> None:
-    lose_one_of_two_published(store, clock, Recorder(store, caster, clock, slots=ImmediateCasts()))
-    published = []
-    for minute in range(40):
-        clock.advance(60)
-        sweep.publish_lost_again()
-        with store.write() as c:
-            for row in outbox.list_unsent(c):
-                published.append(minute + 1)
-                outbox.mark_sent(c, [row.sequence], at=clock.now())
-    assert published == [1, 2, 4, 8, 16, 32]
-
-
-def test_an_own_event_whose_record_was_forgotten_is_not_published_again(store: Store, caster: NotingCaster, clock: FakeClock) -> None:
-    """It would be recorded again."""
-    lose_one_of_two_published(store, clock, Recorder(store, caster, clock, slots=ImmediateCasts()))
-    for _ in range(3):
-        clock.advance(40_000)
-        sweep = Sweep(store, caster, clock, slots=ImmediateCasts(), outbox_keep=10 * 86_400, events_keep=1)
-        clock.advance(601)
-        sweep.prune()
-    sweep.publish_lost_again()
-    assert list_kept(store) == []
-    assert list_unsent_ids(store) == []
-
-
-def test_what_is_recorded_is_looked_at_once(store: Store, caster: NotingCaster, clock: FakeClock) -> None:
-    recorder = Recorder(store, caster, clock, slots=ImmediateCasts())
-    with store.write() as c:
-        for _ in range(3):
-            outbox.append_event(c, "agent.down", server=None, host="h1", occurred_at=clock.now(), body=SILENT)
-        rows = outbox.list_unsent(c)
-        outbox.mark_sent(c, [row.sequence for row in rows], at=clock.now())
-    recorder.record([Received(encode(build_notification(row)), None) for row in rows])
-    with store.read() as c:
-        found = outbox.find_unrecorded(c, after=0, now=clock.now(), patience=timedelta(seconds=60))
-        assert found == outbox.Unrecorded(until=rows[-1].sequence, lost=())
-        later = outbox.find_unrecorded(c, after=found.until, now=clock.now(), patience=timedelta(seconds=60))
-    assert later == found

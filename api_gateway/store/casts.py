@@ -1,0 +1,139 @@
+"""Actions on their way down to an agent: which are to be cast now, by whom, and what became of each cast."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, and_, bindparam, case, func, or_, select, update
+
+from api_gateway.store import counters
+from api_gateway.store.actions import ActionRow, ActionState, change_action, find_action_locked
+from api_gateway.store.columns import Moment, columns_of
+from api_gateway.store.tables import actions, agents
+from compute_agent.contract.models import ActionKind
+
+_COLUMNS = columns_of(actions, ActionRow)
+_leases = actions.alias("leases")
+_NOW = bindparam("now", type_=Moment)
+_WITH_AGENTS = actions.join(agents, agents.c.host == actions.c.host)
+_IS_DUE = and_(
+    actions.c.state == ActionState.ACCEPTED,
+    actions.c.deadline > _NOW,
+    or_(
+        actions.c.last_cast_at.is_(None),
+        actions.c.last_cast_at <= bindparam("unheard_since", type_=Moment),
+        actions.c.cast_incarnation.is_distinct_from(agents.c.incarnation),
+    ),
+    actions.c.host.not_in(select(_leases.c.host).where(_leases.c.lease_until > _NOW)),
+)
+"""Of actions joined with their host's agent: those to be cast now, were their host free."""
+
+_WAITING_SINCE = func.coalesce(actions.c.last_cast_at, actions.c.accepted_at)
+_PATIENCE = case((actions.c.kind == ActionKind.RESET_WATCHDOG_TIMER, 1), (actions.c.kind == ActionKind.COLLECT_DIAGNOSTICS, 2), else_=0)
+"""Nobody's crash dump waits behind the watchdogs or the diagnostics of a whole fleet."""
+_IS_AGAIN = case((actions.c.last_cast_at.is_(None), 0), else_=1)
+"""What was never cast goes before what is cast again: hosts that do not answer, with hundreds of open actions, must not keep all slots."""
+_BEFORE_OTHERS = (_PATIENCE, _IS_AGAIN, _WAITING_SINCE)
+_TURN = func.row_number().over(partition_by=actions.c.host, order_by=(*_BEFORE_OTHERS, actions.c.accepted_at, actions.c.id))
+_DUE = select(actions.c.id, _TURN.label("turn")).select_from(_WITH_AGENTS).where(_IS_DUE).subquery()
+_CASTABLE = (
+    select(*_COLUMNS)
+    .where(actions.c.id.in_(select(_DUE.c.id).where(_DUE.c.turn == 1)))
+    .order_by(*_BEFORE_OTHERS, actions.c.id)
+    .limit(bindparam("row_limit"))
+)
+
+# An idle dispatcher asks these two every second: built once.
+_ANY_DUE = select(actions.c.id).select_from(_WITH_AGENTS).where(_IS_DUE).limit(1)
+_RETRY_AT = case((and_(actions.c.cast_incarnation.is_(None), actions.c.lease_until > _NOW), actions.c.lease_until))
+_NEXT_CASTS = select(func.min(actions.c.last_cast_at), func.min(_RETRY_AT)).where(
+    actions.c.state == ActionState.ACCEPTED, actions.c.deadline > _NOW, actions.c.last_cast_at.is_not(None)
+)
+_LEASE = (
+    update(actions)
+    .where(actions.c.id.in_(bindparam("claimed", expanding=True)))
+    .values(lease_owner=bindparam("holder"), lease_until=bindparam("until", type_=Moment))
+)
+
+
+def claim_castable(
+    c: Connection, *, owner: str, now: datetime, lease: timedelta, limit: int, received_timeout: timedelta
+) -> list[ActionRow]:
+    """Lease up to ``limit`` actions to cast now, at most one per host, none of a host of which one is leased already.
+
+    Castable: ``accepted``, deadline not passed, of a host whose agent is known, and never cast, or the last cast failed, or the agent's
+    incarnation differs from that of the last cast, or ``received_timeout`` has passed since it. A lease that ran out is free again.
+    """
+    counters.lock_counters(c)  # two dispatchers must not each find the host free
+    found = c.execute(_CASTABLE, {"now": now, "unheard_since": now - received_timeout, "row_limit": limit})
+    rows = [ActionRow(*row) for row in found]
+    if rows:
+        until = now + lease
+        c.execute(_LEASE, {"claimed": [row.id for row in rows], "holder": owner, "until": until})
+        rows = [replace(row, lease_owner=owner, lease_until=until) for row in rows]
+    return rows
+
+
+def find_next_cast_at(c: Connection, *, now: datetime, received_timeout: timedelta) -> datetime | None:
+    """When the next cast falls due: ``now`` if one is, later if a recast may become due, None when nothing waits. Reads only."""
+    if c.execute(_ANY_DUE, {"now": now, "unheard_since": now - received_timeout}).first() is not None:
+        return now
+    row = c.execute(_NEXT_CASTS, {"now": now}).one()
+    last: datetime | None = row[0]
+    retry_at: datetime | None = row[1]
+    if last is None:
+        return None
+    return max(now, last + received_timeout if retry_at is None else min(last + received_timeout, retry_at))
+
+
+def record_cast(c: Connection, action_id: str, *, owner: str, at: datetime, journal_id: str, incarnation: int) -> ActionRow | None:
+    """Count a cast that is about to be tried; commit before trying it. The first one binds the action to ``journal_id``.
+
+    :returns: the row to cast as it is now (with the journal that it is bound to), or None when it must not be cast any more: it was
+        reported or ended, its deadline passed, or ``owner`` lost the lease.
+    """
+    row = find_action_locked(c, action_id)
+    if row is None or row.state != ActionState.ACCEPTED or row.deadline <= at:
+        return None
+    if row.lease_owner != owner or row.lease_until is None or row.lease_until <= at:
+        return None
+    changes: dict[str, Any] = {
+        "journal_id": row.journal_id or journal_id,
+        "cast_incarnation": incarnation,
+        "cast_count": row.cast_count + 1,
+        "last_cast_at": at,
+    }
+    change_action(c, action_id, changes)
+    return replace(row, **changes)
+
+
+def record_unroutable(c: Connection, action_id: str) -> None:
+    """The broker returned the cast that :func:`record_cast` counted last: nothing was delivered."""
+    c.execute(
+        update(actions)
+        .where(actions.c.id == action_id, actions.c.unroutable_count < actions.c.cast_count)
+        .values(unroutable_count=actions.c.unroutable_count + 1)
+    )
+
+
+_FAIL = (
+    update(actions)
+    .where(actions.c.id == bindparam("failed_action"), actions.c.lease_owner == bindparam("holder"))
+    .values(cast_incarnation=None, lease_until=bindparam("retry_at", type_=Moment))
+)
+_RELEASE = (
+    update(actions)
+    .where(actions.c.id == bindparam("held_action"), actions.c.lease_owner == bindparam("holder"))
+    .values(lease_owner=None, lease_until=None)
+)
+
+
+def record_failed_cast(c: Connection, action_id: str, owner: str, *, retry_at: datetime) -> None:
+    """Whether the cast that :func:`record_cast` counted last was delivered is not known: it is due again when the lease, which keeps its
+    host until ``retry_at``, is over."""
+    c.execute(_FAIL, {"failed_action": action_id, "holder": owner, "retry_at": retry_at})
+
+
+def release_lease(c: Connection, action_id: str, owner: str) -> bool:
+    """:returns: False when ``owner`` did not hold it any more."""
+    return c.execute(_RELEASE, {"held_action": action_id, "holder": owner}).rowcount == 1
