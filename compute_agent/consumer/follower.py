@@ -24,6 +24,7 @@ _IDLE_WAIT = 0.5
 _LONGEST_PAUSE = 2.0
 """Seconds between tries to reach the broker at most."""
 _MORE_THAN_HELD = 100
+_LARGEST_PREFETCH = 65_535
 _REFUSALS = (amqp.exceptions.AccessRefused, amqp.exceptions.PreconditionFailed, amqp.exceptions.NotAllowed)
 
 
@@ -123,7 +124,7 @@ class Follower:
         try:
             channel = link.channel()
             self.queue.declare(channel)
-            channel.basic_qos(0, self.ordering.max_held + _MORE_THAN_HELD, False)
+            channel.basic_qos(0, min(self.ordering.max_held + _MORE_THAN_HELD, _LARGEST_PREFETCH), False)
             self._arrived.clear()
             self._tags.clear()
             channel.basic_consume(self.queue.name, callback=self._arrived.append)

@@ -211,10 +211,10 @@ class Ordering:
     def _find_journal(self, epoch: str, sequence: int, notification: Notification) -> _Journal:
         journal = self._journals.get(epoch)
         if journal is None:
+            if len(self._journals) >= self._max_journals:
+                self._forget_one()
             journal = self._journals[epoch] = self._make_journal(_find_text(notification.payload, "host"), sequence)
             journal.unseen.put(1, sequence - 1, _Unseen(None))
-            if len(self._journals) > self._max_journals:
-                self._forget_one()
         self._journals.move_to_end(epoch)
         return journal
 

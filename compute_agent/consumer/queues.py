@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from compute_agent.contract.notifications import EVENTS_EXCHANGE, Severity, routing_key
+from compute_agent.contract.notifications import CONSUMER_PREFIX, EVENTS_EXCHANGE, Severity, routing_key
 
-CONSUMER_PREFIX = "consumer."
 MAX_LENGTH = 100_000
 """Events in a queue at most; the oldest make room for new ones, and are then missed as a gap."""
 MAX_BYTES = 256 * 2**20
@@ -28,27 +27,25 @@ class EventQueue:
     """A queue as :class:`~compute_agent.consumer.follower.Follower` declares and binds it at each connection.
 
     :param is_kept: it stays when its reader ends, and what it has not acknowledged comes again to the next one
-    :param severities: what is bound. With fewer than all, most journals have holes: order and gaps say nothing then.
     """
 
     name: str
     is_kept: bool
     arguments: Mapping[str, Any] = field(hash=False)
-    severities: tuple[Severity, ...] = tuple(Severity)
 
     def declare(self, channel: Any) -> None:
-        """Declare and bind.
+        """Declare and bind, all severities: with fewer the sequences would have holes that say nothing.
 
         :raises amqp.exceptions.NotFound: there is no exchange of events yet: the first agent or gateway makes it.
         :raises amqp.exceptions.PreconditionFailed: it exists with other limits.
         :raises amqp.exceptions.AccessRefused: the account may not.
         """
         channel.queue_declare(self.name, durable=True, auto_delete=False, arguments=dict(self.arguments))
-        for severity in self.severities:
+        for severity in Severity:
             channel.queue_bind(self.name, EVENTS_EXCHANGE.name, routing_key(severity))
 
 
-def create_temporary_queue(account: str = "", severities: tuple[Severity, ...] = tuple(Severity)) -> EventQueue:
+def create_temporary_queue(account: str = "") -> EventQueue:
     """A queue of a name of its own that goes a minute after its reader is gone.
 
     :param account: who will declare it, because what an account may use goes by names
@@ -60,10 +57,10 @@ def create_temporary_queue(account: str = "", severities: tuple[Severity, ...] =
         "x-max-length-bytes": MAX_BYTES,
         "x-overflow": "drop-head",
     }
-    return EventQueue(f"{owner}.{uuid.uuid4().hex}", is_kept=False, arguments=arguments, severities=severities)
+    return EventQueue(f"{owner}.{uuid.uuid4().hex}", is_kept=False, arguments=arguments)
 
 
-def create_kept_queue(name: str, severities: tuple[Severity, ...] = tuple(Severity)) -> EventQueue:
+def create_kept_queue(name: str) -> EventQueue:
     """A queue that collects while its reader is away, up to its limits, and is gone a week after the last one.
 
     A second reader waits until the first one is gone: of two at once each would see half of the events.
@@ -77,4 +74,4 @@ def create_kept_queue(name: str, severities: tuple[Severity, ...] = tuple(Severi
         "x-max-length-bytes": MAX_BYTES,
         "x-overflow": "drop-head",
     }
-    return EventQueue(name, is_kept=True, arguments=arguments, severities=severities)
+    return EventQueue(name, is_kept=True, arguments=arguments)

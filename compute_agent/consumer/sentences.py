@@ -10,6 +10,8 @@ from compute_agent.contract.notifications import Notification
 
 _OF_EVERY_EVENT = frozenset({"version", "server", "host", "epoch", "sequence", "occurred_at"})
 _Payload = dict[str, Any]
+_OPEN_END = 2**53 - 1
+"""``models.OPEN_END``: all of a journal from somewhere on. Here again: to import the models would cost a start half as much again."""
 
 
 def describe_event(event: Event) -> str:
@@ -138,8 +140,13 @@ def _say_refusals(p: _Payload) -> str:
     return f"{p['count']} since {p['since']}: {', '.join(f'{count} {reason}' for reason, count in p['reasons'].items())}"
 
 
+def _say_missed(p: _Payload) -> str:
+    return f"{p['count']} of the hypervisor's events since {p['since']} could not be kept"
+
+
 def _say_lost(p: _Payload) -> str:
-    return f"{p['first']} to {p['last']} of journal {p['lost_epoch']}: {p['reason']}"
+    last = "the end" if p["last"] == _OPEN_END else p["last"]
+    return f"{p['first']} to {last} of journal {p['lost_epoch']}: {p['reason']}"
 
 
 _STATES = ("started", "stopped", "paused", "resumed", "suspended", "rebooted", "panicked", "crash_kernel_started")
@@ -163,6 +170,7 @@ _SENTENCES: dict[str, Callable[[_Payload], str]] = {
     "agent.up": _say_agent,
     "agent.down": _say_agent,
     "agent.cast_refused": _say_refusals,
+    "agent.events_missed": _say_missed,
     "events.lost": _say_lost,
 }
 KNOWN_TYPES = frozenset(_SENTENCES)

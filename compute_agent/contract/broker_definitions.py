@@ -86,7 +86,7 @@ def list_policies(vhost: str = "/") -> list[dict[str, Any]]:
             # alarm would stop everybody. What its reader misses is in the gateway's record.
             "vhost": vhost,
             "name": "crashcart-consumers",
-            "pattern": rf"^(crashcart_)?{re.escape(CONSUMER_PREFIX)}",  # and as they were named before they had accounts
+            "pattern": rf"^{re.escape(CONSUMER_PREFIX)}",
             "apply-to": "queues",
             "priority": 10,
             "definition": {

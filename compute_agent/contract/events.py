@@ -268,9 +268,9 @@ class CastRefusals(EventPayload):
 
 
 class EventsMissed(EventPayload):
-    """What servers did, told by the hypervisor from ``since`` on, that an agent could not keep: its journal had no room for too long.
+    """Events of the hypervisor, ``count`` of them from ``since`` on, that an agent could not keep: its journal had no room for too long.
 
-    What came of it was found by comparing states right before this, and is told as ``observed_late``.
+    What came of them was found by comparing states right before this, and is told as ``observed_late``.
     """
 
     count: int
@@ -278,8 +278,8 @@ class EventsMissed(EventPayload):
 
 
 class EventsLost(EventPayload):
-    """A named gap: the sequences ``first`` to ``last`` of ``lost_epoch``, both included, are gone, and why. ``last`` is ``models.OPEN_END``
-    where nobody knows how many there were behind ``first``, if any: the whole journal is gone."""
+    """A named gap: the sequences ``first`` to ``last`` of ``lost_epoch``, both included, are gone, and why. ``last`` is
+    9007199254740991 (2^53 - 1) where nobody knows how many there were from ``first`` on, if any: the whole journal is gone."""
 
     lost_epoch: str
     first: int

@@ -1,7 +1,7 @@
-"""Follow crashcart's events with plain oslo.messaging: ``python listen_oslo.py rabbit://account:password@broker:5672/ POOL``
+"""Follow crashcart's events with plain oslo.messaging: ``python listen_oslo.py rabbit://account:password@broker:5672/ consumer.my-tool``
 
-The pool is the queue: crashcart_consumer.my-tool. This listener declares the exchange, which takes more rights than reading does; the other
-two examples need no more than those.
+The name is the account's. A pool is a queue, and has that name here; so has the exchange that the account comes with, to which all events
+are passed on: oslo.messaging declares the exchange that it listens to, and nobody else may declare crashcart.events.
 """
 
 import signal
@@ -15,7 +15,7 @@ backend.init_backend(backend.BackendType.THREADING)  # before oslo_messaging is 
 import oslo_messaging  # noqa: E402
 from oslo_config import cfg  # noqa: E402
 
-url, pool = sys.argv[1:]
+url, name = sys.argv[1:]
 worked_on: set[str] = set()  # keep them where your work is kept, and for a day
 
 
@@ -35,9 +35,9 @@ conf = cfg.ConfigOpts()
 transport = oslo_messaging.get_notification_transport(conf, url=url)
 conf([], default_config_files=[])
 conf.set_override("amqp_durable_queues", True, group="oslo_messaging_rabbit")  # the exchange is durable, and so is a queue that is to stay
-target = oslo_messaging.Target(exchange="crashcart.events", topic="notifications")
-# oslo.messaging gives a queue no bounds: the broker's policy for the names crashcart_consumer.* does (doc/operations.rst).
-listener = oslo_messaging.get_notification_listener(transport, [target], [Endpoint()], executor="threading", pool=pool)
+target = oslo_messaging.Target(exchange=name, topic="notifications")
+# oslo.messaging gives a queue no bounds: the broker's policy for the names consumer.* does (doc/operations.rst).
+listener = oslo_messaging.get_notification_listener(transport, [target], [Endpoint()], executor="threading", pool=name)
 stopped = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stopped.set())
 listener.start()

@@ -41,7 +41,7 @@ _MOST_SECONDS = 600.0
 """After which no more is posted, on a machine that is too slow or too busy for all of it."""
 _TELL_EVERY = 1000
 _IGNORED_QUEUE = kombu.Queue(
-    "crashcart_consumer.asleep", EVENTS_EXCHANGE, routing_key="notifications.#", durable=True, queue_arguments={"x-queue-type": "quorum"}
+    "consumer.asleep", EVENTS_EXCHANGE, routing_key="notifications.#", durable=True, queue_arguments={"x-queue-type": "quorum"}
 )
 
 _CALM = FakeAgent(20, host="calm", surviving=20)

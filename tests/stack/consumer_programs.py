@@ -1,8 +1,8 @@
 """Programs of consumers as processes of their own, with a consumer's account: what they print, line by line."""
 
+import json
 import os
 import queue
-import re
 import subprocess
 import sys
 import threading
@@ -11,20 +11,23 @@ import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from compute_agent.contract.accounts import build_consumer_account
+from compute_agent.contract.broker_definitions import build_definitions
 from devstack.rabbitmq import PrivateRabbitMQ
 
 _PASSWORD = "consumers-read-only"
 
 
 class ConsumerAccount:
-    """An account as ``doc/security.rst`` gives it to a consumer: its own queues, and nothing of crashcart's but reading events."""
+    """A consumer's account, with the exchanges of events and its own, as ``crashcart-manage broker-definitions`` makes them."""
 
     def __init__(self, broker: PrivateRabbitMQ) -> None:
-        self.name = f"consumer.tests-{uuid.uuid4().hex[:8]}"
+        consumer = f"tests-{uuid.uuid4().hex[:8]}"
+        self.name = build_consumer_account(consumer)
         self._port = broker.ports.amqp
-        own = rf"{re.escape(self.name)}(\..*)?"
-        broker.ctl("add_user", self.name, _PASSWORD)
-        broker.ctl("set_permissions", self.name, f"^{own}$", f"^{own}$", rf"^({own}|crashcart\.events)$")
+        definitions = broker.state_dir / f"{self.name}.json"
+        definitions.write_text(json.dumps(build_definitions({}, {}, {consumer: _PASSWORD})))
+        broker.ctl("import_definitions", str(definitions))
 
     def build_url(self, scheme: str = "rabbit", vhost: str = "", password: str = _PASSWORD) -> str:
         return f"{scheme}://{self.name}:{password}@127.0.0.1:{self._port}/{vhost}"

@@ -1,6 +1,5 @@
 """The examples of the documentation, as they stand, follow a real agent's crash dumps over a real broker."""
 
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,12 +33,11 @@ class Examples:
 
     def __init__(self, broker: PrivateRabbitMQ) -> None:
         account = ConsumerAccount(broker)
-        pool = f"crashcart_consumer.{uuid.uuid4().hex[:8]}"
         self._commands = [
             ["listen_kombu.py", account.build_url("amqp", "/"), f"{account.name}.kombu"],
             ["listen_pika.py", account.build_url("amqp", "%2F"), f"{account.name}.pika"],
             ["listen_crashcart.py", account.build_url(), f"{account.name}.crashcart"],
-            ["listen_oslo.py", broker.transport_url, pool],  # it declares the exchange, see there
+            ["listen_oslo.py", account.build_url(), account.name],
         ]
         self.running: list[Program] = []
 

@@ -9,7 +9,7 @@ from typing import Any
 import kombu
 import pytest
 
-from compute_agent.contract.notifications import EVENTS_EXCHANGE, decode
+from compute_agent.contract.notifications import decode
 from compute_agent.contract.publisher import Publisher
 from devstack.rabbitmq import PrivateRabbitMQ
 from tests.stack.broker_events import build_events, create_address
@@ -37,9 +37,6 @@ class Journal:
 
 @pytest.fixture(scope="module")
 def account(broker: PrivateRabbitMQ) -> ConsumerAccount:
-    link = create_address(broker).open_link()
-    EVENTS_EXCHANGE(link.channel()).declare()
-    link.close()
     return ConsumerAccount(broker)
 
 

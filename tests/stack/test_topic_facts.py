@@ -45,7 +45,7 @@ def declare(link: Link, publisher: Publisher) -> Iterator[Declare]:
     made: list[kombu.Queue] = []
 
     def declare(arguments: dict[str, Any]) -> kombu.Queue:
-        queue = kombu.Queue(f"crashcart_consumer.{uuid.uuid4().hex[:8]}", durable=True, queue_arguments=arguments)(channel)
+        queue = kombu.Queue(f"consumer.{uuid.uuid4().hex[:8]}", durable=True, queue_arguments=arguments)(channel)
         queue.queue_declare()
         made.append(queue)
         for severity in Severity:

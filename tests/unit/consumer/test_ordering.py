@@ -139,6 +139,12 @@ def test_memory_of_journals_and_of_ranges_is_bounded_and_nothing_is_given_twice_
     assert set(ordering.save()) == {"a", "c"}, "the one that was heard of longest ago is forgotten"
 
 
+def test_a_journal_of_which_something_is_held_back_is_not_forgotten_for_a_new_one() -> None:
+    ordering = Ordering(max_journals=1)
+    take_all(ordering, make_event(1), make_event(3))
+    assert take_all(ordering, make_event(1, "b"), make_event(2)) == ["b1", "a2", "a3"]
+
+
 @pytest.mark.parametrize("saved", [{"a": {}}, {"a": 3}, [], {"a": {"host": "h", "next": "x", "unseen": [], "lost": []}}])
 def test_a_saved_state_that_is_none_is_refused(saved: Any) -> None:
     with pytest.raises(UnusableState):

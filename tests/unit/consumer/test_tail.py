@@ -10,6 +10,7 @@ from compute_agent.consumer import Event, Gap, GapState, Notification, Unreadabl
 from compute_agent.consumer.sentences import KNOWN_TYPES, build_sentence, describe_event, describe_gap
 from compute_agent.consumer.tail import EXIT_FAILED, Lines, load_config, main
 from compute_agent.contract.events import EVENT_TYPES
+from compute_agent.contract.models import OPEN_END
 from tests.contract import golden
 
 
@@ -38,6 +39,12 @@ def test_an_ending_is_told_with_its_code_and_its_reason() -> None:
     payload = make_told("action.ended").notification.payload
     sentence = build_sentence("action.ended", payload | {"ending": "failed", "code": "server_moved", "reason": "It went."})
     assert sentence == f"trigger_crash_dump {golden.ACTION_ID} failed, server_moved: It went."
+
+
+def test_a_journal_that_is_lost_to_its_end_is_told_without_a_number_that_nobody_knows() -> None:
+    payload = make_told("events.lost").notification.payload | {"lost_epoch": "j", "first": 18, "reason": "It is gone."}
+    assert build_sentence("events.lost", payload | {"last": 20}) == "18 to 20 of journal j: It is gone."
+    assert build_sentence("events.lost", payload | {"last": OPEN_END}) == "18 to the end of journal j: It is gone."
 
 
 def test_a_type_or_a_payload_of_a_later_release_is_shown_as_it_is() -> None:
