@@ -83,7 +83,8 @@ class Follower:
         self._tags: dict[Hashable, list[int]] = {}
         self._channel: Any = None
         self._has_listened = False
-        self._is_away = False
+        self._away_since: float | None = None
+        self._time_away = 0.0
         self._stop = threading.Event()
 
     def stop(self) -> None:
@@ -108,10 +109,11 @@ class Follower:
             except BROKER_ERRORS as error:
                 if isinstance(error, _REFUSALS) and not self._has_listened:
                     raise QueueRefused(f"the broker refuses queue {self.queue.name}: {error}") from error
-                pause = min(2 * pause, _LONGEST_PAUSE) if self._is_away else self._first_pause
-                if not self._is_away and not self._stop.is_set():
-                    self._on_state(f"the broker is away ({error}); trying again")
-                self._is_away = True
+                pause = self._first_pause if self._away_since is None else min(2 * pause, _LONGEST_PAUSE)
+                if self._away_since is None:
+                    self._away_since = self._clock()
+                    if not self._stop.is_set():
+                        self._on_state(f"the broker is away ({error}); trying again")
                 self._stop.wait(pause)
         if not self.queue.is_kept:
             self._put(*self.ordering.give_up())
@@ -128,7 +130,8 @@ class Follower:
             self._arrived.clear()
             self._tags.clear()
             channel.basic_consume(self.queue.name, callback=self._arrived.append)
-            self._channel, self._has_listened, self._is_away = channel, True, False
+            self._channel, self._has_listened = channel, True
+            self._end_absence()
             self._on_state(f"following {self.queue.name}")
             expires_at = self._clock()
             while not self._stop.is_set():
@@ -138,7 +141,7 @@ class Follower:
                     self._finish(self._waiting.popleft())
                 self._read(link)
                 if self._clock() >= expires_at:
-                    self._put(*self.ordering.expire(self._clock()))
+                    self._put(*self.ordering.expire(self._count_time()))
                     expires_at = self._clock() + _IDLE_WAIT
             if not self.queue.is_kept:
                 channel.queue_delete(self.queue.name)
@@ -146,6 +149,15 @@ class Follower:
         finally:
             self._given = None
             link.collect()
+
+    def _end_absence(self) -> None:
+        if self._away_since is not None:
+            self._time_away += self._clock() - self._away_since
+            self._away_since = None
+
+    def _count_time(self) -> float:
+        """Seconds, but for those without a broker: what waits for an earlier event needs no patience while none can come."""
+        return self._clock() - self._time_away
 
     def _read(self, link: Link) -> None:
         """Wait a moment for messages and take what came."""
@@ -169,7 +181,7 @@ class Follower:
             return
         key = find_key(notification)
         self._tags.setdefault(key, []).append(message.delivery_tag)
-        self._put(*self.ordering.take(notification, self._clock()))
+        self._put(*self.ordering.take(notification, self._count_time()))
         if self.ordering.is_held(notification):
             self._unfinished.add(key)
         if key not in self._unfinished:

@@ -64,6 +64,20 @@ def test_what_is_held_back_is_not_acknowledged_before_it_is_given() -> None:
     assert broker.acknowledged == [first, second, third]
 
 
+def test_the_time_in_which_there_was_no_broker_makes_no_gap_of_what_comes_right_after_it() -> None:
+    broker = SmallBroker([make_body(1), make_body(3), None, make_body(2)])
+    now = 0.0
+
+    def pass_time(sentence: str) -> None:
+        nonlocal now
+        now += 3600.0 if "away" in sentence else 0.0
+
+    follower = Follower(broker.open_link, KEPT, on_state=pass_time, clock=lambda: now, first_pause=0.0)
+    broker.when_idle = follower.stop
+    assert shorten(follower.follow()) == ["a1", "a2", "a3"]
+    assert now == 3600.0
+
+
 def test_what_came_twice_is_given_once_and_acknowledged_twice() -> None:
     broker = SmallBroker([make_body(1), make_body(1), make_body(3), make_body(3), make_body(2), make_body(2)])
     assert shorten(make_follower(broker).follow()) == ["a1", "a2", "a3"]
