@@ -37,6 +37,7 @@ PARTS = {
             "agent/test_action_queue",
             "agent/test_action_sweep",
             "agent/test_actions",
+            "agent/test_crash_dump_endings",
             "agent/test_endpoint",
             "agent/test_endpoint_refusals",
             "agent/test_firing_signals",
