@@ -97,7 +97,8 @@ class Mutation:
         tried = [change for change in asked if not change.harmless]
         if self._sample is None or len(tried) <= self._sample:
             return asked
-        drawn = set(random.Random(f"{self._seed} {asked[0].name}").sample(tried, self._sample))
+        # Each by itself: when a module changes, what else was drawn of it stays drawn.
+        drawn = sorted(tried, key=lambda change: random.Random(f"{self._seed} {change.name}").random())[: self._sample]
         return [change for change in asked if change.harmless or change in drawn]
 
     def _run_mutmut(self, names: Iterable[str]) -> None:
