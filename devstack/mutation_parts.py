@@ -80,6 +80,22 @@ PARTS = {
             "gateway/test_watchdog_changes",
         ),
     ),
+    "store": Part(
+        "api_gateway",
+        ("outbox", "store/casts", "store/endings", "store/outbox", "store/reports", "sweep"),
+        (
+            "gateway/test_dispatcher*",
+            "gateway/test_foreign_events",
+            "gateway/test_kinds",
+            "gateway/test_outbox",
+            "gateway/test_own_events",
+            "gateway/test_store_actions",
+            "gateway/test_store_events",
+            "gateway/test_store_reports",
+            "gateway/test_store_restoring",
+            "gateway/test_sweep*",
+        ),
+    ),
 }
 
 
