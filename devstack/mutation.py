@@ -69,6 +69,8 @@ class Mutation:
         self._log.write_text("")
         self._steps.say(f"one process at the lowest priority; its log: {self._log}")
         if not all(self._is_written(path) for path in self._modules):
+            # Else it asks new tests alone what they come through, and a new function has none.
+            (self._tree / "mutants" / "mutmut-stats.json").unlink(missing_ok=True)
             with self._steps.step("mutmut writes its modules and looks which test comes through where"):
                 self._run_mutmut([f"{_dot(self._modules[0])}.*__mutmut_1"])  # it does not do that alone
         changes = {_dot(path): self._choose(read_changes(self._tree, path)) for path in self._modules}

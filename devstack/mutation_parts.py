@@ -41,6 +41,7 @@ PARTS = {
             "agent/test_endpoint",
             "agent/test_endpoint_refusals",
             "agent/test_firing_signals",
+            "agent/test_host_dumps",
             "agent/test_journal_full",
             "agent/test_reporter",
             "agent/test_resume_action",
