@@ -53,6 +53,7 @@ PARTS = {
         "compute_agent",
         ("journal*",),
         (
+            "agent/test_action_sweep",
             "agent/test_actions",
             "agent/test_endpoint",
             "agent/test_firing_signals",
