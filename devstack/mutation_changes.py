@@ -3,8 +3,8 @@
 Only a change that cannot be behaviour is left out, by rule, each rule with its reason:
 
 * the label of a transaction of the journal: it names the commit in logs, and where a simulation crashes;
-* the case of words of the journal's statements: SQLite knows its keywords, tables, columns and row keys in any (what stands in quotes, or is the
-  name of a parameter, is compared);
+* the case of words of the journal's statements: SQLite knows its keywords, tables, columns and row keys in any (what stands in quotes,
+  or is the name of a parameter, is compared);
 * the words of a sentence in a ``raise``, longer than two words: a person reads it, and what kind of error it is stays.
 """
 

@@ -59,6 +59,7 @@ PARTS = {
             "agent/test_firing_signals",
             "agent/test_firings",
             "agent/test_journal_[!s]*",
+            "agent/test_journal_servers",
             "agent/test_observer",
             "agent/test_reporter",
             "agent/test_watchdog_actions",
