@@ -10,9 +10,10 @@ import pytest
 
 from compute_agent.contract.errors import Code
 from compute_agent.contract.models import ActionKind
+from compute_agent.drivers.errors import OutcomeUnknown
 from compute_agent.drivers.fake_behaviours import answer_late, lose_request
 from compute_agent.drivers.fake_server import Call
-from compute_agent.journal import ActionState
+from compute_agent.journal import ActionState, JournalUnusable
 from compute_agent.kinds import make_result
 from tests.unit.agent.action_parts import HOLDOFF, Agent, make_id
 from tests.unit.agent.test_actions import UnreadableServers
@@ -194,3 +195,41 @@ def test_each_call_that_comes_back_late_is_counted(agent: Agent) -> None:
         agent.hypervisor.behave(server, answer_late(come_back_late))
         agent.do(agent.make_request(server, number, seconds=30))
     assert agent.actions.late_returns == 2
+
+
+def test_what_an_agent_finds_begun_after_long_is_tried_for_as_long_as_any_call_may_take(agent: Agent) -> None:
+    change_later(agent, ["no answer"])
+    agent.clock.advance(3600)
+    assert agent.restart() == [make_id()]
+    agent.hypervisor.lose_backend()
+    agent.actions.run(make_id())
+    agent.actions.end_overdue()
+    assert agent.get(make_id()).state is ActionState.STARTED
+
+
+def test_what_the_sweep_ended_under_a_try_that_failed_is_not_tried_for_ever(agent: Agent) -> None:
+    server = make_watched(agent, RESET)
+
+    def end_meanwhile(deliver: Callable[[], None]) -> None:
+        agent.clock.advance(3600)
+        agent.actions.end_overdue()
+        agent.hypervisor.lose_backend()
+        raise OutcomeUnknown(None, "no answer")
+
+    agent.hypervisor.behave(server, end_meanwhile, call=Call.DETACH_WATCHDOG)
+    assert agent.do(ask(agent, server, PAUSE)).state is ActionState.ENDED
+    agent.clock.advance(2)
+    sweep(agent)
+    assert agent.actions.list_due() == []
+
+
+def test_an_ending_that_was_written_late_is_written_once(agent: Agent) -> None:
+    server, moved = agent.make_server(), agent.path.with_suffix(".aside")
+    agent.cast(agent.make_request(server))
+    agent.hypervisor.behave(server, answer_late(lambda: agent.path.rename(moved)))
+    with pytest.raises(JournalUnusable):
+        agent.work()
+    moved.rename(agent.path)
+    for _ in range(3):
+        agent.actions.end_overdue()
+    assert (agent.code(make_id()), agent.actions.late_returns) == (Code.SIGNAL_DELIVERED, 0)

@@ -106,3 +106,8 @@ def test_after_a_call_that_failed_late_the_hold_off_counts_from_then_and_the_dri
     agent.clock.advance(1)
     agent.do(agent.make_request(server, 3))
     assert agent.code(make_id(3)) == Code.SIGNAL_DELIVERED
+
+
+def test_the_refusal_of_a_clock_names_by_how_much_it_disagrees(agent: Agent) -> None:
+    agent.do(agent.make_request(agent.make_server(), sent_at=agent.clock.now() + timedelta(seconds=5)))
+    assert "5.0 s before it was sent, by this host's clock; 2 s are allowed" in get_reason(agent)

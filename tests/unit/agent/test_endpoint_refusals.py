@@ -51,3 +51,10 @@ def test_a_question_is_answered_by_whoever_was_given_for_it(agent: Agent) -> Non
     server = agent.make_server()
     assert DiagnosticsReply.from_wire(agent.endpoint.get_diagnostics({}, server)) == agent.collector.get_reply(server, history=False)
     assert BlackBoxChunk.from_wire(agent.endpoint.get_black_box({}, "none", "console")) == agent.files.read("none", "console", 0)
+
+
+def test_a_watchdog_that_is_to_be_set_must_be_named(agent: Agent) -> None:
+    agent.endpoint.set_watchdog({}, agent.make_request(agent.make_server(), kind=ActionKind.SET_WATCHDOG).to_wire())
+    [ended] = agent.list_events()
+    assert (ended.event_type, ended.payload["kind"], ended.payload["code"]) == ("action.ended", "set_watchdog", "invalid_request")
+    assert "(watchdog: it does not say which one)" in ended.payload["reason"]
