@@ -56,6 +56,7 @@ PARTS = {
             "agent/test_action_sweep",
             "agent/test_actions",
             "agent/test_endpoint",
+            "agent/test_endpoint_refusals",
             "agent/test_firing_signals",
             "agent/test_firings",
             "agent/test_journal_[!s]*",
