@@ -17,6 +17,7 @@ from compute_agent.journal import ActionState, JournalUnusable
 from compute_agent.kinds import make_result
 from tests.unit.agent.action_parts import HOLDOFF, Agent, make_id
 from tests.unit.agent.test_actions import UnreadableServers
+from tests.unit.agent.test_watchdog_changes_begun import break_driver
 from tests.unit.agent.watchdog_parts import PAUSE, RESET, ask, make_watched, sweep
 
 
@@ -198,10 +199,11 @@ def test_each_call_that_comes_back_late_is_counted(agent: Agent) -> None:
 
 
 def test_what_an_agent_finds_begun_after_long_is_tried_for_as_long_as_any_call_may_take(agent: Agent) -> None:
-    change_later(agent, ["no answer"])
+    server = make_watched(agent, RESET)
+    break_driver(agent, OutcomeUnknown(None, "no answer"))
+    agent.do(ask(agent, server, PAUSE))
     agent.clock.advance(3600)
     assert agent.restart() == [make_id()]
-    agent.hypervisor.lose_backend()
     agent.actions.run(make_id())
     agent.actions.end_overdue()
     assert agent.get(make_id()).state is ActionState.STARTED
