@@ -268,11 +268,15 @@ def test_a_report_about_another_server_than_its_event_is_recorded_and_it_is_said
     assert f"recorded, not applied: report is about server {ANOTHER}" in line
 
 
+@pytest.mark.parametrize("had_it", [False, True], ids=["never-had-it", "had-it-days-ago"])
 def test_what_the_host_of_a_mere_copy_tells_is_neither_the_servers_state_nor_anybodys_fault(
-    recorder: Recorder, store: Store, clock: FakeClock, voice: AgentVoice, caplog: pytest.LogCaptureFixture
+    recorder: Recorder, store: Store, clock: FakeClock, voice: AgentVoice, caplog: pytest.LogCaptureFixture, had_it: bool
 ) -> None:
     """That it runs there too is for the inventory to say: then people are called."""
     other = AgentVoice(clock, "host-2", "journal-2")
+    if had_it:
+        recorder.record_heartbeats([other.beat(build_server(clock)), other.beat(), voice.beat(build_server(clock))])
+        clock.advance(2 * 86_400)
     copy = build_server(clock).model_copy(update={"power_state": PowerState.SHUTDOWN})
     recorder.record_heartbeats([voice.beat(build_server(clock)), other.beat(copy)])
     before = get_server(store)
