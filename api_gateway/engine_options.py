@@ -62,8 +62,19 @@ SWEEP_OPTIONS: list[cfg.Opt] = [
         help="Seconds that a memory dump which its agent has begun may take beyond its deadline before it counts as unknown.",
     ),
     cfg.FloatOpt("missing_grace", default=600.0, min=0.0, help="Seconds that a server that is gone shows UNKNOWN before it is deleted."),
-    cfg.IntOpt("gap_tries", default=5, min=1, help="How often missing events are asked for before they are recorded as lost."),
-    cfg.FloatOpt("gap_retry", default=10.0, min=0.1, help="Seconds between the first two of those tries; doubled from try to try."),
+    cfg.IntOpt(
+        "gap_tries",
+        default=10,
+        min=1,
+        help="How often missing events are asked for before they are recorded as lost: with the default pauses some 30 minutes. A try in "
+        "which the broker could not be reached does not count, nor does the time in which the agent is down.",
+    ),
+    cfg.FloatOpt(
+        "gap_retry",
+        default=10.0,
+        min=0.1,
+        help="Seconds between the first two of those tries; doubled from try to try, up to five minutes.",
+    ),
     cfg.FloatOpt(
         "outbox_keep",
         default=86400.0,

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from functools import cache, partial
 
 from api_gateway.cast_slots import CastSlots
-from api_gateway.store import Connection, Store, counters
+from api_gateway.store import Connection, Store, StoreError, counters
 from api_gateway.store import actions as stored_actions
 from api_gateway.store import agents as stored_agents
 from api_gateway.store import diagnostics as stored_diagnostics
@@ -59,7 +59,7 @@ class Sweep:
     :param max_clock_skew: seconds by which clocks may differ; part of the grace behind a deadline
     :param host_dump_bound: seconds that a begun memory dump may take beyond its deadline
     :param missing_grace: seconds after which a server that nobody has is deleted
-    :param gap_tries: how often missing events are asked for before they are given up
+    :param gap_tries: how often missing events are asked for, by casts that the broker took, before they are given up
     :param gap_retry: seconds between the first two of those tries; doubled from try to try
     :param outbox_keep: seconds that the gateway's own events are kept after they were published; half of ``events_keep`` at most
     :param events_keep: days that recorded events are kept; 0: for ever
@@ -75,7 +75,7 @@ class Sweep:
         max_clock_skew: float = 2.0,
         host_dump_bound: float = 3600.0,
         missing_grace: float = 600.0,
-        gap_tries: int = 5,
+        gap_tries: int = 10,
         gap_retry: float = 10.0,
         outbox_keep: float = 86_400.0,
         events_keep: int = 90,
@@ -192,9 +192,10 @@ class Sweep:
                     if stored_gaps.record_lost(c, gap, reason=lost, now=now):
                         LOG.error("host %s epoch %s: events %d to %d are lost: %s", gap.host, gap.epoch, gap.first, gap.last, lost)
                 elif agent is None:
-                    stored_gaps.mark_gap_asked(c, gap.id, ask_at=now + self._pause_after(gap.tries))
+                    stored_gaps.postpone_gap(c, gap.id, ask_at=now + self._pause_after(gap.tries))
+                    stored_gaps.count_try(c, gap)
                 elif agent.state == stored_agents.UP and now >= gap.found_at + _GAP_PATIENCE and len(asked) < free:
-                    stored_gaps.mark_gap_asked(c, gap.id, ask_at=now + self._pause_after(gap.tries))
+                    stored_gaps.postpone_gap(c, gap.id, ask_at=now + self._pause_after(gap.tries))
                     asked.append(gap)
         for gap in asked:
             self._slots.start(partial(self._ask, gap))
@@ -217,8 +218,14 @@ class Sweep:
             LOG.warning("host %s epoch %s: events %d to %d are missing, asking for them", gap.host, gap.epoch, gap.first, gap.last)
         try:
             self._caster.resend_events(gap.host, EventRange(epoch=gap.epoch, first=gap.first, last=gap.last))
-        except Exception as error:  # noqa: BLE001 -- a cast may raise anything; the try counts and the next one follows
+        except Exception as error:  # noqa: BLE001 -- a cast may raise anything; it is no try, and the next one follows
             LOG.warning("host %s could not be asked for missing events: %r", gap.host, error)
+            return
+        try:
+            with self._store.write() as c:
+                stored_gaps.count_try(c, gap)
+        except StoreError as error:
+            LOG.warning("that host %s was asked for missing events is not counted: %s", gap.host, error)
 
     def publish_lost_again(self) -> None:
         """Have the gateway's own events published once more that the broker took and the recorder never got; every half minute, and one

@@ -81,7 +81,6 @@ class Actions:
             started = transaction.list_actions(ActionState.STARTED)
         for action in started:
             kind = self._get_kind(action)
-            kind.recover(action)
             # Nobody knows until when the dead agent's call may have gone out: a reset seen before now may have been before the signal.
             now = self._clock.now()
             if not kind.is_repeatable:

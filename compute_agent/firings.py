@@ -78,16 +78,19 @@ class Firings:
     # Told as they happen
 
     def fire(
-        self, transaction: JournalTransaction, event: DriverEvent, server: str, watchdog: Watchdog | None, now: datetime, *, late: bool
+        self, transaction: JournalTransaction, event: DriverEvent, server: str, watchdog: Watchdog | None, now: datetime, *, blind: bool
     ) -> bool:
         """Tell a firing; False when what it leads to is waited for no longer (it was seen before, or a comparison told all of it).
 
         :param now: when it is told; a platform's log may tell it hours after it happened, with what it led to right behind it
-        :param late: nobody was watching when it happened
+        :param blind: nobody has compared the server since a time in which nobody watched it
         """
+        is_from_log = event.cursor is not None
+        late = blind and is_from_log
         former = transaction.find_last_firing(server)
         is_found_already = former is not None and former.observed_late and _stands_paused(transaction, server)
-        if is_found_already and event.cursor is None:  # what a log tells no comparison has found: such a platform pauses nothing
+        # What a log tells no comparison has found: such a platform pauses nothing. And who is known as paused may have run again unseen.
+        if is_found_already and not is_from_log and not blind:
             LOG.info("server %s on host %s: its watchdog's firing was found before its event came", server, self._host)
             return False
         self._conclude_former(transaction, server, event.occurred_at)

@@ -202,9 +202,6 @@ class Kind(ABC):
     def keep(self, transaction: JournalTransaction, action: JournalledAction, result: ActionResult) -> None:  # noqa: B027
         """In the transaction that commits its ending: note what holds from now on."""
 
-    def recover(self, action: JournalledAction) -> None:  # noqa: B027 -- most kinds leave nothing
-        """At start, before it is ended or begun anew: clear away what a dead agent's attempt has left."""
-
     def result(self, code: Code, reason: str | None = None) -> ActionResult:
         return make_result(code, reason, self.kind)
 

@@ -268,7 +268,7 @@ class Observer:
         with self._journal.transaction("server.lookup") as transaction:
             known = find_here(transaction, server)
         seen = self._looks.look(server).seen if self._firings.is_unclear(known, event) else None
-        is_late = self._watch.is_late(event)
+        is_blind = self._watch.is_blind_to(server)
         with self._journal.transaction("server.watchdog.fired") as transaction:
             before = find_here(transaction, server)
             if before is None:
@@ -277,7 +277,7 @@ class Observer:
                 self._states.change(transaction, event, before, seen)
             after = find_here(transaction, server)
             watchdog = seen.watchdog if after is None and seen is not None else after.watchdog if after is not None else None
-            if self._firings.fire(transaction, event, server, watchdog, self._clock.now(), late=is_late):
+            if self._firings.fire(transaction, event, server, watchdog, self._clock.now(), blind=is_blind):
                 self._last_reboot.pop(server, None)  # the next one is this firing's, however short ago the last one was
             self._keep_cursor(transaction, event)
         if known is None and seen is None:

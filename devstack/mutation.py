@@ -69,6 +69,8 @@ class Mutation:
         self._log.write_text("")
         self._steps.say(f"one process at the lowest priority; its log: {self._log}")
         if not all(self._is_written(path) for path in self._modules):
+            # Else it asks new tests alone what they come through, and a new function has none.
+            (self._tree / "mutants" / "mutmut-stats.json").unlink(missing_ok=True)
             with self._steps.step("mutmut writes its modules and looks which test comes through where"):
                 self._run_mutmut([f"{_dot(self._modules[0])}.*__mutmut_1"])  # it does not do that alone
         changes = {_dot(path): self._choose(read_changes(self._tree, path)) for path in self._modules}
@@ -97,7 +99,8 @@ class Mutation:
         tried = [change for change in asked if not change.harmless]
         if self._sample is None or len(tried) <= self._sample:
             return asked
-        drawn = set(random.Random(f"{self._seed} {asked[0].name}").sample(tried, self._sample))
+        # Each by itself: when a module changes, what else was drawn of it stays drawn.
+        drawn = sorted(tried, key=lambda change: random.Random(f"{self._seed} {change.name}").random())[: self._sample]
         return [change for change in asked if change.harmless or change in drawn]
 
     def _run_mutmut(self, names: Iterable[str]) -> None:

@@ -3,8 +3,8 @@
 Only a change that cannot be behaviour is left out, by rule, each rule with its reason:
 
 * the label of a transaction of the journal: it names the commit in logs, and where a simulation crashes;
-* the case of a statement's words: SQLite knows its keywords, tables, columns and row keys in any (what stands in quotes, or is the
-  name of a parameter, is compared);
+* the case of words of the journal's statements: SQLite knows its keywords, tables, columns and row keys in any (what stands in quotes,
+  or is the name of a parameter, is compared);
 * the words of a sentence in a ``raise``, longer than two words: a person reads it, and what kind of error it is stays.
 """
 
@@ -44,7 +44,8 @@ def read_changes(tree: Path, path: Path) -> list[Change]:
             continue
         original = functions[f"{stem}{_MARK}orig"]
         difference = "\n".join(_compare(_cut(lines, original), _cut(lines, changed)))
-        changes.append(Change(f"{module}.{name}", difference, _find_rule(original, changed)))
+        rule = _find_rule(original, changed, is_sqlite=path.name.startswith("journal"))
+        changes.append(Change(f"{module}.{name}", difference, rule))
     return changes
 
 
@@ -64,7 +65,7 @@ def _compare(before: list[str], after: list[str]) -> list[str]:
     return list(difflib.unified_diff(before, after, lineterm="", n=2))[2:]
 
 
-def _find_rule(original: ast.FunctionDef, changed: ast.FunctionDef) -> str:
+def _find_rule(original: ast.FunctionDef, changed: ast.FunctionDef, *, is_sqlite: bool) -> str:
     difference = _find_difference(list(original.body), list(changed.body), ())
     if difference is None:
         return ""
@@ -75,7 +76,7 @@ def _find_rule(original: ast.FunctionDef, changed: ast.FunctionDef) -> str:
         return ""
     if not (isinstance(before.value, str) and isinstance(after.value, str)):
         return ""
-    if _is_statement(around) and _fold(before.value) == _fold(after.value):
+    if is_sqlite and (_is_statement(around) or _is_key_of_row(around)) and _fold(before.value) == _fold(after.value):
         return "case of SQL"
     if any(isinstance(node, ast.Raise) for node in around) and _SENTENCE.search(before.value):
         return "sentence of an error"
@@ -116,6 +117,10 @@ def _is_journal_transaction(call: ast.Call) -> bool:
 
 def _is_statement(around: tuple[ast.AST, ...]) -> bool:
     return any(isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "execute" for node in around)
+
+
+def _is_key_of_row(around: tuple[ast.AST, ...]) -> bool:
+    return isinstance(around[-1], ast.Subscript) and isinstance(around[-1].value, ast.Name) and around[-1].value.id == "row"
 
 
 def _fold(statement: str) -> tuple[str, list[str]]:

@@ -136,9 +136,15 @@ def list_gaps_of_host(c: Connection, host: str) -> list[GapRow]:
     return [GapRow(*row) for row in c.execute(select(*_COLUMNS).where(gaps.c.host == host).order_by(gaps.c.id))]
 
 
-def mark_gap_asked(c: Connection, gap_id: int, *, ask_at: datetime) -> None:
-    """Count one try; the gap is due again at ``ask_at``."""
-    c.execute(update(gaps).where(gaps.c.id == gap_id).values(tries=gaps.c.tries + 1, ask_at=ask_at))
+def postpone_gap(c: Connection, gap_id: int, *, ask_at: datetime) -> None:
+    """The gap is due again at ``ask_at``."""
+    c.execute(update(gaps).where(gaps.c.id == gap_id).values(ask_at=ask_at))
+
+
+def count_try(c: Connection, gap: GapRow) -> None:
+    """Its host was asked for the gap, as it was read; if it was not counted, or narrowed, meanwhile."""
+    same = and_(gaps.c.id == gap.id, gaps.c.epoch == gap.epoch, gaps.c.tries == gap.tries)
+    c.execute(update(gaps).where(same).values(tries=gap.tries + 1))
 
 
 def close_gap(c: Connection, *, host: str, epoch: str, first: int, last: int) -> int:

@@ -20,7 +20,7 @@ class What(StrEnum):
     """What a line tells, and its fields."""
 
     SETUP = "setup"
-    """``seed``, ``servers`` (id -> ``host``, ``project``), ``holdoff``, ``skew`` and ``bound`` (seconds), ``gateway_parts``."""
+    """``seed``, ``servers`` (id -> ``host``, ``project``), ``holdoff``, ``skew`` and ``bound`` (seconds), ``faults`` that may strike."""
     ANSWER = "answer"
     """To a request for an action: ``project``, ``server``, ``host``, ``kind``, ``asked_at``, ``status`` (None: no answer), ``action``
     (of a 202 or 200), ``key``, ``force``, ``error``."""

@@ -28,7 +28,7 @@ class FaultFigures:
 
 @dataclass(frozen=True)
 class Figures:
-    """Of the run. ``endings`` and ``answers`` are counted by word and status."""
+    """Of the run. ``endings`` and ``answers`` are counted by word and status; ``unused`` are faults for which there was no time."""
 
     actions: int
     seconds: float
@@ -37,6 +37,7 @@ class Figures:
     faults: dict[str, FaultFigures]
     combined: int
     events: int
+    unused: Sequence[str]
 
 
 def count_figures(record: Record, violations: Sequence[Violation]) -> Figures:
@@ -61,6 +62,7 @@ def count_figures(record: Record, violations: Sequence[Violation]) -> Figures:
         faults=dict(sorted(faults.items())),
         combined=sum(_is_combined(window, record.windows) for window in record.windows),
         events=len(record.lines[What.EVENT]),
+        unused=sorted(set(record.setup.get("faults", ())) - {window.name for window in record.windows}),
     )
 
 
@@ -79,7 +81,9 @@ def format_report(figures: Figures, violations: Sequence[Violation]) -> str:
     for name, fault in figures.faults.items():
         lines.append(f"{name:42} {fault.count:6d} {fault.violations:11d} {_format_recovery(fault.recoveries)}")
     total = sum(fault.count for fault in figures.faults.values())
-    lines += [f"{total} faults, {figures.combined} of them while another one lasted", ""]
+    lines += [f"{total} faults, {figures.combined} of them while another one lasted"]
+    lines += [f"no time was left for: {', '.join(figures.unused)}"] if figures.unused else []
+    lines.append("")
     by_number = Counter(violation.invariant for violation in violations)
     lines.append(
         f"{len(violations)} violations" + (f": {_format_counts(by_number)} (number of the invariant: count)" if violations else "")

@@ -97,7 +97,7 @@ def run_chaos(directory: Path, port: int, wish: Wish, steps: Steps) -> Result:
         ending.callback(system.hosting.end)
         ending.callback(consumer.stop)
         system.up(before_services=consumer.start)
-        _write_setup(system, history, wish)
+        _write_setup(system, history, wish, chosen)
         system.hosting.begin(system.stack, history)
         seconds = _find_seconds(wish, time.monotonic() - began)
         _attack(system, consumer, history, wish, chosen, seconds, steps)
@@ -115,7 +115,7 @@ def judge(path: Path) -> Result:
     return Result(count_figures(record, violations), violations, path)
 
 
-def _write_setup(system: ChaosSystem, history: History, wish: Wish) -> None:
+def _write_setup(system: ChaosSystem, history: History, wish: Wish, faults: Mapping[str, Fault]) -> None:
     history.write(
         What.SETUP,
         seed=wish.seed,
@@ -127,6 +127,7 @@ def _write_setup(system: ChaosSystem, history: History, wish: Wish) -> None:
         tolerance=0.1,
         counts_calls=system.hosting.counts_calls,
         start_seconds=system.start_seconds,
+        faults=sorted(describe_draws(faults, system, wish.targets)),
     )
 
 

@@ -45,3 +45,10 @@ def test_the_report_names_actions_faults_and_violations() -> None:
     violations = validate(story.lines)
     text = format_report(count_figures(Record.read(story.lines), violations), violations)
     assert all(words in text for words in ("1 actions accepted", "kill -9, agent", "1 violations", "(4) req-1"))
+
+
+def test_the_report_names_faults_that_never_struck() -> None:
+    story = Story()
+    story.change(What.SETUP, faults=["kill -9", "memory alarm"])
+    story.add_fault("kill -9", 95.0, 101.6)
+    assert "no time was left for: memory alarm" in format_report(count_figures(Record.read(story.lines), []), [])

@@ -32,6 +32,7 @@ _LOST = ("journal.outbox.resend", "store.ask_for_missing_events")
 _RESTARTED = ("journal.journal.opened", "journal.agent.up")
 _FIRED = ("journal.server.watchdog.fired", "journal.server.watchdog.outcome")
 _READ = ("journal.server.cursor",)
+_OBSERVED = ("journal.observation",)
 """The rare commits, by what makes them happen."""
 
 
@@ -62,7 +63,7 @@ def draw_aims(plan: Plan, chance: random.Random) -> Iterator[Step]:
 
 def _list_rare(plan: Plan) -> list[str]:
     """Which of the rare commits can happen there. After a purge no order is promised any more: that is for some worlds only."""
-    return [*_RESTARTED, *(_FIRED if plan.firings else ()), *(_READ if plan.logs else ()), *(2 * _LOST if plan.purges else ())]
+    return [*_RESTARTED, *_OBSERVED, *(_FIRED if plan.firings else ()), *(_READ if plan.logs else ()), *(2 * _LOST if plan.purges else ())]
 
 
 def _provoke(label: str, plan: Plan, chance: random.Random, at: float, host: int) -> Iterator[Step]:

@@ -333,17 +333,17 @@ BUGS: list[tuple[Plant, dict[str, Any]]] = [
 
 
 FIRST_TRIED: dict[Plant, int] = {
-    acknowledge_before_the_commit: 2,
+    acknowledge_before_the_commit: 1,
     forget_own_events: 2,
     call_it_expired_after_a_delivery: 1,
     count_the_holdoff_from_the_handing_over: 7,
     accept_any_journal: 2,
-    forget_the_watchdogs_nmi: 7,
+    forget_the_watchdogs_nmi: 8,
     forget_firings_at_a_restart: 1,
     conclude_without_looking: 3,
     forget_what_the_server_had: 2,
-    keep_a_cursor_before_its_event: 1,
-    keep_a_cursor_after_its_event: 2,
+    keep_a_cursor_before_its_event: 3,
+    keep_a_cursor_after_its_event: 3,
     forget_who_is_out_of_reach: 7,
 }
 """Seeds that were the first to find a bug; where the world has changed since, the others are tried."""

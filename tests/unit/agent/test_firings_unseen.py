@@ -117,6 +117,29 @@ def test_the_next_firing_after_a_found_one_is_told(bench: Bench) -> None:
     assert len(list_outcomes(bench)) == 2
 
 
+def test_the_next_firing_after_a_found_one_is_told_although_nobody_saw_the_server_resume(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither did the first comparison: the driver did not answer."""
+    server = make_watched(bench, "pause")
+    bench.kill()
+    bench.hypervisor.fire_watchdog(server)
+    bench.start()
+    bench.drain()
+    bench.kill()
+    bench.hypervisor.resume(server)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(bench.observer), "reconcile", lambda *_: False)
+        bench.start()
+        bench.clock.advance(2)
+        fire(bench, server)
+    assert [event.observed_late for event in list_fired(bench)] == [True, False]
+    bench.hypervisor.lose_backend()
+    bench.hypervisor.restore_backend()
+    bench.drain()
+    assert len(list_fired(bench)) == len(list_outcomes(bench)) == 2
+
+
 @pytest.mark.parametrize(
     ("action", "happens", "result"),
     [

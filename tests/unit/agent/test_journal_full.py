@@ -246,6 +246,7 @@ def test_a_quota_that_is_used_up_is_a_full_disk_and_a_broken_disk_is_none(
     """SQLite has one word for both."""
 
     def refuse(**options: object) -> None:
+        assert options == {"dir": tmp_path}, "the journal's own disk is asked"
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)

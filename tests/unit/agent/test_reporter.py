@@ -222,3 +222,13 @@ def test_who_asks_for_all_that_follows_gets_it_and_nothing_else(bench: Bench, ca
     bench.ask(3, OPEN_END)
     bench.pump()
     assert list_sequences(bench.publisher.sent) == [1, 2, 3, 3]
+
+
+def test_a_range_that_is_gone_to_its_end_is_named_as_lost_to_its_end(bench: Bench) -> None:
+    bench.append(3)
+    bench.pump()
+    bench.prune_all()
+    bench.publisher.sent = []
+    bench.ask(2, 3)
+    bench.pump()
+    assert [(row.payload["first"], row.payload["last"]) for row in bench.publisher.sent] == [(2, 3)]

@@ -44,12 +44,12 @@ def test_survivors_are_shown_and_counted_by_module_and_by_who_noticed(tmp_path: 
     assert f"compute_agent.actions: {counts}\nall: {counts}; left out by rule: label of a transaction 1\n" in told
 
 
-def test_a_sample_is_the_same_for_the_same_seed_and_leaves_out_what_its_rules_leave_out(tmp_path: Path) -> None:
+def test_a_sample_stays_the_same_where_a_module_changes_and_does_not_count_what_is_left_out(tmp_path: Path) -> None:
     harmless = Change("compute_agent.actions.x_run__mutmut_99", "", "label of a transaction")
     run = make_run(tmp_path, sample=10)
     chosen = run._choose([*make_changes(50), harmless])
     assert (len(chosen), harmless in chosen) == (11, True)
-    assert run._choose([*make_changes(50), harmless]) == chosen
+    assert len(set(run._choose(make_changes(51))) & set(chosen)) >= 9
 
 
 def test_what_no_part_has_is_not_run(tmp_path: Path) -> None:

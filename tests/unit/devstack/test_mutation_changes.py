@@ -21,6 +21,9 @@ SENTENCE = 'raise JournalUnusable(f"{path}: not written", "start the agent again
         (STATEMENT, "self.execute(\"SELECT * FROM actions WHERE state = 'ENDED' AND id = :Id\", a)", ""),
         (STATEMENT, "self.execute(\"SELECT * FROM actions WHERE state = 'ended' AND id = :id\", a)", ""),
         (STATEMENT, "self.execute(\"SELECT * FROM actions WHERE state = 'ended' AND id = :Id\", None)", ""),
+        ('a = row["name"]', 'a = row["NAME"]', "case of SQL"),
+        ('a = row["name"]', 'a = row["XXnameXX"]', ""),
+        ('a = payload["name"]', 'a = payload["NAME"]', ""),
         (SENTENCE, 'raise JournalUnusable(f"{path}: not written", "XXstart the agent againXX")', "sentence of an error"),
         (SENTENCE, 'raise JournalUnusable(f"{path}: not written", None)', ""),
         ('raise KeyError("id")', 'raise KeyError("ID")', ""),
@@ -29,9 +32,9 @@ SENTENCE = 'raise JournalUnusable(f"{path}: not written", "start the agent again
     ],
 )
 def test_only_what_no_program_can_see_is_left_out(tmp_path: Path, before: str, after: str, rule: str) -> None:
-    module = tmp_path / "mutants" / "package" / "module.py"
+    module = tmp_path / "mutants" / "package" / "journal.py"
     module.parent.mkdir(parents=True)
     module.write_text(f"class C:\n    def f__mutmut_orig(self, a):\n        {before}\n    def f__mutmut_1(self, a):\n        {after}\n")
-    [change] = read_changes(tmp_path, Path("package/module.py"))
-    assert (change.name, change.harmless) == ("package.module.f__mutmut_1", rule)
+    [change] = read_changes(tmp_path, Path("package/journal.py"))
+    assert (change.name, change.harmless) == ("package.journal.f__mutmut_1", rule)
     assert change.difference.splitlines()[-2:] == [f"-        {before}", f"+        {after}"]

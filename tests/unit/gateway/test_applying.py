@@ -8,7 +8,7 @@ import pytest
 
 from api_gateway.cast_slots import ImmediateCasts
 from api_gateway.recorder import Recorder
-from api_gateway.store import Store, actions, events, gaps, servers
+from api_gateway.store import Store, actions, events, gaps, restoring, servers
 from compute_agent.contract.models import PowerState
 from tests.fakes import FakeClock
 from tests.http.answering_agents import build_report
@@ -266,3 +266,64 @@ def test_a_report_about_another_server_than_its_event_is_recorded_and_it_is_said
     assert list_recorded(store) == ["server.diagnostics"]
     (line,) = caplog.messages
     assert f"recorded, not applied: report is about server {ANOTHER}" in line
+
+
+@pytest.mark.parametrize("had_it", [False, True], ids=["never-had-it", "had-it-days-ago"])
+def test_what_the_host_of_a_mere_copy_tells_is_neither_the_servers_state_nor_anybodys_fault(
+    recorder: Recorder, store: Store, clock: FakeClock, voice: AgentVoice, caplog: pytest.LogCaptureFixture, had_it: bool
+) -> None:
+    """That it runs there too is for the inventory to say: then people are called."""
+    other = AgentVoice(clock, "host-2", "journal-2")
+    if had_it:
+        recorder.record_heartbeats([other.beat(build_server(clock)), other.beat(), voice.beat(build_server(clock))])
+        clock.advance(2 * 86_400)
+    copy = build_server(clock).model_copy(update={"power_state": PowerState.SHUTDOWN})
+    recorder.record_heartbeats([voice.beat(build_server(clock)), other.beat(copy)])
+    before = get_server(store)
+    clock.advance(1)
+    recorder.record([other.tell("server.started", power_state=PowerState.RUNNING, reason="booted")])
+    assert get_server(store) == before
+    (line,) = caplog.messages
+    assert "recorded, not applied, shown to admins only" in line
+
+
+def test_an_action_that_a_restored_backup_does_not_know_is_believed_of_a_host_that_has_the_server_no_longer(
+    recorder: Recorder, store: Store, clock: FakeClock, voice: AgentVoice
+) -> None:
+    recorder.record_heartbeats([AgentVoice(clock, "host-2", "journal-2").beat(build_server(clock)), voice.beat()])
+    told = [voice.tell(event_type, **build_body(clock, event_type)) for event_type in ("action.received", "action.ended")]
+    with store.write() as c:
+        restoring.mark_restored(c, now=clock.now())
+    recorder.record(told)
+    row = find_action(store)
+    assert row is not None
+    assert (row.host, row.ending) == (HOST, "succeeded")
+
+
+def test_what_the_gateway_said_of_an_action_is_no_word_of_the_agents_when_that_is_known_again(
+    recorder: Recorder, store: Store, clock: FakeClock, voice: AgentVoice
+) -> None:
+    """After a backup was restored that has neither the action nor its ending by the gateway."""
+    own = AgentVoice(clock, HOST, store.store_id)
+    given_up = build_body(clock, "action.ended") | {"ending": "unknown", "code": "not_reported"}
+    recorder.record([own.tell("action.ended", **given_up)])
+    recorder.record([voice.tell("action.received", **build_body(clock, "action.received"))])
+    row = find_action(store)
+    assert row is not None
+    assert (row.state, row.ending) == ("received", None)
+
+
+def test_the_log_tells_once_how_an_action_ended_what_was_observed_and_what_was_ignored(
+    recorder: Recorder, voice: AgentVoice, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    def tell(event_type: str, by: AgentVoice = voice, **changes: Any) -> list[tuple[int, str]]:
+        caplog.clear()
+        recorder.record([by.tell(event_type, **(build_body(clock, event_type) | changes))])
+        return [(record.levelno, record.getMessage().partition(HOST)[2]) for record in caplog.records]
+
+    caplog.set_level(logging.INFO)
+    assert tell("action.received") == tell("action.started") == []
+    assert tell("action.ended") == [(logging.INFO, " action.ended: succeeded")]
+    assert tell("action.ended") == []
+    assert tell("action.observed") == [(logging.INFO, " action.observed: guest_panicked")]
+    assert tell("action.ended", ending="failed") == [(logging.ERROR, f" on action {ACTION} ignored: violation")]

@@ -147,3 +147,23 @@ def test_when_nothing_comes_through_it_is_said_why(
         add_action(store, clock, host=f"host-of-{number}")
     dispatcher.step()
     assert ["connection refused" in line for line in caplog.messages if "casts to agents" in line] == [True]
+
+
+def test_while_nothing_comes_through_the_next_look_is_at_the_next_probe_and_none_while_one_is_under_way(
+    store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice
+) -> None:
+    slots = HeldCasts(4)
+    dispatcher = Dispatcher(store, caster, clock, owner="one", slots=slots)
+    caster.error = OSError("connection refused")
+    for number in range(4):
+        add_host(store, clock, f"host-of-{number}")
+        add_action(store, clock, host=f"host-of-{number}")
+    dispatcher.step()
+    slots.finish()
+    add_action(store, clock)
+    assert dispatcher.step() == 0.25
+    assert slots.jobs == []
+    clock.advance(0.25)
+    dispatcher.step()
+    assert len(slots.jobs) == 1
+    assert dispatcher.step() is None, "its end is what wakes up"

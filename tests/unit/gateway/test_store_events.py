@@ -199,7 +199,8 @@ def test_a_gap_is_due_at_once_and_after_each_try_again(store: Store, clock: Fake
     record(store, clock, tell(3))
     with store.write() as c:
         (gap,) = gaps.list_gaps(c, now=clock.now())
-        gaps.mark_gap_asked(c, gap.id, ask_at=at(clock, 10))
+        gaps.postpone_gap(c, gap.id, ask_at=at(clock, 10))
+        gaps.count_try(c, gap)
         assert gaps.list_gaps(c, now=at(clock, 9)) == []
         (again,) = gaps.list_gaps(c, now=at(clock, 10))
     assert (gap.tries, again.tries, again.found_at) == (0, 1, clock.now())
@@ -209,7 +210,7 @@ def test_a_gap_that_is_split_keeps_how_often_it_was_asked_for(store: Store, cloc
     record(store, clock, tell(9))
     with store.write() as c:
         (gap,) = gaps.list_gaps(c, now=clock.now())
-        gaps.mark_gap_asked(c, gap.id, ask_at=clock.now())
+        gaps.count_try(c, gap)
     record(store, clock, tell(4))
     with store.read() as c:
         assert {gap.tries for gap in gaps.list_gaps(c, now=clock.now())} == {1}

@@ -289,17 +289,31 @@ def test_what_does_not_come_after_many_tries_is_named_as_lost(
     sweep: Sweep, store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice
 ) -> None:
     make_gap(store, caster, clock, voice)
-    caster.error = OSError("broker away")
     for _ in range(20):
         clock.advance(301)
         add_agent(store, voice, clock)
         sweep.step()
-    assert len(caster.resends) == 5
+    assert len(caster.resends) == 10
     with store.read() as c:
         (lost,) = outbox.list_unsent(c)
         assert gaps.list_gaps(c, now=clock.now()) == []
     assert lost.event_type == "events.lost"
     assert (lost.payload["lost_epoch"], lost.payload["first"], lost.payload["last"]) == (JOURNAL, 2, 4)
+
+
+def test_no_event_is_given_up_while_the_broker_is_away(
+    sweep: Sweep, store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice
+) -> None:
+    make_gap(store, caster, clock, voice)
+    caster.error = OSError("broker away")
+    for _ in range(20):
+        clock.advance(301)
+        add_agent(store, voice, clock)
+        sweep.step()
+    assert len(caster.resends) == 20
+    with store.read() as c:
+        assert [gap.tries for gap in gaps.list_gaps(c, now=clock.now() + timedelta(minutes=5))] == [0]
+    assert "events.lost" not in list_outbox(store)
 
 
 def test_a_host_that_is_down_is_not_asked_and_its_events_are_not_given_up(
