@@ -34,6 +34,8 @@ SYSTEM = "system"
 _FAKE_AGENT = (sys.executable, "-m", "tests.chaos.agent_program")
 _QUIET_TIMEOUT = 60.0
 _PROGRESS_INTERVAL = 10.0
+_REVIVAL_INTERVAL = 1.0
+"""Seconds until an init system starts again what ended by itself."""
 _LEAST_END = 10.0
 """Seconds that it takes in any case until all is quiet, judged and stopped."""
 _LEAST_SECONDS = 30.0
@@ -187,9 +189,11 @@ def _strike_all(striker: Striker, schedule: Sequence[Strike], seconds: float, tr
         if passed - told >= _PROGRESS_INTERVAL:
             told = passed
             steps.say(f"[{passed:7.1f} s] {traffic.accepted} actions accepted of {traffic.asked} asked for")
-        wake_at = min([seconds, told + _PROGRESS_INTERVAL, *(strike.at for strike in pending[:1])])
+        striker.revive()
+        wake_at = min([seconds, passed + _REVIVAL_INTERVAL, told + _PROGRESS_INTERVAL, *(strike.at for strike in pending[:1])])
         time.sleep(max(0.01, wake_at - (time.monotonic() - began)))
     striker.wait_over()
+    striker.revive()
 
 
 def _wait_quiet(system: ChaosSystem, history: History, when: str, steps: Steps) -> None:

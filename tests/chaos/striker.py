@@ -4,6 +4,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+from devstack.services import Service
 from devstack.steps import Steps
 from tests.chaos.faults import Fault, Scene, list_hosts
 from tests.chaos.history import What
@@ -28,6 +29,14 @@ class Striker:
         thread = threading.Thread(target=self._run, args=(strike,), name=f"fault-{strike.number}")
         thread.start()
         self._threads.append(thread)
+
+    def revive(self) -> None:
+        """As an init system does: start again what has ended by itself, for want of room on a full disk, say."""
+        with self._changed:  # no fault begins meanwhile
+            for name, part in self._scene.system.parts.items():
+                if isinstance(part, Service) and name not in self._taken and not part.is_running:
+                    self._scene.history.write(What.REVIVED, part=name, text=_read_last_line(part))
+                    part.start()
 
     def wait_over(self) -> None:
         """Until all that have begun are undone; those that still wait for their parts are not begun any more."""
@@ -79,3 +88,8 @@ class Striker:
             phase, text = "failed", repr(error)
             self._steps.say(f"             fault {strike.number} FAILED: {text}")
         self._scene.history.write(What.FAULT, phase=phase, text=text, **fields)
+
+
+def _read_last_line(service: Service) -> str:
+    assert service.log is not None
+    return service.log.read_text(errors="replace").rstrip().rpartition("\n")[2]

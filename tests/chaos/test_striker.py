@@ -6,6 +6,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from devstack.services import Service, wait_until
 from devstack.steps import Steps
 from tests.chaos.faults import Fault, Scene
 from tests.chaos.history import History, What, read_lines
@@ -70,3 +71,26 @@ def test_a_fault_that_cannot_be_made_is_undone_and_written_down(scene: Scene) ->
     strike(scene, fault, 0.0)._threads[0].join()
     assert fault.done == ["undone"]
     assert list_phases(scene) == [("begins", ""), ("failed", "OSError('it is not there')")]
+
+
+@pytest.mark.parametrize(("is_running", "revived"), [(True, False), (False, True)])
+def test_what_ended_by_itself_is_started_again(scene: Scene, tmp_path: Path, is_running: bool, revived: bool) -> None:
+    log = tmp_path / "engine.log"
+    log.write_text("it runs\ncrashcart-engine: disk I/O error\n")
+    engine = Mock(spec=Service, is_running=is_running, log=log)
+    scene.system.parts = {"engine": engine}  # type: ignore[misc]
+    Striker(scene, {}, Mock(spec=Steps)).revive()
+    assert engine.start.called == revived
+    told = [line["text"] for line in read_lines(scene.history.path) if line["what"] == What.REVIVED] if revived else []
+    assert told == ["crashcart-engine: disk I/O error"] * revived
+
+
+def test_what_a_fault_holds_is_not_started_again(scene: Scene, tmp_path: Path) -> None:
+    agent = Mock(spec=Service, is_running=False, log=tmp_path / "agent.log")
+    scene.system.parts = {"agent:host-1": agent}  # type: ignore[misc]
+    fault = Noted()
+    striker = strike(scene, fault, 60.0)
+    wait_until(lambda: fault.done, 5.0, "the fault")
+    striker.revive()
+    striker.stop()
+    assert not agent.start.called

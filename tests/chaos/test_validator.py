@@ -334,6 +334,13 @@ def test_a_dead_letter_is_a_violation_unless_it_was_poison(story: Story) -> None
     assert numbers(story) == {0}
 
 
+def test_a_part_may_end_by_itself_only_for_want_of_room(story: Story) -> None:
+    story.add(What.REVIVED, 130.0, part="engine", text="crashcart-engine: sqlite:///gateway.sqlite: disk I/O error")
+    assert judge(story) == []
+    story.add(What.REVIVED, 140.0, part="engine", text="Segmentation fault")
+    assert numbers(story) == {0}
+
+
 def test_a_fault_that_could_not_be_made_proves_nothing(story: Story) -> None:
     story.add(What.FAULT, 120.0, id=1, phase="begins", name="kill -9", target="api", hosts=[HOST], parts=["api"])
     story.add(What.FAULT, 121.0, id=1, phase="failed", name="kill -9", target="api", hosts=[HOST], parts=["api"], text="no")

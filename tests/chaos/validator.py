@@ -4,6 +4,7 @@ The numbers are those of ``doc/reliability.rst``; 0 is what belongs to none of t
 the faults are over, no process may log what it did not expect, nor count what must never happen.
 """
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 
@@ -14,6 +15,8 @@ from tests.chaos.history import CRASH_DUMP, Line, What
 from tests.chaos.log_checks import check_logs
 from tests.chaos.record import FOR_EVER, Record, Violation
 
+_NO_ROOM = re.compile("disk I/O error|disk is full|No space left on device")
+"""What a program says that ends because it cannot start on a full disk: its supervisor starts it again and again (``operations.rst``)."""
 _CHANGES = frozenset({"set_watchdog", "remove_watchdog"})
 _SWEEP = 3.0
 """Seconds that the gateway may take to see that a grace is over, and to write it down on a busy machine."""
@@ -271,6 +274,9 @@ def _check_rest(record: Record) -> Iterator[Violation]:
     for answer in record.lines[What.ANSWER]:
         if answer["status"] is not None and answer["status"] >= 500 and answer["status"] != 503:
             yield Violation(0, f"{answer['kind']} of {answer['server']} was answered {answer['status']}: {answer['error']}", answer["at"])
+    for line in record.lines[What.REVIVED]:
+        if not _NO_ROOM.search(line["text"]):
+            yield Violation(0, f"{line['part']} ended by itself: {line['text']}", line["at"])
     for line in record.lines[What.FAULT]:
         if line["phase"] == "failed":
             yield Violation(0, f"the fault {line['name']} on {line['target']} could not be made or undone: {line['text']}", line["at"])

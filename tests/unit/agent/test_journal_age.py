@@ -217,3 +217,11 @@ class TestClearing:
         agent.clock.advance(1)
         agent.do(agent.make_request(server, 3))
         assert agent.code(make_id(3)) == Code.SIGNAL_DELIVERED
+
+
+def test_a_machine_that_runs_longer_than_before_its_start_counts_nothing_of_both() -> None:
+    clock = FakeClock()
+    stored = JournalAge.read(clock, None).to_stored()
+    clock.reboot()
+    clock.advance(10_000)
+    assert JournalAge.read(clock, stored).count() == 0

@@ -253,6 +253,19 @@ def test_a_quota_that_is_used_up_is_a_full_disk_and_a_broken_disk_is_none(
     assert type(explain(make_error(sqlite3.SQLITE_IOERR_WRITE), "journal", tmp_path / "journal.sqlite")) is kind
 
 
+def test_a_quota_that_is_used_up_is_a_full_disk_at_the_opening_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect(*arguments: object, **options: object) -> None:
+        raise make_error(sqlite3.SQLITE_IOERR_WRITE)
+
+    def refuse(**options: object) -> None:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(JournalFull, match="as SQLite says it"):
+        Agent(tmp_path / "made" / "anew" / "journal.sqlite")
+
+
 def make_error(code: int) -> sqlite3.OperationalError:
     error = sqlite3.OperationalError("as SQLite says it")
     error.sqlite_errorcode = code
