@@ -18,6 +18,7 @@ MODEL = WatchdogModel(
     model="i6300esb", expiry_actions=tuple(ExpiryAction), managed=True, hot_plug=True, note="Any server, also while it runs."
 )
 CHANGES = (ActionKind.SET_WATCHDOG, ActionKind.REMOVE_WATCHDOG)
+_OF_CHANGES = ("action.started", "action.ended")
 
 
 class Devices(base.Watchdogs):
@@ -152,28 +153,39 @@ def draw_change(chance: random.Random) -> tuple[ActionKind, dict[str, Any]]:
 
 def check_devices(guests: list[Guest], events: list[dict[str, Any]], arguments: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """Never none: what a guest has at the end is what the endings say, one after the other, and it has it live and configured. Where
-    somebody restarted it in the middle of a change it may have the former device until its next start, if that was told.
+    somebody restarted it in the middle of a change it may have the former device until its next start, if that was told. What is begun
+    and waits for a call that does not come back is unknown, as the gateway says.
 
     :param guests: those whose journals and definitions were never lost
     :param arguments: what each action was asked for with
     """
     possible: dict[str, set[WatchdogDevice | None]] = {guest.id: {guest.first} for guest in guests}
     unclear = set()
+    begun: dict[str, tuple[str, WatchdogDevice | None]] = {}
     told: dict[str, Watchdog] = {}
     for event in sorted(events, key=lambda event: (event["epoch"], event["sequence"] or 0)):
         payload = json.loads(event["payload"])
         if event["event_type"] == "server.watchdog.changed":
             told[event["server"]] = Watchdog.from_wire(payload["watchdog"])
-        if event["event_type"] != "action.ended" or event["server"] not in possible or payload["kind"] not in CHANGES:
+        if event["event_type"] not in _OF_CHANGES or event["server"] not in possible or payload["kind"] not in CHANGES:
+            continue
+        wanted = _find_wanted(payload["kind"], arguments[payload["action_id"]])
+        if event["event_type"] == "action.started":
+            begun[payload["action_id"]] = event["server"], wanted
             continue
         if payload["decided_by"] != "agent":
             continue
-        wanted = _find_wanted(payload["kind"], arguments[payload["action_id"]])
+        begun.pop(payload["action_id"], None)
         if payload["ending"] == Ending.SUCCEEDED:
             possible[event["server"]] = {wanted}
         elif payload["ending"] == Ending.UNKNOWN:
             possible[event["server"]].add(wanted)
             unclear.add(event["server"])
+    held = _list_held(guests, events)
+    for server, wanted in begun.values():
+        if server in held:
+            possible[server].add(wanted)
+            unclear.add(server)
     for guest in guests:
         if guest.configured not in possible[guest.id]:
             yield f"guest {guest.name} has {guest.configured} configured, by the endings it can only have {possible[guest.id]}"
@@ -187,6 +199,17 @@ def check_devices(guests: list[Guest], events: list[dict[str, Any]], arguments: 
     for guest in guests:
         if drifted[guest.id] and guest.id not in unclear:
             yield f"guest {guest.name}: {drifted[guest.id]} changes by somebody else were told of, and there was nobody else"
+
+
+def _list_held(guests: list[Guest], events: list[dict[str, Any]]) -> set[str]:
+    """Those of which the present life of their host's agent does nothing more, because a call that it made has not come back."""
+    incarnations: dict[str, int] = defaultdict(int)
+    for event in events:
+        if event["event_type"] == "agent.up":
+            incarnations[event["epoch"]] = max(incarnations[event["epoch"]], json.loads(event["payload"])["incarnation"])
+    lives = {f"{journal}/{incarnation}" for journal, incarnation in incarnations.items()}
+    calls = [call for guest in guests for call in guest.home.calls if call.server == guest.id]
+    return {call.server for call in calls if call.ended_at is None and call.life in lives}
 
 
 def _find_wanted(kind: str, arguments: Mapping[str, Any]) -> WatchdogDevice | None:

@@ -32,7 +32,7 @@ from tests.simulation.forgery import check_forgeries
 from tests.simulation.kernel import START
 from tests.simulation.logs import check_logs
 from tests.simulation.platform import check_platform
-from tests.simulation.signals import CLOCK_TOLERANCE, check_deadlines, check_holdoff, check_signals
+from tests.simulation.signals import CLOCK_TOLERANCE, check_deadlines, check_holdoff, check_signals, list_calls
 from tests.simulation.watchdogs import check_firings, check_holdoff_after_firings
 from tests.simulation.world import World
 
@@ -215,7 +215,15 @@ def _check_observations(world: World, record: Record) -> Iterator[str]:
 def _check_watchdogs(world: World, record: Record) -> Iterator[str]:
     guests = {guest.id: guest for agent in world.agents for guest in agent.hypervisor.guests.values()}
     yield from check_firings(world.watchdogs, guests, record.events, world.lost_epochs)
-    yield from check_holdoff_after_firings(record.events, world.forced, world.plan.holdoff, CLOCK_TOLERANCE)
+    nmis = {place: moment for host in world.watchdogs for place, moment in host.nmis.items()}
+    calls = {call.action: call for call in list_calls(world)}
+
+    def was_reset(server: str, fired_at: datetime, action: str) -> bool:
+        fired, call = nmis.get((server, fired_at)), calls.get(action)
+        until = world.kernel.time if call is None else call.began_at  # an agent that died before its call sent nothing
+        return fired is not None and any(fired <= at <= until for at in guests[server].resets)
+
+    yield from check_holdoff_after_firings(record.events, world.forced, was_reset, world.plan.holdoff, CLOCK_TOLERANCE)
 
 
 def _check_devices(world: World, record: Record) -> Iterator[str]:

@@ -3,7 +3,7 @@
 import json
 import random
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -34,10 +34,14 @@ class ToldFiring:
 
 
 class Watchdogs:
-    """Those of one hypervisor's guests."""
+    """Those of one hypervisor's guests.
+
+    ``nmis``: when they injected one, in virtual seconds, by guest and the time by its host's clock, which may be set meanwhile
+    """
 
     def __init__(self, hypervisor: Hypervisor, chance: random.Random) -> None:
         self.told: list[ToldFiring] = []
+        self.nmis: dict[tuple[str, datetime], float] = {}
         self._hypervisor = hypervisor
         self._chance = chance
         for guest in hypervisor.guests.values():
@@ -68,6 +72,7 @@ class Watchdogs:
         elif action == ExpiryAction.SHUTDOWN and guest.takes != "deaf":
             hypervisor.call_in_this_run(guest, chance.uniform(0.5, 12.0), lambda: guest.home.stop(guest))
         elif action == ExpiryAction.INJECT_NMI:
+            self.nmis[guest.id, at] = hypervisor.kernel.time
             hypervisor.answer_nmi(guest)
         elif action in (ExpiryAction.PAUSE, ExpiryAction.DUMP):
             hypervisor.set_state(guest, PowerState.PAUSED, DriverEventKind.PAUSED, "watchdog")
@@ -139,8 +144,18 @@ def _check_ledger(watchdogs: Sequence[Watchdogs], fired: dict[str, dict[str, Any
             yield f"a firing of {told.server} at {told.at} was told to a living agent and never recorded"
 
 
-def check_holdoff_after_firings(events: list[dict[str, Any]], forced: Collection[str], holdoff: float, tolerance: float) -> Iterator[str]:
-    """No crash dump is begun after a watchdog's NMI in the same journal, within the hold-off, unless the server was reset between them."""
+def check_holdoff_after_firings(
+    events: list[dict[str, Any]],
+    forced: Collection[str],
+    was_reset: Callable[[str, datetime, str], bool],
+    holdoff: float,
+    tolerance: float,
+) -> Iterator[str]:
+    """No crash dump is begun after a watchdog's NMI in the same journal, within the hold-off, unless the server was reset between them.
+
+    :param was_reset: whether a server was, between an NMI of then by its host's clock and an action's call. That is not always an event:
+        one that is found paused after it was started anew unseen is told as paused
+    """
     nmis: dict[tuple[str, str], tuple[datetime, str]] = {}
     for event in sorted(events, key=lambda event: (event["epoch"], event["sequence"] or 0)):
         payload = json.loads(event["payload"])
@@ -152,6 +167,6 @@ def check_holdoff_after_firings(events: list[dict[str, Any]], forced: Collection
             nmis.pop(place, None)
         elif event["event_type"] == "action.started" and place in nmis and payload["kind"] == ActionKind.TRIGGER_CRASH_DUMP:
             fired_at, message_id = nmis[place]
-            elapsed = (at - fired_at).total_seconds()
-            if elapsed < holdoff - tolerance and event["action_id"] not in forced:
-                yield f"{event['action_id']}: was begun {elapsed:.1f} s after the watchdog's NMI {message_id}, within the hold-off"
+            action, elapsed = event["action_id"], (at - fired_at).total_seconds()
+            if elapsed < holdoff - tolerance and action not in forced and not was_reset(event["server"], fired_at, action):
+                yield f"{action}: was begun {elapsed:.1f} s after the watchdog's NMI {message_id}, within the hold-off"
