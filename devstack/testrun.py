@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,37 +35,49 @@ class Budget:
 
 QUICK = Budget("check + unit + contract + simulation", 120)
 REAL = Budget("conformance + stack", 600)
-LATER = Budget("bare metal + clients + upgrade + chaos", 480)
+LATER = Budget("bare metal + clients + upgrade + chaos + worlds", 480)
 
 
 @dataclass(frozen=True)
 class Tier:
-    """Directories under tests/ that are run together, on all processors if ``shares`` says how: each test by itself (``worksteal``), or
-    the tests of a file after each other (``loadfile``), which share real parts that are dear to start."""
+    """What lies under tests/ and is run together, on all processors if ``shares`` says how: each test by itself (``worksteal``), or
+    the tests of a file after each other (``loadfile``), which share real parts that are dear to start. ``options`` are pytest's,
+    ``in_memory`` is where the tests' files lie."""
 
     name: str
     budget: Budget
-    directories: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
     needs_real_parts: bool = False
     shares: str | None = None
+    options: tuple[str, ...] = ()
+    in_memory: bool = False
 
     def list_paths(self) -> list[Path]:
-        return [TESTS / directory for directory in self.directories or (self.name,) if (TESTS / directory).is_dir()]
+        return [TESTS / path for path in self.paths or (self.name,) if (TESTS / path).exists()]
 
 
 TIERS = {
     tier.name: tier
     for tier in (
         Tier("check", QUICK),
-        Tier("unit", QUICK, ("unit", "http"), shares="worksteal"),
-        Tier("contract", QUICK, shares="worksteal"),
-        Tier("simulation", QUICK, shares="worksteal"),
+        Tier("unit", QUICK, ("unit", "http"), shares="worksteal", in_memory=True),
+        Tier("contract", QUICK, shares="worksteal", in_memory=True),
+        Tier("simulation", QUICK, shares="worksteal", in_memory=True),
         Tier("conformance", REAL, needs_real_parts=True, shares="loadfile"),
         Tier("stack", REAL, needs_real_parts=True, shares="loadfile"),
         Tier("bare_metal", LATER, needs_real_parts=True, shares="loadfile"),
         Tier("clients", LATER),
         Tier("upgrade", LATER, needs_real_parts=True),
         Tier("chaos", LATER, needs_real_parts=True),
+        # As many worlds again as the tier simulation has.
+        Tier(
+            "worlds",
+            LATER,
+            ("simulation/test_seeds.py",),
+            shares="worksteal",
+            options=("--seeds=43-85", "-k", "every_promise"),
+            in_memory=True,
+        ),
     )
 }
 _EXPECTED = ("check", "unit", "contract", "simulation", "conformance", "stack", "bare_metal", "clients")
@@ -105,7 +117,7 @@ def run_tests(suites: list[str], *, all_suites: bool, state_dir: Path) -> int:
             _run_checks(outcome, steps)
         else:
             tests = [str(path) for path in tier.list_paths()]
-            _run_pytest(outcome, tier.name, tests, results, all_suites, tier.shares, quick=tier.budget is QUICK)
+            _run_pytest(outcome, tier.name, tests, results, all_suites, tier.shares, tier.options, in_memory=tier.in_memory)
         outcome.spend(tier.budget, time.monotonic() - started)
     if paths:
         _run_pytest(outcome, "paths", paths, results, all_suites, shares=None)
@@ -166,20 +178,28 @@ def _run_checks(outcome: Outcome, steps: Steps) -> None:
 
 
 def _run_pytest(
-    outcome: Outcome, name: str, paths: list[str], results: Path, all_suites: bool, shares: str | None, *, quick: bool = False
+    outcome: Outcome,
+    name: str,
+    paths: list[str],
+    results: Path,
+    all_suites: bool,
+    shares: str | None,
+    options: Sequence[str] = (),
+    *,
+    in_memory: bool = False,
 ) -> None:
     report = results / f"{name}.xml"
     report.unlink(missing_ok=True)
-    argv = [sys.executable, "-m", "pytest", f"--junitxml={report}", *paths]
+    argv = [sys.executable, "-m", "pytest", f"--junitxml={report}", *paths, *options]
     if shares is not None and (os.cpu_count() or 1) > 1:
         argv += ["--numprocesses=auto", f"--dist={shares}"]
     environment = dict(os.environ) | ({"CRASHCART_TEST_ALL": "1"} if all_suites else {})
     if not paths:
         code = 5
-    elif quick:
+    elif in_memory:
         # Only the clients tier uses schemathesis, whose plug-in would take each process longer to load than pytest itself.
-        with _files_in_memory() as (options, variables):
-            code = subprocess.run([*argv, "-p", "no:schemathesis", *options], cwd=ROOT, env=environment | variables).returncode
+        with _files_in_memory() as (places, variables):
+            code = subprocess.run([*argv, "-p", "no:schemathesis", *places], cwd=ROOT, env=environment | variables).returncode
     else:
         code = subprocess.run(argv, cwd=ROOT, env=environment).returncode
     counted = _read_report(report)

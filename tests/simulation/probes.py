@@ -32,6 +32,7 @@ COMMIT_POINTS = (
     "store.note_heard",
     "store.end_actions_past_deadline",
     "store.ask_for_missing_events",
+    "store.ask",
     "store.mark_sent",
 )
 """Every commit beside which something may happen (``journal.action.recovered`` needs two crashes: the seeds have it)."""

@@ -281,6 +281,7 @@ def test_what_the_host_of_a_mere_copy_tells_is_neither_the_servers_state_nor_any
     recorder.record_heartbeats([voice.beat(build_server(clock)), other.beat(copy)])
     before = get_server(store)
     clock.advance(1)
+    caplog.clear()
     recorder.record([other.tell("server.started", power_state=PowerState.RUNNING, reason="booted")])
     assert get_server(store) == before
     (line,) = caplog.messages
