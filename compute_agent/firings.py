@@ -30,6 +30,7 @@ from compute_agent.watchdog_outcomes import (
     is_contradicted,
     is_paused_by_watchdog,
     judge_state,
+    shows_end_of_dump,
     shows_unseen_firing,
 )
 
@@ -103,8 +104,8 @@ class Firings:
 
     def find_explanation(self, transaction: JournalTransaction, server: str, kind: DriverEventKind) -> Firing | None:
         """The firing that such an event comes from, beyond doubt."""
-        firings = transaction.list_open_firings(server)
-        return next((each for each in firings if explains(each.effect, kind) and not self._search.is_looking(each)), None)
+        firings = [each for each in transaction.list_open_firings(server) if explains(each.effect, kind)]
+        return next((each for each in firings if not (self._search.is_looking(each) or _has_run_since(transaction, each))), None)
 
     def observe_event(self, transaction: JournalTransaction, event: DriverEvent, server: str, *, left: bool, late: bool) -> None:
         """An event after a firing; the order of the events counts, their times may have been set back.
@@ -114,7 +115,8 @@ class Firings:
         for firing in transaction.list_open_firings(server):
             if self._search.is_looking(firing) or (event.kind is DriverEventKind.UNDEFINED and not left):
                 continue
-            if firing.effect == ExpiryAction.DUMP and event.kind is DriverEventKind.RESUMED:
+            is_resumed = firing.effect == ExpiryAction.DUMP and event.kind is DriverEventKind.RESUMED
+            if is_resumed or (not left and _has_run_since(transaction, firing)):
                 self._look_for_dump(transaction, firing, event.occurred_at, observed_late=False)
                 continue
             verdict = find_verdict(firing.effect, event.kind, event.reason)
@@ -140,7 +142,8 @@ class Firings:
         """Tell a firing that paused ``after`` and that nobody saw; it is concluded with the others. False: there was none."""
         if not shows_unseen_firing(before, after):
             return False
-        if any(firing.effect in (ExpiryAction.PAUSE, ExpiryAction.DUMP) for firing in transaction.list_open_firings(after.id)):
+        pausing = [each for each in transaction.list_open_firings(after.id) if each.effect in (ExpiryAction.PAUSE, ExpiryAction.DUMP)]
+        if not all(_has_run_since(transaction, firing) for firing in pausing):
             return False  # its event came, only the pause was not seen
         self._conclude_former(transaction, after.id, at)
         self._add(transaction, after.id, at, after.watchdog, ExpiryAction.PAUSE, observed_late=True)
@@ -168,13 +171,16 @@ class Firings:
             if firing.server in unread:
                 self._interrupted.add(firing.message_id)
                 continue
+            if server is not None and _has_run_since(transaction, firing):
+                self._look_for_dump(transaction, firing, at, observed_late=True)
+                continue
             verdict = judge_state(firing.effect, None if server is None else server.power_state, was_reset=was_reset)
             if verdict is not None:
                 reason = "" if server is None else server.state_reason
                 self._conclude(transaction, firing, verdict, at, reason, observed_late=True)
             elif firing.effect != ExpiryAction.DUMP:
                 self._interrupted.add(firing.message_id)
-            elif server is not None and server.power_state is PowerState.RUNNING:
+            elif server is not None and shows_end_of_dump(server):
                 self._look_for_dump(transaction, firing, at, observed_late=True)
 
     # As time passes
@@ -250,6 +256,12 @@ class Firings:
         if is_new:
             LOG.info("server %s on host %s: its watchdog (event %s): %s", firing.server, self._host, firing.message_id, verdict.result)
         return is_new
+
+
+def _has_run_since(transaction: JournalTransaction, firing: Firing) -> bool:
+    """Whether it was a dump, and is over by what the journal says: what stops the server now is no part of it. An agent that died before it
+    told what came of it looked for the file, perhaps; the next one knows nothing of that."""
+    return firing.effect == ExpiryAction.DUMP and transaction.has_run_since(firing)
 
 
 def _stands_paused(transaction: JournalTransaction, server: str) -> bool:

@@ -128,6 +128,16 @@ class FiringStatements(OutboxStatements):
         )
         return None if before is None else Firing.read(before), None if after is None else Firing.read(after)
 
+    def has_run_since(self, firing: Firing) -> bool:
+        """Whether its server, once it stood still, was told to run again. The order of the events counts, times may have been set back."""
+        row = self.execute(
+            "SELECT EXISTS (SELECT 1 FROM outbox WHERE server = ? AND event_type = 'server.resumed'"
+            " AND sequence > (SELECT sequence FROM outbox WHERE message_id = ?))",
+            firing.server,
+            firing.message_id,
+        ).fetchone()
+        return bool(row[0])
+
     def _add_signal_of(self, firing: Firing) -> None:
         self.add_signal(firing.server, firing.message_id, firing.at, SignalCause.WATCHDOG)
 

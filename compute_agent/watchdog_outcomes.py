@@ -12,6 +12,8 @@ from compute_agent.drivers.models import DriverEventKind, FoundDump
 
 _ACTIONS = frozenset(ExpiryAction)
 _REASON = "watchdog"
+_MAY_BE_DUMPING = frozenset({_REASON, "dump", "paused", ""})
+"""Why platforms say that a server is paused whose memory they may still be writing; "paused" alone: they do not know why."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,13 @@ def is_watchdogs_pause(reason: str) -> bool:
 
 def is_paused_by_watchdog(server: Server) -> bool:
     return server.power_state is PowerState.PAUSED and is_watchdogs_pause(server.state_reason)
+
+
+def shows_end_of_dump(server: Server) -> bool:
+    """Whether its watchdog's dump is written no longer: the server runs, sleeps, or was paused for another reason."""
+    if server.power_state is PowerState.PAUSED:
+        return server.state_reason.rpartition(": ")[2] not in _MAY_BE_DUMPING
+    return server.power_state in (PowerState.RUNNING, PowerState.SUSPENDED)
 
 
 def shows_unseen_firing(before: Server | None, after: Server) -> bool:

@@ -199,3 +199,87 @@ def test_a_search_that_breaks_is_tried_again(bench: Bench, monkeypatch: pytest.M
     bench.wait(5)
     bench.drain()
     assert get_outcome(bench).result == "dumped"
+
+
+# A dump that was over before
+
+
+def _dump_and_die(bench: Bench) -> str:
+    """Its server runs again after its watchdog's dump, which the journal knows; what came of it was not told yet."""
+    server = make_watched(bench, "dump")
+    bench.hypervisor.fire_watchdog(server)
+    while bench.observer.step(0):
+        pass
+    bench.kill()
+    bench.clock.advance(5)
+    return server
+
+
+@pytest.mark.parametrize("happens", ["pause", "stop"])
+def test_a_dump_that_was_over_is_named_although_its_server_was_stopped_for_another_reason_since(bench: Bench, happens: str) -> None:
+    """It would be waited for until the server runs again, or be told as cut off."""
+    server = _dump_and_die(bench)
+    getattr(bench.hypervisor, happens)(server)
+    bench.start()
+    bench.drain()
+    assert get_outcome(bench).dump_path == f"/var/lib/fake/{server}-1"
+    assert bench.events("server.")[-2].fired_event is None
+
+
+@pytest.mark.parametrize("happens", ["pause", "stop"])
+def test_it_is_named_when_that_is_told_before_the_first_comparison(bench: Bench, happens: str) -> None:
+    server = _dump_and_die(bench)
+    bench.start()
+    while bench.observer._events.take(0) is not None:
+        pass
+    getattr(bench.hypervisor, happens)(server)
+    bench.drain()
+    assert get_outcome(bench).dump_path == f"/var/lib/fake/{server}-1"
+    assert bench.events("server.")[-2].fired_event is None
+
+
+def test_it_is_named_although_its_server_was_paused_again_before_the_agent_died(bench: Bench) -> None:
+    server = make_watched(bench, "dump")
+    bench.hypervisor.fire_watchdog(server)
+    bench.hypervisor.pause(server)
+    while bench.observer.step(0):
+        pass
+    bench.restart(away=5)
+    assert get_outcome(bench).dump_path == f"/var/lib/fake/{server}-1"
+
+
+def test_a_firing_that_nobody_saw_after_it_is_another_one(bench: Bench) -> None:
+    server = _dump_and_die(bench)
+    bench.hypervisor.change(server, power_state=PowerState.PAUSED, state_reason="paused: watchdog")
+    bench.start()
+    bench.drain()
+    assert [outcome.dump_path for outcome in list_outcomes(bench)] == [f"/var/lib/fake/{server}-1"]
+    bench.clock.advance(5)
+    bench.hypervisor.write_expiry_dump(server, "/dumps/2", 5)
+    bench.hypervisor.resume(server)
+    bench.drain()
+    assert [fired.observed_late for fired in list_fired(bench)] == [False, True]
+    assert [outcome.dump_path for outcome in list_outcomes(bench)] == [f"/var/lib/fake/{server}-1", "/dumps/2"]
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "is_over"),
+    [
+        (PowerState.PAUSED, "paused: user", True),
+        (PowerState.PAUSED, "paused: dump", False),
+        (PowerState.PAUSED, "paused: watchdog", False),
+        (PowerState.PAUSED, "paused", False),
+        (PowerState.SUSPENDED, "shut off: saved", True),
+    ],
+)
+def test_a_dump_is_over_when_its_server_is_found_standing_still_for_another_reason(
+    bench: Bench, state: PowerState, reason: str, is_over: bool
+) -> None:
+    server = make_watched(bench, "dump")
+    tell(bench, server, "pause")
+    bench.hypervisor.change(server, power_state=PowerState.PAUSED, state_reason="paused: watchdog")
+    bench.restart(away=5)
+    bench.hypervisor.write_expiry_dump(server, "/dumps/1", 5)
+    bench.hypervisor.change(server, power_state=state, state_reason=reason)
+    bench.restart(away=5)
+    assert [outcome.dump_path for outcome in list_outcomes(bench)] == (["/dumps/1"] if is_over else [])
