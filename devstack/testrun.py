@@ -75,7 +75,7 @@ TIERS = {
             LATER,
             ("simulation/test_seeds.py",),
             shares="worksteal",
-            options=("--seeds=6-42", "-k", "every_promise"),
+            options=("--seeds=6-20", "-k", "every_promise"),
             in_memory=True,
         ),
     )

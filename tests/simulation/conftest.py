@@ -15,7 +15,7 @@ from tests.databases import write_database
 from tests.simulation.probes import WANTED, Hits, list_unvisited, tell
 
 USUAL_SEEDS = "0-199" if os.environ.get("CRASHCART_TEST_ALL") else "0-5"
-"""The worlds that the tier ``simulation`` goes through, and with ``--all``; those up to 42 are the tier ``worlds``."""
+"""The worlds that the tier ``simulation`` goes through, and with ``--all``; those up to 20 are the tier ``worlds``."""
 _ENOUGH_WORLDS = 40
 """So many must have been everywhere."""
 
