@@ -17,7 +17,7 @@ from tests.simulation.probes import WANTED, Hits, list_unvisited, tell
 USUAL_SEEDS = "0-199" if os.environ.get("CRASHCART_TEST_ALL") else "0-5"
 """The worlds that the tier ``simulation`` goes through, and with ``--all``; those up to 20 are the tier ``worlds``."""
 _ENOUGH_WORLDS = 40
-"""So many must have been everywhere."""
+"""So many must have been everywhere: a run of ``--seeds 0-39`` or more, or with ``--all``; the ordinary tiers have fewer."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
