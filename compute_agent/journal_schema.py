@@ -126,6 +126,12 @@ MIGRATIONS: tuple[str, ...] = (
 
 SCHEMA_VERSION = len(MIGRATIONS)
 
+OLDEST_READER = 6
+"""The schema version of the oldest release that can go on with a file of this one: its host was taken back to the release before. A script
+that only adds tables, or columns with defaults, leaves it as it is. It is written into the file, where that older release looks for it."""
+
+_OLDEST_READER_FACT = "oldest_reader"
+
 
 class JournalInUse(Exception):
     """Another process holds this journal: a second agent over one journal could signal twice."""
@@ -251,7 +257,7 @@ def _migrate(connection: sqlite3.Connection, path: Path, host: str, new_id: Call
         application = int(connection.execute("PRAGMA application_id").fetchone()[0])
         if tables and application != APPLICATION_ID:
             raise JournalUnusable(f"{path} is not a journal of crashcart; move it away or set another [agent] state_path")
-        if version > SCHEMA_VERSION:
+        if version > SCHEMA_VERSION and not _is_readable_here(connection):
             raise JournalUnusable(
                 f"journal {path} has schema version {version}, this release knows {SCHEMA_VERSION}: it was written by a newer release; "
                 "start that release, or move the file away (open actions then end as unknown)"
@@ -267,13 +273,21 @@ def _migrate(connection: sqlite3.Connection, path: Path, host: str, new_id: Call
         if not tables:
             facts = {"journal_id": new_id(), "incarnation": "0", "host": host, "inode": str(identity[1])}
             connection.executemany("INSERT INTO facts (key, value) VALUES (?, ?)", facts.items())
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        if version <= SCHEMA_VERSION:
+            connection.execute("INSERT OR REPLACE INTO facts (key, value) VALUES (?, ?)", (_OLDEST_READER_FACT, str(OLDEST_READER)))
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _is_readable_here(connection: sqlite3.Connection) -> bool:
+    """Whether the newer release that made this file says that this one can go on with it."""
+    row = connection.execute("SELECT value FROM facts WHERE key = ?", (_OLDEST_READER_FACT,)).fetchone()
+    return row is not None and str(row["value"]).isdecimal() and int(row["value"]) <= SCHEMA_VERSION
 
 
 def _check_identity(connection: sqlite3.Connection, path: Path, host: str, identity: tuple[int, int]) -> None:

@@ -101,10 +101,13 @@ EVENT_HISTORY: tuple[EventVersion, ...] = (
     ),
 )
 
+VERSION = "1.0.0"
+"""This package's version; ``setup.cfg`` takes it from here. Its last number is for corrections, which change nothing of the contract."""
+
 RELEASES: dict[str, ReleaseVersions] = {
-    "0.1": ReleaseVersions(rpc="1.3", event="1.5"),
+    "1.0": ReleaseVersions(rpc="1.3", event="1.5"),
 }
-"""Release name -> versions, oldest first; the last row is this release."""
+"""Release name -> versions, oldest first; the last row is this release. A release is named by the first two numbers of its version."""
 
 RPC_API_VERSION = RPC_HISTORY[-1].number
 EVENT_VERSION = EVENT_HISTORY[-1].number

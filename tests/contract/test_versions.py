@@ -107,9 +107,19 @@ def test_releases_speak_versions_of_the_history_and_never_step_back() -> None:
 
 
 def test_the_release_is_the_packages_major_and_minor() -> None:
+    assert re.fullmatch(r"\d+\.\d+\.\d+", versions.VERSION)
+    assert versions.VERSION.rpartition(".")[0] == versions.RELEASE
+
+
+def test_the_package_takes_its_version_from_the_contract() -> None:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    assert ".".join(setup["metadata"]["version"].split(".")[:2]) == versions.RELEASE
+    assert setup["metadata"]["version"] == "attr: compute_agent.contract.versions.VERSION"
+
+
+def test_the_changelog_begins_with_this_version() -> None:
+    heading = next(line for line in (ROOT / "CHANGELOG.rst").read_text().splitlines() if re.match(r"\d+\.\d+\.\d+ ", line))
+    assert heading.split()[0] == versions.VERSION
 
 
 def is_foreign(name: str, literal: str) -> bool:

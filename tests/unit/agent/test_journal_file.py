@@ -62,6 +62,13 @@ def test_a_journal_of_the_release_before_is_taken_over_with_its_crash_dumps(path
     journal.close()
 
 
+def set_schema_version(path: Path, version: int, *, oldest_reader: int) -> None:
+    """As a newer release would leave the file."""
+    with sqlite3.connect(path) as newer:
+        newer.execute(f"PRAGMA user_version = {version}")
+        newer.execute("UPDATE facts SET value = ? WHERE key = 'oldest_reader'", (str(oldest_reader),))
+
+
 class TestFile:
     def test_a_journal_keeps_its_id_and_counts_its_openings(self, path: Path) -> None:
         first = open_journal(path)
@@ -106,12 +113,22 @@ class TestFile:
         with pytest.raises(JournalUnusable, match="not a journal"):
             open_journal(path)
 
-    def test_a_newer_releases_journal_is_refused(self, path: Path) -> None:
+    def test_a_newer_releases_journal_that_this_one_would_misread_is_refused(self, path: Path) -> None:
         open_journal(path).close()
-        with sqlite3.connect(path) as newer:
-            newer.execute("PRAGMA user_version = 99")
+        set_schema_version(path, 99, oldest_reader=98)
         with pytest.raises(JournalUnusable, match="newer release"):
             open_journal(path)
+
+    def test_a_host_that_was_taken_back_to_this_release_goes_on_with_its_journal_and_the_newer_one_with_it_again(self, path: Path) -> None:
+        first = open_journal(path)
+        journal_id, incarnation = first.journal_id, first.incarnation
+        first.close()
+        set_schema_version(path, 99, oldest_reader=journal_schema.SCHEMA_VERSION)
+        back = open_journal(path)
+        assert (back.journal_id, back.incarnation) == (journal_id, incarnation + 1)
+        back.close()
+        with sqlite3.connect(path) as file:
+            assert file.execute("PRAGMA user_version").fetchone() == (99,)
 
     def test_another_hosts_journal_is_refused(self, path: Path) -> None:
         open_journal(path).close()
