@@ -121,9 +121,10 @@ def _check_outcome(fired: dict[str, Any], outcome: dict[str, Any], guests: dict[
     guest = guests[fired["server"]]
     if outcome["server"] != fired["server"] or outcome["epoch"] != fired["epoch"] or outcome["sequence"] <= fired["sequence"]:
         yield f"{where} is not that of its firing"
-    told = fired["driver_word"]
-    is_clear = told in tuple(ExpiryAction) and told != ExpiryAction.PAUSE  # which is said of a dump too
-    action = told if is_clear else fired["expiry_action"] or told  # what the server was known to have may be changed at that moment
+    told, known = fired["driver_word"], fired["expiry_action"]
+    # What the server is known to have may be changed between the firing and its record; and "pause" is said of a dump too.
+    is_dump = told == ExpiryAction.PAUSE and known == ExpiryAction.DUMP
+    action = told if told in tuple(ExpiryAction) and not is_dump else known or told
     if (action == ExpiryAction.NONE) != (outcome["result"] == "continued") and action != ExpiryAction.PAUSE:
         yield f"{where} is {outcome['result']} of {fired['expiry_action']}"
     if outcome["result"] == "rebooted" and not guest.resets:
