@@ -33,12 +33,13 @@ from compute_agent.contract.notifications import Severity
 from compute_agent.contract.signing import CastRefused
 from compute_agent.contract.transport import oslo_messaging
 from compute_agent.contract.versions import RELEASE, RPC_API_VERSION
-from compute_agent.journal import ActionState, Journal, JournalFull, JournalTransaction
+from compute_agent.journal import ActionState, Journal, JournalFull, JournalledAction, JournalTransaction
 from compute_agent.kinds import TURN_OF_KIND, make_result
 
 LOG = logging.getLogger(__name__)
 
 _ACTION_ID: TypeAdapter[str] = TypeAdapter(ActionId)
+_ACTION_KIND: TypeAdapter[ActionKind] = TypeAdapter(ActionKind)
 _SERVER_ID: TypeAdapter[str] = TypeAdapter(ServerId)
 
 _Arguments = ParamSpec("_Arguments")
@@ -161,6 +162,19 @@ class Endpoint:
         self._take_in(ActionKind.RESET_WATCHDOG_TIMER, action)
 
     @_gated
+    def cancel_action(self, ctxt: Mapping[str, Any], action: Any) -> None:
+        """Cast. Ends an action that has not begun, also one whose own cast has not come (yet); what has begun goes on to its ending.
+
+        :raises JournalUnusable: as above.
+        """
+        if self._drops("cancel_action"):
+            return
+        try:
+            self._read_and_cancel(action)
+        except JournalFull as error:
+            LOG.debug("an action is not cancelled now, the gateway casts again: %s", error)
+
+    @_gated
     def resend_events(self, ctxt: Mapping[str, Any], events: Any) -> None:
         """Cast. Publish a range of the outbox again."""
         if self._drops("resend_events"):
@@ -244,14 +258,8 @@ class Endpoint:
     def _take_up(self, request: ActionRequest) -> None:
         with self._journal.transaction("action.received") as transaction:
             known = transaction.find_action(request.id)
-            if known is not None and known.request.fingerprint() != request.fingerprint():
-                self._append_conflict(transaction, request, "another request came under the id of an action that is known here")
+            if self._is_settled(transaction, request, known):
                 return
-            if known is not None and known.state is ActionState.ENDED:
-                transaction.resend_ending(request.id)
-                return
-            if known is None and transaction.resend_ending(request.id):
-                return  # refused as unreadable before: that ending holds, whatever comes under its id now
             if known is None:
                 transaction.add_action(request, self._clock.now())
             refusal = self._find_refusal(request) if known is None else None
@@ -265,6 +273,43 @@ class Endpoint:
             self._log(request, f"received, global request {request.global_request_id}")
         # A duplicate as well: should the queue have lost it, the journal still lets it run only once.
         self._queue.add(request.server, request.id, TURN_OF_KIND[request.kind])
+
+    def _read_and_cancel(self, action: Any) -> None:
+        try:
+            request = ActionRequest.from_wire(action)
+        except pydantic.ValidationError as error:
+            kind = _find_valid(_ACTION_KIND, action.get("kind") if isinstance(action, Mapping) else None)
+            if kind is None:
+                LOG.warning("host %s: unreadable cancel_action refused: %s", self._host, _describe(error))
+            else:
+                self._refuse_unreadable(action, kind, _describe(error))  # as its own cast would be
+            return
+        with self._journal.transaction("action.cancelled") as transaction:
+            known = transaction.find_action(request.id)
+            if self._is_settled(transaction, request, known):
+                return
+            if known is not None and known.was_begun:
+                return  # by now or by an earlier incarnation: perhaps something was done, and its own ending says what
+            refusal = None
+            if known is None:
+                # Journalled with its ending: its own cast, which may come later, finds it ended.
+                transaction.add_action(request, self._clock.now())
+                refusal = self._find_refusal(request)
+            result = refusal or make_result(Code.CANCELLED, kind=request.kind)
+            transaction.end_action(request.id, result, self._clock.now())
+        self._log(request, f"to be cancelled, ended {result.ending}: {result.code}: {result.reason}")
+        self._on_ended(request.id)
+
+    def _is_settled(self, transaction: JournalTransaction, request: ActionRequest, known: JournalledAction | None) -> bool:
+        """Whether nothing is to be done any more for what comes under an id: it says something else than before, or it has ended."""
+        if known is not None and known.request.fingerprint() != request.fingerprint():
+            self._append_conflict(transaction, request, "another request came under the id of an action that is known here")
+            return True
+        if known is not None and known.state is ActionState.ENDED:
+            transaction.resend_ending(request.id)
+            return True
+        # Refused as unreadable before: that ending holds, whatever comes under its id now.
+        return known is None and transaction.resend_ending(request.id)
 
     def _find_refusal(self, request: ActionRequest) -> ActionResult | None:
         if request.host != self._host:
@@ -303,7 +348,7 @@ class Endpoint:
         LOG.info("action %s server %s host %s: %s", request.id, request.server, self._host, what)
 
 
-def _find_valid(adapter: TypeAdapter[str], value: object) -> str | None:
+def _find_valid(adapter: TypeAdapter[_Answer], value: object) -> _Answer | None:
     try:
         return adapter.validate_python(value)
     except pydantic.ValidationError:

@@ -63,6 +63,11 @@ class JournalledAction:
     observation_text: str | None = None
 
     @property
+    def was_begun(self) -> bool:
+        """Whether anything may have been done for it already, by this incarnation of the agent or (if it is repeatable) an earlier one."""
+        return self.started_at is not None
+
+    @property
     def perhaps_sent(self) -> bool:
         """Whether a signal was, or may have been, or may right now be sent for it; only a crash dump sends one."""
         if self.request.kind is not ActionKind.TRIGGER_CRASH_DUMP:

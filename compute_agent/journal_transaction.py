@@ -112,8 +112,11 @@ class JournalTransaction(FiringStatements, OutboxStatements, ServerStatements):
         return True
 
     def return_action(self, action_id: str, at: datetime) -> None:
-        """started -> received, for a repeatable action of an earlier incarnation: it is begun anew, with a countdown of this one's."""
-        self.execute("UPDATE actions SET state = 'received', started_at = NULL WHERE id = ? AND state = 'started'", action_id)
+        """started -> received, for a repeatable action of an earlier incarnation: it is begun anew, with a countdown of this one's.
+
+        It keeps when it was started: what was done of it then nobody knows.
+        """
+        self.execute("UPDATE actions SET state = 'received' WHERE id = ? AND state = 'started'", action_id)
         self.restart_countdown(action_id, at)
 
     def end_action(self, action_id: str, result: ActionResult, at: datetime, signalled_at: datetime | None = None) -> bool:

@@ -28,6 +28,8 @@ class ActionCaster(Protocol):
 
     def cast_action(self, request: ActionRequest) -> None: ...
 
+    def cancel_action(self, request: ActionRequest) -> None: ...
+
     def resend_events(self, host: str, events: EventRange) -> None: ...
 
     def report_inventory(self, host: str) -> None: ...
@@ -61,6 +63,14 @@ class ComputeAgentAPI:
         :raises Exception: anything else means that it was perhaps delivered.
         """
         self._cast(request.host, METHOD_OF_KIND[request.kind], {"action": request.to_wire()})
+
+    def cancel_action(self, request: ActionRequest) -> None:
+        """Cast that an action is called off, with all of its request: an agent that has not got it yet then knows what never to begin.
+
+        :raises Unroutable: nothing was delivered.
+        :raises Exception: anything else means that it was perhaps delivered.
+        """
+        self._cast(request.host, "cancel_action", {"action": request.to_wire()})
 
     def resend_events(self, host: str, events: EventRange) -> None:
         """Ask the agent to publish a range of its outbox again, with the same message ids."""

@@ -54,6 +54,11 @@ RPC_HISTORY: tuple[RpcVersion, ...] = (
         ("reset_watchdog_timer",),
         "a watchdog that counts outside its server is fed from outside",
     ),
+    RpcVersion(
+        "1.4",
+        ("cancel_action",),
+        "an action that has not begun is called off",
+    ),
 )
 
 EVENT_HISTORY: tuple[EventVersion, ...] = (
@@ -101,11 +106,12 @@ EVENT_HISTORY: tuple[EventVersion, ...] = (
     ),
 )
 
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 """This package's version; ``setup.cfg`` takes it from here. Its last number is for corrections, which change nothing of the contract."""
 
 RELEASES: dict[str, ReleaseVersions] = {
     "1.0": ReleaseVersions(rpc="1.3", event="1.5"),
+    "1.1": ReleaseVersions(rpc="1.4", event="1.5"),
 }
 """Release name -> versions, oldest first; the last row is this release. A release is named by the first two numbers of its version."""
 

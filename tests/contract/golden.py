@@ -321,6 +321,7 @@ def make_rpc_samples() -> dict[str, Any]:
     with mock.patch.object(transport._driver, "send", record):
         for kind in ActionKind:
             api.cast_action(REQUEST.model_copy(update={"kind": kind}))
+        api.cancel_action(REQUEST)
         api.resend_events(HOST, EVENT_RANGE)
         api.report_inventory(HOST)
         api.ping(HOST, timeout=5)

@@ -66,7 +66,7 @@ def test_a_newer_gateways_additions_are_ignored(agent: Agent) -> None:
     assert agent.get(request.id).request == request
 
 
-@pytest.mark.parametrize("method", ["trigger_crash_dump", "resend_events", "report_inventory"])
+@pytest.mark.parametrize("method", ["trigger_crash_dump", "cancel_action", "resend_events", "report_inventory"])
 def test_without_the_lock_of_its_host_it_answers_nothing(agent: Agent, method: str) -> None:
     """An action bound to another agent's journal would end unknown here, and that agent's events would be reported as lost."""
     told: list[Any] = []
@@ -81,8 +81,10 @@ def test_without_the_lock_of_its_host_it_answers_nothing(agent: Agent, method: s
         on_report_inventory=lambda: told.append(None),
         is_host_ours=lambda: False,
     )
+    action = agent.make_request(agent.make_server(), journal_id="another").to_wire()
     bodies: dict[str, dict[str, Any]] = {
-        "trigger_crash_dump": {"action": agent.make_request(agent.make_server(), journal_id="another").to_wire()},
+        "trigger_crash_dump": {"action": action},
+        "cancel_action": {"action": action},
         "resend_events": {"events": {"epoch": "another", "first": 1, "last": 2}},
         "report_inventory": {},
     }

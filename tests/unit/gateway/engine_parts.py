@@ -49,6 +49,7 @@ class NotingCaster:
 
     def __init__(self) -> None:
         self.requests: list[ActionRequest] = []
+        self.cancelled: list[ActionRequest] = []
         self.resends: list[tuple[str, EventRange]] = []
         self.inventories: list[str] = []
         self.error: Exception | None = None
@@ -56,6 +57,12 @@ class NotingCaster:
 
     def cast_action(self, request: ActionRequest) -> None:
         self.requests.append(request)
+        self.during_cast(request)
+        if self.error is not None:
+            raise self.error
+
+    def cancel_action(self, request: ActionRequest) -> None:
+        self.cancelled.append(request)
         self.during_cast(request)
         if self.error is not None:
             raise self.error
