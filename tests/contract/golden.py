@@ -8,10 +8,8 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from oslo_config import cfg
 
 from compute_agent.contract import events, notifications, versions
 from compute_agent.contract.diagnostics import (
@@ -47,10 +45,10 @@ from compute_agent.contract.models import (
     Server,
     hash_inventory,
 )
-from compute_agent.contract.rpcapi import ComputeAgentAPI
 from compute_agent.contract.signing import CastSigner
-from compute_agent.contract.transport import create_rpc_transport, register_messaging_options
 from compute_agent.contract.watchdogs import ExpiryAction, Watchdog, WatchdogDevice, WatchdogModel
+from tests.contract import interface
+from tests.contract.recorded_rpc import Verbs, record_rpc
 from tests.fakes import FakeClock
 
 SAMPLES = Path(__file__).parent / "samples"
@@ -200,7 +198,7 @@ REPORT = DiagnosticsReport(
 )
 DIAGNOSTICS_REPLY = DiagnosticsReply(report=REPORT, history=(REPORT,))
 BLACK_BOX_CHUNK = BlackBoxChunk(total=5, content="aGVsbG8=")
-_REPLIES = {"ping": PING_REPLY, "get_diagnostics": DIAGNOSTICS_REPLY, "get_black_box": BLACK_BOX_CHUNK}
+REPLIES = {"ping": PING_REPLY, "get_diagnostics": DIAGNOSTICS_REPLY, "get_black_box": BLACK_BOX_CHUNK}
 
 _ACTION = {"action_id": ACTION_ID, "kind": ActionKind.TRIGGER_CRASH_DUMP}
 _FIRED_EVENT = "4e6a8c0d2b3f50617283a4b5c6d7e8f9"
@@ -290,46 +288,25 @@ HOST_EVENTS = frozenset({"agent.up", "agent.down", "agent.cast_refused", "agent.
 """Events about a host: they name no server."""
 
 
+RPC_VERBS: Verbs = {
+    **{kind.value: lambda api, kind=kind: api.cast_action(REQUEST.model_copy(update={"kind": kind})) for kind in ActionKind},  # type: ignore[misc]
+    "cancel_action": lambda api: api.cancel_action(REQUEST),
+    "resend_events": lambda api: api.resend_events(HOST, EVENT_RANGE),
+    "report_inventory": lambda api: api.report_inventory(HOST),
+    "ping": lambda api: api.ping(HOST, timeout=5),
+    "get_diagnostics": lambda api: api.get_diagnostics(HOST, SERVER_ID, timeout=5, history=True),
+    "get_black_box": lambda api: api.get_black_box(HOST, BLACK_BOX_ID, "console.log", offset=0, timeout=5),
+}
+"""By method: how the client is told to send it."""
+
+
 def make_rpc_samples() -> dict[str, Any]:
-    """File name -> what the production client hands to oslo.messaging's driver for each method, and the reply of the call.
+    """File name -> what the production client sends for each method, and the reply of the call.
 
     Nothing of it is signed, as nothing is without a key; ``signature.json`` is the context of one that is.
     """
-    conf = cfg.ConfigOpts()
-    conf(args=[], default_config_files=[])
-    register_messaging_options(conf)
-    conf.set_override("transport_url", "fake://")
-    transport = create_rpc_transport(conf)
-    api = ComputeAgentAPI(transport)
-    sent: list[dict[str, Any]] = []
-
-    def record(target: Any, context: dict[str, Any], message: dict[str, Any], **options: Any) -> Any:
-        sent.append(
-            {
-                "exchange": target.exchange or conf.control_exchange,
-                "topic": target.topic,
-                "server": target.server,
-                "context": context,
-                "message": message,
-                "mandatory": bool(options["transport_options"] and options["transport_options"].at_least_once),
-                "waits_for_reply": bool(options.get("wait_for_reply")),
-            }
-        )
-        reply = _REPLIES.get(message["method"])
-        return None if reply is None else reply.to_wire()
-
-    with mock.patch.object(transport._driver, "send", record):
-        for kind in ActionKind:
-            api.cast_action(REQUEST.model_copy(update={"kind": kind}))
-        api.cancel_action(REQUEST)
-        api.resend_events(HOST, EVENT_RANGE)
-        api.report_inventory(HOST)
-        api.ping(HOST, timeout=5)
-        api.get_diagnostics(HOST, SERVER_ID, timeout=5, history=True)
-        api.get_black_box(HOST, BLACK_BOX_ID, "console.log", offset=0, timeout=5)
-    transport.cleanup()
-    samples: dict[str, Any] = {sample["message"]["method"]: sample for sample in sent}
-    samples |= {f"{method}.reply": reply.to_wire() for method, reply in _REPLIES.items()}
+    samples, _ = record_rpc(RPC_VERBS, REPLIES)
+    samples |= {f"{method}.reply": reply.to_wire() for method, reply in REPLIES.items()}
     samples["signature"] = {"context": _sign(ActionKind.TRIGGER_CRASH_DUMP, {"action": REQUEST.to_wire()})}
     return {f"rpc/{name}.json": sample for name, sample in samples.items()}
 
@@ -378,9 +355,19 @@ def make_event_samples() -> dict[str, Any]:
     return samples
 
 
+def make_interface_samples() -> dict[str, Any]:
+    """File name -> what the other release relies on without a message that says it."""
+    described = {
+        "methods": interface.describe_methods(),
+        "models": interface.describe_models(),
+        "declarations": interface.describe_declarations(),
+    }
+    return {f"interface/{name}.json": sample for name, sample in described.items()}
+
+
 def make_samples() -> dict[str, Any]:
     """All samples of this release by file name."""
-    return {**make_rpc_samples(), **make_event_samples()}
+    return {**make_rpc_samples(), **make_event_samples(), **make_interface_samples()}
 
 
 def format_sample(sample: Any) -> str:
@@ -392,3 +379,11 @@ def read_samples(release: str) -> dict[str, str]:
     """File name -> text of the samples that ``release`` left."""
     folder = SAMPLES / release
     return {str(path.relative_to(folder)): path.read_text() for path in sorted(folder.rglob("*.json"))}
+
+
+def read_sample(release: str, name: str) -> Any:
+    """One of them.
+
+    :raises OSError: it left none of that name.
+    """
+    return json.loads((SAMPLES / release / name).read_text())

@@ -1,17 +1,27 @@
 """What this release puts on the wire is what its golden samples say, and it still reads those of every release."""
 
+import inspect
 import json
 from typing import Any
 
 import pytest
 
 from compute_agent.contract import events, notifications, rpcapi, versions
-from compute_agent.contract.models import ActionRequest, EventRange, Heartbeat, PingReply
+from compute_agent.contract.diagnostics import DiagnosticsReply
+from compute_agent.contract.models import ActionKind, ActionRequest, BlackBoxChunk, EventRange, Heartbeat, PingReply
 from compute_agent.contract.transport import oslo_messaging
+from compute_agent.endpoint import Endpoint
 from tests.contract import golden
+from tests.contract.recorded_rpc import record_rpc
 
 deserialise = oslo_messaging._drivers.common.deserialize_msg
 RELEASES_WITH_SAMPLES = sorted(path.name for path in golden.SAMPLES.iterdir())
+
+
+def list_methods(version: str) -> set[str]:
+    """Those of an RPC version and of all before it."""
+    numbers = [row.number for row in versions.RPC_HISTORY]
+    return {method for row in versions.RPC_HISTORY[: numbers.index(version) + 1] for method in row.methods}
 
 
 @pytest.fixture(scope="module")
@@ -70,14 +80,40 @@ def test_every_kind_of_action_has_an_rpc_method() -> None:
     assert set(rpcapi.METHOD_OF_KIND) == set(type(next(iter(rpcapi.METHOD_OF_KIND))))
 
 
+@pytest.mark.parametrize("release", versions.RELEASES)
+def test_pinned_to_a_release_what_is_sent_is_what_that_release_sent_and_nothing_that_it_does_not_know(release: str) -> None:
+    pin = versions.RELEASES[release].rpc
+    known = {name: json.loads(text) for name, text in golden.read_samples(release).items() if name.startswith("rpc/")}
+    expected = {sample["message"]["method"]: sample for sample in known.values() if "message" in sample}
+    sent, refused = record_rpc(golden.RPC_VERBS, golden.REPLIES, pin)
+    assert sent == expected
+    assert refused == golden.RPC_VERBS.keys() - expected.keys()
+
+
+@pytest.mark.parametrize("pin", [version.number for version in versions.RPC_HISTORY])
+def test_pinned_to_a_version_its_methods_are_sent_and_no_others(pin: str) -> None:
+    known = list_methods(pin)
+    sent, refused = record_rpc(golden.RPC_VERBS, golden.REPLIES, pin)
+    assert set(sent) == known
+    assert refused == golden.RPC_VERBS.keys() - known
+
+
 @pytest.mark.parametrize("release", RELEASES_WITH_SAMPLES)
 def test_the_requests_of_every_release_can_still_be_read(release: str) -> None:
     recorded = {name: json.loads(text) for name, text in golden.read_samples(release).items() if name.startswith("rpc/")}
-    request = ActionRequest.from_wire(recorded["rpc/trigger_crash_dump.json"]["message"]["args"]["action"])
-    assert request == golden.REQUEST
+    messages = [sample["message"] for sample in recorded.values() if "message" in sample]
+    for message in messages:
+        assert message["version"] == versions.get_version_of_method(message["method"])
+        inspect.signature(getattr(Endpoint, message["method"])).bind(None, {}, **message["args"])
+        if "action" in message["args"]:
+            kind = ActionKind.TRIGGER_CRASH_DUMP if message["method"] == "cancel_action" else message["method"]
+            assert ActionRequest.from_wire(message["args"]["action"]) == golden.REQUEST.model_copy(update={"kind": kind})
+    assert {message["method"] for message in messages} == list_methods(versions.RELEASES[release].rpc)
     assert EventRange.from_wire(recorded["rpc/resend_events.json"]["message"]["args"]["events"]) == golden.EVENT_RANGE
     reply = PingReply.from_wire(recorded["rpc/ping.reply.json"])
     assert (reply.host, reply.release) == (golden.HOST, release)
+    assert DiagnosticsReply.from_wire(recorded["rpc/get_diagnostics.reply.json"]) == golden.DIAGNOSTICS_REPLY
+    assert BlackBoxChunk.from_wire(recorded["rpc/get_black_box.reply.json"]) == golden.BLACK_BOX_CHUNK
 
 
 @pytest.mark.parametrize("release", RELEASES_WITH_SAMPLES)

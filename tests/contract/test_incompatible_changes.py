@@ -1,19 +1,40 @@
-"""Changes that would break consumers of notifications, made on purpose: each is caught, with a new event version and without one."""
+"""Changes that would break readers of notifications or peers of another release, made on purpose; each is caught, whether or not somebody
+adds a version for it. These are the eight that were promised:
+
+=============================================  ===========================================================================================
+a renamed field                                ``test_a_renamed_field_is_caught``
+a new required argument                        ``test_a_new_required_argument_of_a_method_is_caught``,
+                                               ``test_a_new_required_argument_of_an_action_is_caught``
+a changed enum word                            ``test_a_changed_enum_word_is_caught``
+a removed event key                            ``test_a_removed_event_key_is_caught``
+a changed unit under the same name             ``test_a_changed_unit_under_the_same_name_is_caught``
+a reused code                                  ``test_a_reused_code_is_caught``
+a raised minimum version                       ``test_a_raised_minimum_version_is_caught``
+changed queue arguments                        ``test_changed_queue_arguments_are_caught``
+=============================================  ===========================================================================================
+
+The last test of each kind has others. ``interface.py`` and ``compatibility.py`` say what is compared, the files under ``samples`` and
+``event-schemas`` what with.
+"""
 
 import copy
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import pytest
-from pydantic import create_model
+from kombu import Queue
+from pydantic import ValidationError, create_model
 
-from compute_agent.contract import errors, events, versions
+from compute_agent.contract import errors, events, models, notifications, transport, versions
 from compute_agent.contract.errors import Code, Ending, Meaning
 from compute_agent.contract.notifications import Severity
 from compute_agent.contract.schema_files import read_schemas
 from compute_agent.contract.units import Unit
 from compute_agent.contract.wire import WireModel
-from tests.contract import compatibility, event_schemas, schemas
+from compute_agent.endpoint import Endpoint
+from tests.contract import compatibility, event_schemas, golden, interface, schemas
+from tests.contract.recorded_rpc import record_rpc
 
 Schema = dict[str, Any]
 Change = Callable[[Schema], object]
@@ -32,10 +53,10 @@ def list_breaks_of(event_type: str, changed: type[WireModel]) -> list[str]:
     return compatibility.list_breaks(published, after)
 
 
-def is_seen_without_a_version(changed: type[WireModel]) -> bool:
-    """Whether it is caught as long as nobody adds an event version."""
+def is_seen_without_a_version(changed: type[WireModel], contract: str = "event") -> bool:
+    """Whether it is caught as long as nobody adds a version."""
     hashes = schemas.hash_models()
-    hashes["event"][changed.__name__] = schemas.hash_schema(changed)
+    hashes[contract][changed.__name__] = schemas.hash_schema(changed)
     difference = schemas.find_difference(schemas.read_schemas(), hashes)
     return difference is not None and changed.__name__ in difference
 
@@ -140,3 +161,113 @@ def test_a_minor_version_may_add_keys_words_and_types() -> None:
     changed["action.ended"]["$defs"]["Code"]["anyOf"][0]["enum"].append("eaten_by_a_grue")
     changed["action.ended"]["description"] = "In better words."
     assert compatibility.list_breaks(published, changed) == []
+
+
+def read_interface(name: str, release: str = versions.RELEASE) -> Schema:
+    """What a release recorded of its interface, in the words of ``interface.py``."""
+    described: Schema = golden.read_sample(release, f"interface/{name}.json")
+    return described
+
+
+def list_breaks_of_models(**changed: type[WireModel]) -> list[str]:
+    """What is wrong with them as the next minor RPC version."""
+    after = interface.describe_models() | {name: schemas.drop_prose(model.model_json_schema()) for name, model in changed.items()}
+    return interface.list_model_breaks(read_interface("models"), after)
+
+
+def test_a_new_required_argument_of_a_method_is_caught() -> None:
+    class Demanding(Endpoint):
+        def trigger_crash_dump(self, ctxt: Mapping[str, Any], action: Any, *, urgency: Any) -> None:  # type: ignore[override]
+            raise NotImplementedError
+
+        def get_diagnostics(self, ctxt: Mapping[str, Any], server: Any, history: Any) -> dict[str, Any]:  # type: ignore[override]
+            raise NotImplementedError
+
+    recorded, changed = read_interface("methods"), interface.describe_methods(Demanding)
+    assert changed != recorded
+    assert set(interface.list_method_breaks(recorded, changed)) == {
+        "trigger_crash_dump needs the argument urgency, and did not before",
+        "get_diagnostics needs the argument history, and did not before",
+    }
+
+
+def test_a_new_required_argument_of_an_action_is_caught() -> None:
+    changed = rebuild(models.ActionRequest, urgency=(int, ...))
+    assert is_seen_without_a_version(changed, "rpc")
+    assert list_breaks_of_models(ActionRequest=changed) == ["ActionRequest.urgency must be there, and was not before"]
+    for release in versions.RELEASES:
+        with pytest.raises(ValidationError, match="urgency"):
+            changed.from_wire(golden.read_sample(release, "rpc/trigger_crash_dump.json")["message"]["args"]["action"])
+
+
+def test_a_changed_reply_is_caught() -> None:
+    changed = rebuild(models.PingReply, without="journal_id")
+    assert is_seen_without_a_version(changed, "rpc")
+    assert list_breaks_of_models(PingReply=changed) == ["PingReply.journal_id is gone"]
+
+
+@pytest.mark.parametrize("number", [versions.RPC_API_VERSION, "2.0"])
+def test_a_raised_minimum_version_is_caught(monkeypatch: pytest.MonkeyPatch, number: str) -> None:
+    recorded = read_interface("methods")
+    first, *others = versions.RPC_HISTORY
+    without = versions.RpcVersion(first.number, tuple(method for method in first.methods if method != "ping"), first.reason)
+    raised = versions.RpcVersion(number, ("ping",), "a ping that says more")
+    monkeypatch.setattr(versions, "RPC_HISTORY", (without, *others, raised))
+    monkeypatch.setattr(versions, "RPC_API_VERSION", number)
+    monkeypatch.setattr(Endpoint, "target", transport.oslo_messaging.Target(version=number))
+    changed = interface.describe_methods()
+    assert changed != recorded
+    *serves, needs = interface.list_method_breaks(recorded, changed)
+    assert needs == f"ping needs {number} and needed 1.0: agents of the release before refuse it"
+    assert [line.partition(",")[0] for line in serves] == ["an agent serves 2.0"] * (number == "2.0")
+    on_the_wire, _ = record_rpc(golden.RPC_VERBS, golden.REPLIES)
+    assert on_the_wire["ping"] != golden.read_sample(versions.RELEASE, "rpc/ping.json")
+
+
+@pytest.mark.parametrize(
+    ("queue", "told"),
+    [
+        (Queue(notifications.HEARTBEAT_QUEUE.name, queue_arguments={"x-max-length": 50_000}), "arguments was"),
+        (Queue(notifications.HEARTBEAT_QUEUE.name, durable=False), "durable was True and is False"),
+        (Queue(notifications.HEARTBEAT_QUEUE.name, notifications.EVENTS_EXCHANGE, routing_key="beats"), "bindings was"),
+    ],
+    ids=["arguments", "durable", "binding"],
+)
+def test_changed_queue_arguments_are_caught(monkeypatch: pytest.MonkeyPatch, queue: Queue, told: str) -> None:
+    recorded = read_interface("declarations")
+    monkeypatch.setattr(notifications, "HEARTBEAT_QUEUE", queue)
+    changed = interface.describe_declarations()
+    assert changed != recorded
+    assert f"queue crashcart.heartbeats: {told}" in " ".join(interface.list_declaration_breaks(recorded, changed))
+
+
+def test_changed_queue_arguments_of_rpc_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = read_interface("declarations")
+    monkeypatch.setitem(transport._RABBIT_DEFAULTS, "rabbit_quorum_queue", False)
+    breaks = interface.list_declaration_breaks(recorded, interface.describe_declarations())
+    assert any(line.startswith("queue compute_agent.HOST: arguments was {'x-queue-type': 'quorum'} and is {}") for line in breaks)
+    assert any(line.startswith("exchange crashcart: durable was True and is False") for line in breaks)
+
+
+def test_a_minor_version_may_add_methods_optional_arguments_and_queues() -> None:
+    methods, declared = read_interface("methods"), read_interface("declarations")
+    more = copy.deepcopy(methods)
+    more["methods"]["levitate"] = {"needs": "1.9", "arguments": {"server": "required"}}
+    more["methods"]["ping"]["arguments"]["loudly"] = {"default": False}
+    more["serves"] = "1.9"
+    assert interface.list_method_breaks(methods, more) == []
+    urgent = rebuild(models.ActionRequest, urgency=(int | None, None))
+    assert list_breaks_of_models(ActionRequest=urgent) == []
+    assert is_seen_without_a_version(urgent, "rpc")
+    declared_more = {**declared, "queues": declared["queues"] | {"crashcart.more": {"durable": True}}}
+    assert interface.list_declaration_breaks(declared, declared_more) == []
+
+
+@pytest.mark.parametrize(("before", "after"), list(itertools.pairwise(versions.RELEASES)))
+def test_no_release_breaks_the_interface_of_the_one_before(before: str, after: str) -> None:
+    for name, list_breaks in (
+        ("methods", interface.list_method_breaks),
+        ("models", interface.list_model_breaks),
+        ("declarations", interface.list_declaration_breaks),
+    ):
+        assert list_breaks(read_interface(name, before), read_interface(name, after)) == [], name
