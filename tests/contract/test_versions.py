@@ -23,8 +23,12 @@ FOREIGN_VERSIONS = (
     ("api_gateway/openapi/", r"v?2\.\d+", "the Compute API's microversions"),
     ("api_gateway/openapi/document.py", r"3\.1\.0", "the OpenAPI specification's"),
     ("api_gateway/asyncapi/document.py", r"3\.0\.0|0\.3\.0", "the AsyncAPI specification's, and its AMQP binding's"),
+    ("devstack/api_client.py", r"2\.17", "the Compute API's microversions"),
+    ("devstack/audit.py", r"2\.4\.1", "a library with a known weakness, which the audit must find"),
+    ("devstack/rabbitmq.py", r"0\.6", "no version: a part of the memory"),
+    ("devstack/releases.py", r"\d+\.\d+\.\d+", "past releases, with the commits that they are built from"),
 )
-"""Version numbers of other people's protocols: which file or folder may hold which, and what they are."""
+"""Version numbers of other people's protocols, and of what is past: which file or folder may hold which, and what they are."""
 
 
 def parse(number: str) -> tuple[int, int]:
@@ -117,6 +121,11 @@ def test_the_package_takes_its_version_from_the_contract() -> None:
     assert setup["metadata"]["version"] == "attr: compute_agent.contract.versions.VERSION"
 
 
+def test_no_file_of_packaging_holds_this_version() -> None:
+    for name in ("setup.cfg", "pyproject.toml"):
+        assert not re.search(rf"(?<![\d.]){re.escape(versions.VERSION)}(?![\d.])", (ROOT / name).read_text()), name
+
+
 def test_the_changelog_begins_with_this_version() -> None:
     heading = next(line for line in (ROOT / "CHANGELOG.rst").read_text().splitlines() if re.match(r"\d+\.\d+\.\d+ ", line))
     assert heading.split()[0] == versions.VERSION
@@ -128,10 +137,10 @@ def is_foreign(name: str, literal: str) -> bool:
 
 def test_no_other_file_holds_a_version_number() -> None:
     found = []
-    for package in ("compute_agent", "api_gateway"):
-        for path in sorted((ROOT / package).rglob("*.py")):
+    for folder in ("compute_agent", "api_gateway", "devstack", "doc"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
             name = str(path.relative_to(ROOT))
-            if name == "compute_agent/contract/versions.py":
+            if name == "compute_agent/contract/versions.py" or any(part.startswith(".") for part in Path(name).parts):
                 continue
             literals = list_version_literals(path.read_text())
             found += [f"{name}:{line}: {text!r}" for line, text in literals if not is_foreign(name, text)]
