@@ -12,6 +12,7 @@ from api_gateway.config import load_config
 from api_gateway.manage_broker import AccountsUnusable, add_broker_command
 from api_gateway.store import Store, StoreError, actions, agents, counters, events, had, restoring
 from api_gateway.store.agents import UP
+from api_gateway.store.phases import Phase
 from compute_agent.contract.clock import Clock, SystemClock
 from compute_agent.contract.signing_keys import KeyUnusable, create_key_files
 
@@ -22,10 +23,16 @@ class Refused(Exception):
     """The command would do harm or makes no sense; the text says why and what to do instead."""
 
 
-def upgrade_database(store: Store, _arguments: argparse.Namespace, _clock: Clock) -> str:
-    store.upgrade_schema()
+def upgrade_database(store: Store, arguments: argparse.Namespace, _clock: Clock) -> str:
+    """:raises OutOfOrder: the other one of the two steps comes first."""
+    lines = [f"done: {migration}" for migration in store.upgrade_schema(arguments.phase)]
     store.check_schema()
-    return f"the database has the tables of this release (store {store.store_id})"
+    lines.append(f"the database has the tables of this release (store {store.store_id})")
+    left = store.list_pending_migrations()
+    if left:
+        lines.append("left for crashcart-manage db upgrade --contract, when no engine or API of the release before this one runs:")
+        lines += [str(migration) for migration in left]
+    return "\n".join(lines)
 
 
 def check_database(store: Store, _arguments: argparse.Namespace, _clock: Clock) -> str:
@@ -99,6 +106,21 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     """The command line, one noun and verb after the other."""
     database = subparsers.add_parser("db", help="the gateway's database").add_subparsers(dest="verb", required=True)
     upgrade = database.add_parser("upgrade", help="make the tables, or bring them to this release; safe to repeat")
+    phase = upgrade.add_mutually_exclusive_group()
+    phase.add_argument(
+        "--expand",
+        dest="phase",
+        action="store_const",
+        const=Phase.EXPAND,
+        help="only what adds, while engines and APIs of the release before run; says what is left to do",
+    )
+    phase.add_argument(
+        "--contract",
+        dest="phase",
+        action="store_const",
+        const=Phase.CONTRACT,
+        help="only what removes or tightens, when none of them is left; without either option: both",
+    )
     upgrade.set_defaults(run=_over_store(upgrade_database))
     check = database.add_parser("check", help="exit 0 if the database can be used by this release")
     check.set_defaults(run=_over_store(check_database))

@@ -13,10 +13,11 @@ All times in Python are timezone-aware UTC; in the tables they are integer micro
 from sqlalchemy import Connection
 
 from api_gateway.store.engine import Store
-from api_gateway.store.errors import SchemaOutdated, StoreBusy, StoreError, StoreRejected, StoreUnavailable, UnsafeLocation
+from api_gateway.store.errors import OutOfOrder, SchemaOutdated, StoreBusy, StoreError, StoreRejected, StoreUnavailable, UnsafeLocation
 
 __all__ = [
     "Connection",
+    "OutOfOrder",
     "SchemaOutdated",
     "Store",
     "StoreBusy",

@@ -14,6 +14,7 @@ from api_gateway.store import patterns
 from api_gateway.store.backends import is_busy, is_rejection, list_engine_options
 from api_gateway.store.errors import SchemaOutdated, StoreBusy, StoreError, StoreRejected, StoreUnavailable
 from api_gateway.store.location import check_local
+from api_gateway.store.phases import Migration, Phase
 from api_gateway.store.tables import SCHEMA_REVISION, counters, store_identity
 
 
@@ -152,7 +153,10 @@ class Store:
             raise StoreUnavailable(f"{self._url.render_as_string(hide_password=True)}: {error.orig}") from error
 
     def check_schema(self) -> None:
-        """Tables newer than this release are fine: migrations only add between neighbouring releases.
+        """Whether this release can work with these tables: they have all that it needs.
+
+        Newer ones are fine: between neighbouring releases a migration adds, or removes what neither of them uses. So are those that still
+        have what a migration is to remove.
 
         :raises SchemaOutdated: when the tables are missing or older than this release.
         """
@@ -166,20 +170,31 @@ class Store:
                 "run crashcart-manage db upgrade"
             )
 
-    def upgrade_schema(self) -> None:
-        """Bring the tables to this release (alembic); does nothing when they are. Used by ``crashcart-manage db upgrade`` and by tests."""
+    def upgrade_schema(self, phase: Phase | None = None) -> list[Migration]:
+        """Bring the tables to this release (alembic), or only through one phase; what was done, which is nothing when they are there.
+
+        Used by ``crashcart-manage db upgrade`` and by tests.
+
+        :raises OutOfOrder: the other phase comes first.
+        """
         from api_gateway.store import migrations  # here: alembic is slow to load and no other process needs it
 
         if self._path is not None:
             with self.write() as c:
-                migrations.upgrade(c)
-            return
+                return migrations.upgrade(c, phase)
         engine = self._create_engine(is_patient=True)
         try:
             with self._translated_errors(), engine.begin() as c:
-                migrations.upgrade(c)
+                return migrations.upgrade(c, phase)
         finally:
             engine.dispose()
+
+    def list_pending_migrations(self) -> list[Migration]:
+        """What :meth:`upgrade_schema` would do, oldest first. Slow: it loads alembic."""
+        from api_gateway.store import migrations
+
+        with self.read() as c:
+            return migrations.list_pending(c)
 
     def data_version(self) -> int:
         """A number that changes when anybody commits; microseconds to ask on SQLite. A hint for long polls: on a change, read again.

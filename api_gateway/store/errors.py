@@ -21,5 +21,9 @@ class SchemaOutdated(StoreError):
     """The tables are missing or older than this release; the text says which command puts that right."""
 
 
+class OutOfOrder(StoreError):
+    """A step of the schema's upgrade was asked for before the one that it builds on; the text says which command does that."""
+
+
 class UnsafeLocation(StoreError):
     """A SQLite file lies where its locks cannot be trusted (a network or FUSE file system)."""

@@ -7,11 +7,13 @@ import sqlalchemy as sa
 from alembic import op
 
 from api_gateway.store.columns import JsonMap, JsonText, Words
+from api_gateway.store.phases import Phase
 
 revision = "0002"
 down_revision = "0001"
 branch_labels = None
 depends_on = None
+phase = Phase.BASELINE
 
 _VM_STATES = {"paused": "paused", "shutdown": "stopped", "suspended": "suspended"}
 """Of power states that are not ``active``."""

@@ -7,11 +7,13 @@ import sqlalchemy as sa
 from alembic import op
 
 from api_gateway.store.columns import Moment
+from api_gateway.store.phases import Phase
 
 revision = "0005"
 down_revision = "0004"
 branch_labels = None
 depends_on = None
+phase = Phase.BASELINE
 
 
 def upgrade() -> None:
