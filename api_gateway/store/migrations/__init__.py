@@ -65,8 +65,8 @@ def _choose(pending: Sequence[Migration], phase: Phase) -> list[Migration]:
         raise OutOfOrder(f"migration {left[0]} comes first: run crashcart-manage db upgrade --expand, then replace engines and APIs")
     if not is_contract and any(migration.phase is not Phase.CONTRACT for migration in left):
         raise OutOfOrder(
-            f"migration {left[0]} comes first: run crashcart-manage db upgrade --contract of the release that runs, when nothing of the one "
-            "before it does; or stop all engines and APIs and run this without --expand"
+            f"migration {left[0]} comes first: run crashcart-manage db upgrade --contract of the release that runs, when nothing of "
+            "the one before it does; or stop all engines and APIs and run this without --expand"
         )
     return due
 
