@@ -13,10 +13,10 @@ from oslo_config import cfg
 
 from compute_agent.contract.accounts import AGENT_PREFIX, GATEWAY_ACCOUNT
 from compute_agent.contract.broker_definitions import build_definitions
-from compute_agent.contract.notifications import CONSUMER_PREFIX
+from compute_agent.contract.notifications import CONSUMER_PREFIX, CONTROLLER_PREFIX
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
-_CONSUMER_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
+_PROGRAM_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
 """Without a dot: the account's queues begin with the name and one."""
 
 
@@ -31,6 +31,7 @@ class _Accounts:
     gateways: dict[str, str] = field(default_factory=dict)
     agents: dict[str, str] = field(default_factory=dict)
     consumers: dict[str, str] = field(default_factory=dict)
+    controllers: dict[str, str] = field(default_factory=dict)
 
     def add(self, account: str, password: str) -> None:
         """:raises ValueError: it is there already, or is none; the text says so."""
@@ -39,10 +40,11 @@ class _Accounts:
             of_role, name = self.agents, account.removeprefix(AGENT_PREFIX)
             if not name:
                 raise ValueError("names no host")
-        elif account.startswith(CONSUMER_PREFIX):
-            of_role, name = self.consumers, account.removeprefix(CONSUMER_PREFIX)
-            if not _CONSUMER_NAME.fullmatch(name):
-                raise ValueError("is none: a consumer's name has letters, digits, _ and - only, 100 at most")
+        for prefix, programs in ((CONSUMER_PREFIX, self.consumers), (CONTROLLER_PREFIX, self.controllers)):
+            if account.startswith(prefix):
+                of_role, name = programs, account.removeprefix(prefix)
+                if not _PROGRAM_NAME.fullmatch(name):
+                    raise ValueError(f"is none: a {prefix[:-1]}'s name has letters, digits, _ and - only, 100 at most")
         if name in of_role:
             raise ValueError("is there twice")
         of_role[name] = password
@@ -63,7 +65,10 @@ def print_definitions(_conf: cfg.ConfigOpts, arguments: argparse.Namespace) -> s
             raise AccountsUnusable(f"line {number}: account {account!r} {error}") from error
     if accounts == _Accounts():
         raise AccountsUnusable("the list names no account")
-    return json.dumps(build_definitions(accounts.gateways, accounts.agents, accounts.consumers, vhost=arguments.vhost), indent=2)
+    definitions = build_definitions(
+        accounts.gateways, accounts.agents, accounts.consumers, controllers=accounts.controllers, vhost=arguments.vhost
+    )
+    return json.dumps(definitions, indent=2)
 
 
 def add_broker_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -73,8 +78,8 @@ def add_broker_command(subparsers: "argparse._SubParsersAction[argparse.Argument
         help="print accounts, permissions, policies and queues for rabbitmqctl import_definitions",
         description="Reads one account and its password a line, with a blank between them: agent.HOST for the agent of each host, "
         "consumer.NAME for each program of yours that hears events (its queues are named consumer.NAME or "
-        f"consumer.NAME.ANYTHING); any other name is the gateway's ({GATEWAY_ACCOUNT}, usually). Prints hashes of the passwords "
-        "only; safe to import again, and accounts that are not in the list stay as they are.",
+        "consumer.NAME.ANYTHING), controller.NAME for each that tells agents itself what to do; any other name is the gateway's "
+        f"({GATEWAY_ACCOUNT}, usually). Prints hashes of the passwords only; safe to import again, and accounts that are not in the list stay as they are.",
     )
     definitions.add_argument("accounts", metavar="FILE", type=Path, help="the list, which only its owner may read; - for standard input")
     definitions.add_argument("--vhost", default="/", help="of transport_url (%(default)s)")

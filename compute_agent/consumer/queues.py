@@ -1,7 +1,7 @@
 """The queue of one consumer: its name, its limits, and what of the events goes into it. The exchange is everybody's and not declared here.
 
-An account has the queues that its name allows: a consumer's, ``consumer.NAME``, those called ``consumer.NAME`` and ``consumer.NAME.*``; the
-gateway's what begins with ``crashcart.``.
+An account has the queues that its name allows: a consumer's, ``consumer.NAME``, those called ``consumer.NAME`` and ``consumer.NAME.*``,
+and a controller's likewise; the gateway's what begins with ``crashcart.``.
 """
 
 import uuid
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from compute_agent.contract.notifications import CONSUMER_PREFIX, EVENTS_EXCHANGE, Severity, routing_key
+from compute_agent.contract.notifications import CONSUMER_PREFIX, CONTROLLER_PREFIX, EVENTS_EXCHANGE, Severity, routing_key
 
 MAX_LENGTH = 100_000
 """Events in a queue at most; the oldest make room for new ones, and are then missed as a gap."""
@@ -50,7 +50,7 @@ def create_temporary_queue(account: str = "") -> EventQueue:
 
     :param account: who will declare it, because what an account may use goes by names
     """
-    owner = account if account.startswith(CONSUMER_PREFIX) else "crashcart.consumer"
+    owner = account if account.startswith((CONSUMER_PREFIX, CONTROLLER_PREFIX)) else "crashcart.consumer"
     arguments = {
         "x-expires": TEMPORARY_KEEP_MS,
         "x-max-length": MAX_LENGTH,

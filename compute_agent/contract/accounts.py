@@ -1,7 +1,7 @@
 """The accounts that crashcart has at the broker, and what each of them may do there.
 
-An agent's account takes casts and calls for its own host and tells events, heartbeats and replies; a consumer's hears events; neither
-does anything else. RabbitMQ asks for
+An agent's account takes casts and calls for its own host and tells events, heartbeats and replies; a consumer's hears events; a
+controller's casts and calls and hears what comes of it; none does anything else. RabbitMQ asks for
 *configure* to declare and to delete, for *write* to publish to an exchange and to bind a queue, for *read* to consume a queue and to
 bind to an exchange; topic permissions then say which routing keys. What oslo.messaging makes necessary beyond that is told beside it.
 """
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from compute_agent.contract.notifications import (
     CONSUMER_PREFIX,
+    CONTROLLER_PREFIX,
     DEAD_EXCHANGE,
     EVENTS_EXCHANGE,
     HEARTBEAT_ROUTING_KEY,
@@ -27,6 +28,8 @@ from compute_agent.contract.topics import CALL_TOPIC, RPC_EXCHANGE, RPC_TOPIC, b
 AGENT_PREFIX = "agent."
 GATEWAY_ACCOUNT = "gateway"
 _NOTHING = "^$"
+_REPLIES = r"reply_[0-9a-f]{32}"
+"""Queues of oslo.messaging, one for each process that calls."""
 _DEFAULT_EXCHANGE = "amq.default"
 """What RabbitMQ calls the exchange without a name where it asks for permissions."""
 
@@ -101,12 +104,38 @@ def build_consumer_permissions(name: str) -> Permissions:
     )
 
 
+def build_controller_account(name: str) -> str:
+    """The account of one program that tells agents itself what to do."""
+    return f"{CONTROLLER_PREFIX}{name}"
+
+
+def build_controller_permissions(name: str) -> Permissions:
+    """What the controller of that name needs: to cast to and call any host, to hear events and heartbeats on queues of its own (named as
+    its account, or that, a dot and more), and reply queues. It tells no events, and takes nothing out of others' queues.
+
+    Declaring the RPC exchange, which oslo.messaging does before it publishes, takes *configure*: as for agents, it would also delete it.
+
+    :param name: without a dot, so that none is the beginning of another's names
+    """
+    own = rf"{re.escape(build_controller_account(name))}(\..*)?"
+    keys = rf"{TOPIC}\.{_any_of([*Severity, '*', '#'])}"
+    rpc = re.escape(RPC_EXCHANGE)
+    return Permissions(
+        configure=_exactly(own, rpc, _REPLIES),
+        write=_exactly(own, rpc),
+        read=_exactly(own, re.escape(EVENTS_EXCHANGE.name), _REPLIES),
+        topics=(
+            TopicPermission(RPC_EXCHANGE, write=_exactly(rf"{_any_of([RPC_TOPIC, CALL_TOPIC])}\..+"), read=_NOTHING),
+            TopicPermission(EVENTS_EXCHANGE.name, write=_NOTHING, read=_exactly(keys, HEARTBEAT_ROUTING_KEY)),
+        ),
+    )
+
+
 def build_gateway_permissions() -> Permissions:
     """What API and engine need: to cast and call, to hear everything, and a reply queue for each process that calls."""
     own = rf"{re.escape(RPC_EXCHANGE)}(\..*)?"  # the exchanges and queues of events are all named so
     assert all(name.startswith(f"{RPC_EXCHANGE}.") for name in (EVENTS_EXCHANGE.name, DEAD_EXCHANGE.name))
-    replies = r"reply_[0-9a-f]{32}"
-    return Permissions(configure=_exactly(own, replies), write=_exactly(own), read=_exactly(own, replies))
+    return Permissions(configure=_exactly(own, _REPLIES), write=_exactly(own), read=_exactly(own, _REPLIES))
 
 
 def hash_password(password: str) -> str:

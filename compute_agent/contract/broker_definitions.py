@@ -14,6 +14,7 @@ from compute_agent.contract import accounts
 from compute_agent.contract.accounts import Permissions
 from compute_agent.contract.notifications import (
     CONSUMER_PREFIX,
+    CONTROLLER_PREFIX,
     DEAD_EXCHANGE,
     DEAD_LETTER_QUEUE,
     EVENTS_EXCHANGE,
@@ -32,18 +33,28 @@ _NOBODY: Mapping[str, str] = MappingProxyType({})
 
 
 def build_definitions(
-    gateways: Mapping[str, str], agents: Mapping[str, str], consumers: Mapping[str, str] = _NOBODY, *, vhost: str = "/"
+    gateways: Mapping[str, str],
+    agents: Mapping[str, str],
+    consumers: Mapping[str, str] = _NOBODY,
+    *,
+    controllers: Mapping[str, str] = _NOBODY,
+    vhost: str = "/",
 ) -> dict[str, Any]:
     """Everything, for the accounts that are given; others that the broker has stay as they are.
 
     :param gateways: the gateway's accounts and their passwords
     :param agents: hosts, and the passwords of their agents' accounts
     :param consumers: names of programs that hear events, and the passwords of their accounts
+    :param controllers: names of programs that tell agents themselves what to do, and the passwords of their accounts
     """
     roles = {name: (password, accounts.build_gateway_permissions()) for name, password in gateways.items()}
     roles |= {accounts.build_agent_account(host): (password, accounts.build_agent_permissions(host)) for host, password in agents.items()}
     roles |= {
         accounts.build_consumer_account(name): (password, accounts.build_consumer_permissions(name)) for name, password in consumers.items()
+    }
+    roles |= {
+        accounts.build_controller_account(name): (password, accounts.build_controller_permissions(name))
+        for name, password in controllers.items()
     }
     permissions = {name: granted for name, (_, granted) in roles.items()}
     return {
@@ -86,7 +97,7 @@ def list_policies(vhost: str = "/") -> list[dict[str, Any]]:
             # alarm would stop everybody. What its reader misses is in the gateway's record.
             "vhost": vhost,
             "name": "crashcart-consumers",
-            "pattern": rf"^{re.escape(CONSUMER_PREFIX)}",
+            "pattern": rf"^({re.escape(CONSUMER_PREFIX)}|{re.escape(CONTROLLER_PREFIX)})",
             "apply-to": "queues",
             "priority": 10,
             "definition": {

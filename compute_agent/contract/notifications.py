@@ -85,6 +85,8 @@ HEARTBEAT_QUEUE = Queue(
 
 CONSUMER_PREFIX = "consumer."
 """Of the names of others' accounts, and of the queues of events that these may have, which the broker's policy bounds."""
+CONTROLLER_PREFIX = "controller."
+"""The same of those who tell agents themselves what to do, beside the gateway."""
 
 
 def build_consumer_exchange(name: str) -> Exchange:

@@ -79,6 +79,31 @@ def test_a_consumer_has_queues_and_an_exchange_of_its_own_and_nothing_else(accou
     assert {"consumer.dash", "consumer.dash-board"} <= {exchange["name"] for exchange in definitions["exchanges"]}
 
 
+def test_a_controller_casts_to_hosts_and_hears_what_comes_of_it(accounts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    accounts.write_text("controller.soc secret\n")
+    assert run(str(accounts)) == 0
+    definitions = json.loads(capsys.readouterr().out)
+    granted = find(definitions, "permissions", "controller.soc")
+    others = ("controller.soc2", "consumer.soc", "crashcart.recorder", "compute_agent", "compute_agent.h", "amq.default", "")
+    for asked in ("configure", "write", "read"):
+        assert re.search(granted[asked], "controller.soc.1")
+        assert not any(re.search(granted[asked], name) for name in others)
+    casts, told = (
+        next(one for one in definitions["topic_permissions"] if one["exchange"] == exchange)
+        for exchange in ("crashcart", "crashcart.events")
+    )
+    may_cast = [key for key in ("compute_agent.h", "compute_agent_calls.h", "compute_agent", "x.h") if re.search(casts["write"], key)]
+    assert may_cast == ["compute_agent.h", "compute_agent_calls.h"]
+    assert not re.search(casts["read"], "compute_agent.h")
+    assert [key for key in ("notifications.info", "heartbeats", "#") if re.search(told["read"], key)] == [
+        "notifications.info",
+        "heartbeats",
+    ]
+    assert not re.search(told["write"], "notifications.info")
+    (bounded,) = (policy["pattern"] for policy in definitions["policies"] if policy["name"] == "crashcart-consumers")
+    assert re.search(bounded, "controller.soc.1")
+
+
 def test_accounts_come_from_standard_input_as_well(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("agent.h secret\n"))
     assert run("-", "--vhost", "crash") == 0
@@ -96,6 +121,7 @@ def test_accounts_come_from_standard_input_as_well(monkeypatch: pytest.MonkeyPat
         ("agent.h x\n\nagent.h y\n", "line 3: account 'agent.h' is there twice"),
         ("consumer. x\n", "line 1: account 'consumer.' is none: a consumer's name has letters"),
         ("consumer.a.b x\n", "account 'consumer.a.b' is none: a consumer's name has letters"),
+        ("controller.a.b x\n", "account 'controller.a.b' is none: a controller's name has letters"),
         ("consumer.a x\nconsumer.a y\n", "line 2: account 'consumer.a' is there twice"),
     ],
 )
