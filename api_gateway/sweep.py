@@ -118,7 +118,8 @@ class Sweep:
             duty()
 
     def end_actions_past_deadline(self) -> None:
-        """``expired`` what certainly was never delivered, ``unknown`` what nobody reported by the deadline and its grace."""
+        """``expired`` (or what it was called off as) what certainly was never delivered, ``unknown`` what nobody reported by the deadline
+        and its grace."""
         with self._store.read() as c:
             if not stored_endings.list_past_deadline(c, now=self._clock.now(), begun_dumps_take=self._begun_dumps_take, limit=1):
                 return
@@ -126,7 +127,7 @@ class Sweep:
             now = self._clock.now()
             for action in stored_endings.list_past_deadline(c, now=now, begun_dumps_take=self._begun_dumps_take, limit=_BATCH):
                 if action.state == stored_actions.ActionState.ACCEPTED and not action.perhaps_delivered:
-                    self._end(c, action, Code.DEADLINE_PASSED, now)
+                    self._end(c, action, Code.CANCELLED if action.is_called_off else Code.DEADLINE_PASSED, now)
                 elif now >= action.deadline + self._find_grace(c, action):
                     self._end(c, action, Code.NOT_REPORTED, now)
 

@@ -31,7 +31,8 @@ class ActionRow:
     ``cast_count`` counts casts that were begun, ``unroutable_count`` those of them that the broker returned: while both are equal nothing
     was delivered. ``cast_incarnation`` is that of the agent at the last cast, None when that failed. ``ending_epoch`` is the journal that
     an agent's ending came from. ``recorded_at`` is when the gateway learned of (or wrote) the ending; ``updated_at`` when the row last
-    changed, set from the start. ``arguments`` are what its kind's request has beyond those of all kinds.
+    changed, set from the start. ``arguments`` are what its kind's request has beyond those of all kinds. ``cancel_requested_by`` is who
+    called it off first.
     """
 
     id: str
@@ -71,6 +72,18 @@ class ActionRow:
     observed_at: datetime | None = None
     observation_text: str | None = None
     recorded_at: datetime | None = None
+    cancel_requested_at: datetime | None = None
+    cancel_requested_by: str | None = None
+
+    @property
+    def is_called_off(self) -> bool:
+        """Whether its agent is to be told that it must not begin, instead of the action."""
+        return self.cancel_requested_at is not None
+
+    @property
+    def is_known_by_report_only(self) -> bool:
+        """Whether its agent's report made the row (``reports.apply_received``), which does not say all that was asked for."""
+        return self.last_cast_at is None and self.received_at == self.accepted_at
 
     @property
     def perhaps_delivered(self) -> bool:

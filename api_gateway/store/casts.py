@@ -16,9 +16,14 @@ _COLUMNS = columns_of(actions, ActionRow)
 _leases = actions.alias("leases")
 _NOW = bindparam("now", type_=Moment)
 _WITH_AGENTS = actions.join(agents, agents.c.host == actions.c.host)
-_IS_DUE = and_(
-    actions.c.state == ActionState.ACCEPTED,
+_TO_BE_CAST = and_(
+    # Called off, it is told to the agent that has it already, too. First what the index knows.
+    actions.c.state.in_((ActionState.ACCEPTED, ActionState.RECEIVED)),
     actions.c.deadline > _NOW,
+    or_(actions.c.state == ActionState.ACCEPTED, actions.c.cancel_requested_at.is_not(None)),
+)
+_IS_DUE = and_(
+    _TO_BE_CAST,
     or_(
         actions.c.last_cast_at.is_(None),
         actions.c.last_cast_at <= bindparam("unheard_since", type_=Moment),
@@ -46,9 +51,7 @@ _CASTABLE = (
 # An idle dispatcher asks these two every second: built once.
 _ANY_DUE = select(actions.c.id).select_from(_WITH_AGENTS).where(_IS_DUE).limit(1)
 _RETRY_AT = case((and_(actions.c.cast_incarnation.is_(None), actions.c.lease_until > _NOW), actions.c.lease_until))
-_NEXT_CASTS = select(func.min(actions.c.last_cast_at), func.min(_RETRY_AT)).where(
-    actions.c.state == ActionState.ACCEPTED, actions.c.deadline > _NOW, actions.c.last_cast_at.is_not(None)
-)
+_NEXT_CASTS = select(func.min(actions.c.last_cast_at), func.min(_RETRY_AT)).where(_TO_BE_CAST, actions.c.last_cast_at.is_not(None))
 _LEASE = (
     update(actions)
     .where(actions.c.id.in_(bindparam("claimed", expanding=True)))
@@ -61,8 +64,9 @@ def claim_castable(
 ) -> list[ActionRow]:
     """Lease up to ``limit`` actions to cast now, at most one per host, none of a host of which one is leased already.
 
-    Castable: ``accepted``, deadline not passed, of a host whose agent is known, and never cast, or the last cast failed, or the agent's
-    incarnation differs from that of the last cast, or ``received_timeout`` has passed since it. A lease that ran out is free again.
+    Castable: ``accepted``, or called off and not begun as far as is known, deadline not passed, of a host whose agent is known, and never
+    cast, or the last cast failed, or the agent's incarnation differs from that of the last cast, or it was called off since, or
+    ``received_timeout`` has passed since it. A lease that ran out is free again.
     """
     counters.lock_counters(c)  # two dispatchers must not each find the host free
     found = c.execute(_CASTABLE, {"now": now, "unheard_since": now - received_timeout, "row_limit": limit})
@@ -89,11 +93,11 @@ def find_next_cast_at(c: Connection, *, now: datetime, received_timeout: timedel
 def record_cast(c: Connection, action_id: str, *, owner: str, at: datetime, journal_id: str, incarnation: int) -> ActionRow | None:
     """Count a cast that is about to be tried; commit before trying it. The first one binds the action to ``journal_id``.
 
-    :returns: the row to cast as it is now (with the journal that it is bound to), or None when it must not be cast any more: it was
-        reported or ended, its deadline passed, or ``owner`` lost the lease.
+    :returns: the row to cast as it is now (with the journal that it is bound to, and whether it is called off), or None when it must not
+        be cast any more: it was reported or ended, its deadline passed, or ``owner`` lost the lease.
     """
     row = find_action_locked(c, action_id)
-    if row is None or row.state != ActionState.ACCEPTED or row.deadline <= at:
+    if row is None or not _may_be_cast(row) or row.deadline <= at:
         return None
     if row.lease_owner != owner or row.lease_until is None or row.lease_until <= at:
         return None
@@ -105,6 +109,10 @@ def record_cast(c: Connection, action_id: str, *, owner: str, at: datetime, jour
     }
     change_action(c, action_id, changes)
     return replace(row, **changes)
+
+
+def _may_be_cast(row: ActionRow) -> bool:
+    return row.state == ActionState.ACCEPTED or (row.state == ActionState.RECEIVED and row.is_called_off)
 
 
 def record_unroutable(c: Connection, action_id: str) -> None:

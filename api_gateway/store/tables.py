@@ -5,8 +5,10 @@ from sqlalchemy.dialects import mysql
 
 from api_gateway.store.columns import JsonMap, JsonText, Moment, Words
 
-SCHEMA_REVISION = "0005"
-"""The migration that this release needs; revisions are numbers, so that an older and a newer schema can be told apart."""
+SCHEMA_REVISION = "0006"
+"""The newest migration that this release needs, one that adds: those that only remove may come when they come.
+
+Revisions are numbers, so that an older and a newer schema can be told apart."""
 
 metadata = MetaData(
     naming_convention={
@@ -80,6 +82,8 @@ actions = Table(
     Column("observed_at", Moment),
     Column("observation_text", Text),
     Column("recorded_at", Moment),
+    Column("cancel_requested_at", Moment),
+    Column("cancel_requested_by", _NAME),
     # Open ones: what to cast, what is past its deadline.
     Index("ix_actions_state_deadline", "state", "deadline"),
     # How many a host has open.
