@@ -79,7 +79,8 @@ def add_broker_command(subparsers: "argparse._SubParsersAction[argparse.Argument
         description="Reads one account and its password a line, with a blank between them: agent.HOST for the agent of each host, "
         "consumer.NAME for each program of yours that hears events (its queues are named consumer.NAME or "
         "consumer.NAME.ANYTHING), controller.NAME for each that tells agents itself what to do; any other name is the gateway's "
-        f"({GATEWAY_ACCOUNT}, usually). Prints hashes of the passwords only; safe to import again, and accounts that are not in the list stay as they are.",
+        f"({GATEWAY_ACCOUNT}, usually). Prints hashes of the passwords only; safe "
+        "to import again, and accounts that are not in the list stay as they are.",
     )
     definitions.add_argument("accounts", metavar="FILE", type=Path, help="the list, which only its owner may read; - for standard input")
     definitions.add_argument("--vhost", default="/", help="of transport_url (%(default)s)")
