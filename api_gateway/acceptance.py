@@ -36,10 +36,6 @@ class TooManyOpen(Exception):
     """The server's host has as many open actions as it may; some of them have to end first."""
 
 
-class AgentTooOld(Exception):
-    """The release of the server's agent does not know this kind of action."""
-
-
 class IdempotencyKeyReused(Exception):
     """The same key came with another content before."""
 
@@ -101,7 +97,7 @@ def accept_action(c: Connection, server: ServerRow, asked: Asked, *, now: dateti
 
     :raises Refused: the server's state or an earlier action forbids it.
     :raises NotPossible: the server can never have what is asked for.
-    :raises AgentTooOld: the agent of its host cannot take it.
+    :raises AgentTooOld: the agent of its host, or the pin, does not take it.
     :raises TooManyOpen: its host has enough to do.
     :raises IdempotencyKeyReused: see there.
     """
@@ -113,7 +109,7 @@ def accept_action(c: Connection, server: ServerRow, asked: Asked, *, now: dateti
     kind.server_checks.check(server, passes_locks=asked.passes_locks)
     agent = agents.find_agent(c, server.host)
     if agent is not None:  # else it has not been heard of since its host was forgotten; the action waits for it until its deadline
-        _check_agent(agent, asked.kind, terms.speech)
+        terms.speech.refuse_unless_taken(asked.kind, agent, c)
     kind.check_devices(server, agent, asked.arguments)
     kind.check_earlier(c, server, asked, now, terms.holdoff)
     _check_room(c, server, kind, terms.max_open)
@@ -158,12 +154,6 @@ def _repeat(earlier: ActionRow, asked: Asked) -> Accepted:
     if not same or earlier.kind != asked.kind or earlier.arguments != asked.arguments:
         raise IdempotencyKeyReused(f"This idempotency key was used for action {earlier.id}, which asked for something else.")
     return Accepted(earlier, new=False)
-
-
-def _check_agent(agent: AgentRow, kind: ActionKind, speech: Speech) -> None:
-    obstacle = speech.find_obstacle(kind, host=agent.host, release=agent.release, rpc_version=agent.rpc_version)
-    if obstacle is not None:
-        raise AgentTooOld(obstacle)
 
 
 def _check_room(c: Connection, server: ServerRow, kind: _Kind, max_open: int | None) -> None:

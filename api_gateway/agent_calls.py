@@ -172,22 +172,23 @@ class AgentCalls:
             return self._caller
 
 
-def create_agent_calls(conf: cfg.ConfigOpts, pin: str | None, clock: Clock) -> AgentCalls:
+def create_agent_calls(conf: cfg.ConfigOpts, get_cap: Callable[[str], str] | None, clock: Clock) -> AgentCalls:
     """Over the RPC transport of ``conf``, which is made when the first question is asked: in a worker, never before a fork.
 
+    :param get_cap: the highest RPC version that the agent of a host may be asked in; None: this release's own
     :raises KeyUnusable: the key of ``[signing]`` cannot be used.
     """
     signer = create_signer(conf, clock)
     return AgentCalls(
-        lambda: _create_caller(conf, pin, signer),
+        lambda: _create_caller(conf, get_cap, signer),
         threads=conf.api.agent_call_threads,
         limit=conf.api.diagnostics_timeout,
     )
 
 
-def _create_caller(conf: cfg.ConfigOpts, pin: str | None, signer: CastSigner | None) -> AgentCaller:
+def _create_caller(conf: cfg.ConfigOpts, get_cap: Callable[[str], str] | None, signer: CastSigner | None) -> AgentCaller:
     # Here: the messaging libraries are large, and a worker that is never asked for diagnostics needs none of them.
     from compute_agent.contract.rpcapi import ComputeAgentAPI
     from compute_agent.contract.transport import create_rpc_transport
 
-    return ComputeAgentAPI(create_rpc_transport(conf), pin, signer)
+    return ComputeAgentAPI(create_rpc_transport(conf), get_cap, signer)

@@ -42,8 +42,11 @@ UPGRADE_OPTIONS: list[cfg.Opt] = [
     cfg.StrOpt(
         "compute_agent",
         default="",
-        help="Highest RPC version to send to agents, while some of them run an older release: a version (1.0) or a release "
-        f"({', '.join(versions.RELEASES)}). Empty: this release's own.",
+        help="How much of the RPC contract agents are told while some of them run another release. Empty: all of this release's, and an "
+        "agent whose own release does not take a request is not sent it (400). A release (" + ", ".join(versions.RELEASES) + ") or an RPC "
+        f"version (rpc-{versions.RPC_API_VERSION}): no more than that, whoever it is. auto: no more than the lowest that any known host's "
+        "agent speaks, also of those that are down; it follows them without a restart. crashcart-manage versions shows what it comes to "
+        "and what holds it back.",
     ),
 ]
 
@@ -130,22 +133,3 @@ def get_stream_url(conf: cfg.ConfigOpts) -> str:
         return str(options.public_url).rstrip("/")
     host = f"[{options.listen_host}]" if ":" in options.listen_host else options.listen_host
     return f"http://{host}:{options.listen_port}"
-
-
-def find_rpc_pin(conf: cfg.ConfigOpts) -> str | None:
-    """The RPC version that ``[upgrade_levels] compute_agent`` pins to; None for this release's own.
-
-    :raises ValueError: it names neither a version of our history nor a release.
-    """
-    level = conf.upgrade_levels.compute_agent
-    if not level:
-        return None
-    if level in versions.RELEASES:
-        return versions.RELEASES[level].rpc
-    known = [version.number for version in versions.RPC_HISTORY]
-    if level in known:
-        return str(level)
-    raise ValueError(
-        f"[upgrade_levels] compute_agent = {level}: neither an RPC version ({', '.join(known)}) "
-        f"nor a release ({', '.join(versions.RELEASES)})"
-    )

@@ -53,7 +53,7 @@ def get_diagnostics(gateway: Gateway, server: ServerRow, agent: AgentRow | None,
     if agent is None or agent.state != UP:
         reason = f"The agent of the host of instance {server.id} is down; try again later."
         return _recall(gateway, server, reason, retry_after=_RETRY_WHEN_DOWN_SECONDS)
-    obstacle = gateway.speech.find_obstacle("get_diagnostics", host=agent.host, release=agent.release, rpc_version=agent.rpc_version)
+    obstacle = gateway.speech.find_obstacle("get_diagnostics", agent)
     if obstacle is not None:
         report = find_inventory_report(server, agent, gateway.clock.now())
         if report is None:

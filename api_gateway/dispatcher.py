@@ -1,5 +1,7 @@
 """Open actions become casts, again and again with the same id and deadline, until the agent reports or the deadline passes.
 
+Of an action that was called off the agent is told just that, in the same way: until it reports that it ended or had begun.
+
 What was tried is committed before it is tried: after a crash in between, the action counts as perhaps delivered, which only delays
 an answer. The other way round it could be called expired while its NMI is on the way.
 """
@@ -12,6 +14,7 @@ from functools import partial
 
 from api_gateway.cast_probing import CastProbing
 from api_gateway.cast_slots import CastSlots
+from api_gateway.rpc_versions import Speech
 from api_gateway.store import Connection, Store, StoreError
 from api_gateway.store import agents as stored_agents
 from api_gateway.store import casts as stored_casts
@@ -21,7 +24,7 @@ from api_gateway.store.agents import AgentRow
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.errors import CODES, Code, Ending
 from compute_agent.contract.models import ActionKind, ActionRequest
-from compute_agent.contract.rpcapi import ActionCaster, Unroutable
+from compute_agent.contract.rpcapi import METHOD_OF_KIND, ActionCaster, NotDelivered, Unroutable
 
 LOG = logging.getLogger(__name__)
 
@@ -43,10 +46,11 @@ _MOST_ENDED = 100
 
 @dataclass(frozen=True)
 class _Cast:
-    """One cast that was recorded and may be tried now."""
+    """One cast that was recorded and may be tried now: of the action, or that it is called off."""
 
     request: ActionRequest
     number: int
+    cancels: bool
 
 
 class _Ended:
@@ -61,6 +65,7 @@ class Dispatcher:
         when a slot is free again: its host may be cast to once more.
     :param lease: seconds after which another dispatcher may take over what this one claimed
     :param received_timeout: seconds without ``action.received`` after which an action is cast again
+    :param speech: what agents can be told
     """
 
     def __init__(
@@ -73,6 +78,7 @@ class Dispatcher:
         slots: CastSlots,
         lease: float = 30.0,
         received_timeout: float = 5.0,
+        speech: Speech | None = None,
     ) -> None:
         self._store = store
         self._caster = caster
@@ -81,6 +87,7 @@ class Dispatcher:
         self._slots = slots
         self._lease = timedelta(seconds=lease)
         self._received_timeout = timedelta(seconds=received_timeout)
+        self._speech = speech or Speech()
         self._lock = threading.Lock()
         self._hosts_in_flight: set[str] = set()
         self._probing = CastProbing(clock)
@@ -159,6 +166,8 @@ class Dispatcher:
     def _record_cast(self, c: Connection, action: ActionRow) -> _Cast | _Ended | None:
         """Count a cast of ``action``, or end the action, or leave it for later (None)."""
         agent = stored_agents.find_agent(c, action.host)
+        if action.is_called_off and not action.perhaps_delivered:
+            return self._end(c, action, Code.CANCELLED, CODES[Code.CANCELLED].sentence)  # every cast of it came back meanwhile
         if agent is None:
             return None  # a forgotten host, or one that never spoke: there is no journal to bind the action to yet
         try:
@@ -169,12 +178,16 @@ class Dispatcher:
             return self._end(c, action, Code.INVALID_REQUEST, "The action cannot be told to an agent; nothing was sent.")
         if not agent.capabilities.get(capability, False) and not action.perhaps_delivered:
             return self._end(c, action, Code.NOT_SUPPORTED, _say_not_supported(agent, capability))
+        obstacle = self._speech.find_obstacle(METHOD_OF_KIND[ActionKind(action.kind)], agent, c)
+        if obstacle is not None and not action.perhaps_delivered:  # that agent was exchanged for an older one since the action was accepted
+            return self._end(c, action, Code.NOT_SUPPORTED, f"{obstacle} Nothing was sent.")
         recorded = stored_casts.record_cast(
             c, action.id, owner=self._owner, at=self._clock.now(), journal_id=agent.journal_id, incarnation=agent.incarnation
         )
         if recorded is None:
             return None
-        return _Cast(self._build_request(recorded, recorded.journal_id or agent.journal_id), recorded.cast_count)
+        request = self._build_request(recorded, recorded.journal_id or agent.journal_id)
+        return _Cast(request, recorded.cast_count, recorded.is_called_off)
 
     def _build_request(self, action: ActionRow, journal_id: str) -> ActionRequest:
         return ActionRequest(
@@ -205,14 +218,16 @@ class Dispatcher:
     def _try_cast(self, cast: _Cast) -> None:
         """Try one recorded cast, note whether the broker returned it, and let go of the host."""
         request = cast.request
-        unroutable = failed = False
+        undelivered = failed = False
         try:
-            self._caster.cast_action(request)
+            (self._caster.cancel_action if cast.cancels else self._caster.cast_action)(request)
             self._probing.note_answer()
-            LOG.info("action %s server %s host %s cast (%d)", request.id, request.server, request.host, cast.number)
-        except Unroutable as error:
-            unroutable = True
-            self._probing.note_answer()
+            what = "cancellation cast" if cast.cancels else "cast"
+            LOG.info("action %s server %s host %s %s (%d)", request.id, request.server, request.host, what, cast.number)
+        except NotDelivered as error:
+            undelivered = True
+            if isinstance(error, Unroutable):
+                self._probing.note_answer()
             LOG.warning("action %s server %s host %s not delivered (%d): %s", request.id, request.server, request.host, cast.number, error)
         except Exception as error:  # noqa: BLE001 -- any exception of a cast means "perhaps delivered" (measured)
             failed = True
@@ -222,7 +237,7 @@ class Dispatcher:
             )
         try:
             with self._store.write() as c:
-                if unroutable:
+                if undelivered:
                     stored_casts.record_unroutable(c, request.id)
                 if failed:
                     retry_at = self._clock.now() + min(_FIRST_RETRY * 2 ** min(cast.number - 1, 10), _LONGEST_RETRY)

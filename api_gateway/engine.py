@@ -18,17 +18,20 @@ from oslo_log import log
 
 from api_gateway.cast_signing import create_signer
 from api_gateway.cast_slots import CastThreads
-from api_gateway.config import create_process_name, find_rpc_pin, load_config
+from api_gateway.config import create_process_name, load_config
 from api_gateway.consumer import QueueConsumer
 from api_gateway.deliveries.deliverer import Deliverer
 from api_gateway.deliveries.wiring import create_senders, read_back_off
 from api_gateway.dispatcher import Dispatcher
 from api_gateway.echo import ECHO_INTERVAL, Echo
+from api_gateway.fleet_versions import FleetVersions
 from api_gateway.loops import Loop
 from api_gateway.open_files import allow_open_files
 from api_gateway.outbox import StoredOutbox
+from api_gateway.pins import read_pin
 from api_gateway.received import Received
 from api_gateway.recorder import Recorder
+from api_gateway.rpc_versions import Speech
 from api_gateway.senders import find_sender_check
 from api_gateway.shelf import ShelfLimits
 from api_gateway.store import Store, StoreError
@@ -85,6 +88,7 @@ class Engine:
         self._store = store
         self._clock = clock or SystemClock()
         self._caster = caster
+        self._speech = Speech(read_pin(conf), FleetVersions(store, self._clock))
         self._roles = frozenset(roles)
         self._closing = ExitStack()
         self._pools: list[CastThreads] = []
@@ -153,6 +157,7 @@ class Engine:
             slots=self._add_pool("cast", options.workers, on_free=receiver.wake),
             lease=options.lease,
             received_timeout=options.received_timeout,
+            speech=self._speech,
         )
 
         def step() -> None:
@@ -324,7 +329,7 @@ class Engine:
                 LOG.warning("what agents are told is not signed ([signing] private_key is not set)")
             transport = create_rpc_transport(self._conf)
             self._closing.callback(transport.cleanup)
-            self._caster = ComputeAgentAPI(transport, find_rpc_pin(self._conf), signer)
+            self._caster = ComputeAgentAPI(transport, self._speech.get_cap, signer)
         return self._caster
 
 

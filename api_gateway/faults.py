@@ -10,9 +10,10 @@ from typing import Any
 
 import falcon
 
-from api_gateway.acceptance import AgentTooOld, IdempotencyKeyReused, TooManyOpen
+from api_gateway.acceptance import IdempotencyKeyReused, TooManyOpen
 from api_gateway.context import Request
 from api_gateway.fault_names import FAULT_NAMES
+from api_gateway.rpc_versions import AgentTooOld
 from api_gateway.server_checks import Refused
 from api_gateway.store import StoreBusy, StoreUnavailable
 from api_gateway.watchdog_checks import NotPossible

@@ -1,36 +1,88 @@
-"""Which verbs an agent can be told: what its release speaks, and what an operator pinned the gateway to."""
+"""Which verbs an agent can be told: what its release speaks, and what an operator pinned the gateway to; and the sentence that refuses."""
 
+from typing import Protocol
+
+from api_gateway.fleet_versions import FleetVersions
+from api_gateway.pins import UNPINNED, Pin
+from api_gateway.store import Connection
+from api_gateway.version_numbers import find_version, understands
 from compute_agent.contract import versions
 
 
-class Speech:
-    """What this gateway may say to agents.
+class AgentTooOld(Exception):
+    """The agent, or the pin, does not take the method; the text says which, and what to do. Nothing was written or sent."""
 
-    :param pin: the highest RPC version to use (``[upgrade_levels] compute_agent``); None for this release's own
+
+class Speaker(Protocol):
+    """An agent as of its last heartbeat; what it says of itself may be anything."""
+
+    @property
+    def host(self) -> str: ...
+
+    @property
+    def release(self) -> str: ...
+
+    @property
+    def rpc_version(self) -> str: ...
+
+
+class Speech:
+    """What this gateway may say to agents; asks anew each time, so that nobody is restarted for agents that come and go.
+
+    :param fleet: what agents speak, for an automatic pin and for :meth:`get_cap`; without it nobody is known
     """
 
-    def __init__(self, pin: str | None = None) -> None:
-        self._cap = pin or versions.RPC_API_VERSION
+    def __init__(self, pin: Pin = UNPINNED, fleet: FleetVersions | None = None) -> None:
+        self._pin = pin
+        self._fleet = fleet
 
-    def find_obstacle(self, method: str, *, host: str, release: str, rpc_version: str) -> str | None:
-        """Why the agent of ``host`` cannot be told ``method``, as a sentence with advice; None: it can."""
+    def find_obstacle(self, method: str, agent: Speaker, c: Connection | None = None) -> str | None:
+        """Why ``agent`` cannot be told ``method``, as a sentence with advice; None: it can.
+
+        :param c: the transaction that the caller is in, if any: there is no second one inside it
+        :raises StoreError: the agents of an automatic pin could not be read.
+        """
         needed = versions.get_version_of_method(method)
-        if not understands(self._cap, needed):
-            return f"This gateway is pinned to RPC version {self._cap}; {method} needs {needed}. Change [upgrade_levels] compute_agent."
-        if not understands(rpc_version, needed):
+        if not understands(agent.rpc_version, needed):
             return (
-                f"The agent of host {host} (release {release}) speaks RPC version {rpc_version}; "
-                f"{method} needs {needed}. Upgrade that agent."
+                f"The agent on {agent.host} (release {agent.release}) does not support this: {method} needs RPC version {needed}, "
+                f"it speaks {agent.rpc_version}. Upgrade that agent."
             )
-        return None
+        if understands(self._get_pinned(c), needed):
+            return None
+        if not self._pin.is_automatic:
+            return (
+                f"This gateway is pinned to RPC version {self._pin.cap} and does not tell the agent on {agent.host} (release "
+                f"{agent.release}) this: {method} needs {needed}. Change [upgrade_levels] compute_agent."
+            )
+        cap = self._get_pinned(c, is_fresh=True)  # the last old agent may have gone a moment ago
+        if understands(cap, needed):
+            return None
+        return (
+            f"Some agent speaks no more than RPC version {cap}, so none is told this: {method} needs {needed}. Upgrade the agents that "
+            "crashcart-manage versions names, or forget their hosts ([upgrade_levels] compute_agent = auto)."
+        )
 
+    def refuse_unless_taken(self, method: str, agent: Speaker, c: Connection | None = None) -> None:
+        """:raises AgentTooOld: with the sentence of :meth:`find_obstacle`.
+        :raises StoreError: as there.
+        """
+        obstacle = self.find_obstacle(method, agent, c)
+        if obstacle is not None:
+            raise AgentTooOld(obstacle)
 
-def understands(spoken: str, needed: str) -> bool:
-    """The same major number and at least the same minor one."""
-    (spoken_major, spoken_minor), (needed_major, needed_minor) = (_split(version) for version in (spoken, needed))
-    return spoken_major == needed_major and spoken_minor >= needed_minor
+    def get_cap(self, host: str) -> str:
+        """The highest RPC version that the agent of ``host`` may be told now. Call it in no transaction.
 
+        :raises StoreError: what agents speak could not be read.
+        """
+        pinned = self._get_pinned(None)
+        spoken = None if self._fleet is None else self._fleet.find_spoken(host)
+        if spoken is None or understands(spoken, pinned):
+            return pinned
+        return spoken if find_version(spoken) is not None else versions.NO_RPC_VERSION
 
-def _split(version: str) -> tuple[int, int]:
-    major, _, minor = version.partition(".")
-    return (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else (0, 0)
+    def _get_pinned(self, c: Connection | None, *, is_fresh: bool = False) -> str:
+        if self._pin.is_automatic and self._fleet is not None:
+            return self._fleet.find_lowest(c, is_fresh=is_fresh) or versions.RPC_API_VERSION
+        return self._pin.cap or versions.RPC_API_VERSION

@@ -32,9 +32,10 @@ from api_gateway.auth.guards import LoopbackGuard, WebPageGuard, is_loopback_nam
 from api_gateway.auth.strategy import StrategyUnusable, create_strategy
 from api_gateway.cast_signing import create_signer
 from api_gateway.compute.routes import ROUTES as COMPUTE_ROUTES
-from api_gateway.config import find_rpc_pin, get_stream_url, load_config
+from api_gateway.config import get_stream_url, load_config
 from api_gateway.context import Request
 from api_gateway.deliveries.wiring import read_target_rules
+from api_gateway.fleet_versions import FleetVersions
 from api_gateway.gateway import Gateway, Settings
 from api_gateway.last_reports import LastReports
 from api_gateway.limits import Limits
@@ -42,6 +43,7 @@ from api_gateway.microversion import Microversions
 from api_gateway.native.routes import ROUTES as NATIVE_ROUTES
 from api_gateway.native.waiting import LongPolls, Stopping
 from api_gateway.openapi.routes import ROUTES as OPENAPI_ROUTES
+from api_gateway.pins import read_pin
 from api_gateway.policy.rule_set import Policy
 from api_gateway.reloading import Unreadable
 from api_gateway.request_ids import RequestIds
@@ -84,12 +86,12 @@ def create_app(
     :param new_id: makes a UUID for each request
     :param stopping: ends all long polls when the process stops; None: nothing does
     :param agent_calls: to ask agents with; None: over the RPC transport of ``conf``, made when it is first needed
-    :raises ValueError: the pin of ``[upgrade_levels]`` is neither a version nor a release, or the key of ``[signing]`` cannot be used.
+    :raises ValueError: the pin of ``[upgrade_levels]`` names nothing that is known, or the key of ``[signing]`` cannot be used.
     :raises StrategyUnusable: the configured strategy lacks something.
     :raises Unreadable: a file of users or of the policy cannot be used.
     """
     clock = clock or SystemClock()
-    pin = find_rpc_pin(conf)
+    speech = Speech(read_pin(conf), FleetVersions(store, clock))
     strategy = create_strategy(conf, clock)
     middleware: list[Any] = [
         RequestIds(new_id),  # first, so that every refusal below carries the id
@@ -109,8 +111,8 @@ def create_app(
         new_id=new_id,
         settings=_read_settings(conf),
         long_polls=LongPolls(store, clock, conf.api.long_poll_waiters, stopping or threading.Event()),
-        speech=Speech(pin),
-        agent_calls=agent_calls or create_agent_calls(conf, pin, clock),
+        speech=speech,
+        agent_calls=agent_calls or create_agent_calls(conf, speech.get_cap, clock),
         last_reports=LastReports(),
     )
     add_routes(app, gateway, (*COMPUTE_ROUTES, *NATIVE_ROUTES, *OPENAPI_ROUTES, *ASYNCAPI_ROUTES))
@@ -163,9 +165,9 @@ def check_startable(conf: cfg.ConfigOpts, *, patience: float = 0.0) -> str:
     :raises Unreadable: a file of users or of the policy cannot be used.
     :raises StoreError: the store cannot be used; the text says what to do.
     :raises OSError: the address cannot be listened on, because somebody else does, say.
-    :raises ValueError: the pin of ``[upgrade_levels]`` is neither a version nor a release, or the key of ``[signing]`` cannot be used.
+    :raises ValueError: the pin of ``[upgrade_levels]`` names nothing that is known, or the key of ``[signing]`` cannot be used.
     """
-    find_rpc_pin(conf)
+    read_pin(conf)
     host, port = conf.api.listen_host, conf.api.listen_port
     clock = SystemClock()
     create_signer(conf, clock)

@@ -50,9 +50,7 @@ def fetch_part(gateway: Gateway, request: Request, response: falcon.Response, ev
         raise not_found(f"The black box of event {event_id} has no part {part}.")
     if agent is None or agent.state != UP:
         raise Fault(503, f"The agent of host {box.host} is down; try again later.", retry_after=_RETRY_WHEN_DOWN_SECONDS)
-    obstacle = gateway.speech.find_obstacle("get_black_box", host=agent.host, release=agent.release, rpc_version=agent.rpc_version)
-    if obstacle is not None:
-        raise Fault(409, obstacle)
+    gateway.speech.refuse_unless_taken("get_black_box", agent)
     wanted = Part(box.host, box.black_box_id, found.name, found.bytes, found.sha256)
     response.stream = fetch(gateway.agent_calls, wanted)
     response.content_length = found.bytes

@@ -2,14 +2,13 @@
 
 import falcon
 
-from api_gateway.acceptance import AgentTooOld
 from api_gateway.answers import answer_json
 from api_gateway.context import Request
 from api_gateway.faults import Fault
 from api_gateway.gateway import Gateway
 from api_gateway.limits import NATIVE_MEDIA_TYPES, read_json
 from api_gateway.native.asking import take_on
-from api_gateway.native.schemas import ActionBody, parse_removal_query, parse_watchdog_body
+from api_gateway.native.schemas import parse_removal_query, parse_watchdog_body
 from api_gateway.native.times import format_time
 from api_gateway.policy import permit
 from api_gateway.query import check_known, find_single, read_query
@@ -46,7 +45,7 @@ def set_watchdog(gateway: Gateway, request: Request, response: falcon.Response, 
     """202 with the action that sets it."""
     check_known(read_query(request), ())
     body = parse_watchdog_body(read_json(request, NATIVE_MEDIA_TYPES), max_deadline=gateway.settings.max_deadline)
-    _change(gateway, request, response, server_id, body)
+    take_on(gateway, request, response, server_id, body)
 
 
 def remove_watchdog(gateway: Gateway, request: Request, response: falcon.Response, server_id: str) -> None:
@@ -56,15 +55,14 @@ def remove_watchdog(gateway: Gateway, request: Request, response: falcon.Respons
     body = parse_removal_query(
         find_single(query, "deadline_seconds"), find_single(query, "idempotency_key"), max_deadline=gateway.settings.max_deadline
     )
-    _change(gateway, request, response, server_id, body)
+    take_on(gateway, request, response, server_id, body)
 
 
 def explain_silence(gateway: Gateway, server: ServerRow, agent: AgentRow | None) -> Fault:
     """Why nothing is known of a server's watchdog, and what would help."""
     if agent is None:
         return Fault(409, f"Nothing has been heard of the agent of instance {server.id} since its host was forgotten.")
-    method = ActionKind.SET_WATCHDOG
-    obstacle = gateway.speech.find_obstacle(method, host=agent.host, release=agent.release, rpc_version=agent.rpc_version)
+    obstacle = gateway.speech.find_obstacle(ActionKind.SET_WATCHDOG, agent)
     if obstacle is not None:
         return Fault(409, obstacle)
     if not agent.capabilities.get("watchdog", False):
@@ -72,11 +70,3 @@ def explain_silence(gateway: Gateway, server: ServerRow, agent: AgentRow | None)
     return Fault(
         409, f"The agent of host {agent.host} has not told the watchdog of instance {server.id} yet; try again after its next heartbeat."
     )
-
-
-def _change(gateway: Gateway, request: Request, response: falcon.Response, server_id: str, body: ActionBody) -> None:
-    """:raises Fault: 409 for an agent that is too old: the request is right, and will be taken once that agent is upgraded."""
-    try:
-        take_on(gateway, request, response, server_id, body)
-    except AgentTooOld as error:
-        raise Fault(409, str(error)) from error

@@ -1,12 +1,13 @@
 """ComputeAgentAPI: one method per verb, casts and calls to the agent of a host.
 
-Every ``prepare`` names the *lowest* version in which that verb has its form (from ``versions.RPC_HISTORY``), so that a pin to an older
-release refuses before anything is sent. A cast that raises was *perhaps delivered*, except :class:`Unroutable`: then the broker
-said that the host has no queue, and nothing was delivered.
+Everything is sent with the *lowest* version in which that verb has its form (from ``versions.RPC_HISTORY``). What the agent, or a pin,
+does not take is refused before anything is sent; optional arguments that it does not know are left out. A cast that raises was *perhaps
+delivered*, except :class:`NotDelivered`: it was refused here, or the broker said that the host has no queue.
 
 Each attempt is signed anew, where there is a signer: an agent refuses what it has seen.
 """
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from compute_agent.contract import versions
@@ -19,8 +20,16 @@ METHOD_OF_KIND: dict[ActionKind, str] = {kind: kind.value for kind in ActionKind
 """The RPC method that casts an action of each kind."""
 
 
-class Unroutable(Exception):
-    """The broker returned the cast: the host has no queue. Nothing was delivered."""
+class NotDelivered(Exception):
+    """Nothing was delivered; the text says why."""
+
+
+class Unroutable(NotDelivered):
+    """The broker returned the cast: the host has no queue."""
+
+
+class VersionTooLow(NotDelivered):
+    """The agent may not be told anything of that version now; nothing was sent."""
 
 
 class ActionCaster(Protocol):
@@ -39,18 +48,24 @@ class ComputeAgentAPI:
     """The client side of the RPC contract.
 
     :param transport: from :func:`compute_agent.contract.transport.create_rpc_transport`
-    :param pin: highest RPC version to send; None for this release's own
+    :param get_cap: the highest RPC version that the agent of a host may be told now; None: this release's own, whoever it is
     :param signer: signs everything that is sent; None: nothing is signed, and agents that trust certain keys refuse it
     """
 
-    def __init__(self, transport: oslo_messaging.Transport, pin: str | None = None, signer: CastSigner | None = None) -> None:
+    def __init__(
+        self,
+        transport: oslo_messaging.Transport,
+        get_cap: Callable[[str], str] | None = None,
+        signer: CastSigner | None = None,
+    ) -> None:
+        self._get_cap = get_cap
         self._signer = signer
-        # The version of the target itself is never sent: every call prepares its own.
+        # Neither the version of the target itself nor this cap is used where there are better ones: every call prepares its own.
         self._casts, self._calls = (
             oslo_messaging.get_rpc_client(
                 transport,
                 oslo_messaging.Target(topic=topic, version=versions.RPC_HISTORY[0].number),
-                version_cap=pin or versions.RPC_API_VERSION,
+                version_cap=versions.RPC_API_VERSION,
                 retry=0,
             )
             for topic in (RPC_TOPIC, CALL_TOPIC)
@@ -59,7 +74,7 @@ class ComputeAgentAPI:
     def cast_action(self, request: ActionRequest) -> None:
         """Cast one action to ``request.host``.
 
-        :raises Unroutable: nothing was delivered.
+        :raises NotDelivered: nothing was.
         :raises Exception: anything else means that it was perhaps delivered.
         """
         self._cast(request.host, METHOD_OF_KIND[request.kind], {"action": request.to_wire()})
@@ -67,7 +82,7 @@ class ComputeAgentAPI:
     def cancel_action(self, request: ActionRequest) -> None:
         """Cast that an action is called off, with all of its request: an agent that has not got it yet then knows what never to begin.
 
-        :raises Unroutable: nothing was delivered.
+        :raises NotDelivered: nothing was.
         :raises Exception: anything else means that it was perhaps delivered.
         """
         self._cast(request.host, "cancel_action", {"action": request.to_wire()})
@@ -91,7 +106,7 @@ class ComputeAgentAPI:
         """Call the agent. ``timeout`` as for :meth:`ping`.
 
         :raises oslo_messaging.MessagingTimeout: no answer in time.
-        :raises oslo_messaging.RPCVersionCapError: the pin forbids it.
+        :raises VersionTooLow: the agent, or the pin, does not take it.
         """
         return DiagnosticsReply.from_wire(self._call(host, "get_diagnostics", timeout, server=server, history=history))
 
@@ -99,25 +114,43 @@ class ComputeAgentAPI:
         """Call the agent for a piece of one part of a black box, from byte ``offset`` on. ``timeout`` as for :meth:`ping`.
 
         :raises oslo_messaging.MessagingTimeout: no answer in time.
-        :raises oslo_messaging.RPCVersionCapError: the pin forbids it.
+        :raises VersionTooLow: the agent, or the pin, does not take it.
         """
         return BlackBoxChunk.from_wire(self._call(host, "get_black_box", timeout, black_box_id=black_box_id, part=part, offset=offset))
 
     def _call(self, host: str, method: str, timeout: float, **arguments: Any) -> Any:
-        context = self._calls.prepare(server=host, version=versions.get_version_of_method(method), timeout=timeout, retry=0)
-        return context.call(self._sign(host, method, arguments), method, **arguments)
+        context, known = self._prepare(self._calls, host, method, arguments, timeout=timeout)
+        return context.call(self._sign(host, method, known), method, **known)
 
     def _cast(self, host: str, method: str, arguments: dict[str, Any]) -> None:
-        context = self._casts.prepare(
-            server=host,
-            version=versions.get_version_of_method(method),
-            retry=0,
-            transport_options=oslo_messaging.TransportOptions(at_least_once=True),
+        context, known = self._prepare(
+            self._casts, host, method, arguments, transport_options=oslo_messaging.TransportOptions(at_least_once=True)
         )
         try:
-            context.cast(self._sign(host, method, arguments), method, **arguments)
+            context.cast(self._sign(host, method, known), method, **known)
         except oslo_messaging.exceptions.MessageUndeliverable as error:
             raise Unroutable(f"host {host} has no queue at the broker; is its agent running?") from error
 
+    def _prepare(self, client: Any, host: str, method: str, arguments: dict[str, Any], **options: Any) -> tuple[Any, dict[str, Any]]:
+        """What to send with (a call context), and those of the arguments that the agent knows.
+
+        :raises VersionTooLow: it does not know the method.
+        """
+        if self._get_cap is not None:
+            options["version_cap"] = self._get_cap(host)
+        needed = versions.get_version_of_method(method)
+        context = client.prepare(server=host, version=needed, retry=0, **options)
+        if not context.can_send_version():
+            raise VersionTooLow(f"host {host} may be told no more than RPC version {context.version_cap}; {method} needs {needed}")
+        brought = {argument: versions.get_version_of_argument(method, argument) for argument in arguments}
+        known = {argument: value for argument, value in arguments.items() if context.can_send_version(brought[argument])}
+        highest = max((needed, *(brought[argument] for argument in known)), key=_find_position)
+        return (context if highest == needed else context.prepare(version=highest)), known
+
     def _sign(self, host: str, method: str, arguments: dict[str, Any]) -> dict[str, Any]:
         return {} if self._signer is None else self._signer.sign(host, method, arguments)
+
+
+def _find_position(version: str) -> int:
+    """Versions are strings that do not sort."""
+    return next(position for position, known in enumerate(versions.RPC_HISTORY) if known.number == version)

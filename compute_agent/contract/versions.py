@@ -1,6 +1,8 @@
 """Every version number of the contract, as data with its history. No other file may hold one.
 
-The major number of an RPC version changes only to remove things; a minor one adds a method or an optional argument.
+The major number of an RPC version changes only to remove things; a minor one adds a method or an optional argument. An argument is
+optional when what is asked for stays the same without it: an agent of an older release is not sent it. What an agent must not overlook is
+a method of its own. (Keys inside an action need no row: who does not know them ignores them.)
 The event version follows the same rule for notification payloads: keys are added with a minor, never renamed or retyped.
 """
 
@@ -9,11 +11,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class RpcVersion:
-    """One RPC version: its number, the methods it brought, and why."""
+    """One RPC version: its number, the methods it brought, why, and the optional arguments of older methods (``METHOD.ARGUMENT``)."""
 
     number: str
     methods: tuple[str, ...]
     reason: str
+    arguments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,8 @@ RELEASES: dict[str, ReleaseVersions] = {
 """Release name -> versions, oldest first; the last row is this release. A release is named by the first two numbers of its version."""
 
 RPC_API_VERSION = RPC_HISTORY[-1].number
+NO_RPC_VERSION = "0.0"
+"""Who speaks no more than this can be told nothing: no method came with it."""
 EVENT_VERSION = EVENT_HISTORY[-1].number
 RELEASE = next(reversed(RELEASES))
 
@@ -129,6 +134,17 @@ def get_version_of_method(method: str) -> str:
         if method in version.methods:
             return version.number
     raise KeyError(method)
+
+
+def get_version_of_argument(method: str, argument: str) -> str:
+    """The RPC version that brought an argument of ``method``: the one that brought the method, unless a later one names the argument.
+
+    :raises KeyError: when no version has such a method.
+    """
+    for version in RPC_HISTORY:
+        if f"{method}.{argument}" in version.arguments:
+            return version.number
+    return get_version_of_method(method)
 
 
 def get_version_of_event_type(event_type: str) -> str:

@@ -160,6 +160,7 @@ _UNMEASURED = {"server_id": fleet.UNMEASURED}
 _MISSING = {"server_id": fleet.MISSING}
 _OF_DOWN_HOST = {"server_id": fleet.DOWN_AGENTS}
 _OLD_AGENTS = {"server_id": fleet.OLD_AGENTS}
+_CLAIMED_TWICE = {"server_id": fleet.CONFLICT}
 _ONE_OPEN = {"max_open_actions_per_host": 1}
 """The fleet's first host has one."""
 _COMPUTE_ACTION = ("POST", "/v2.1/servers/{server_id}/action")
@@ -195,13 +196,13 @@ _PARTICULAR = [
     Directed(
         _SET_WATCHDOG, 200, "again with the key of one that has ended", path=_RUNNING, body=_WATCHDOG_WITH_KEY, before=_end_setting_with_key
     ),
-    Directed(_SET_WATCHDOG, 409, "a server whose agent is too old", path=_OLD_AGENTS),
+    Directed(_SET_WATCHDOG, 409, "a server that two hosts claim", path=_CLAIMED_TWICE),
     Directed(_SET_WATCHDOG, 429, "a host that has as many open actions as it may", path=_RUNNING, options=_ONE_OPEN),
     Directed(_REMOVE_WATCHDOG, 202, "that of a running server", path=_RUNNING),
     Directed(
         _REMOVE_WATCHDOG, 200, "again with the key of one that has ended", path=_RUNNING, query=_KEY_IN_QUERY, before=_end_removing_with_key
     ),
-    Directed(_REMOVE_WATCHDOG, 409, "a server whose agent is too old", path=_OLD_AGENTS),
+    Directed(_REMOVE_WATCHDOG, 409, "a server that two hosts claim", path=_CLAIMED_TWICE),
     Directed(_REMOVE_WATCHDOG, 429, "a host that has as many open actions as it may", path=_RUNNING, options=_ONE_OPEN),
     Directed(_MODELS, 409, "a server whose agent is too old", query=f"server_id={fleet.OLD_AGENTS}"),
     Directed(_MODELS, 501, "a server whose driver has no watchdogs", query=f"server_id={fleet.DOWN_AGENTS}"),

@@ -6,8 +6,8 @@ from unittest import mock
 
 from oslo_config import cfg
 
-from compute_agent.contract.rpcapi import ComputeAgentAPI
-from compute_agent.contract.transport import create_rpc_transport, oslo_messaging, register_messaging_options
+from compute_agent.contract.rpcapi import ComputeAgentAPI, VersionTooLow
+from compute_agent.contract.transport import create_rpc_transport, register_messaging_options
 from compute_agent.contract.wire import WireModel
 
 Verbs = Mapping[str, Callable[[ComputeAgentAPI], object]]
@@ -25,7 +25,7 @@ def record_rpc(verbs: Verbs, replies: Mapping[str, WireModel], pin: str | None =
     register_messaging_options(conf)
     conf.set_override("transport_url", "fake://")
     transport = create_rpc_transport(conf)
-    api = ComputeAgentAPI(transport, pin)
+    api = ComputeAgentAPI(transport, None if pin is None else lambda _host: pin)
     sent: dict[str, Any] = {}
     refused = set()
 
@@ -46,7 +46,7 @@ def record_rpc(verbs: Verbs, replies: Mapping[str, WireModel], pin: str | None =
         for method, send in verbs.items():
             try:
                 send(api)
-            except oslo_messaging.RPCVersionCapError:
+            except VersionTooLow:
                 refused.add(method)
     transport.cleanup()
     return sent, frozenset(refused)

@@ -80,8 +80,8 @@ def test_an_agent_of_an_older_release_has_none_to_hand_out(application: Applicat
 
     answer = application.client.simulate_get(f"/v1/events/old/black-box/{NAME}")
 
-    assert answer.status_code == 409
-    assert "get_black_box needs 1.1" in answer.json["conflictingRequest"]["message"]
+    assert answer.status_code == 400
+    assert "get_black_box needs RPC version 1.1" in answer.json["badRequest"]["message"]
 
 
 @pytest.mark.parametrize("payload", [{"parts": "none"}, {"cause": None}])

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 from oslo_config import cfg
 
-from api_gateway.config import find_rpc_pin, list_opts, load_config, register_options
-from compute_agent.contract import versions
+from api_gateway.config import list_opts, load_config, register_options
 from compute_agent.contract.broker_definitions import LONGEST_DEADLINE_MS
 
 
@@ -52,13 +51,3 @@ def test_every_option_explains_itself_and_what_may_hold_a_password_is_secret() -
     options = [(group, option) for group, group_options in list_opts() for option in group_options]
     assert all(option.help for _, option in options)
     assert [(group, option.name) for group, option in options if option.secret] == [("database", "connection")]
-
-
-@pytest.mark.parametrize(("level", "pin"), [("", None), ("1.0", "1.0"), (versions.RELEASE, versions.RPC_API_VERSION)])
-def test_a_pin_is_a_version_or_a_release(tmp_path: Path, level: str, pin: str | None) -> None:
-    assert find_rpc_pin(load(tmp_path, f"[upgrade_levels]\ncompute_agent = {level}\n")) == pin
-
-
-def test_a_pin_that_nobody_ever_spoke_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"9\.9"):
-        find_rpc_pin(load(tmp_path, "[upgrade_levels]\ncompute_agent = 9.9\n"))

@@ -14,6 +14,7 @@ from api_gateway.config import load_config
 from api_gateway.recorder import Recorder
 from api_gateway.store import agents, diagnostics, servers
 from api_gateway.wsgi import create_app
+from compute_agent.contract import versions
 from compute_agent.contract.diagnostics import DiagnosticsReply, Hardware
 from compute_agent.contract.errors import Code
 from compute_agent.contract.models import PowerState
@@ -198,7 +199,7 @@ def test_an_agent_whose_driver_can_tell_nothing_is_not_asked(application: Applic
 
 def test_a_gateway_that_is_pinned_to_an_older_release_tells_the_inventory(application: Application) -> None:
     conf = load_config([], config_files=[])
-    conf.set_override("compute_agent", "1.0", group="upgrade_levels")
+    conf.set_override("compute_agent", f"rpc-{versions.RPC_HISTORY[0].number}", group="upgrade_levels")
     client = testing.TestClient(create_app(conf, store=application.store, clock=application.clock), headers={"Host": "127.0.0.1"})
 
     assert client.simulate_get(f"/v1/servers/{RUNNING}/diagnostics").json["source"] == "inventory"

@@ -1,0 +1,61 @@
+"""What the agents speak, read anew as they come and go: an automatic pin follows them."""
+
+from collections.abc import Iterable
+
+from api_gateway.store import Connection, Store
+from api_gateway.store.agent_versions import find_spoken_version, list_spoken_versions
+from api_gateway.version_numbers import find_version
+from compute_agent.contract import versions
+from compute_agent.contract.clock import Clock
+
+_LOOK_EVERY_SECONDS = 1.0
+
+
+class FleetVersions:
+    """Over the last heartbeat of every known host, also of those that are down: they may come back as they were."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._seen: tuple[float, str | None] | None = None
+
+    def find_lowest(self, c: Connection | None = None, *, is_fresh: bool = False) -> str | None:
+        """What all of them understand, as of a second ago at most; None: there is no agent.
+
+        :param c: the transaction that the caller is in, if any: there is no second one inside it
+        :param is_fresh: as of now
+        :raises StoreError: they could not be read.
+        """
+        now = self._clock.monotonic()
+        seen = self._seen
+        if seen is not None and not is_fresh and now - seen[0] < _LOOK_EVERY_SECONDS:
+            return seen[1]
+        if c is not None:
+            lowest = find_lowest_version(list_spoken_versions(c))
+        else:
+            with self._store.read() as own:
+                lowest = find_lowest_version(list_spoken_versions(own))
+        self._seen = now, lowest  # several threads may look at a time; each is right
+        return lowest
+
+    def find_spoken(self, host: str) -> str | None:
+        """What the agent of ``host`` says that it speaks; None: it was never heard.
+
+        :raises StoreError: it could not be read.
+        """
+        with self._store.read() as c:
+            return find_spoken_version(c, host)
+
+
+def find_lowest_version(spoken: Iterable[str]) -> str | None:
+    """The lowest of those of this release's major version, and no higher than its own; None: there is none.
+
+    What cannot be read, or is of another major version, does not count: such an agent can be told nothing, whatever the pin, and must not
+    hold back all the others.
+    """
+    own = find_version(versions.RPC_API_VERSION)
+    numbers = [number for number in map(find_version, spoken) if number is not None and own is not None and number[0] == own[0]]
+    if own is None or not numbers:
+        return None
+    major, minor = min(own, *numbers)
+    return f"{major}.{minor}"
