@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from devstack.databases import DatabaseKind
 from devstack.guests import GuestKind
@@ -31,6 +33,21 @@ DEFAULT_GUESTS = (GuestSpec("web-1", GuestKind.KDUMP), GuestSpec("web-2", GuestK
 
 
 @dataclass(frozen=True)
+class Installation:
+    """Where crashcart is installed: the directory of its commands, and variables with which these find their code."""
+
+    commands: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def find_command(self, name: str) -> list[str]:
+        return [str(self.commands / name)]
+
+
+RUNNING = Installation(Path(sys.executable).parent)
+"""The commands beside this interpreter."""
+
+
+@dataclass(frozen=True)
 class AgentProgram:
     """What a stack runs as its agent instead of the installed command: one over a hypervisor of its own."""
 
@@ -52,7 +69,8 @@ class AgentSpec:
 class Deployment:
     """How many of each part, and which database.
 
-    The n-th API and the n-th engine are one gateway, and stand for a machine of their own: several need a database server.
+    The n-th API and the n-th engine are one gateway, and stand for a machine of their own: several need a database server. ``gateway``
+    says where their commands are installed.
     """
 
     database: DatabaseKind = DatabaseKind.SQLITE
@@ -60,6 +78,7 @@ class Deployment:
     apis: int = 1
     engines: int = 1
     agents: Sequence[AgentSpec] = (AgentSpec(HOST),)
+    gateway: Installation = RUNNING
 
     def __post_init__(self) -> None:
         if min(self.broker_nodes, self.apis, self.engines, len(self.agents)) < 1:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from devstack.cache import get_cache_dir, note_use, remove_unused
 from devstack.checks import ROOT
+from devstack.deployment import Installation
 from devstack.steps import StepFailed, Steps
 
 _PREFIX = "release-"
@@ -49,18 +50,14 @@ class Release:
         return self.directory / "bin/python"
 
     @property
-    def environment(self) -> dict[str, str]:
-        """Variables with which its commands find their own code; the tree that is being worked on is in no path of theirs."""
-        return {"PYTHONPATH": ""}
+    def installation(self) -> Installation:
+        """Its commands; the tree that is being worked on is in no path of theirs."""
+        return Installation(self.directory / "bin", {"PYTHONPATH": ""})
 
     @property
     def test_environment(self) -> dict[str, str]:
-        """The same, and its modules ``tests`` and ``devstack`` can be imported, which belong to no installation."""
+        """Variables with which its interpreter also finds its modules ``tests`` and ``devstack``, which belong to no installation."""
         return {"PYTHONPATH": str(self.directory / "borrowed")}
-
-    def find_command(self, name: str) -> list[str]:
-        """Its console script ``name``."""
-        return [str(self.directory / "bin" / name)]
 
     def ensure(self, steps: Steps) -> None:
         """Build and install it unless it is there (about 6 s). May be called by several processes at the same time.

@@ -14,7 +14,7 @@ from devstack.api_client import ApiClient
 from devstack.bmc_inventory import InventoryEntry
 from devstack.clocks import ClockOffset
 from devstack.databases import make_database_server
-from devstack.deployment import DEFAULT_GUESTS, AgentProgram, AgentSpec, Deployment, FaultPoints, GuestSpec
+from devstack.deployment import DEFAULT_GUESTS, AgentProgram, AgentSpec, Deployment, FaultPoints, GuestSpec, Installation
 from devstack.fleet import Fleet, Machine, MachineSpec, forget_saved_machines
 from devstack.guest_image import GuestImage
 from devstack.guests import Guest
@@ -259,6 +259,11 @@ class Stack:
         """Make or migrate the gateway's tables; raises StepFailed."""
         with self.steps.step("database of the gateway"):
             self._services.upgrade_database()
+
+    def run_manage(self, installation: Installation, *arguments: str) -> None:
+        """Run crashcart-manage of an installation for the first gateway; raises StepFailed."""
+        with self.steps.step(f"crashcart-manage {' '.join(arguments)}"):
+            self._services.run_manage(installation, *arguments)
 
     def start_services(self) -> None:
         """Start agents, engines and APIs; they wait for each other themselves."""

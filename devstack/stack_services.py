@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from devstack.clocks import ClockOffset
 from devstack.databases import DatabaseServer
-from devstack.deployment import AgentSpec, Deployment, FaultPoints
+from devstack.deployment import RUNNING, AgentSpec, Deployment, FaultPoints, Installation
 from devstack.island import Island
 from devstack.link import Link
 from devstack.ports import Ports
@@ -97,12 +96,17 @@ class StackServices:
         if self._database is not None and not (self._state_dir / "database.made").exists():
             self._database.create_database(_DATABASE)
             (self._state_dir / "database.made").touch()
+        self.run_manage(self._deployment.gateway, "db", "upgrade")
+
+    def run_manage(self, installation: Installation, *arguments: str) -> None:
+        """Run crashcart-manage of an installation over the first gateway's configuration; raises StepFailed."""
         log = self._state_dir / "crashcart-manage.log"
-        argv = [*find_command("crashcart-manage"), *self._configure(self._name_config("crashcart-engine", 1)), "db", "upgrade"]
+        argv = [*installation.find_command("crashcart-manage"), *self._configure(self._name_config("crashcart-engine", 1)), *arguments]
+        variables = {**os.environ, **installation.environment}
         with log.open("ab") as output:
-            done = subprocess.run(argv, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+            done = subprocess.run(argv, env=variables, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
         if done.returncode != 0:
-            raise StepFailed("crashcart-manage db upgrade failed", log=log, advice="read the log")
+            raise StepFailed(f"crashcart-manage {' '.join(arguments)} failed", log=log, advice="read the log")
 
     @property
     def database_url(self) -> str:
@@ -175,7 +179,7 @@ class StackServices:
                 self.links[f"{service.name}-database"] = Link([self._ports.database])
 
     def _make_agent(self, spec: AgentSpec) -> Service:
-        argv = spec.program.argv if spec.program else find_command("crashcart-agent")
+        argv = spec.program.argv if spec.program else RUNNING.find_command("crashcart-agent")
         environment = spec.program.environment if spec.program else {}
         name = _name_service(spec)
         inside = self.islands[name].prefix if name in self.islands else []
@@ -183,7 +187,9 @@ class StackServices:
 
     def _make_gateway_part(self, command: str, number: int) -> Service:
         name = _number(command, number)
-        return self._make_service(name, [*find_command(command), *self._configure(self._name_config(name, number))], {})
+        installation = self._deployment.gateway
+        argv = [*installation.find_command(command), *self._configure(self._name_config(name, number))]
+        return self._make_service(name, argv, installation.environment)
 
     def _name_config(self, service: str, number: int) -> str:
         return f"{service}.conf" if self._fault_points.links else f"{_number('gateway', number)}.conf"
@@ -203,11 +209,6 @@ class StackServices:
             record=self._state_dir / f"{name}.pid",
             cwd=self._state_dir,
         )
-
-
-def find_command(name: str) -> list[str]:
-    """The installed command beside this interpreter."""
-    return [str(Path(sys.executable).parent / name)]
 
 
 def _number(name: str, number: int) -> str:

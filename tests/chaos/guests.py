@@ -16,12 +16,11 @@ from typing import ClassVar
 import libvirt
 
 from compute_agent.contract.models import ActionKind
-from devstack.deployment import AgentProgram, AgentSpec, GuestSpec
+from devstack.deployment import RUNNING, AgentProgram, AgentSpec, GuestSpec
 from devstack.guests import Guest, GuestKind
 from devstack.services import wait_until
 from devstack.stack import Stack
 from devstack.stack_config import HOST, PROJECT, Options, merge
-from devstack.stack_services import find_command
 from tests.chaos.history import History, What
 from tests.chaos.hosting import Hosting, Part, make_agent_section
 from tests.firing_ledger import FiringLedger
@@ -71,7 +70,7 @@ class RealGuests(Hosting):
         return {guest.uuid: PROJECT for guest in self.guests}
 
     def get_agent_program(self, host: str) -> AgentProgram:
-        return AgentProgram(find_command("crashcart-agent"), {})
+        return AgentProgram(RUNNING.find_command("crashcart-agent"), {})
 
     def make_agent_options(self, stack: Stack, host: str) -> Options:
         connection = {"uri": stack.libvirtd.uri, "auto_dump_path": stack.libvirtd.dump_dir}

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -118,10 +119,13 @@ def judge(path: Path) -> Result:
 
 
 def _write_setup(system: ChaosSystem, history: History, wish: Wish, faults: Mapping[str, Fault]) -> None:
+    write_setup(system, history, seed=wish.seed, minutes=wish.minutes, faults=sorted(describe_draws(faults, system, wish.targets)))
+
+
+def write_setup(system: ChaosSystem, history: History, **fields: Any) -> None:
+    """What a judge must know of the system."""
     history.write(
         What.SETUP,
-        seed=wish.seed,
-        minutes=wish.minutes,
         servers={server: {"host": host.name, "project": host.servers[server]} for server, host in system.servers.items()},
         holdoff=system.hosting.holdoff,
         skew=SKEW,
@@ -129,7 +133,7 @@ def _write_setup(system: ChaosSystem, history: History, wish: Wish, faults: Mapp
         tolerance=0.1,
         counts_calls=system.hosting.counts_calls,
         start_seconds=system.start_seconds,
-        faults=sorted(describe_draws(faults, system, wish.targets)),
+        **fields,
     )
 
 
@@ -165,18 +169,23 @@ def _attack(
         finally:
             striker.stop()
             traffic.stop()
-        _wait_quiet(system, history, "after the faults", steps)
-        onlookers.stop()
-        with steps.step("APIs and agents stopped"):
-            system.stop_callers()
-        _wait_quiet(system, history, "with the agents stopped", steps)
-        with steps.step("the second consumer has heard everything"):
-            consumer.wait_idle()
-        system.stop_engines()
-        with steps.step("what is left, collected"):
-            collect(system, history)
+        finish(system, consumer, history, onlookers, steps)
     finally:
         onlookers.stop()
+
+
+def finish(system: ChaosSystem, consumer: SecondConsumer, history: History, onlookers: Onlookers, steps: Steps) -> None:
+    """Let everything that was asked for come to its end, stop the processes, write down what is left."""
+    _wait_quiet(system, history, "after the faults", steps)
+    onlookers.stop()
+    with steps.step("APIs and agents stopped"):
+        system.stop_callers()
+    _wait_quiet(system, history, "with the agents stopped", steps)
+    with steps.step("the second consumer has heard everything"):
+        consumer.wait_idle()
+    system.stop_engines()
+    with steps.step("what is left, collected"):
+        collect(system, history)
 
 
 def _strike_all(striker: Striker, schedule: Sequence[Strike], seconds: float, traffic: Traffic, steps: Steps) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from devstack.api_client import ApiClient
 from devstack.databases import DatabaseKind
-from devstack.deployment import Deployment, FaultPoints
+from devstack.deployment import RUNNING, Deployment, FaultPoints, Installation
 from devstack.link import Link
 from devstack.services import Service
 from devstack.signing_keys import make_signing_options
@@ -47,8 +47,24 @@ class ChaosSystem:
     ``api–database``."""
 
     def __init__(
-        self, directory: Path, port: int, hosting: Hosting, *, database: DatabaseKind, broker_nodes: int, gateways: int, steps: Steps
+        self,
+        directory: Path,
+        port: int,
+        hosting: Hosting,
+        *,
+        database: DatabaseKind,
+        steps: Steps,
+        broker_nodes: int = 1,
+        gateways: int = 1,
+        gateway: Installation = RUNNING,
+        fault_points: FaultPoints | None = None,
+        deadline: int = 10,
     ) -> None:
+        """
+        :param gateway: whose commands the APIs and engines are
+        :param deadline: of a crash dump for which none is asked, in seconds
+        :param fault_points: by default all that an attack needs
+        """
         self.directory = directory.resolve()
         self.hosting = hosting
         self.steps = steps
@@ -57,10 +73,10 @@ class ChaosSystem:
             self.directory,
             port,
             guests=hosting.guests,
-            deployment=Deployment(database=database, broker_nodes=broker_nodes, apis=gateways, engines=gateways, agents=agents),
-            fault_points=FaultPoints(links=True, clocks=bool(hosting.guests), disk_bytes=_DISK_BYTES),
+            deployment=Deployment(database, broker_nodes, apis=gateways, engines=gateways, agents=agents, gateway=gateway),
+            fault_points=fault_points or FaultPoints(links=True, clocks=bool(hosting.guests), disk_bytes=_DISK_BYTES),
             gateway_options={
-                "api": {"crash_dump_deadline": 10, "crash_dump_holdoff": 0},
+                "api": {"crash_dump_deadline": deadline, "crash_dump_holdoff": 0},
                 "sweep": {"gap_retry": 1, "max_clock_skew": SKEW, "gap_tries": 8},
             },
             steps=steps,

@@ -9,6 +9,7 @@ import random
 import threading
 import time
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from compute_agent.contract.models import ActionKind
@@ -19,7 +20,7 @@ from tests.chaos.system import ChaosSystem, choose_client
 _TIMEOUT = 5.0
 _TRIES = 3
 _FOR_ADMINS = frozenset({ActionKind.COLLECT_DIAGNOSTICS})
-_DEADLINES = (4, 6, 10)
+DEADLINES = (4, 6, 10)
 _OLD_API_SHARE = 0.3
 """Of the crash dumps: asked for through the Compute API, which has no idempotency key."""
 NO_ANSWER = (OSError, http.client.HTTPException)
@@ -28,8 +29,12 @@ NO_ANSWER = (OSError, http.client.HTTPException)
 class Traffic:
     """Runs until :meth:`stop`. ``accepted`` counts different actions."""
 
-    def __init__(self, system: ChaosSystem, history: History, *, seed: str, rate: float, clients: int) -> None:
+    def __init__(
+        self, system: ChaosSystem, history: History, *, seed: str, rate: float, clients: int, deadlines: Sequence[int] = DEADLINES
+    ) -> None:
+        """:param deadlines: seconds, of which one is drawn for each action"""
         self._system = system
+        self._deadlines = deadlines
         self._history = history
         self._lock = threading.Lock()
         self._pause = clients / rate
@@ -57,6 +62,14 @@ class Traffic:
         for thread in self._threads:
             thread.join()
 
+    def ask(self, server: str, kind: ActionKind, *, deadline: int, force: bool = False) -> Answer:
+        """Once, as an admin, beside what the clients ask for. Raises OSError when no answer comes."""
+        key, asked_at = uuid.uuid4().hex, time.time()
+        method, path, body, headers = _make_request(server, kind, key, force, random.Random(key), deadline)
+        answer = self._system.create_clients()[0].request(method, path, body=body, headers=headers, timeout=_TIMEOUT)
+        self._write(server, kind, key, force, asked_at, answer, "")
+        return answer
+
     def _run(self, chance: random.Random) -> None:
         members = {project: self._system.create_clients(project) for project in self._system.projects}
         admins = self._system.create_clients()
@@ -77,7 +90,7 @@ class Traffic:
             else uuid.UUID(int=chance.getrandbits(128)).hex
         )
         force = kind is ActionKind.TRIGGER_CRASH_DUMP and key is not None and chance.random() < self._system.hosting.force_share
-        request = _make_request(server, kind, key, force, chance)
+        request = _make_request(server, kind, key, force, chance, chance.choice(self._deadlines))
         askers = admins if force or kind in _FOR_ADMINS else members
         with self._lock:
             self.asked += 1
@@ -117,9 +130,8 @@ class Traffic:
 
 
 def _make_request(
-    server: str, kind: ActionKind, key: str | None, force: bool, chance: random.Random
+    server: str, kind: ActionKind, key: str | None, force: bool, chance: random.Random, deadline: int
 ) -> tuple[str, str, bytes | None, dict[str, str]]:
-    deadline = chance.choice(_DEADLINES)
     body: dict[str, Any]
     if key is None:
         return "POST", f"/v2.1/servers/{server}/action", b'{"trigger_crash_dump": null}', {"OpenStack-API-Version": "compute 2.17"}

@@ -1,0 +1,134 @@
+"""A fleet is upgraded part by part and taken back, under load: nothing is lost, and nothing fails for want of a common language."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from compute_agent.contract.models import ActionKind
+from devstack.databases import DatabaseKind
+from devstack.ports import find_free_base
+from devstack.steps import Steps
+from tests.chaos.history import History, What, read_lines
+from tests.chaos.hypervisor import Mood, set_mood
+from tests.chaos.record import Record
+from tests.chaos.run import finish, write_setup
+from tests.chaos.system import ChaosSystem
+from tests.chaos.traffic import Traffic
+from tests.chaos.validator import validate_record
+from tests.chaos.watching import Onlookers, SecondConsumer
+from tests.upgrade.fleet import DEADLINE, KEEPING, NEW, OLD, Fleet, list_surviving, make_system
+
+_RATE = 10.0
+"""Actions a second that are asked for."""
+_LEAST = 30
+"""Actions of each host that must have succeeded: with fewer nothing was put to the test."""
+_NOT_OF_THE_MIX = {"crash_dump_in_progress", "server_not_running", "watchdog_not_changed"}
+"""How an action may fail where all parts are of one release, too: its server was signalled just now, or has panicked."""
+OTHER = "host-1"
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("broker_parts")
+@pytest.mark.parametrize(
+    "database",
+    [
+        DatabaseKind.SQLITE,
+        pytest.param(
+            DatabaseKind.POSTGRESQL, marks=pytest.mark.skipif("CRASHCART_TEST_ALL" not in os.environ, reason="takes long: with --all")
+        ),
+    ],
+)
+def test_a_fleet_is_upgraded_and_taken_back_part_by_part_while_actions_flow(tmp_path: Path, database: DatabaseKind) -> None:
+    history = History(tmp_path / "history.jsonl")
+    system = make_system(tmp_path / "system", find_free_base(), database, Steps())
+    with running(system, history) as (fleet, traffic):
+        traffic.start()
+        try:
+            go_up(fleet)
+            go_down(fleet)
+        finally:
+            traffic.stop()
+        go_on_with_a_journal_that_the_other_release_left(system, fleet)
+    check(Record.read(read_lines(history.path)))
+
+
+def go_up(fleet: Fleet) -> None:
+    fleet.check_flow()
+    fleet.upgrade_database("--expand")  # the release before goes on over what was migrated
+    fleet.check_flow()
+    fleet.replace_agent(OTHER, NEW)  # both sorts of agents under the older gateway
+    fleet.check_flow()
+    fleet.replace_agent(KEEPING, NEW)  # newer agents alone
+    fleet.check_flow()
+    fleet.replace_engine(NEW)  # the older API beside a newer engine
+    fleet.check_flow()
+    fleet.replace_api(NEW)
+    fleet.upgrade_database("--contract")
+    fleet.check_flow()
+
+
+def go_down(fleet: Fleet) -> None:
+    fleet.replace_agent(OTHER, OLD)  # both sorts of agents under the newer gateway
+    fleet.check_flow()
+    fleet.replace_engine(OLD)  # the newer API beside an older engine
+    fleet.check_flow()
+    fleet.replace_api(OLD)
+    fleet.check_flow()
+    assert fleet.list_releases() == {OTHER: OLD.release, KEEPING: NEW.release}
+
+
+def go_on_with_a_journal_that_the_other_release_left(system: ChaosSystem, fleet: Fleet) -> None:
+    """Killed amid a call: what was perhaps sent is not sent again, what had not begun is done, and who is held off stays so."""
+    host = system.hosts[KEEPING]
+    hypervisor = host.hypervisor
+    assert hypervisor is not None
+    struck, signalled, *_ = reversed(list_surviving(host))
+    first = fleet.wait_ended(fleet.ask(signalled, ActionKind.TRIGGER_CRASH_DUMP, force=True))
+    assert first["ending"] == "succeeded", first
+    set_mood(hypervisor, Mood.HANGING)
+    begun = fleet.ask(struck, ActionKind.TRIGGER_CRASH_DUMP, force=True)
+    fleet.wait_state(begun, "started")
+    waiting = fleet.ask(struck, ActionKind.COLLECT_DIAGNOSTICS)
+    fleet.wait_state(waiting, "received")
+    for side, kill in ((OLD, True), (NEW, False)):
+        set_mood(hypervisor, Mood.WELL)
+        fleet.replace_agent(KEEPING, side, kill=kill)
+        assert fleet.wait_ended(begun)["ending"] == "unknown"
+        assert fleet.wait_ended(waiting)["ending"] == "succeeded"
+        for server, earlier in ((signalled, first["id"]), (struck, begun)):
+            refused = fleet.wait_ended(fleet.ask(server, ActionKind.TRIGGER_CRASH_DUMP))
+            assert (refused["code"], earlier in refused["reason"]) == ("crash_dump_in_progress", True), refused
+
+
+@contextmanager
+def running(system: ChaosSystem, history: History) -> Iterator[tuple[Fleet, Traffic]]:
+    """Everything of the release before, with those who look on; at the end all is let come to its end, and collected."""
+    consumer = SecondConsumer(system.stack.broker.transport_url, history)
+    with ExitStack() as ending:  # whatever fails of it, the rest is stopped
+        ending.callback(history.close)
+        ending.callback(system.down)
+        ending.callback(consumer.stop)
+        system.up(before_services=consumer.start)
+        write_setup(system, history)
+        onlookers = Onlookers(system, history, seed="upgrade")
+        ending.callback(onlookers.stop)
+        onlookers.start()
+        traffic = Traffic(system, history, seed="upgrade", rate=_RATE, clients=4, deadlines=(DEADLINE,))
+        yield Fleet(system, traffic), traffic
+        finish(system, consumer, history, onlookers, system.steps)
+
+
+def check(record: Record) -> None:
+    """Every promise was kept, by the accounts of those who look on, of the hypervisors, journals and store; see the validator."""
+    assert not (found := validate_record(record)), "\n".join(violation.text for violation in found)
+    refused = Counter(answer["status"] for answer in record.lines[What.ANSWER] if answer["status"] not in (200, 202, 409, 503, None))
+    assert not refused
+    codes = Counter(row["code"] for row in record.rows.values() if row["ending"] != "succeeded")
+    assert codes.pop("agent_restarted") == 1  # the one that was begun when its agent was killed
+    assert codes.keys() <= _NOT_OF_THE_MIX, codes
+    succeeded = Counter(row["host"] for row in record.rows.values() if row["ending"] == "succeeded")
+    assert min(succeeded.values()) >= _LEAST, succeeded
