@@ -1,8 +1,9 @@
-"""``crashcart-manage``: what an operator does to the gateway's database, and the making of keys and accounts."""
+"""``crashcart-manage``: what an operator does to the gateway's database, the making of keys and accounts, what upgrades need to know."""
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from oslo_config import cfg
@@ -10,6 +11,8 @@ from oslo_log import log
 
 from api_gateway.config import load_config
 from api_gateway.manage_broker import AccountsUnusable, add_broker_command
+from api_gateway.manage_upgrade_check import check_upgrade
+from api_gateway.manage_versions import PinUnknown, show_versions
 from api_gateway.store import Store, StoreError, actions, agents, counters, events, had, restoring
 from api_gateway.store.agents import UP
 from api_gateway.store.phases import Phase
@@ -17,6 +20,13 @@ from compute_agent.contract.clock import Clock, SystemClock
 from compute_agent.contract.signing_keys import KeyUnusable, create_key_files
 
 EXIT_FAILED = 1
+EXIT_IMPOSSIBLE = 255
+"""Of ``upgrade-check``, whose 1 is a warning; the same as that of OpenStack's upgrade checks."""
+_UPGRADE_CHECK = "upgrade-check"
+
+
+class CheckImpossible(Exception):
+    """What is to be judged could not be looked at; the text says why."""
 
 
 class Refused(Exception):
@@ -41,9 +51,11 @@ def check_database(store: Store, _arguments: argparse.Namespace, _clock: Clock) 
     :raises SchemaOutdated: it needs an upgrade.
     """
     store.check_schema()
+    left = store.list_pending_migrations()
     with store.write() as c:
         lines = [
             f"the database can be read and written (store {store.store_id})",
+            *(f"left for crashcart-manage db upgrade --contract: {migration}" for migration in left),
             f"actions that have not ended: {actions.count_open(c)}",
             f"messages that could not be recorded (table dead_letters): {events.count_shelved(c)}",
             f"messages that the full shelf (dead_letters) had no room for, so that they are lost: {events.count_refused(c, 0)}",
@@ -89,17 +101,37 @@ def create_signing_key(conf: cfg.ConfigOpts, arguments: argparse.Namespace) -> s
     )
 
 
+@contextmanager
+def _open_store(conf: cfg.ConfigOpts) -> Iterator[Store]:
+    store = Store(conf.database.connection, busy_timeout=conf.database.busy_timeout, pool_size=conf.database.pool_size)
+    try:
+        yield store
+    finally:
+        store.dispose()
+
+
 def _over_store(command: Callable[[Store, argparse.Namespace, Clock], str]) -> Callable[[cfg.ConfigOpts, argparse.Namespace], str]:
     """A command that is given the store of the configuration, open while it runs."""
 
     def run(conf: cfg.ConfigOpts, arguments: argparse.Namespace) -> str:
-        store = Store(conf.database.connection, busy_timeout=conf.database.busy_timeout, pool_size=conf.database.pool_size)
-        try:
+        with _open_store(conf) as store:
             return command(store, arguments, SystemClock())
-        finally:
-            store.dispose()
 
     return run
+
+
+def _show_versions(conf: cfg.ConfigOpts, arguments: argparse.Namespace) -> str:
+    with _open_store(conf) as store:
+        return show_versions(conf, store, arguments)
+
+
+def _check_upgrade(conf: cfg.ConfigOpts, arguments: argparse.Namespace) -> tuple[str, int]:
+    """:raises CheckImpossible: the database cannot be used."""
+    try:
+        with _open_store(conf) as store:
+            return check_upgrade(conf, store, arguments, SystemClock())
+    except StoreError as error:
+        raise CheckImpossible(str(error)) from error
 
 
 def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -140,19 +172,38 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
 
     add_broker_command(subparsers)
 
+    shown = subparsers.add_parser("versions", help="which releases the agents run, what the pin comes to, and what holds it back")
+    shown.set_defaults(run=_show_versions)
+    checked = subparsers.add_parser(
+        _UPGRADE_CHECK,
+        help="whether this release may run here",
+        description="Looks at the database, the agents, the pin and the broker's queues. Exit status: 0 ready, 1 ready with warnings, 2 "
+        "not ready, 255 when it could not look.",
+    )
+    checked.set_defaults(run=_check_upgrade)
+    for command in (shown, checked):
+        command.add_argument("--json", action="store_true", help="print one JSON object")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """:returns: the exit status: 0 done, 1 refused or failed; 2 (from the parser) for a wrong command line."""
+    """:returns: the exit status: 0 done, 1 refused or failed; 2 (from the parser) for a wrong command line. A command that judges has its
+    own."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
     command = cfg.SubCommandOpt("command", title="commands", handler=add_commands, help="what to do; each has --help")
     try:
-        conf = load_config(argv, prog="crashcart-manage", cli_opts=[command])
+        conf = load_config(arguments, prog="crashcart-manage", cli_opts=[command])
     except cfg.Error as error:
         print(f"crashcart-manage: {error}", file=sys.stderr)  # noqa: T201 -- the operator's terminal
-        return EXIT_FAILED
+        return EXIT_IMPOSSIBLE if _UPGRADE_CHECK in arguments else EXIT_FAILED
     log.setup(conf, "crashcart")
     try:
-        print(conf.command.run(conf, conf.command))  # noqa: T201
-    except (StoreError, Refused, KeyUnusable, AccountsUnusable, OSError) as error:
+        outcome: str | tuple[str, int] = conf.command.run(conf, conf.command)
+        text, status = (outcome, 0) if isinstance(outcome, str) else outcome
+        print(text)  # noqa: T201
+    except (StoreError, Refused, KeyUnusable, AccountsUnusable, PinUnknown, OSError) as error:
         print(f"crashcart-manage: {error}", file=sys.stderr)  # noqa: T201
         return EXIT_FAILED
-    return 0
+    except CheckImpossible as error:
+        print(f"crashcart-manage: {error}", file=sys.stderr)  # noqa: T201
+        return EXIT_IMPOSSIBLE
+    return status
