@@ -30,7 +30,7 @@ from compute_agent.contract.signing_keys import create_key_files
 from compute_agent.contract.topics import RPC_EXCHANGE, RPC_TOPIC
 from devstack.rabbitmq import PrivateRabbitMQ
 from devstack.services import Service, wait_until
-from tests.stack.broker_events import create_address, settle
+from tests.stack.broker_events import create_address
 from tests.stack.consumer_programs import Program
 from tests.stack.ear import Ear
 from tests.stack.test_agent_over_broker import Agent
@@ -88,7 +88,6 @@ class Lab:
         link = create_address(broker).open_link()
         link.channel().queue_purge(RECORDER_QUEUES[0].name)  # of other tests' hosts
         link.close()
-        settle(broker)
 
     def _start_gateway(self, directory: Path, broker: PrivateRabbitMQ) -> None:
         (directory / "gateway.conf").write_text(
