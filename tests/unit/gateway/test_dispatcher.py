@@ -4,11 +4,16 @@ from pathlib import Path
 
 import pytest
 
+from api_gateway.cast_probing import FAILURES_IN_A_ROW
 from api_gateway.cast_slots import ImmediateCasts
 from api_gateway.dispatcher import Dispatcher
+from api_gateway.fleet_versions import FleetVersions
+from api_gateway.pins import parse_pin
+from api_gateway.rpc_versions import Speech
 from api_gateway.store import Store, agents, outbox
+from compute_agent.contract import versions
 from compute_agent.contract.models import ActionRequest
-from compute_agent.contract.rpcapi import Unroutable
+from compute_agent.contract.rpcapi import Unroutable, VersionTooLow
 from tests.fakes import FakeClock
 from tests.unit.gateway.engine_parts import (
     HOST,
@@ -253,6 +258,67 @@ def test_a_driver_exchanged_after_the_first_cast_does_not_make_the_gateway_say_t
     dispatcher.step()
     assert get_action(store, action).ending is None
     assert len(caster.requests) == 2
+
+
+def _tell_version(store: Store, rpc_version: str) -> None:
+    with store.write() as c:
+        c.exec_driver_sql("UPDATE agents SET rpc_version = ?", (rpc_version,))
+
+
+def test_an_action_whose_agent_was_exchanged_for_one_that_is_too_old_ends_at_once(
+    dispatcher: Dispatcher, store: Store, caster: NotingCaster, clock: FakeClock
+) -> None:
+    action = add_action(store, clock)
+    _tell_version(store, versions.NO_RPC_VERSION)
+    dispatcher.step()
+    ended = get_action(store, action)
+    assert (ended.ending, ended.code, caster.requests) == ("failed", "not_supported", [])
+    assert f"The agent on {HOST} " in str(ended.reason)
+    assert str(ended.reason).endswith("Upgrade that agent. Nothing was sent.")
+
+
+def test_one_that_was_perhaps_delivered_before_is_not_said_to_have_been_sent_nowhere(
+    dispatcher: Dispatcher, store: Store, caster: NotingCaster, clock: FakeClock
+) -> None:
+    action = add_action(store, clock)
+    dispatcher.step()
+    _tell_version(store, versions.NO_RPC_VERSION)
+    clock.advance(6)
+    dispatcher.step()
+    assert (get_action(store, action).ending, len(caster.requests)) == (None, 2)
+
+
+def test_what_the_client_refuses_to_send_was_not_delivered_and_is_no_word_of_the_broker(
+    dispatcher: Dispatcher, store: Store, caster: NotingCaster, clock: FakeClock
+) -> None:
+    hosts = [f"host-{number}" for number in range(FAILURES_IN_A_ROW + 1)]
+    actions = []
+    caster.error = VersionTooLow("too old")
+    for host in hosts:
+        add_agent(store, AgentVoice(clock, host=host, journal=f"journal-of-{host}"), clock)
+        actions.append(add_action(store, clock, host=host))
+        dispatcher.step()
+    assert [get_action(store, action).perhaps_delivered for action in actions] == [False] * len(hosts)
+    assert len(caster.requests) == len(hosts), "as many as there are slots, no probing"
+
+
+def test_an_automatic_pin_holds_for_what_is_cast_too(store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice) -> None:
+    """An agent of an older release that joins between a request and its cast."""
+    speech = Speech(parse_pin("auto"), FleetVersions(store, clock))
+    dispatcher = Dispatcher(store, caster, clock, owner="one", slots=ImmediateCasts(), speech=speech)
+    first = add_action(store, clock)
+    dispatcher.step()
+    assert [request.id for request in caster.requests] == [first.id]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(versions, "get_version_of_method", lambda _method: versions.RPC_API_VERSION)
+        add_agent(store, AgentVoice(clock, host="old", journal="journal-of-old"), clock)
+        with store.write() as c:
+            c.exec_driver_sql("UPDATE agents SET rpc_version = ? WHERE host = 'old'", (versions.RPC_HISTORY[0].number,))
+        clock.advance(2)
+        second = add_action(store, clock)
+        dispatcher.step()
+    assert get_action(store, second).code == "not_supported"
+    assert "crashcart-manage versions" in str(get_action(store, second).reason)
 
 
 def test_an_action_for_a_host_that_never_spoke_waits_and_keeps_nobody_else_waiting(
