@@ -40,6 +40,11 @@ class Release:
     commit: str
 
     @property
+    def name(self) -> str:
+        """The first two numbers of its version: what its agents say of themselves."""
+        return self.version.rpartition(".")[0]
+
+    @property
     def directory(self) -> Path:
         shared = [str(path) for path in list_site_packages()]
         key = hashlib.sha256("\n".join([self.commit, sys.version, *shared]).encode()).hexdigest()[:12]

@@ -19,7 +19,7 @@ def describe(tables: MetaData) -> dict[str, Any]:
 
 def _describe_table(table: Table) -> dict[str, Any]:
     columns = {
-        column.name: {"type": column.type.compile(sqlite.dialect()), "nullable": column.nullable}  # type: ignore[no-untyped-call]
+        column.name: {"type": column.type.compile(sqlite.dialect()), "nullable": column.nullable}
         for column in table.columns
         if not column.info.get("unused")
     }

@@ -8,6 +8,7 @@ from typing import Any
 
 from compute_agent.contract import versions
 from compute_agent.contract.models import ActionKind
+from devstack.api_client import Answer
 from devstack.checks import ROOT
 from devstack.databases import DatabaseKind
 from devstack.deployment import RUNNING, AgentProgram, FaultPoints, Installation
@@ -44,7 +45,7 @@ class Side:
     agent: AgentProgram
 
 
-OLD = Side(BEFORE.version.rpartition(".")[0], BEFORE.installation, AgentProgram((str(BEFORE.python), *_AGENT), BEFORE.test_environment))
+OLD = Side(BEFORE.name, BEFORE.installation, AgentProgram((str(BEFORE.python), *_AGENT), BEFORE.test_environment))
 _THIS_TREE = {"PYTHONPATH": str(ROOT)}
 NEW = Side(versions.RELEASE, Installation(RUNNING.commands, _THIS_TREE), AgentProgram((sys.executable, *_AGENT), _THIS_TREE))
 
@@ -130,6 +131,17 @@ class Fleet:
         assert answer.status == 202, answer.text
         action: str = answer.body["id"]
         return action
+
+    def wait_cast(self, action: str) -> None:
+        """Until it is on its way to its agent."""
+
+        def is_cast() -> bool:
+            return "cast" in {moment["event"] for moment in self._admin.get_action(action)["timeline"]}
+
+        self._wait(is_cast, f"{action} to be cast")
+
+    def cancel(self, action: str) -> Answer:
+        return self._admin.post(f"/v1/actions/{action}/cancel", {})
 
     def wait_ended(self, action: str) -> dict[str, Any]:
         return self.wait_state(action, "ended")

@@ -14,10 +14,9 @@ def test_the_record_of_its_tables_is_true() -> None:
     argv = [str(BEFORE.python), str(_HERE / "describe_tables.py")]
     done = subprocess.run(argv, env=dict(BEFORE.installation.environment), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    release = BEFORE.version.rpartition(".")[0]
-    assert json.loads(done.stdout) == json.loads((_HERE / f"tables-{release}.json").read_text())
+    assert json.loads(done.stdout) == json.loads((_HERE / f"tables-{BEFORE.name}.json").read_text())
 
 
 def test_it_is_the_release_before_this_one() -> None:
     """A new release moves ``devstack.releases`` on, and the record with it."""
-    assert list(versions.RELEASES)[-2:] == [BEFORE.version.rpartition(".")[0], versions.RELEASE]
+    assert list(versions.RELEASES)[-2:] == [BEFORE.name, versions.RELEASE]

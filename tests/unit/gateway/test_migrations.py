@@ -20,7 +20,7 @@ from devstack.releases import BEFORE
 from tests.databases import write_database
 from tests.upgrade.describe_tables import describe
 
-RECORD = json.loads((Path(__file__).parents[2] / "upgrade" / f"tables-{BEFORE.version.rpartition('.')[0]}.json").read_text())
+RECORD = json.loads((Path(__file__).parents[2] / "upgrade" / f"tables-{BEFORE.name}.json").read_text())
 """Which tables the release before uses. The upgrade tests hold the record to that release itself."""
 PLANTED = '''"""{purpose}. More of it."""
 
