@@ -11,6 +11,7 @@ from typing import Any
 import falcon
 
 from api_gateway.acceptance import IdempotencyKeyReused, TooManyOpen
+from api_gateway.cancellation import NotCancellable
 from api_gateway.context import Request
 from api_gateway.fault_names import FAULT_NAMES
 from api_gateway.rpc_versions import AgentTooOld
@@ -58,6 +59,7 @@ STATUS_OF_ERROR: dict[type[Exception], int] = {
     Refused: 409,
     TooManyOpen: 429,
     IdempotencyKeyReused: 409,
+    NotCancellable: 409,
     AgentTooOld: 400,
     NotPossible: 400,
     StoreBusy: 503,

@@ -43,6 +43,8 @@ def view_action(row: ActionRow, identity: Identity, owner: str | None) -> dict[s
         "ended_at": format_time(row.ended_at),
         "recorded_at": format_time(row.recorded_at),
         "revised_at": format_time(row.revised_at),
+        "cancel_requested_at": format_time(row.cancel_requested_at),
+        "cancel_requested_by": row.cancel_requested_by,
         "observation": _view_observation(row),
         "timeline": _list_timeline(row, f"host {row.host}" if sees_host else "its host"),
     }
@@ -81,15 +83,19 @@ def _view_observation(row: ActionRow) -> dict[str, Any] | None:
     }
 
 
-def _describe_cast(host: str, count: int) -> str:
-    return f"Sent to {host}." if count == 1 else f"Sent to {host}; {count} times in all, the last one here."
+def _describe_cast(host: str, row: ActionRow) -> str:
+    if row.cast_count == 1:
+        return f"Sent to {host}."
+    with_cancel = ", with what was sent to call it off" if row.is_called_off else ""
+    return f"Sent to {host}; {row.cast_count} times in all{with_cancel}, the last one here."
 
 
 def _list_timeline(row: ActionRow, host: str) -> list[dict[str, Any]]:
     """What happened, earliest first; times of the host are by the host's clock."""
     moments: list[tuple[datetime | None, str, str]] = [
         (row.accepted_at, "accepted", "The gateway wrote the request down and answered 202."),
-        (row.last_cast_at, "cast", _describe_cast(host, row.cast_count)),
+        (row.last_cast_at, "cast", _describe_cast(host, row)),
+        (row.cancel_requested_at, "cancel_requested", f"{row.cancel_requested_by} called it off."),
         (row.received_at, "received", f"The agent of {host} has it in its journal."),
         (row.started_at, "started", "The agent is about to call the driver."),
         (row.signalled_at, "signalled", "The driver's call returned."),

@@ -20,6 +20,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/healthcheck", healthcheck.check_health),
     Route("HEAD", "/healthcheck", healthcheck.check_health),
     Route("GET", "/v1/actions/{action_id}", actions.show_action),
+    Route("POST", "/v1/actions/{action_id}/cancel", actions.cancel_action),
     Route("GET", "/v1/servers", servers.list_servers),
     Route("GET", "/v1/servers/{server_id}", servers.show_server),
     Route("PATCH", "/v1/servers/{server_id}", servers.update_server),

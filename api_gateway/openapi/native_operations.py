@@ -55,6 +55,16 @@ NATIVE_OPERATIONS: Operations = {
             ),
         ),
     ),
+    ("POST", "/v1/actions/{action_id}/cancel"): Operation(
+        id="cancel_action",
+        tag=_TAG,
+        summary="Call off an action that has not begun; once more changes nothing",
+        answers={
+            200: Answer("It has ended as cancelled.", refer("Action")),
+            202: Answer("Its agent is told, and its ending says whether that came in time.", refer("Action")),
+        },
+        faults=(404, 409),
+    ),
     ("GET", "/v1/servers"): Operation(
         id="list_known_servers",
         tag=_TAG,

@@ -37,6 +37,8 @@ _ACTION_FIELDS: dict[str, Schema] = {
     "ended_at": _TIME_OR_NULL,
     "recorded_at": _TIME_OR_NULL,
     "revised_at": _TIME_OR_NULL,
+    "cancel_requested_at": _TIME_OR_NULL,
+    "cancel_requested_by": or_null(STRING),
     "observation": or_null(_OBSERVATION),
     "timeline": describe_list(_MOMENT),
 }

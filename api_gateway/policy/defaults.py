@@ -84,6 +84,12 @@ _RULES: tuple[tuple[str, str, str, str], ...] = (
     ("crashcart:actions:show", _READER, "Show an action with its observation and timeline.", "GET /v1/actions/{action_id}"),
     ("crashcart:actions:list", _READER, "List a server's actions with their observations.", "GET /v1/servers/{server_id}/actions"),
     (
+        "crashcart:actions:cancel",
+        _MEMBER,
+        "Call off an action that has not begun; who does must be allowed to ask for such an action, too.",
+        "POST /v1/actions/{action_id}/cancel",
+    ),
+    (
         "crashcart:actions:force",
         _ADMIN,
         "Send an NMI although an earlier crash dump may still be running.",

@@ -10,9 +10,10 @@ from typing import Any
 
 from gabbi.fixture import GabbiFixture
 
+from compute_agent.contract.clock import SystemClock
 from tests.http.application import Application, create_application
 from tests.http.described import list_deviations, read_version
-from tests.http.fleet import EVENTS, IDS
+from tests.http.fleet import EVENTS, IDS, add_open_actions
 
 
 class Fleet(GabbiFixture):
@@ -33,6 +34,15 @@ class Fleet(GabbiFixture):
         self._directory.cleanup()
         for name in IDS | EVENTS:
             os.environ.pop(name, None)
+
+
+class OpenActions(Fleet):
+    """The same, while something is under way."""
+
+    def start_fixture(self) -> None:
+        super().start_fixture()
+        assert Fleet.current is not None
+        add_open_actions(Fleet.current.store, SystemClock())
 
 
 def answer(environ: dict[str, Any], start_response: Any) -> Any:

@@ -53,6 +53,11 @@ FAILED_ACTION = "req-00000000-0000-4000-8000-000000000002"
 SILENT_ACTION = "req-00000000-0000-4000-8000-000000000003"
 PENDING_ACTION = "req-00000000-0000-4000-8000-000000000004"
 DELETED_ACTION = "req-00000000-0000-4000-8000-000000000005"
+RECEIVED_ACTION = "req-00000000-0000-4000-8000-000000000006"
+STARTED_ACTION = "req-00000000-0000-4000-8000-000000000007"
+UNASKED_ACTION = "req-00000000-0000-4000-8000-000000000008"
+OLD_AGENTS_ACTION = "req-00000000-0000-4000-8000-000000000009"
+OTHERS_ACTION = "req-00000000-0000-4000-8000-00000000000a"
 NO_ACTION = "req-00000000-0000-4000-8000-0000000000ff"
 
 BLACK_BOX_EVENT = "3d5f7a9b1c2e4f608172a3b4c5d6e7f8"
@@ -277,14 +282,14 @@ def add_subscription(store: Store, now: datetime) -> None:
         subscriptions.insert_subscription(c, row, most=1)
 
 
-def add_action(store: Store, action_id: str, server: str, accepted_at: datetime, *, project: str = PROJECT) -> ActionRow:
+def build_action(action_id: str, server: str, accepted_at: datetime, *, project: str = PROJECT, host: str = HOST) -> ActionRow:
     """An accepted crash dump with 30 s to go from ``accepted_at``."""
-    row = ActionRow(
+    return ActionRow(
         id=action_id,
         kind="trigger_crash_dump",
         server=server,
         server_generation=1,
-        host=HOST,
+        host=host,
         project=project,
         user="owner",
         state=ActionState.ACCEPTED,
@@ -292,6 +297,11 @@ def add_action(store: Store, action_id: str, server: str, accepted_at: datetime,
         deadline=accepted_at + timedelta(seconds=30),
         updated_at=accepted_at,
     )
+
+
+def add_action(store: Store, action_id: str, server: str, accepted_at: datetime, *, project: str = PROJECT, host: str = HOST) -> ActionRow:
+    """The same, in the store."""
+    row = build_action(action_id, server, accepted_at, project=project, host=host)
     with store.write() as c:
         actions.insert_action(c, row)
     return row
@@ -335,3 +345,33 @@ def _add_actions(store: Store, now: datetime) -> None:
     end_action(store, silent, observation="nothing_seen")
     add_action(store, PENDING_ACTION, DUMPED, now - timedelta(seconds=1))
     end_action(store, add_action(store, DELETED_ACTION, DELETED, now - timedelta(hours=5)), observation="guest_panicked")
+
+
+def add_open_actions(store: Store, clock: Clock) -> None:
+    """Not in each fleet, because they take a host's room: what agents have and have begun, one that the gateway was not asked for, one
+    that was cast to an older release, and one of the other project."""
+    since = clock.now() - timedelta(seconds=1)
+    for action_id in (RECEIVED_ACTION, STARTED_ACTION):
+        _report(store, _cast(store, add_action(store, action_id, SUSPENDED, since)), started=action_id == STARTED_ACTION)
+    _report(store, build_action(UNASKED_ACTION, SUSPENDED, since), started=False)
+    _cast(store, add_action(store, OLD_AGENTS_ACTION, OLD_AGENTS, since, host=OLD_HOST))
+    add_action(store, OTHERS_ACTION, OTHERS, since, project=OTHER_PROJECT)
+
+
+def _cast(store: Store, row: ActionRow) -> ActionRow:
+    """It was perhaps delivered."""
+    with store.write() as c:
+        actions.change_action(c, row.id, {"cast_count": 1, "last_cast_at": row.accepted_at, "journal_id": f"journal-of-{row.host}"})
+    return row
+
+
+def _report(store: Store, row: ActionRow, *, started: bool) -> None:
+    """Its agent has it, or has begun it."""
+    at = row.accepted_at + timedelta(milliseconds=1)
+    with store.write() as c:
+        reports.apply_received(
+            c, row.id, kind=row.kind, server=row.server, host=row.host, epoch=f"journal-of-{row.host}",
+            project=row.project, user=row.user, deadline=row.deadline, at=at, now=at,
+        )  # fmt: skip
+        if started:
+            reports.apply_started(c, row.id, host=row.host, at=at, now=at)

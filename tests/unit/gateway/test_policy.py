@@ -43,6 +43,7 @@ MEMBER_RULES = {
     "os_compute_api:servers:trigger_crash_dump",
     "os_compute_api:os-lock-server:lock",
     "os_compute_api:os-lock-server:unlock",
+    "crashcart:actions:cancel",
     "crashcart:actions:resume",
     "crashcart:watchdog:set",
     "crashcart:watchdog:remove",
