@@ -7,13 +7,15 @@ Needs neither a hypervisor nor a database; ``doc/consuming.rst`` tells how it is
 - :class:`Follower`: both over a connection that comes back by itself, acknowledging what the caller is done with.
 """
 
-from compute_agent.consumer.follower import Follower, QueueRefused, Unreadable, create_follower
+from compute_agent.consumer.follower import Disbelieved, Follower, QueueRefused, Unreadable, create_follower
 from compute_agent.consumer.ordering import Event, Gap, GapState, Ordering, UnusableState
 from compute_agent.consumer.queues import EventQueue, create_kept_queue, create_temporary_queue
 from compute_agent.consumer.seen import Seen
+from compute_agent.consumer.senders import Senders
 from compute_agent.contract.notifications import Notification, Severity, UnreadableNotification, decode
 
 __all__ = [
+    "Disbelieved",
     "Event",
     "EventQueue",
     "Follower",
@@ -23,6 +25,7 @@ __all__ = [
     "Ordering",
     "QueueRefused",
     "Seen",
+    "Senders",
     "Severity",
     "Unreadable",
     "UnreadableNotification",

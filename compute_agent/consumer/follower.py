@@ -14,10 +14,11 @@ from typing import Any
 import amqp
 import amqp.exceptions
 
-from compute_agent.consumer.ordering import Event, Gap, Ordering, find_key
+from compute_agent.consumer.ordering import Event, Ordering, Told, find_key
 from compute_agent.consumer.queues import EventQueue, create_kept_queue, create_temporary_queue
+from compute_agent.consumer.senders import Senders, find_sender
 from compute_agent.contract.broker import BROKER_ERRORS, BrokerAddress, Link, list_accounts
-from compute_agent.contract.notifications import UnreadableNotification, decode
+from compute_agent.contract.notifications import Notification, UnreadableNotification, decode
 
 _IDLE_WAIT = 0.5
 """Seconds that a quiet queue is waited for before the stop signal, what was held back and the connection's heartbeat are looked at."""
@@ -41,10 +42,19 @@ class Unreadable:
 
 
 @dataclass(frozen=True)
+class Disbelieved:
+    """An event that is not its host's own word (see :class:`Senders`); acknowledged like any other, and put into no order."""
+
+    reason: str
+    notification: Notification
+    sender: str | None
+
+
+@dataclass(frozen=True)
 class _Waiting:
     """What the caller has not had yet; ``key`` is what its deliveries are found by."""
 
-    told: Event | Gap | Unreadable
+    told: Told | Unreadable | Disbelieved
     key: Hashable = None
 
 
@@ -57,6 +67,7 @@ class Follower:
     :param open_link: connects to the broker, once
     :param ordering: by default one that remembers nothing from before
     :param on_state: told in a sentence when the broker is away, and when the queue is read (again)
+    :param senders: whom to believe; None: whoever may publish
     :param first_pause: seconds until the broker is tried again; doubled from try to try
     """
 
@@ -67,6 +78,7 @@ class Follower:
         *,
         ordering: Ordering | None = None,
         on_state: Callable[[str], None] = lambda _sentence: None,
+        senders: Senders | None = None,
         clock: Callable[[], float] = time.monotonic,
         first_pause: float = 0.1,
     ) -> None:
@@ -74,6 +86,7 @@ class Follower:
         self.ordering = ordering or Ordering()
         self._open_link = open_link
         self._on_state = on_state
+        self._senders = senders
         self._clock = clock
         self._first_pause = first_pause
         self._arrived: deque[amqp.Message] = deque()
@@ -97,7 +110,7 @@ class Follower:
         left = (one.told.notification for one in self._waiting if one is not self._given and isinstance(one.told, Event))
         return self.ordering.save(left)
 
-    def follow(self) -> Iterator[Event | Gap | Unreadable]:
+    def follow(self) -> Iterator[Told | Unreadable | Disbelieved]:
         """What happens, until :meth:`stop`. Asking for the next one acknowledges the one before; leaving the loop does not.
 
         :raises QueueRefused: at the begin only; later the broker is taken for one that is being repaired.
@@ -120,7 +133,7 @@ class Follower:
         while self._waiting and not self.queue.is_kept:
             yield self._waiting.popleft().told  # the queue is gone: nothing is left to acknowledge
 
-    def _follow_link(self) -> Iterator[Event | Gap | Unreadable]:
+    def _follow_link(self) -> Iterator[Told | Unreadable | Disbelieved]:
         """One connection's life; raises BROKER_ERRORS."""
         link = self._open_link()
         try:
@@ -175,19 +188,28 @@ class Follower:
         try:
             notification = decode(body)
         except UnreadableNotification as error:
-            key: Hashable = object()
-            self._tags[key] = [message.delivery_tag]
-            self._waiting.append(_Waiting(Unreadable(str(error), body), key))
+            self._put_aside(Unreadable(str(error), body), message)
+            return
+        sender = find_sender(message)
+        objection = None if self._senders is None else self._senders.find_objection(notification, sender)
+        if objection is not None:
+            self._put_aside(Disbelieved(objection, notification, sender), message)
             return
         key = find_key(notification)
         self._tags.setdefault(key, []).append(message.delivery_tag)
-        self._put(*self.ordering.take(notification, self._count_time()))
+        self._put(*self.ordering.take(notification, self._count_time(), sender=sender))
         if self.ordering.is_held(notification):
             self._unfinished.add(key)
         if key not in self._unfinished:
             self._acknowledge(key)
 
-    def _put(self, *told: Event | Gap) -> None:
+    def _put_aside(self, told: Unreadable | Disbelieved, message: amqp.Message) -> None:
+        """What has no place among the others: it is given as it comes."""
+        key: Hashable = object()
+        self._tags[key] = [message.delivery_tag]
+        self._waiting.append(_Waiting(told, key))
+
+    def _put(self, *told: Told) -> None:
         for one in told:
             key = find_key(one.notification) if isinstance(one, Event) else None
             if key is not None:
@@ -211,15 +233,17 @@ def create_follower(
     tls: dict[str, Any] | None = None,
     ordering: Ordering | None = None,
     on_state: Callable[[str], None] = lambda _sentence: None,
+    senders: Senders | None = None,
 ) -> Follower:
     """A follower of all events at a broker.
 
     :param transport_url: ``rabbit://account:password@host:5672/``, several hosts separated by commas
     :param queue: the name of a queue that is kept; None for a temporary one, which begins now
     :param tls: what kombu takes for ``ssl``
+    :param senders: whom to believe; None: whoever may publish events
     :raises ValueError: the URL names no broker.
     """
     address = BrokerAddress(transport_url, name="crashcart-consumer", tls=tls)
     account = min(list_accounts(transport_url))
     made = create_temporary_queue(account) if queue is None else create_kept_queue(queue)
-    return Follower(address.open_link, made, ordering=ordering, on_state=on_state)
+    return Follower(address.open_link, made, ordering=ordering, on_state=on_state, senders=senders)

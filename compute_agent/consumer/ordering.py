@@ -28,11 +28,13 @@ class Event:
     """One event, given for the first and only time.
 
     ``late``: a later one of its journal was given before it, or it is older than the first that was seen of its journal. Where a gap was
-    told, a late event closes its own place in it.
+    told, a late event closes its own place in it. ``sender``: the account that published it, which RabbitMQ has checked; None where it is
+    not known.
     """
 
     notification: Notification
     late: bool = False
+    sender: str | None = None
 
 
 class GapState(StrEnum):
@@ -83,7 +85,7 @@ class _Journal:
     next: int
     unseen: Ranges[_Unseen]
     lost: Ranges[str]
-    held: dict[int, tuple[Notification, float]] = field(default_factory=dict)
+    held: dict[int, tuple[Event, float]] = field(default_factory=dict)
     order: list[int] = field(default_factory=list)
 
     @property
@@ -127,24 +129,25 @@ class Ordering:
         if saved is not None:
             self._load(saved)
 
-    def take(self, notification: Notification, now: float) -> list[Told]:
+    def take(self, notification: Notification, now: float, *, sender: str | None = None) -> list[Told]:
         """What is to be told now that this has come: nothing (it is known, or held back), itself, and what had waited for it.
 
         :param now: seconds of any clock that does not go back
+        :param sender: the account that published it (AMQP ``user_id``), for :attr:`Event.sender`
         """
         told: list[Told] = []
         place = find_place(notification)
         if place is None:
             if self._without_place.add(notification.message_id):
-                told.append(Event(notification))
+                told.append(Event(notification, sender=sender))
             return self._explain(told, told)
         journal = self._find_journal(*place, notification)
         epoch, sequence = place
         if sequence < journal.next:
             if journal.unseen.take(sequence, sequence):
-                told.append(Event(notification, late=True))
+                told.append(Event(notification, late=True, sender=sender))
         elif sequence not in journal.held:
-            journal.held[sequence] = notification, now
+            journal.held[sequence] = Event(notification, sender=sender), now
             self._held_count += 1
             heapq.heappush(journal.order, sequence)
             self._waiting[epoch] = journal
@@ -231,10 +234,10 @@ class Ordering:
             if begin <= end and sum(one.last - one.first + 1 for one in journal.lost.list_within(begin, end)) <= end - begin:
                 return
             yield from self._skip(epoch, journal)
-            notification, _ = journal.held.pop(heapq.heappop(journal.order))
+            event, _ = journal.held.pop(heapq.heappop(journal.order))
             journal.next += 1
             self._held_count -= 1
-            yield Event(notification)
+            yield event
         self._waiting.pop(epoch, None)
 
     def _skip(self, epoch: str, journal: _Journal) -> Iterator[Gap]:

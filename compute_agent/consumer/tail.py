@@ -14,10 +14,12 @@ from fnmatch import fnmatchcase
 from oslo_config import cfg
 from oslo_log import log
 
-from compute_agent.consumer.follower import Follower, QueueRefused, Unreadable, create_follower
-from compute_agent.consumer.ordering import Event, Gap, Ordering
+from compute_agent.consumer.follower import Disbelieved, Follower, QueueRefused, Unreadable, create_follower
+from compute_agent.consumer.ordering import Event, Gap, Ordering, Told
+from compute_agent.consumer.senders import Senders
 from compute_agent.consumer.sentences import describe_event, describe_gap, make_printable
 from compute_agent.contract import versions
+from compute_agent.contract.accounts import GATEWAY_ACCOUNT
 from compute_agent.contract.broker import find_tls
 from compute_agent.contract.notifications import Notification, Severity
 from compute_agent.contract.transport import register_messaging_options
@@ -43,7 +45,7 @@ class Lines:
         self._arguments = arguments
         self._write = write
 
-    def show(self, told: Event | Gap | Unreadable) -> bool:
+    def show(self, told: Told | Unreadable | Disbelieved) -> bool:
         """True when it was an event that was asked for."""
         if isinstance(told, Event):
             if not self._wants(told.notification):
@@ -54,7 +56,8 @@ class Lines:
             if self._arguments.host in (None, told.host):
                 self._write(_to_json(told) if self._arguments.json else describe_gap(told))
         else:
-            self._write(_to_json(told) if self._arguments.json else make_printable(f"--- a message that cannot be read: {told.reason}"))
+            what = "a message that cannot be read" if isinstance(told, Unreadable) else "an event that is not believed"
+            self._write(_to_json(told) if self._arguments.json else make_printable(f"--- {what}: {told.reason}"))
         return False
 
     def _wants(self, notification: Notification) -> bool:
@@ -68,11 +71,13 @@ class Lines:
         )
 
 
-def _to_json(told: Event | Gap | Unreadable) -> str:
+def _to_json(told: Told | Unreadable | Disbelieved) -> str:
     if isinstance(told, Event):
-        return json.dumps({"told": "event", "late": told.late, **asdict(told.notification)})
+        return json.dumps({"told": "event", "late": told.late, "sender": told.sender, **asdict(told.notification)})
     if isinstance(told, Gap):
         return json.dumps({"told": "gap", **asdict(told)})
+    if isinstance(told, Disbelieved):
+        return json.dumps({"told": "disbelieved", "reason": told.reason, "sender": told.sender, **asdict(told.notification)})
     return json.dumps({"told": "unreadable", "reason": told.reason, "body": told.body.decode(errors="replace")})
 
 
@@ -87,6 +92,7 @@ def tail(conf: cfg.ConfigOpts, arguments: argparse.Namespace) -> int:
         tls=find_tls(conf),
         ordering=Ordering(patience=arguments.patience),
         on_state=lambda sentence: print(f"{PROGRAM}: {make_printable(sentence)}", file=sys.stderr, flush=True),  # noqa: T201
+        senders=Senders(arguments.gateway_account or [GATEWAY_ACCOUNT]) if arguments.verify else None,
     )
     lines = Lines(arguments, lambda line: print(line, flush=True))  # noqa: T201
     timed_out = threading.Event()
@@ -149,7 +155,18 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     command.add_argument("--server", metavar="ID", help="about this server")
     command.add_argument("--host", metavar="HOST", help="from or about this host")
     command.add_argument("--severity", choices=[str(severity) for severity in Severity], default="info", help="at least so severe")
-    command.add_argument("--json", action="store_true", help='one JSON object a line: "told" is event, gap or unreadable')
+    command.add_argument("--json", action="store_true", help='one JSON object a line: "told" is event, gap, unreadable or disbelieved')
+    command.add_argument(
+        "--verify",
+        action="store_true",
+        help="believe of a host only its own account at the broker, agent.HOST, and the gateway's; the rest is told as not believed",
+    )
+    command.add_argument(
+        "--gateway-account",
+        action="append",
+        metavar="ACCOUNT",
+        help=f"with --verify: an account of the gateway's; several times ({GATEWAY_ACCOUNT})",
+    )
     command.add_argument(
         "--queue",
         metavar="NAME",

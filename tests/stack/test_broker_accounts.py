@@ -4,6 +4,7 @@ import json
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import pytest
 from amqp.exceptions import AccessRefused, AMQPError, PreconditionFailed
 from oslo_config import cfg
 
+from compute_agent.consumer import Disbelieved, Event, Senders, create_follower
 from compute_agent.contract import versions
-from compute_agent.contract.accounts import build_agent_account, build_consumer_account
+from compute_agent.contract.accounts import GATEWAY_ACCOUNT, build_agent_account, build_consumer_account
 from compute_agent.contract.broker import BrokerAddress, Link
 from compute_agent.contract.broker_definitions import build_definitions
 from compute_agent.contract.models import PingReply
@@ -324,6 +326,25 @@ def test_a_listener_of_oslo_messaging_needs_no_more_than_a_consumers_account(bro
     listener.stop()
     listener.wait()
     transport.cleanup()
+
+
+def test_a_consumer_that_asks_for_it_believes_of_a_host_its_own_account_only(broker: PrivateRabbitMQ, consumers: dict[str, str]) -> None:
+    def publish(state: str) -> None:
+        assert state.startswith("following")
+        for host in (THEIRS, MINE):
+            publisher = Publisher(BrokerAddress(broker.build_agent_url(host), name="agent"))
+            publisher.publish([replace(EVENT, message_id=f"by-{host}")])
+            publisher.close()
+
+    follower = create_follower(consumers[CONSUMER], senders=Senders([GATEWAY_ACCOUNT]), on_state=publish)
+    following = follower.follow()
+    forged, honest = next(following), next(following)
+    follower.stop()
+    assert list(following) == []
+    assert isinstance(forged, Disbelieved)
+    assert forged.sender == build_agent_account(THEIRS)
+    assert isinstance(honest, Event)
+    assert (honest.sender, honest.notification.message_id) == (build_agent_account(MINE), f"by-{MINE}")
 
 
 @pytest.mark.parametrize(

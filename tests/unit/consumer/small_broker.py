@@ -12,6 +12,7 @@ class SmallBroker:
     """:param bodies: what waits in the queue; None: the connection breaks there, once
 
     ``when_idle`` is called when everything that waits is delivered; ``breaks_at_heartbeat``: the connection breaks at the next one, once.
+    ``sender`` has published it all.
     """
 
     def __init__(self, bodies: Iterable[bytes | None]) -> None:
@@ -23,6 +24,7 @@ class SmallBroker:
         self.unacknowledged: dict[int, bytes] = {}
         self.connections = 0
         self.breaks_at_heartbeat = False
+        self.sender: str | None = None
 
     def open_link(self) -> Any:
         self.connections += 1
@@ -61,7 +63,8 @@ class _Link:
             raise ConnectionResetError("the link broke")
         self._tags += 1
         self._broker.unacknowledged[self._tags] = body
-        self._callback(SimpleNamespace(body=body, delivery_tag=self._tags))
+        properties = {} if self._broker.sender is None else {"user_id": self._broker.sender}
+        self._callback(SimpleNamespace(body=body, delivery_tag=self._tags, properties=properties))
 
     def basic_ack(self, tag: int) -> None:
         if not self._is_open:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 from oslo_config import cfg
 
-from compute_agent.consumer import Event, Gap, GapState, Notification, Unreadable
+from compute_agent.consumer import Disbelieved, Event, Gap, GapState, Notification, Unreadable
 from compute_agent.consumer.sentences import KNOWN_TYPES, build_sentence, describe_event, describe_gap
 from compute_agent.consumer.tail import EXIT_FAILED, Lines, load_config, main
 from compute_agent.contract.events import EVENT_TYPES
@@ -14,7 +14,7 @@ from compute_agent.contract.models import OPEN_END
 from tests.contract import golden
 
 
-def show(arguments: Sequence[str], *told: Event | Gap | Unreadable) -> list[str]:
+def show(arguments: Sequence[str], *told: Event | Gap | Unreadable | Disbelieved) -> list[str]:
     lines: list[str] = []
     shown = Lines(load_config(["tail", *arguments]).command, lines.append)
     for one in told:
@@ -80,7 +80,7 @@ def test_json_has_one_object_a_line_and_says_what_each_is() -> None:
     gap = Gap("journal", "host", 3, 4, GapState.LOST, "purged")
     lines = show(["--json"], make_told("agent.up"), gap, Unreadable("no JSON", b"\xff"))
     event, told_gap, unreadable = map(json.loads, lines)
-    assert event == {"told": "event", "late": False} | vars(golden.make_notification("agent.up"))
+    assert event == {"told": "event", "late": False, "sender": None} | vars(golden.make_notification("agent.up"))
     assert told_gap == {"told": "gap", "epoch": "journal", "host": "host", "first": 3, "last": 4, "state": "lost", "reason": "purged"}
     assert unreadable == {"told": "unreadable", "reason": "no JSON", "body": "\N{REPLACEMENT CHARACTER}"}
     assert describe_gap(gap) == "--- 2 events of journal journal of host host are lost after 2: purged"
@@ -105,3 +105,13 @@ def test_the_transport_url_is_no_option_as_everybody_sees_command_lines() -> Non
     command = load_config(["tail"])
     assert isinstance(command, cfg.ConfigOpts)
     assert "transport_url" not in vars(command.command)
+
+
+def test_what_is_not_believed_is_shown_as_such_and_who_sent_an_event_is_in_its_json() -> None:
+    event = make_told("server.paused")
+    forged = Disbelieved("account 'agent.x' spoke for host 'y'", event.notification, "agent.x")
+    assert show([], forged) == ["--- an event that is not believed: account 'agent.x' spoke for host 'y'"]
+    (line,) = show(["--json"], forged)
+    assert (json.loads(line)["told"], json.loads(line)["sender"]) == ("disbelieved", "agent.x")
+    (line,) = show(["--json"], Event(event.notification, sender="agent.z"))
+    assert (json.loads(line)["told"], json.loads(line)["sender"]) == ("event", "agent.z")

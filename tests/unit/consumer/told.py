@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from compute_agent.consumer import Event, Gap, Notification, Unreadable
+from compute_agent.consumer import Disbelieved, Event, Gap, Notification, Unreadable
 from compute_agent.contract.notifications import encode
 
 
@@ -21,14 +21,16 @@ def make_body(sequence: int, epoch: str = "a") -> bytes:
     return encode(make_event(sequence, epoch))
 
 
-def shorten(told: Iterable[Event | Gap | Unreadable]) -> list[str]:
+def shorten(told: Iterable[Event | Gap | Unreadable | Disbelieved]) -> list[str]:
     """``a5``, ``a5 late``, ``a5-7 missing``."""
     return [_shorten_one(one) for one in told]
 
 
-def _shorten_one(one: Event | Gap | Unreadable) -> str:
+def _shorten_one(one: Event | Gap | Unreadable | Disbelieved) -> str:
     if isinstance(one, Unreadable):
         return "unreadable"
+    if isinstance(one, Disbelieved):
+        return "disbelieved"
     if isinstance(one, Gap):
         return f"{one.epoch}{one.first}-{one.last} {one.state}"
     payload = one.notification.payload
