@@ -1,5 +1,6 @@
 """What the agents speak, read anew as they come and go: an automatic pin follows them."""
 
+import logging
 from collections.abc import Iterable
 
 from api_gateway.store import Connection, Store
@@ -7,6 +8,8 @@ from api_gateway.store.agent_versions import find_spoken_version, list_spoken_ve
 from api_gateway.version_numbers import find_version
 from compute_agent.contract import versions
 from compute_agent.contract.clock import Clock
+
+LOG = logging.getLogger(__name__)
 
 _LOOK_EVERY_SECONDS = 1.0
 
@@ -35,6 +38,8 @@ class FleetVersions:
         else:
             with self._store.read() as own:
                 lowest = find_lowest_version(list_spoken_versions(own))
+        if seen is not None and seen[1] != lowest:
+            LOG.info("the lowest RPC version that an agent speaks is %s now, no longer %s", lowest, seen[1])
         self._seen = now, lowest  # several threads may look at a time; each is right
         return lowest
 

@@ -5,7 +5,7 @@ from api_gateway.openapi.operation import Operation, Schema, describe_object
 from api_gateway.openapi.words import STRING
 
 MEANINGS: dict[int, str] = {
-    400: "What was sent cannot be read, or does not fit; nothing was changed.",
+    400: "What was sent cannot be read or does not fit, or is for an agent of a release that does not take it; nothing was changed.",
     401: "Nobody is logged in.",
     403: "The caller may not do this.",
     404: "There is no such thing that the caller can see.",
