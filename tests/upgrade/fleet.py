@@ -1,13 +1,14 @@
 """A whole system whose parts are of two releases: each may be replaced by that of the other one, while actions flow."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from compute_agent.contract import versions
 from compute_agent.contract.models import ActionKind
+from compute_agent.drivers.fake_server import NmiEffect
 from devstack.api_client import Answer
 from devstack.checks import ROOT
 from devstack.databases import DatabaseKind
@@ -18,6 +19,7 @@ from devstack.stack import Stack
 from devstack.stack_config import Options, merge
 from devstack.steps import Steps
 from tests.chaos.hosting import FakeHosts
+from tests.chaos.hypervisor import Machine
 from tests.chaos.system import ChaosSystem, Host
 from tests.chaos.traffic import Traffic
 
@@ -169,10 +171,12 @@ class Fleet:
             service.start()
 
     @staticmethod
-    def _wait(condition: Any, what: str) -> None:
+    def _wait(condition: Callable[[], object], what: str) -> None:
         wait_until(condition, TIMEOUT, what, interval=0.05)
 
 
 def list_surviving(host: Host) -> list[str]:
-    """Its servers that only an operator's eye tells from one that took no NMI: nothing but time ends their hold-off."""
-    return list(host.servers)[:17]
+    """Its servers that take an NMI and go on as if nothing had been: only time ends their hold-off."""
+    assert host.hypervisor is not None
+    machines = Machine.list_of(host.hypervisor)
+    return [server for server, machine in zip(host.servers, machines, strict=True) if machine.effect is NmiEffect.SURVIVE]

@@ -49,7 +49,7 @@ def test_a_fleet_is_upgraded_and_taken_back_part_by_part_while_actions_flow(tmp_
         traffic.start()
         try:
             go_up(fleet)
-            go_down(fleet)
+            go_down(system, fleet)
         finally:
             traffic.stop()
         go_on_with_a_journal_that_the_other_release_left(system, fleet)
@@ -71,14 +71,31 @@ def go_up(fleet: Fleet) -> None:
     fleet.check_flow()
 
 
-def go_down(fleet: Fleet) -> None:
+def go_down(system: ChaosSystem, fleet: Fleet) -> None:
     fleet.replace_agent(OTHER, OLD)  # both sorts of agents under the newer gateway
     fleet.check_flow()
+    refuse_what_an_older_agent_does_not_take(system, fleet)
     fleet.replace_engine(OLD)  # the newer API beside an older engine
     fleet.check_flow()
     fleet.replace_api(OLD)
     fleet.check_flow()
     assert fleet.list_releases() == {OTHER: OLD.release, KEEPING: NEW.release}
+
+
+def refuse_what_an_older_agent_does_not_take(system: ChaosSystem, fleet: Fleet) -> None:
+    """Before anything of it is written or cast; the action goes its way."""
+    host = system.hosts[OTHER]
+    host.agent.freeze()
+    try:
+        action = fleet.ask(list_surviving(host)[0], ActionKind.COLLECT_DIAGNOSTICS)
+        fleet.wait_cast(action)
+        refused = fleet.cancel(action)
+    finally:
+        host.agent.thaw()
+    assert refused.status == 400, refused.text
+    assert f"agent on {OTHER} (release {OLD.release}) does not support this" in refused.message
+    ended = fleet.wait_ended(action)
+    assert (ended["ending"], ended["cancel_requested_at"]) == ("succeeded", None), ended
 
 
 def go_on_with_a_journal_that_the_other_release_left(system: ChaosSystem, fleet: Fleet) -> None:
