@@ -195,6 +195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except cfg.Error as error:
         print(f"crashcart-manage: {error}", file=sys.stderr)  # noqa: T201 -- the operator's terminal
         return EXIT_IMPOSSIBLE if _UPGRADE_CHECK in arguments else EXIT_FAILED
+    conf.set_default("use_stderr", True)  # what is printed may be a program's to read
     log.setup(conf, "crashcart")
     try:
         outcome: str | tuple[str, int] = conf.command.run(conf, conf.command)
