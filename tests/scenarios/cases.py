@@ -28,6 +28,27 @@ def a_second_crash_dump_is_refused_while_the_first_may_run(world: ScenarioWorld)
     assert world.count_signals(server) == 1
 
 
+def what_waits_behind_another_action_is_called_off_and_never_begins(world: ScenarioWorld) -> None:
+    server = world.take_server()
+    world.hold_answers(True)
+    first = world.post(server, deadline=60)
+    assert first is not None
+    world.wait_until(lambda: world.count_signals(server) == 1, 20, "the signal")
+    second = world.post(server, deadline=60, force=True)
+    assert second is not None
+    world.wait_until(lambda: world.get_action(second).state == "received", 20, "the second one to wait in the journal")
+    assert world.cancel(second)
+    seen = wait_for_ending(world, second)
+    assert (seen.ending, seen.code, seen.decided_by) == ("failed", "cancelled", "agent")
+    assert world.cancel(second), "once more is no other answer"
+    world.wait_until(lambda: world.get_action(first).state == "started", 20, "the news that the first one has begun")
+    assert not world.cancel(first)
+    world.hold_answers(False)
+    assert wait_for_ending(world, first).ending == "succeeded"
+    assert list_life(world, second) == ["action.received", "action.ended"]
+    assert world.count_signals(server) == 1
+
+
 def a_shut_off_server_is_refused(world: ScenarioWorld) -> None:
     server = world.take_server(running=False)
     assert world.post(server, deadline=20) is None
@@ -137,6 +158,7 @@ def a_broker_that_is_away_delays_an_action_and_loses_nothing(world: ScenarioWorl
 SCENARIOS: tuple[Callable[[ScenarioWorld], None], ...] = (
     a_crash_dump_is_signalled_once_and_its_panic_observed,
     a_second_crash_dump_is_refused_while_the_first_may_run,
+    what_waits_behind_another_action_is_called_off_and_never_begins,
     a_shut_off_server_is_refused,
     an_agent_that_comes_back_before_the_deadline_does_its_work,
     an_agent_that_comes_back_after_the_deadline_sends_nothing,

@@ -30,8 +30,12 @@ class ScenarioWorld(Protocol):
         """A server that no other scenario uses; it survives NMIs unless it ``panics``."""
         ...
 
-    def post(self, server: str, *, deadline: float) -> str | None:
+    def post(self, server: str, *, deadline: float, force: bool = False) -> str | None:
         """Ask for a crash dump; the action's id, or None when it was refused (409)."""
+        ...
+
+    def cancel(self, action: str) -> bool:
+        """Call an action off; False when that was refused (409)."""
         ...
 
     def get_action(self, action: str) -> ActionView: ...

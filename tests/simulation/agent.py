@@ -34,6 +34,7 @@ from compute_agent.resume_action import Resume
 from compute_agent.watchdog_actions import RemoveWatchdog, SetWatchdog
 from compute_agent.watchdog_drift import WatchdogDrift
 from tests.simulation.broker import Broker
+from tests.simulation.cancelling import find_state
 from tests.simulation.devices import Devices, Resuming
 from tests.simulation.driver import connect
 from tests.simulation.engine import HOST_DUMP_BOUND, MAX_CLOCK_SKEW
@@ -75,11 +76,13 @@ class Agent:
         gathering: float = 0.0,
         trusted: TrustedKeys | None = None,
         on_full: Callable[[float], None] = lambda seconds: None,
+        on_cancel: Callable[[str], None] = lambda state: None,
     ) -> None:
         """
         :param gathering: seconds at most for which the reporter lets events gather
         :param trusted: whose casts are obeyed; None: everybody's
         :param on_full: told for how many seconds there will be no room under the journal
+        :param on_cancel: told how far what is to be cancelled has come
         """
         self.hypervisor = hypervisor
         self.host = hypervisor.host
@@ -98,6 +101,7 @@ class Agent:
         self._gathering = gathering
         self._trusted = trusted
         self._on_full = on_full
+        self._on_cancel = on_cancel
         self._journal: Journal | None = None
 
     # Lives
@@ -342,7 +346,7 @@ class Agent:
                 self._broker.wait_for_rpc(self.host, 5.0)
                 return
             # oslo.messaging hands each message to a thread of its own: two of them may overtake each other.
-            kernel.spawn(process, lambda: self._dispatch(rpc, message))
+            kernel.spawn(process, lambda: self._dispatch(journal, rpc, message))
 
         for step in (observe, search, sweep):
             kernel.spawn(process, repeat(kernel, process, step, (JournalFull,)))
@@ -357,8 +361,10 @@ class Agent:
         self._broker.declare_rpc_queue(self.host)
         kernel.spawn(process, repeat(kernel, process, listen, (JournalFull,)))
 
-    def _dispatch(self, rpc: Any, message: dict[str, Any]) -> None:
+    def _dispatch(self, journal: Journal, rpc: Any, message: dict[str, Any]) -> None:
         self._kernel.sleep(self._chance.choice((0.0, 0.001, 0.01)))
+        if message["method"] == "cancel_action":
+            self._on_cancel(find_state(journal, message["args"]["action"]["id"]))
         with suppress(oslo_messaging.ExpectedException, oslo_messaging.NoSuchMethod, JournalFull):
             rpc.dispatch(Incoming(message))
 

@@ -53,6 +53,8 @@ class Clients:
         """For how many seconds the next requests are frozen before their commit."""
         self.processes: list[Process] = []
         """Those of the API that stand still, in a transaction or with an answer in their hands."""
+        self.latest: dict[str, str] = {}
+        """Server -> the action that was accepted last."""
         self._world = world
         self._thawed = Event(world.kernel)
 
@@ -114,11 +116,11 @@ class Clients:
             )
             terms = acceptance.Terms(holdoff=timedelta(seconds=world.plan.gateway_holdoff))
             accepted = acceptance.accept_action(c, row, asked, now=world.gateway.clock.now(), terms=terms)
-            self._stand_still(process)
+            self.stand_still(process)
         self._answer_late(process)
         return accepted
 
-    def _stand_still(self, process: Process) -> None:
+    def stand_still(self, process: Process) -> None:
         """SIGSTOP between the checks and the commit, with the writer's lock in its hands."""
         if not self.frozen:
             return
@@ -142,6 +144,7 @@ class Clients:
         world, action_id = self._world, accepted.action.id
         if asked is not None:
             asked.answers.add(action_id)
+        self.latest[wish.server] = action_id
         if action_id not in world.accepted:
             world.accepted.append(action_id)
         how = f"{' forced' if wish.force else ''}{'' if accepted.new else ' (again)'}"

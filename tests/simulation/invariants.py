@@ -7,8 +7,8 @@ Nothing here asks the production code what it thinks it did; the store and the j
    however often that was repeated: ``clients.check_keys``
 2. one ending, visible in time: ``_check_endings`` (``World.overdue`` is noted while the world runs)
 3. one signal, none in a hold-off: ``signals.check_signals``, ``check_holdoff``, ``watchdogs.check_holdoff_after_firings``
-4. endings that fit the signals: ``signals.check_signals``, ``check_deadlines``, ``_check_reports``, ``devices.check_devices``,
-   ``platform.check_platform``
+4. endings that fit the signals: ``signals.check_signals``, ``check_deadlines``, ``cancelling.check_cancellations``,
+   ``_check_reports``, ``devices.check_devices``, ``platform.check_platform``
 5. each event once, in order, or named as lost: ``_check_events``, ``watchdogs.check_firings``, ``logs.check_logs``
 6. a second consumer saw all of it: ``audience.check_second_consumer``; readers of the record miss nothing: ``audience.check_cursors``
 7. nobody was shown what is not theirs: ``audience.check_projects``
@@ -26,6 +26,7 @@ from typing import Any
 from compute_agent.contract.errors import CODES, Code, Ending
 from compute_agent.contract.models import ActionKind, Observation, PowerState
 from tests.simulation.audience import check_cursors, check_projects, check_second_consumer
+from tests.simulation.cancelling import check_cancellations
 from tests.simulation.clients import check_keys
 from tests.simulation.devices import check_devices
 from tests.simulation.forgery import check_forgeries
@@ -58,6 +59,7 @@ def check_run(world: World) -> list[str]:
         _check_servers,
         check_forgeries,
         check_keys,
+        check_cancellations,
         _check_casts,
         check_second_consumer,
         check_cursors,

@@ -33,6 +33,8 @@ class Plan:
     """Further actions that reset a watchdog's timer."""
     host_dumps: int = 0
     """Further actions that write a server's memory to a file."""
+    cancellations: int = 0
+    """Further actions that are called off again."""
     holdoff: float = 600.0
     gateway_holdoff: float = 600.0
     """0 lets everything through to the agents, so that theirs is tried."""
@@ -95,6 +97,7 @@ SCHEDULED = frozenset(
         "resumes",
         "feedings",
         "host_dumps",
+        "cancellations",
         "deadlines",
         "forced",
         "strikes",
@@ -144,6 +147,7 @@ def _make_dense(plan: Plan) -> Plan:
         collections=chance.randint(350, 700),
         changes=chance.choice((0, 40, 80)),
         resumes=chance.choice((0, 20)),
+        cancellations=8 * plan.cancellations,
         deadlines=chance.choice(((1.0, 30.0), (5.0, 60.0))),
         gateway_holdoff=0.0,
         gathering=chance.choice((0.5, 1.0, 2.0)),
@@ -227,4 +231,5 @@ def _draw_sparse_plan(seed: int) -> Plan:
         feedings=chance.choice((0, 0, 0, 8)),
         host_dumps=chance.choice((0, 0, 0, 0, 6)),
         aims=rare.choice((0, 2, 4)),
+        cancellations=random.Random(f"{seed}/cancellations").choice((0, 0, 5, 10)),
     )

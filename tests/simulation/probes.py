@@ -17,6 +17,7 @@ COMMIT_POINTS = (
     "journal.action.received",
     "journal.action.started",
     "journal.action.ended",
+    "journal.action.cancelled",
     "journal.observation",
     "journal.outbox.sent",
     "journal.outbox.resend",
@@ -25,6 +26,7 @@ COMMIT_POINTS = (
     "journal.server.watchdog.fired",
     "journal.server.watchdog.outcome",
     "store.accept",
+    "store.cancel",
     "store.claim",
     "store.try_cast",
     "store.record_together",
@@ -78,6 +80,9 @@ FAULTS = (
 )
 """Everything that strikes, by the name under which it is told to ``Probes.strike``."""
 
+CANCELLED_WHILE = tuple(("cancelled while", state) for state in ("unknown", "received", "started", "ended"))
+"""How far what an agent was told to cancel had come there."""
+
 Hits = Counter[tuple[str, str]]
 
 
@@ -101,6 +106,10 @@ class Probes:
             if until > now:
                 hits[label, fault] += 1
 
+    def note_cancelled(self, state: str) -> None:
+        """An agent is told to cancel what has come so far."""
+        self.hits["cancelled while", state] += 1
+
     def note_strike(self, label: str, fault: str) -> None:
         """At that very commit, and not only near it."""
         self.hits[label, fault] += 1
@@ -117,11 +126,13 @@ def list_rare(hits: Hits, least: int = WANTED) -> list[tuple[str, str]]:
 
 
 def list_unvisited(hits: Hits, least: int = WANTED) -> list[str]:
-    """Commit points, and faults, that were hit less often in all their pairs together: what a usual run is long enough for."""
+    """Commit points, and faults, that were hit less often in all their pairs together, and states in which nothing was cancelled: what a
+    usual run is long enough for."""
     totals: Counter[str] = Counter()
     for pair in list_pairs():
         totals.update(dict.fromkeys(pair, hits[pair]))
-    return [name for name in (*COMMIT_POINTS, *FAULTS) if totals[name] < least]
+    rare = [name for name in (*COMMIT_POINTS, *FAULTS) if totals[name] < least]
+    return rare + [" ".join(pair) for pair in CANCELLED_WHILE if hits[pair] < least]
 
 
 def tell(hits: Hits) -> Iterator[str]:
@@ -134,6 +145,7 @@ def tell(hits: Hits) -> Iterator[str]:
     for point in COMMIT_POINTS:
         cells = (_tell_count(hits[point, fault]) for fault in FAULTS)
         yield f"{point:<{width}}" + "".join(f"{cell:>7}" for cell in cells)
+    yield "; ".join(f"{' '.join(pair)}: {_tell_count(hits[pair])}" for pair in CANCELLED_WHILE)
     pairs = list_pairs()
     yield (
         f"{len(pairs)} pairs: {sum(hits[pair] >= WANTED for pair in pairs)} hit {WANTED} times or more, "

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from compute_agent.contract.models import PowerState
 from tests.scenarios.world import EVENTS_OF_ACTION, ActionView
+from tests.simulation.cancelling import ask_to_cancel
 from tests.simulation.hypervisor import CALL_BOUND
 from tests.simulation.plan import Plan
 from tests.simulation.script import Script
@@ -36,11 +37,18 @@ class SimulatedScenarioWorld:
             return self._shut_off
         return self._panicker if panics else self._survivor
 
-    def post(self, server: str, *, deadline: float) -> str | None:
+    def post(self, server: str, *, deadline: float, force: bool = False) -> str | None:
         before = len(self.world.accepted)
-        self.world.post(server, deadline=deadline)
+        self.world.post(server, deadline=deadline, force=force)
         self.world.advance(0.001)
         return self.world.accepted[-1] if len(self.world.accepted) > before else None
+
+    def cancel(self, action: str) -> bool:
+        answered = self.world.cancellations
+        before = len(answered.noted) + len(answered.ended)
+        ask_to_cancel(self.world, action)
+        self.world.advance(0.001)
+        return len(answered.noted) + len(answered.ended) > before
 
     def get_action(self, action: str) -> ActionView:
         row = self.world.find_action(action)

@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from tests.simulation.cancelling import draw_cancellations
 from tests.simulation.forgery import draw_forgeries
 from tests.simulation.migration import draw_migrations
 from tests.simulation.misfortunes import draw_misfortunes, draw_what_guests_do
@@ -31,6 +32,7 @@ DRAWN: tuple[DrawSteps, ...] = (
     draw_migrations,
     draw_forgeries,
     draw_shortages,
+    draw_cancellations,
 )
 """Everything that can be in a script. Each draws from a stream of its own: another kind of step changes nothing of the others."""
 

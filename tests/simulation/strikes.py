@@ -34,6 +34,7 @@ _FIRED = ("journal.server.watchdog.fired", "journal.server.watchdog.outcome")
 _READ = ("journal.server.cursor",)
 _OBSERVED = ("journal.observation",)
 """The rare commits, by what makes them happen."""
+_OF_THE_API = ("store.accept", "store.cancel")
 
 
 def draw_strikes(plan: Plan, chance: random.Random) -> Iterator[Step]:
@@ -54,7 +55,7 @@ def draw_aims(plan: Plan, chance: random.Random) -> Iterator[Step]:
         rare = _list_rare(plan)
         label = chance.choice(rare if chance.random() < 0.8 else COMMIT_POINTS)
         faults = chance.choice(_list_faults(plan, chance, at, host, serial))
-        name = name_host(host) if label.startswith("journal.") else API if label == "store.accept" else name_engine(0)
+        name = name_host(host) if label.startswith("journal.") else API if label in _OF_THE_API else name_engine(0)
         occurrence = chance.choice((1, 1, 2) if label in rare else (1, 3, 8))
         takes_a_moment = isinstance(faults[-1], Ask)
         yield from faults if takes_a_moment else (AtCommit(at, label, name, occurrence, fault) for fault in faults)

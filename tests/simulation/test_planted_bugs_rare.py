@@ -1,4 +1,5 @@
-"""The same for what happens rarely: a restored store, servers that migrate, somebody who forges. Each bug is found in some seed."""
+"""The same for what happens rarely: a restored store, servers that migrate, somebody who forges or thinks better of it. Each bug is found
+in some seed."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from api_gateway.senders import SenderCheck
 from api_gateway.store import events, restoring, servers
 from api_gateway.store.ownership import Ownership, decide_owner
 from compute_agent.cast_gate import CastGate
+from compute_agent.journal import JournalledAction
 from tests.simulation import restore
 from tests.simulation.script import write_script
 from tests.simulation.test_planted_bugs import make_rough_plan
@@ -62,6 +64,11 @@ def show_what_a_foreign_host_tells(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "_is_foreign", lambda *_: False)
 
 
+def cancel_what_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent that is told to cancel does not look how far the action has come."""
+    monkeypatch.setattr(JournalledAction, "was_begun", False)
+
+
 _RESTORED: dict[str, Any] = {"restorations": 10.0, "deadlines": (5.0, 30.0)}
 _FORGED: dict[str, Any] = {"forgeries": 60.0, "signed": True, "hosts": 2, "actions": 10}
 
@@ -73,10 +80,16 @@ BUGS: list[tuple[Plant, dict[str, Any]]] = [
     (obey_anybody, _FORGED),
     (believe_every_account, _FORGED),
     (show_what_a_foreign_host_tells, _FORGED),
+    (cancel_what_has_begun, {"cancellations": 40, "actions": 0, "holdoff": 0.0}),
 ]
 
 
-FIRST_TRIED: dict[Plant, int] = {go_on_with_a_backup_as_it_is: 1, give_numbers_out_twice: 5, refuse_whoever_had_it_before: 1}
+FIRST_TRIED: dict[Plant, int] = {
+    go_on_with_a_backup_as_it_is: 1,
+    give_numbers_out_twice: 5,
+    refuse_whoever_had_it_before: 1,
+    cancel_what_has_begun: 1,
+}
 """Seeds that were the first to find a bug; where the world has changed since, the others are tried."""
 
 

@@ -4,7 +4,19 @@ from collections import Counter
 
 import pytest
 
-from tests.simulation.probes import AFTERMATH, COMMIT_POINTS, FAULTS, WANTED, Hits, Probes, list_pairs, list_rare, list_unvisited, tell
+from tests.simulation.probes import (
+    AFTERMATH,
+    CANCELLED_WHILE,
+    COMMIT_POINTS,
+    FAULTS,
+    WANTED,
+    Hits,
+    Probes,
+    list_pairs,
+    list_rare,
+    list_unvisited,
+    tell,
+)
 
 
 def test_a_commit_counts_for_each_fault_in_force_and_its_aftermath() -> None:
@@ -34,7 +46,7 @@ def test_a_fault_that_no_table_would_show_is_refused() -> None:
 
 
 def test_what_was_hit_too_rarely_is_named() -> None:
-    full: Hits = Counter(dict.fromkeys(list_pairs(), WANTED))
+    full: Hits = Counter(dict.fromkeys((*list_pairs(), *CANCELLED_WHILE), WANTED))
     assert not list_rare(full)
     assert not list_unvisited(full)
     one_less = full - Counter({("store.accept", "cut"): 1})
@@ -42,6 +54,7 @@ def test_what_was_hit_too_rarely_is_named() -> None:
     assert not list_unvisited(one_less)
     without_cuts: Hits = Counter({pair: count for pair, count in full.items() if pair[1] != "cut"})
     assert list_unvisited(without_cuts) == ["cut"]
+    assert list_unvisited(full - Counter({("cancelled while", "started"): 1})) == ["cancelled while started"]
 
 
 def test_the_table_has_each_commit_point_and_each_fault() -> None:

@@ -18,6 +18,7 @@ from compute_agent.contract.models import ActionKind, PowerState
 from tests.simulation.agent import Agent
 from tests.simulation.at_commit import StrikeAtCommit
 from tests.simulation.broker import Broker
+from tests.simulation.cancelling import Cancellations
 from tests.simulation.clients import Clients, Wish
 from tests.simulation.engine import MAX_CLOCK_SKEW, SWEEP_INTERVAL
 from tests.simulation.forgery import TRUSTED, Forgeries, create_signer
@@ -85,6 +86,7 @@ class World:
             gathering=plan.gathering,
         )
         self.clients = Clients(self)
+        self.cancellations = Cancellations()
         self.gateway.signer = create_signer(self.gateway.clock) if plan.signed else None
         self.agents = [self._create_agent(number, folder) for number in range(plan.hosts)]
         self.watchdogs = [Watchdogs(agent.hypervisor, self._draw(f"watchdogs-{number}")) for number, agent in enumerate(self.agents)]
@@ -129,6 +131,7 @@ class World:
             gathering=self.plan.gathering,
             trusted=TRUSTED if self.plan.signed else None,
             on_full=lambda seconds: self.probes.strike("journal full", seconds),
+            on_cancel=self.probes.note_cancelled,
         )
 
     @contextlib.contextmanager

@@ -47,10 +47,16 @@ class RealScenarioWorld:
     def take_server(self, *, panics: bool = False, running: bool = True) -> str:
         return self._servers["shut_off" if not running else "panicking" if panics else "surviving"].pop()
 
-    def post(self, server: str, *, deadline: float) -> str | None:
-        answer = self.api.post(f"/v1/servers/{server}/actions", {"kind": "trigger_crash_dump", "deadline_seconds": deadline})
+    def post(self, server: str, *, deadline: float, force: bool = False) -> str | None:
+        body = {"kind": "trigger_crash_dump", "deadline_seconds": deadline, "force": force}
+        answer = self.api.post(f"/v1/servers/{server}/actions", body)
         assert answer.status in (202, 409), f"{answer.status} {answer.text}"
         return str(answer.body["id"]) if answer.status == 202 else None
+
+    def cancel(self, action: str) -> bool:
+        answer = self.api.post(f"/v1/actions/{action}/cancel", {})
+        assert answer.status in (200, 202, 409), f"{answer.status} {answer.text}"
+        return answer.status != 409
 
     def get_action(self, action: str) -> ActionView:
         body = self.api.get_action(action)
