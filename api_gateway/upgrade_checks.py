@@ -37,12 +37,13 @@ def check_tables(pending: Sequence[Migration]) -> list[Finding]:
     """:param pending: what this release's tables have and the database's do not"""
     missing = [migration for migration in pending if migration.phase is not Phase.CONTRACT]
     if missing:
-        text = f"the tables are not this release's; run crashcart-manage db upgrade --expand, which makes {_list(missing)}"
+        names = ", ".join(migration.revision for migration in missing)
+        text = f"the tables are not this release's; run crashcart-manage db upgrade --expand, which makes {names}"
         return [Finding("database", Result.FAILURE, text)]
     if pending:
         text = (
             f"when neither an engine nor an API of the release before runs any more: crashcart-manage db upgrade --contract, which makes "
-            f"{_list(pending)}"
+            f"{'; '.join(str(migration) for migration in pending)}"
         )
         return [Finding("database", Result.WARNING, text)]
     return [Finding("database", Result.SUCCESS, "the tables are this release's, or newer ones that it can use")]
@@ -108,10 +109,6 @@ def _say_bare(pin: Pin) -> str:
         f"[upgrade_levels] compute_agent = {pin.configured} is taken for an RPC version because no release of that name is known yet; "
         f"write {RPC_PREFIX}{pin.cap}, or the name of a release"
     )
-
-
-def _list(migrations: Sequence[Migration]) -> str:
-    return "; ".join(str(migration) for migration in migrations)
 
 
 def _join(notes: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from falcon import testing
 
+from api_gateway import engine, wsgi
 from api_gateway.config import load_config
 from api_gateway.fleet_versions import FleetVersions, find_lowest_version
 from api_gateway.pins import parse_pin, read_pin
@@ -84,6 +85,16 @@ def test_the_pin_is_read_from_the_configuration(tmp_path: Path) -> None:
     path.write_text(f"[upgrade_levels]\ncompute_agent = {OLD_RELEASE}\n")
     assert read_pin(load_config(["--config-file", str(path)], prog="test")).cap == OLD_RPC
     assert read_pin(load_config([], config_files=[])).configured == ""
+
+
+def test_neither_api_nor_engine_starts_under_a_pin_that_names_nothing(
+    tmp_path: Path, database: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "gateway.conf"
+    path.write_text(f"[database]\nconnection = sqlite:///{database}\n[dispatcher]\nwake_socket =\n[upgrade_levels]\ncompute_agent = juno\n")
+    for main in (wsgi.main, engine.main):
+        assert main(["--config-file", str(path)]) == 1
+        assert "[upgrade_levels] compute_agent = juno: neither auto" in capsys.readouterr().err
 
 
 ODD = ("", "1", "1.", ".1", "1.x", "-1.0", "1.0.0.0", "1.٣", "01.3", "1." + "9" * 5000, "1.4\n", "none")

@@ -156,7 +156,7 @@ def test_a_pin_is_held_against_the_fleet(level: str, hosts: dict[str, str], cap:
 def test_tables_are_ready_when_they_are_expanded_and_remind_of_what_is_left() -> None:
     expand, contract = Migration("0007", Phase.EXPAND, "adds"), Migration("0008", Phase.CONTRACT, "removes")
     assert say(check_tables([])).startswith("SUCCESS: ")
-    assert "db upgrade --expand, which makes 0007 (expand): adds" in say(check_tables([expand, contract]))
+    assert "db upgrade --expand, which makes 0007" in say(check_tables([expand, contract]))
     assert get_worst(check_tables([expand, contract])) is Result.FAILURE
     assert get_worst(check_tables([contract])) is Result.WARNING
     assert "db upgrade --contract, which makes 0008 (contract): removes" in say(check_tables([contract]))
