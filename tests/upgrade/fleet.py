@@ -31,6 +31,7 @@ DEADLINE = 60
 TIMEOUT = 60.0
 _HOLDOFF = 600.0
 _BOUND = 30.0
+"""Seconds that a call may hang: longer than the test lets it."""
 _GRACE = 20.0
 _AGENT = ("-m", "tests.chaos.agent_program")
 
@@ -66,10 +67,8 @@ class OldHosts(FakeHosts):
         return self._make_options(host)
 
     def _make_options(self, host: str) -> Options:
-        options = super()._make_options(host)
-        if host != KEEPING:
-            return options
-        return merge(options, {"agent": {"crash_dump_holdoff": _HOLDOFF}, "fake": {"call_bound": _BOUND}})
+        options = merge(super()._make_options(host), {"fake": {"call_bound": _BOUND}})
+        return merge(options, {"agent": {"crash_dump_holdoff": _HOLDOFF}}) if host == KEEPING else options
 
 
 def make_system(directory: Path, port: int, database: DatabaseKind, steps: Steps) -> ChaosSystem:
@@ -98,10 +97,10 @@ class Fleet:
         """With the newer release's own command."""
         self._system.stack.run_manage(NEW.installation, "db", "upgrade", *arguments)
 
-    def replace_agent(self, host: str, side: Side, *, kill: bool = False) -> None:
+    def replace_agent(self, host: str, side: Side) -> None:
         """Wait until the gateway has heard of the new one."""
         service = self._system.hosts[host].agent
-        self._replace(service, list(side.agent.argv), side.agent.environment, side, kill=kill)
+        self._replace(service, list(side.agent.argv), side.agent.environment, side)
         self._wait(lambda: self.list_releases()[host] == side.release, f"the agent of {host} to be of release {side.release}")
 
     def replace_engine(self, side: Side) -> None:
@@ -134,14 +133,6 @@ class Fleet:
         action: str = answer.body["id"]
         return action
 
-    def wait_cast(self, action: str) -> None:
-        """Until it is on its way to its agent."""
-
-        def is_cast() -> bool:
-            return "cast" in {moment["event"] for moment in self._admin.get_action(action)["timeline"]}
-
-        self._wait(is_cast, f"{action} to be cast")
-
     def cancel(self, action: str) -> Answer:
         return self._admin.post(f"/v1/actions/{action}/cancel", {})
 
@@ -160,12 +151,9 @@ class Fleet:
         assert seen["state"] == state, seen
         return seen
 
-    def _replace(self, service: Service, argv: list[str], environment: Mapping[str, str], side: Side, *, kill: bool = False) -> None:
+    def _replace(self, service: Service, argv: list[str], environment: Mapping[str, str], side: Side) -> None:
         with self._system.steps.step(f"{service.name} of {side.release}"):
-            if kill:
-                service.kill()
-            else:
-                assert service.stop(_GRACE), f"{service.name} had to be killed"
+            assert service.stop(_GRACE), f"{service.name} had to be killed"
             service.argv = [*argv, *service.argv[-2:]]  # its configuration stays
             service.env.update(environment)
             service.start()

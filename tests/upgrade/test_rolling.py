@@ -84,41 +84,51 @@ def go_down(system: ChaosSystem, fleet: Fleet) -> None:
 
 def refuse_what_an_older_agent_does_not_take(system: ChaosSystem, fleet: Fleet) -> None:
     """Before anything of it is written or cast; the action goes its way."""
-    host = system.hosts[OTHER]
-    host.agent.freeze()
-    try:
-        action = fleet.ask(list_surviving(host)[0], ActionKind.COLLECT_DIAGNOSTICS)
-        fleet.wait_cast(action)
-        refused = fleet.cancel(action)
-    finally:
-        host.agent.thaw()
+    with calls_that_hang(system, OTHER):
+        begun, waiting = ask_for_two(fleet, list_surviving(system.hosts[OTHER])[0])
+        refused = fleet.cancel(waiting)
     assert refused.status == 400, refused.text
     assert f"agent on {OTHER} (release {OLD.release}) does not support this" in refused.message
-    ended = fleet.wait_ended(action)
+    ended = fleet.wait_ended(waiting)
     assert (ended["ending"], ended["cancel_requested_at"]) == ("succeeded", None), ended
+    assert fleet.wait_ended(begun)["ending"] == "succeeded"
 
 
 def go_on_with_a_journal_that_the_other_release_left(system: ChaosSystem, fleet: Fleet) -> None:
     """Killed amid a call: what was perhaps sent is not sent again, what had not begun is done, and who is held off stays so."""
-    host = system.hosts[KEEPING]
-    hypervisor = host.hypervisor
-    assert hypervisor is not None
-    struck, signalled, *_ = reversed(list_surviving(host))
+    struck, signalled, *_ = reversed(list_surviving(system.hosts[KEEPING]))
     first = fleet.wait_ended(fleet.ask(signalled, ActionKind.TRIGGER_CRASH_DUMP, force=True))
     assert first["ending"] == "succeeded", first
-    set_mood(hypervisor, Mood.HANGING)
-    begun = fleet.ask(struck, ActionKind.TRIGGER_CRASH_DUMP, force=True)
-    fleet.wait_state(begun, "started")
-    waiting = fleet.ask(struck, ActionKind.COLLECT_DIAGNOSTICS)
-    fleet.wait_state(waiting, "received")
-    for side, kill in ((OLD, True), (NEW, False)):
-        set_mood(hypervisor, Mood.WELL)
-        fleet.replace_agent(KEEPING, side, kill=kill)
+    with calls_that_hang(system, KEEPING):
+        begun, waiting = ask_for_two(fleet, struck)
+        system.hosts[KEEPING].agent.kill()
+    for side in (OLD, NEW):
+        fleet.replace_agent(KEEPING, side)
         assert fleet.wait_ended(begun)["ending"] == "unknown"
         assert fleet.wait_ended(waiting)["ending"] == "succeeded"
         for server, earlier in ((signalled, first["id"]), (struck, begun)):
             refused = fleet.wait_ended(fleet.ask(server, ActionKind.TRIGGER_CRASH_DUMP))
             assert (refused["code"], earlier in refused["reason"]) == ("crash_dump_in_progress", True), refused
+
+
+@contextmanager
+def calls_that_hang(system: ChaosSystem, host: str) -> Iterator[None]:
+    hypervisor = system.hosts[host].hypervisor
+    assert hypervisor is not None
+    set_mood(hypervisor, Mood.HANGING)
+    try:
+        yield
+    finally:
+        set_mood(hypervisor, Mood.WELL)
+
+
+def ask_for_two(fleet: Fleet, server: str) -> tuple[str, str]:
+    """A crash dump, which has begun, and diagnostics, which wait for its end."""
+    begun = fleet.ask(server, ActionKind.TRIGGER_CRASH_DUMP, force=True)
+    fleet.wait_state(begun, "started")
+    waiting = fleet.ask(server, ActionKind.COLLECT_DIAGNOSTICS)
+    fleet.wait_state(waiting, "received")
+    return begun, waiting
 
 
 @contextmanager
