@@ -22,7 +22,8 @@ class LowerMaximum:
         self.url = f"http://127.0.0.1:{port}"
         self.asked: set[str] = set()
         self._server = ThreadingHTTPServer(("127.0.0.1", port), _make_proxy(self, ApiClient(url), maximum))
-        self._thread = threading.Thread(target=self._server.serve_forever, name=f"maximum {maximum}", daemon=True)
+        # How often it looks whether it shall end, in seconds.
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name=f"maximum {maximum}", daemon=True)
         self._thread.start()
 
     def close(self) -> None:

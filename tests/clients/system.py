@@ -8,6 +8,7 @@ from devstack.api_client import Answer, ApiClient
 from devstack.keystone import ADMIN, KeystoneUser, PrivateKeystone
 from devstack.ports import Ports, find_free_base
 from devstack.services import wait_until
+from devstack.side_by_side import run_side_by_side
 from devstack.stack import AgentProgram, Stack
 from tests.clients.lower_maximum import LowerMaximum
 from tests.stack.counting_agent import PANICKING, SHUT_OFF, SURVIVING
@@ -87,8 +88,7 @@ class System:
     def stop(self) -> None:
         for proxy in self.lower.values():
             proxy.close()
-        self.stack.down()
-        self.keystone.stop()
+        run_side_by_side(self.stack.down, self.keystone.stop)
 
     def _find_servers(self) -> list[FleetServer] | None:
         answer = self.ask(ADMIN, "GET", "/v2.1/servers/detail?all_tenants=1")
