@@ -18,6 +18,7 @@ from devstack.checks import ROOT, prepare_checks, run_checks
 from devstack.environments import CLIENTS, KEYSTONE
 from devstack.guest_image import GuestImages
 from devstack.real_parts import list_missing_parts, may_skip_real_tests
+from devstack.releases import BEFORE
 from devstack.steps import StepFailed, Steps
 
 TESTS = ROOT / "tests"
@@ -41,19 +42,39 @@ LATER = Budget("bare metal + clients + upgrade + chaos + worlds", 480)
 @dataclass(frozen=True)
 class Tier:
     """What lies under tests/ and is run together, on all processors if ``shares`` says how: each test by itself (``worksteal``), or
-    the tests of a file after each other (``loadfile``), which share real parts that are dear to start. ``options`` are pytest's,
-    ``in_memory`` is where the tests' files lie."""
+    the tests of a file after each other (``loadfile``), which share real parts that are dear to start. Of those the files of ``first``
+    begin first: what takes longest must not be left for one process at the end. Where tests ``wait`` for other processes most of the
+    time, one more runs than there are processors. ``options`` are pytest's, ``in_memory`` is where the tests' files lie."""
 
     name: str
     budget: Budget
     paths: tuple[str, ...] = ()
     needs_real_parts: bool = False
     shares: str | None = None
+    first: tuple[str, ...] = ()
+    wait: bool = False
     options: tuple[str, ...] = ()
     in_memory: bool = False
 
     def list_paths(self) -> list[Path]:
-        return [TESTS / path for path in self.paths or (self.name,) if (TESTS / path).exists()]
+        """Directories, or each file in the order in which it begins."""
+        found = [TESTS / path for path in self.paths or (self.name,) if (TESTS / path).exists()]
+        if not self.first:
+            return found
+        files = sorted(file for path in found for file in path.rglob("test_*.py"))
+        order = {f"test_{name}.py": place for place, name in enumerate(self.first)}
+        return sorted(files, key=lambda file: order.get(file.name, len(order)))
+
+    def list_options(self) -> list[str]:
+        """All of pytest's."""
+        options = list(self.options)
+        if self.name != "clients":  # the only one with schemathesis, whose plug-in would take each process longer to load than pytest
+            options += ["-p", "no:schemathesis"]
+        processors = len(os.sched_getaffinity(0))
+        if self.shares is not None and (processors > 1 or self.wait):
+            options += [f"--numprocesses={processors + 1 if self.wait else processors}", f"--dist={self.shares}"]
+            options += ["--no-loadscope-reorder"] if self.first else []
+        return options
 
 
 TIERS = {
@@ -63,24 +84,42 @@ TIERS = {
         Tier("unit", QUICK, ("unit", "http"), shares="worksteal", in_memory=True),
         Tier("contract", QUICK, shares="worksteal", in_memory=True),
         Tier("simulation", QUICK, shares="worksteal", in_memory=True),
-        Tier("conformance", REAL, needs_real_parts=True, shares="loadfile"),
-        Tier("stack", REAL, needs_real_parts=True, shares="loadfile"),
-        Tier("bare_metal", LATER, needs_real_parts=True, shares="loadfile"),
-        Tier("clients", LATER),
+        Tier(
+            "conformance",
+            REAL,
+            needs_real_parts=True,
+            shares="loadfile",
+            first=("libvirt_real", "redfish", "libvirt", "libvirt_watchdogs_real", "libvirt_diagnostics_real"),
+            wait=True,
+        ),
+        Tier(
+            "stack",
+            REAL,
+            needs_real_parts=True,
+            shares="loadfile",
+            # Not all that boot guests at the same time: that is what takes a processor.
+            first=(
+                *("real_guests", "engine_over_broker", "consumer_over_broker", "watchdogs", "scenarios", "watchdog_faults"),
+                *("agent_over_broker", "diagnostics", "store_contention", "event_stream"),
+            ),
+            wait=True,
+        ),
+        Tier("bare_metal", LATER, needs_real_parts=True, shares="loadfile", first=("crash_dumps", "inventory", "redfish")),
+        Tier("clients", LATER, shares="loadfile", first=("commands", "openapi_fuzz", "tempest")),
         Tier("upgrade", LATER, needs_real_parts=True),
         Tier("chaos", LATER, needs_real_parts=True),
-        # More worlds, beside those of the tier simulation.
+        # With those of the tier simulation, and the actions of both, 20,000 actions.
         Tier(
             "worlds",
             LATER,
             ("simulation/test_seeds.py",),
             shares="worksteal",
-            options=("--seeds=6-20", "-k", "every_promise"),
+            options=("--seeds=6-87", "--least-actions=18600", "-k", "every_promise"),
             in_memory=True,
         ),
     )
 }
-_EXPECTED = ("check", "unit", "contract", "simulation", "conformance", "stack", "bare_metal", "clients")
+_EXPECTED = ("check", "unit", "contract", "simulation", "conformance", "stack", "bare_metal", "clients", "upgrade")
 
 
 @dataclass
@@ -117,10 +156,10 @@ def run_tests(suites: list[str], *, all_suites: bool, state_dir: Path) -> int:
             _run_checks(outcome, steps)
         else:
             tests = [str(path) for path in tier.list_paths()]
-            _run_pytest(outcome, tier.name, tests, results, all_suites, tier.shares, tier.options, in_memory=tier.in_memory)
+            _run_pytest(outcome, tier.name, tests, results, all_suites, tier.list_options(), in_memory=tier.in_memory)
         outcome.spend(tier.budget, time.monotonic() - started)
     if paths:
-        _run_pytest(outcome, "paths", paths, results, all_suites, shares=None)
+        _run_pytest(outcome, "paths", paths, results, all_suites)
     return _conclude(outcome, steps)
 
 
@@ -144,6 +183,8 @@ def _set_up(steps: Steps, tiers: list[Tier]) -> None:
         prepare_checks(steps)
     if any(tier.name == "clients" for tier in tiers):
         _install_clients(steps)
+    if any(tier.name == "upgrade" for tier in tiers):
+        BEFORE.ensure(steps)
     if any(tier.needs_real_parts for tier in tiers):
         missing = list_missing_parts()
         if missing and not may_skip_real_tests():
@@ -183,7 +224,6 @@ def _run_pytest(
     paths: list[str],
     results: Path,
     all_suites: bool,
-    shares: str | None,
     options: Sequence[str] = (),
     *,
     in_memory: bool = False,
@@ -191,15 +231,12 @@ def _run_pytest(
     report = results / f"{name}.xml"
     report.unlink(missing_ok=True)
     argv = [sys.executable, "-m", "pytest", f"--junitxml={report}", *paths, *options]
-    if shares is not None and (os.cpu_count() or 1) > 1:
-        argv += ["--numprocesses=auto", f"--dist={shares}"]
     environment = dict(os.environ) | ({"CRASHCART_TEST_ALL": "1"} if all_suites else {})
     if not paths:
         code = 5
     elif in_memory:
-        # Only the clients tier uses schemathesis, whose plug-in would take each process longer to load than pytest itself.
         with _files_in_memory() as (places, variables):
-            code = subprocess.run([*argv, "-p", "no:schemathesis", *places], cwd=ROOT, env=environment | variables).returncode
+            code = subprocess.run([*argv, *places], cwd=ROOT, env=environment | variables).returncode
     else:
         code = subprocess.run(argv, cwd=ROOT, env=environment).returncode
     counted = _read_report(report)

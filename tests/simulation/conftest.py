@@ -1,4 +1,4 @@
-"""The template database (tables made once), a folder in memory, and ``--seed`` to replay one seed."""
+"""The template database (tables made once), a folder in memory, ``--seed`` to replay one seed, and what many worlds must have had."""
 
 import json
 import os
@@ -15,14 +15,15 @@ from tests.databases import write_database
 from tests.simulation.probes import WANTED, Hits, list_unvisited, tell
 
 USUAL_SEEDS = "0-199" if os.environ.get("CRASHCART_TEST_ALL") else "0-5"
-"""The worlds that the tier ``simulation`` goes through, and with ``--all``; those up to 20 are the tier ``worlds``."""
+"""The worlds that the tier ``simulation`` goes through, and with ``--all``; those behind them are the tier ``worlds``."""
 _ENOUGH_WORLDS = 40
-"""So many must have been everywhere: a run of ``--seeds 0-39`` or more, or with ``--all``; the ordinary tiers have fewer."""
+"""So many must have been everywhere: those of the tier ``worlds``, a run of ``--seeds 0-39`` or more, or one with ``--all``."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=None, help="replay this one seed of the simulation and print its history")
     parser.addoption("--seeds", default=USUAL_SEEDS, help="first and last seed of the simulation, as 0-199")
+    parser.addoption("--least-actions", type=int, default=0, help="fail when fewer actions were accepted in all worlds together")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -59,12 +60,11 @@ class _memory_folder:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Worlds in which nothing strikes prove nothing: many of them together must have been everywhere."""
+    """Worlds in which nothing strikes, or nobody asks for anything, prove nothing."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is None or hasattr(session.config, "workerinput"):
         return
-    worlds, _, hits = _sum_up(reporter)
-    if worlds >= _ENOUGH_WORLDS and list_unvisited(hits):
+    if _find_lacks(reporter):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
@@ -76,9 +76,21 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     terminalreporter.section("probes of the simulation")
     for line in (f"{actions} actions were accepted in {worlds} worlds", *tell(hits)):
         terminalreporter.write_line(line)
+    for lack in _find_lacks(terminalreporter):
+        terminalreporter.write_line(f"FAILED: {lack}", red=True)
+
+
+def _find_lacks(reporter: Any) -> list[str]:
+    """What all worlds together have too little of: many of them must have been everywhere, and as busy as was asked for."""
+    worlds, actions, hits = _sum_up(reporter)
+    lacks = []
+    least = reporter.config.getoption("--least-actions", default=0)
+    if worlds and actions < least:
+        lacks.append(f"{actions} actions were accepted, not {least}: play more worlds")
     unvisited = list_unvisited(hits)
     if worlds >= _ENOUGH_WORLDS and unvisited:
-        terminalreporter.write_line(f"FAILED: hit less than {WANTED} times: {', '.join(unvisited)}", red=True)
+        lacks.append(f"hit less than {WANTED} times: {', '.join(unvisited)}")
+    return lacks
 
 
 def _sum_up(reporter: Any) -> tuple[int, int, Hits]:

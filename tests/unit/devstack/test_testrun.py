@@ -1,12 +1,13 @@
 """A test run says failure when something failed, when nothing ran, and when a budget was exceeded."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from devstack import testrun
 from devstack.steps import StepFailed, Steps
-from devstack.testrun import QUICK, Budget, Outcome
+from devstack.testrun import LATER, QUICK, TESTS, TIERS, Budget, Outcome, Tier
 
 
 @pytest.mark.parametrize(
@@ -35,7 +36,7 @@ def test_the_expected_tiers_are_run_even_when_their_directory_is_gone(monkeypatc
     """So that losing a suite fails the run instead of making it quicker."""
     monkeypatch.setattr(testrun, "TESTS", tmp_path)
     names = [tier.name for tier in testrun._choose_tiers([])]
-    assert names == ["check", "unit", "contract", "simulation", "conformance", "stack", "bare_metal", "clients"]
+    assert names == ["check", "unit", "contract", "simulation", "conformance", "stack", "bare_metal", "clients", "upgrade"]
 
 
 def test_a_group_of_tiers_shares_one_budget() -> None:
@@ -44,3 +45,26 @@ def test_a_group_of_tiers_shares_one_budget() -> None:
     outcome.spend(budget, 6)
     outcome.spend(budget, 7)
     assert outcome.seconds == {budget: 13}
+
+
+def test_a_tiers_longest_files_begin_first_and_none_is_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("test_a.py", "test_long.py", "test_longest.py", "deeper/test_b.py", "parts.py"):
+        path = tmp_path / "some" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    monkeypatch.setattr(testrun, "TESTS", tmp_path)
+    listed = Tier("some", LATER, shares="loadfile", first=("longest", "long")).list_paths()
+    assert [path.name for path in listed] == ["test_longest.py", "test_long.py", "test_b.py", "test_a.py"]
+
+
+@pytest.mark.parametrize("tier", [tier for tier in TIERS.values() if tier.first], ids=lambda tier: tier.name)
+def test_what_a_tier_begins_with_is_there(tier: Tier) -> None:
+    names = {path.name for path in (TESTS / tier.name).rglob("test_*.py")}
+    assert {f"test_{name}.py" for name in tier.first} <= names
+
+
+def test_where_tests_wait_for_other_processes_one_more_runs_than_there_are_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    assert "--numprocesses=3" in Tier("some", LATER, shares="loadfile", wait=True).list_options()
+    assert "--numprocesses=2" in Tier("some", LATER, shares="loadfile").list_options()
+    assert not any(option.startswith("--numprocesses") for option in Tier("some", LATER).list_options())
