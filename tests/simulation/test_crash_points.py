@@ -14,13 +14,15 @@ from tests.simulation.script import Script, write_script
 
 
 def make_script(*strikes: StrikeAtCommit) -> Script:
-    """A run that comes by every commit: guests that move and hang, casts that are lost, an engine that is away, a queue that is purged."""
+    """A run that comes by every commit: guests that move and hang, actions that are called off, casts that are lost, an engine that is away,
+    a queue that is purged."""
     plan = Plan(
         seed="crash-points-21",
         duration=60.0,
         hosts=1,
         guests_per_host=6,
         actions=20,
+        cancellations=12,
         holdoff=15.0,
         gateway_holdoff=0.0,
         deadlines=(1.0, 15.0),
