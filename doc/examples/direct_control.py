@@ -20,6 +20,7 @@ import uuid
 from collections import deque
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from oslo_service import backend
 
@@ -32,6 +33,7 @@ from oslo_config import cfg  # noqa: E402
 
 NEEDS = {"report_inventory": "1.0", "trigger_crash_dump": "1.0", "set_watchdog": "1.2"}
 """The lowest RPC version that has each method: an agent of an older release refuses it."""
+OUTCOMES = {True: "cast", False: "not delivered: the host has no queue; trying again", None: "perhaps delivered; casting the same again"}
 CAST_AGAIN_SECONDS = 5
 GRACE_SECONDS = 30
 """Beyond the deadline: two seconds of clocks, and the longest that a driver's call takes (a heartbeat's driver_bound)."""
@@ -77,12 +79,15 @@ class Caster:
         )
 
     def cast(self, host, method, arguments, *, signed_for=None):
-        """True: it is with the broker; False: the host has no queue; an exception: perhaps."""
+        """True: it is with the broker; False: the host has no queue, so nothing was delivered; None: perhaps it was."""
         context = sign(self._key, self._issuer, signed_for or host, method, arguments) if self._key else {}
         try:
             self._client.prepare(server=host, version=NEEDS[method]).cast(context, method, **arguments)
         except oslo_messaging.exceptions.MessageUndeliverable:
             return False
+        except (oslo_messaging.MessagingException, kombu.exceptions.OperationalError, OSError) as error:
+            print(f"the broker is away: {error!r}", file=sys.stderr)
+            return None
         return True
 
     def close(self):
@@ -100,8 +105,9 @@ class Ear:
     def __init__(self, url, host, *, is_shared=False, ca_file=None):
         self._host, self._is_shared = host, is_shared
         self._address = f"amqp://{url.partition('://')[2]}"
-        self._tls = {"cert_reqs": ssl.CERT_REQUIRED, "ca_certs": str(ca_file)} if ca_file else False
-        account = kombu.Connection(self._address).userid or ""
+        account, broker = urlsplit(self._address).username or "", urlsplit(self._address).hostname
+        # Without the name a certificate of any name would do, if that CA made it.
+        self._tls = {"cert_reqs": ssl.CERT_REQUIRED, "ca_certs": str(ca_file), "server_hostname": broker} if ca_file else False
         owner = account if account.startswith("controller.") else "crashcart.control"
         events = kombu.Exchange("crashcart.events", type="topic", no_declare=True)
         keys = ("notifications.info", "notifications.warn", "notifications.error", "heartbeats")
@@ -109,7 +115,7 @@ class Ear:
         bindings = [kombu.binding(events, routing_key=key) for key in keys]
         self._queue = kombu.Queue(f"{owner}.{uuid.uuid4().hex}", bindings=bindings, durable=True, queue_arguments=limits)
         self._arrived, self._known = deque(), set()
-        self._open()
+        self._open(tries=3)
 
     def hear(self, until):
         """What comes until a time.monotonic(): pairs of event type and payload, each once; None about once a second."""
@@ -119,7 +125,8 @@ class Ear:
                 self._connection.drain_events(timeout=1)
             except TimeoutError:
                 self._connection.heartbeat_check()
-            except self._connection.connection_errors:
+            except self._connection.connection_errors as error:
+                print(f"the broker is away: {error!r}; trying again", file=sys.stderr)
                 self._connection.collect()
                 self._open()
             while self._arrived:
@@ -128,9 +135,9 @@ class Ear:
     def close(self):
         self._connection.close()
 
-    def _open(self):
+    def _open(self, tries=None):
         self._connection = kombu.Connection(self._address, ssl=self._tls, heartbeat=30)
-        self._connection.ensure_connection(interval_max=5)
+        self._connection.ensure_connection(max_retries=tries, interval_max=5)
         kombu.Consumer(self._connection, self._queue, on_message=self._take).consume()
 
     def _take(self, message):
@@ -148,7 +155,7 @@ def find_server(caster, ear, host, server, kind, seconds):
     end = time.monotonic() + seconds
     heard = "no heartbeat came"
     while time.monotonic() < end:
-        if not caster.cast(host, "report_inventory", {}):
+        if caster.cast(host, "report_inventory", {}) is False:
             heard = "it has no queue; is its agent running?"
         for one in ear.hear(min(end, time.monotonic() + CAST_AGAIN_SECONDS)):
             event_type, payload = one or (None, None)
@@ -203,11 +210,8 @@ def carry_out(caster, ear, action, *, follow=False, tell=print):
         now = time.monotonic()
         if not is_received and next_cast <= now < end:
             next_cast = now + CAST_AGAIN_SECONDS
-            try:
-                is_cast = caster.cast(action["host"], action["kind"], {"action": {**action, "sent_at": datetime.now(UTC).isoformat()}})
-                tell(f"{action['id']} cast" if is_cast else f"{action['id']} not delivered: the host has no queue; trying again")
-            except oslo_messaging.MessagingException as error:
-                tell(f"{action['id']} perhaps delivered ({error}); casting again, which does it no second time")
+            outcome = caster.cast(action["host"], action["kind"], {"action": {**action, "sent_at": datetime.now(UTC).isoformat()}})
+            tell(f"{action['id']} {OUTCOMES[outcome]}")
         if one is None or one[1].get("action_id") != action["id"]:
             if ending is None and now > end + GRACE_SECONDS:
                 return None
@@ -260,7 +264,11 @@ def main(argv=None):
     url = os.environ.get("CONTROL_URL")  # it has a password, and everybody on a machine sees command lines
     if not url:
         sys.exit("CONTROL_URL is not set: rabbit://controller.NAME:password@broker:5672/")
-    ear = Ear(url, arguments.host, is_shared=arguments.shared_account, ca_file=arguments.ca_file)
+    try:
+        ear = Ear(url, arguments.host, is_shared=arguments.shared_account, ca_file=arguments.ca_file)
+    except kombu.exceptions.OperationalError as error:
+        print(f"the broker cannot be reached: {error}", file=sys.stderr)
+        return 4
     caster = Caster(url, key_file=arguments.key, ca_file=arguments.ca_file)
     try:
         heartbeat, server = find_server(caster, ear, arguments.host, arguments.server, arguments.kind, arguments.deadline)

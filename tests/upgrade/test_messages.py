@@ -11,7 +11,6 @@ from tests.contract import golden
 from tests.contract.recorded_rpc import record_rpc
 
 _SCRIPT = Path(__file__).parent / "read_messages.py"
-_NAME = BEFORE.version.rpartition(".")[0]
 
 
 def read_there(folder: Path) -> set[str]:
@@ -24,7 +23,7 @@ def read_there(folder: Path) -> set[str]:
 
 
 def test_the_release_before_reads_what_this_one_tells_and_what_it_asks_when_pinned_to_it(tmp_path: Path) -> None:
-    asked, _unsaid = record_rpc(golden.RPC_VERBS, golden.REPLIES, versions.RELEASES[_NAME].rpc)
+    asked, _unsaid = record_rpc(golden.RPC_VERBS, golden.REPLIES, versions.RELEASES[BEFORE.name].rpc)
     told = {name: sample for name, sample in golden.make_samples().items() if name.startswith("events/") or name.endswith(".reply.json")}
     samples = {**told, **{f"rpc/{method}.json": sample for method, sample in asked.items()}}
     for name, sample in samples.items():
@@ -35,6 +34,6 @@ def test_the_release_before_reads_what_this_one_tells_and_what_it_asks_when_pinn
 
 
 def test_the_release_before_is_the_one_that_the_samples_were_taken_of() -> None:
-    folder = golden.SAMPLES / _NAME
-    read = {name for name in golden.read_samples(_NAME) if name.startswith(("rpc/", "events/")) and name != "rpc/signature.json"}
+    folder = golden.SAMPLES / BEFORE.name
+    read = {name for name in golden.read_samples(BEFORE.name) if name.startswith(("rpc/", "events/")) and name != "rpc/signature.json"}
     assert read_there(folder) == read
