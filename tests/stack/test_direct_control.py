@@ -285,6 +285,17 @@ def test_a_host_without_an_agent_has_no_queue(caster: Any) -> None:
     assert not caster.cast(f"host-{uuid.uuid4().hex[:8]}", "report_inventory", {})
 
 
+def test_an_agent_of_an_older_release_is_not_sent_what_it_would_drop_unsaid() -> None:
+    beat = {"host": "compute-1", "release": "0.9", "rpc_version": "1.1"}
+    direct_control.check_version(beat, "trigger_crash_dump")
+    with pytest.raises(
+        direct_control.NothingCast, match=r"^the agent on compute-1 \(release 0\.9\) does not support this: set_watchdog needs"
+    ):
+        direct_control.check_version(beat, "set_watchdog")
+    with pytest.raises(direct_control.NothingCast):
+        direct_control.check_version({**beat, "rpc_version": "2.3"}, "set_watchdog")
+
+
 @pytest.mark.parametrize("queue", ["compute_agent.HOST", RECORDER_QUEUES[0].name, "consumer.other"])
 def test_a_controllers_account_takes_nothing_out_of_others_queues(lab: Lab, queue: str) -> None:
     link = BrokerAddress(lab.url, name="controller").open_link()
