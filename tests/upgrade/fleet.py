@@ -18,6 +18,7 @@ from devstack.services import Service, wait_until
 from devstack.stack import Stack
 from devstack.stack_config import Options, merge
 from devstack.steps import Steps
+from tests.chaos.history import History
 from tests.chaos.hosting import FakeHosts
 from tests.chaos.hypervisor import Machine
 from tests.chaos.system import ChaosSystem, Host
@@ -86,11 +87,11 @@ def make_system(directory: Path, port: int, database: DatabaseKind, steps: Steps
 
 
 class Fleet:
-    """The running system, and who asks for things while parts of it are replaced."""
+    """The running system, and an admin who replaces parts of it and looks whether it goes on."""
 
-    def __init__(self, system: ChaosSystem, traffic: Traffic) -> None:
+    def __init__(self, system: ChaosSystem, history: History) -> None:
         self._system = system
-        self._traffic = traffic
+        self._asking = Traffic(system, history, seed="admin", rate=1, clients=0)
         self._admin = system.create_clients()[0]
 
     def upgrade_database(self, *arguments: str) -> None:
@@ -119,16 +120,16 @@ class Fleet:
 
     def check_flow(self) -> None:
         """What is asked for from now on is carried out, on each host; it is seen in the events, too."""
-        asked = {host.name: self.ask(next(iter(host.servers)), ActionKind.COLLECT_DIAGNOSTICS) for host in self._system.hosts.values()}
+        asked = {host.name: self.ask_for_dump(list_surviving(host)[0], force=True) for host in self._system.hosts.values()}
         for host, action in asked.items():
             ended = self.wait_ended(action)
             assert ended["ending"] == "succeeded", (host, ended)
             events = self._admin.get(f"/v1/events?action_id={action}").body["events"]
             assert "action.ended" in {event["type"] for event in events}, (host, events)
 
-    def ask(self, server: str, kind: ActionKind, *, force: bool = False) -> str:
-        """The id of what was accepted."""
-        answer = self._traffic.ask(server, kind, deadline=DEADLINE, force=force)
+    def ask_for_dump(self, server: str, *, force: bool = False) -> str:
+        """The id of what was accepted. ``force``: in spite of a hold-off."""
+        answer = self._asking.ask(server, ActionKind.TRIGGER_CRASH_DUMP, deadline=DEADLINE, force=force)
         assert answer.status == 202, answer.text
         action: str = answer.body["id"]
         return action

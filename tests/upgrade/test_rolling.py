@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from compute_agent.contract.models import ActionKind
 from devstack.databases import DatabaseKind
 from devstack.ports import find_free_base
 from devstack.steps import Steps
@@ -22,16 +21,16 @@ from tests.chaos.validator import validate_record
 from tests.chaos.watching import Onlookers, SecondConsumer
 from tests.upgrade.fleet import DEADLINE, KEEPING, NEW, OLD, Fleet, list_surviving, make_system
 
-_RATE = 10.0
+_RATE = 8.0
 """Actions a second that are asked for."""
-_LEAST = 30
+_LEAST = 20
 """Actions of each host that must have succeeded: with fewer nothing was put to the test."""
 _NOT_OF_THE_MIX = {"crash_dump_in_progress", "server_not_running", "watchdog_not_changed"}
 """How an action may fail where all parts are of one release, too: its server was signalled just now, or has panicked."""
 OTHER = "host-1"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)  # who is killed by it leaves every process behind
 @pytest.mark.usefixtures("broker_parts")
 @pytest.mark.parametrize(
     "database",
@@ -45,13 +44,14 @@ OTHER = "host-1"
 def test_a_fleet_is_upgraded_and_taken_back_part_by_part_while_actions_flow(tmp_path: Path, database: DatabaseKind) -> None:
     history = History(tmp_path / "history.jsonl")
     system = make_system(tmp_path / "system", find_free_base(), database, Steps())
-    with running(system, history) as (fleet, traffic):
-        traffic.start()
-        try:
+    with running(system, history) as fleet:
+        with load(system, history, "up"):
             go_up(fleet)
-            go_down(system, fleet)
-        finally:
-            traffic.stop()
+            fleet.replace_agent(OTHER, OLD)  # both sorts of agents under the newer gateway
+            fleet.check_flow()
+        refuse_what_an_older_agent_does_not_take(system, fleet)
+        with load(system, history, "down"):
+            go_down(fleet)
         go_on_with_a_journal_that_the_other_release_left(system, fleet)
     check(Record.read(read_lines(history.path)))
 
@@ -71,10 +71,7 @@ def go_up(fleet: Fleet) -> None:
     fleet.check_flow()
 
 
-def go_down(system: ChaosSystem, fleet: Fleet) -> None:
-    fleet.replace_agent(OTHER, OLD)  # both sorts of agents under the newer gateway
-    fleet.check_flow()
-    refuse_what_an_older_agent_does_not_take(system, fleet)
+def go_down(fleet: Fleet) -> None:
     fleet.replace_engine(OLD)  # the newer API beside an older engine
     fleet.check_flow()
     fleet.replace_api(OLD)
@@ -84,8 +81,10 @@ def go_down(system: ChaosSystem, fleet: Fleet) -> None:
 
 def refuse_what_an_older_agent_does_not_take(system: ChaosSystem, fleet: Fleet) -> None:
     """Before anything of it is written or cast; the action goes its way."""
+    server = list_surviving(system.hosts[OTHER])[0]
+    fleet.wait_ended(fleet.ask_for_dump(server, force=True))  # and with it all that was asked for before
     with calls_that_hang(system, OTHER):
-        begun, waiting = ask_for_two(fleet, list_surviving(system.hosts[OTHER])[0])
+        begun, waiting = ask_for_two(fleet, server)
         refused = fleet.cancel(waiting)
     assert refused.status == 400, refused.text
     assert f"agent on {OTHER} (release {OLD.release}) does not support this" in refused.message
@@ -96,8 +95,8 @@ def refuse_what_an_older_agent_does_not_take(system: ChaosSystem, fleet: Fleet) 
 
 def go_on_with_a_journal_that_the_other_release_left(system: ChaosSystem, fleet: Fleet) -> None:
     """Killed amid a call: what was perhaps sent is not sent again, what had not begun is done, and who is held off stays so."""
-    struck, signalled, *_ = reversed(list_surviving(system.hosts[KEEPING]))
-    first = fleet.wait_ended(fleet.ask(signalled, ActionKind.TRIGGER_CRASH_DUMP, force=True))
+    struck, signalled, *_ = list_surviving(system.hosts[KEEPING])
+    first, _ = (fleet.wait_ended(fleet.ask_for_dump(server, force=True)) for server in (signalled, struck))
     assert first["ending"] == "succeeded", first
     with calls_that_hang(system, KEEPING):
         begun, waiting = ask_for_two(fleet, struck)
@@ -106,8 +105,8 @@ def go_on_with_a_journal_that_the_other_release_left(system: ChaosSystem, fleet:
         fleet.replace_agent(KEEPING, side)
         assert fleet.wait_ended(begun)["ending"] == "unknown"
         assert fleet.wait_ended(waiting)["ending"] == "succeeded"
-        for server, earlier in ((signalled, first["id"]), (struck, begun)):
-            refused = fleet.wait_ended(fleet.ask(server, ActionKind.TRIGGER_CRASH_DUMP))
+        for server, earlier in ((signalled, first["id"]), (struck, waiting)):
+            refused = fleet.wait_ended(fleet.ask_for_dump(server))
             assert (refused["code"], earlier in refused["reason"]) == ("crash_dump_in_progress", True), refused
 
 
@@ -123,16 +122,27 @@ def calls_that_hang(system: ChaosSystem, host: str) -> Iterator[None]:
 
 
 def ask_for_two(fleet: Fleet, server: str) -> tuple[str, str]:
-    """A crash dump, which has begun, and diagnostics, which wait for its end."""
-    begun = fleet.ask(server, ActionKind.TRIGGER_CRASH_DUMP, force=True)
+    """A crash dump, which has begun, and another one, which waits for its end."""
+    begun = fleet.ask_for_dump(server, force=True)
     fleet.wait_state(begun, "started")
-    waiting = fleet.ask(server, ActionKind.COLLECT_DIAGNOSTICS)
+    waiting = fleet.ask_for_dump(server, force=True)
     fleet.wait_state(waiting, "received")
     return begun, waiting
 
 
 @contextmanager
-def running(system: ChaosSystem, history: History) -> Iterator[tuple[Fleet, Traffic]]:
+def load(system: ChaosSystem, history: History, seed: str) -> Iterator[None]:
+    """Clients who ask for actions all the time."""
+    traffic = Traffic(system, history, seed=seed, rate=_RATE, clients=4, deadlines=(DEADLINE,))
+    traffic.start()
+    try:
+        yield
+    finally:
+        traffic.stop()
+
+
+@contextmanager
+def running(system: ChaosSystem, history: History) -> Iterator[Fleet]:
     """Everything of the release before, with those who look on; at the end all is let come to its end, and collected."""
     consumer = SecondConsumer(system.stack.broker.transport_url, history)
     with ExitStack() as ending:  # whatever fails of it, the rest is stopped
@@ -144,8 +154,7 @@ def running(system: ChaosSystem, history: History) -> Iterator[tuple[Fleet, Traf
         onlookers = Onlookers(system, history, seed="upgrade")
         ending.callback(onlookers.stop)
         onlookers.start()
-        traffic = Traffic(system, history, seed="upgrade", rate=_RATE, clients=4, deadlines=(DEADLINE,))
-        yield Fleet(system, traffic), traffic
+        yield Fleet(system, history)
         finish(system, consumer, history, onlookers, system.steps)
 
 
