@@ -90,7 +90,6 @@ TIERS = {
             needs_real_parts=True,
             shares="loadfile",
             first=("libvirt_real", "redfish", "libvirt", "libvirt_watchdogs_real", "libvirt_diagnostics_real"),
-            wait=True,
         ),
         Tier(
             "stack",
