@@ -144,6 +144,10 @@ def _end_removing_with_key(application: Application) -> None:
     _end(application, application.client.simulate_delete(f"/v1/servers/{fleet.RUNNING}/watchdog", query_string=_KEY_IN_QUERY))
 
 
+def _add_open_actions(application: Application) -> None:
+    fleet.add_open_actions(application.store, application.clock)
+
+
 def _end(application: Application, asked: Any) -> None:
     with application.store.read() as c:
         row = actions.find_action(c, asked.json["id"])
@@ -167,13 +171,14 @@ _COMPUTE_ACTION = ("POST", "/v2.1/servers/{server_id}/action")
 _NATIVE_ACTION = ("POST", "/v1/servers/{server_id}/actions")
 _DIAGNOSTICS = ("GET", "/v2.1/servers/{server_id}/diagnostics")
 _OWN_DIAGNOSTICS = ("GET", "/v1/servers/{server_id}/diagnostics")
+_CANCEL = ("POST", "/v1/actions/{action_id}/cancel")
 _PART = ("GET", "/v1/events/{event_id}/black-box/{part}")
 _SERVER = ("DELETE", "/v1/servers/{server_id}")
 _WATCHDOG, _SET_WATCHDOG, _REMOVE_WATCHDOG = ((method, "/v1/servers/{server_id}/watchdog") for method in ("GET", "PUT", "DELETE"))
 _MODELS = ("GET", "/v1/watchdog-models")
 _SUBSCRIPTIONS = ("POST", "/v1/subscriptions")
 _HOOK = {"kind": "webhook", "url": "https://hooks.example/"}
-_PARTICULAR_SUCCESSES = frozenset({_NATIVE_ACTION, _SET_WATCHDOG, _REMOVE_WATCHDOG})
+_PARTICULAR_SUCCESSES = frozenset({_NATIVE_ACTION, _SET_WATCHDOG, _REMOVE_WATCHDOG, _CANCEL})
 """These succeed with 200 in a particular case only."""
 
 _PARTICULAR = [
@@ -190,6 +195,9 @@ _PARTICULAR = [
     Directed(_NATIVE_ACTION, 200, "again with the key of one that has ended", path=_RUNNING, body=_WITH_KEY, before=_end_one_with_key),
     Directed(_NATIVE_ACTION, 409, "a crash dump of a server that is shut off", path=_SHUTOFF),
     Directed(_NATIVE_ACTION, 429, "a host that has as many open actions as it may", path=_RUNNING, options=_ONE_OPEN),
+    Directed(_CANCEL, 200, "one that was never cast", path={"action_id": fleet.PENDING_ACTION}),
+    Directed(_CANCEL, 202, "one that its agent has", path={"action_id": fleet.RECEIVED_ACTION}, before=_add_open_actions),
+    Directed(_CANCEL, 409, "one that has ended"),
     Directed(_WATCHDOG, 409, "a server whose agent is too old", path=_OLD_AGENTS),
     Directed(_WATCHDOG, 501, "a server whose driver has no watchdogs", path=_OF_DOWN_HOST),
     Directed(_SET_WATCHDOG, 202, "another one for a running server", path=_RUNNING),
