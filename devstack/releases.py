@@ -96,7 +96,8 @@ class Release:
         borrowed = self.directory / "borrowed"
         borrowed.mkdir()
         for name in _BORROWED:
-            (borrowed / name).symlink_to(tree / name)
+            (tree / name).rename(borrowed / name)
+        shutil.rmtree(tree)
         self._check(log)
         self._mark.touch()
 
