@@ -152,6 +152,9 @@ def apply_ended(
         "recorded_at": now,
         "updated_at": now,
     }
+    if ending in (Ending.FAILED, Ending.EXPIRED):
+        # Nothing was sent: what was seen came out of the journal that took the place of this one, whose agent had to call it unknown.
+        changes |= {"observation": None, "observation_final": False, "observed_at": None, "observation_text": None}
     if given_up:
         changes["revised_at"] = now
         _append_revision(c, row, ending=ending, code=code, reason=reason, at=now)

@@ -246,6 +246,16 @@ def test_nothing_is_observed_after_an_action_of_which_nothing_was_sent(reporter:
     assert reporter.get().observation is None
 
 
+@pytest.mark.parametrize("ending", ["failed", "expired"])
+def test_what_the_next_journals_agent_saw_goes_when_the_first_one_says_that_nothing_was_sent(reporter: Reporter, ending: str) -> None:
+    """What comes out of the two journals may be heard in any order."""
+    reporter.give_up()
+    assert reporter.observed("guest_rebooted", epoch="j2") is Applied.CHANGED
+    assert reporter.ended(ending, "backend_unavailable" if ending == "failed" else "deadline_passed", signalled_at=None) is Applied.CHANGED
+    row = reporter.get()
+    assert (row.ending, row.observation, row.observation_final, row.observed_at, row.observation_text) == (ending, None, False, None, None)
+
+
 def test_what_followed_an_action_that_was_given_up_is_told_before_its_ending_comes(reporter: Reporter) -> None:
     reporter.give_up()
     assert reporter.observed("guest_rebooted") is Applied.CHANGED
