@@ -36,8 +36,10 @@ _IS_DUE = and_(
 _WAITING_SINCE = func.coalesce(actions.c.last_cast_at, actions.c.accepted_at)
 _PATIENCE = case((actions.c.kind == ActionKind.RESET_WATCHDOG_TIMER, 1), (actions.c.kind == ActionKind.COLLECT_DIAGNOSTICS, 2), else_=0)
 """Nobody's crash dump waits behind the watchdogs or the diagnostics of a whole fleet."""
-_IS_AGAIN = case((actions.c.last_cast_at.is_(None), 0), else_=1)
-"""What was never cast goes before what is cast again: hosts that do not answer, with hundreds of open actions, must not keep all slots."""
+_IS_NEW = or_(actions.c.last_cast_at.is_(None), and_(actions.c.cancel_requested_at.is_not(None), actions.c.cast_incarnation.is_(None)))
+_IS_AGAIN = case((_IS_NEW, 0), else_=1)
+"""What was never cast goes before what is cast again: hosts that do not answer, with hundreds of open actions, must not keep all slots.
+What was just called off may begin at any moment, and does not wait behind all that is new either."""
 _BEFORE_OTHERS = (_PATIENCE, _IS_AGAIN, _WAITING_SINCE)
 _TURN = func.row_number().over(partition_by=actions.c.host, order_by=(*_BEFORE_OTHERS, actions.c.accepted_at, actions.c.id))
 _DUE = select(actions.c.id, _TURN.label("turn")).select_from(_WITH_AGENTS).where(_IS_DUE).subquery()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.simulation.invariants import Record
     from tests.simulation.world import World
 
-AFTER = (0.0, 0.003, 0.02, 0.05, 0.2, 0.2, 1.0, 3.0, 12.0)
+AFTER = (0.0, 0.03, 0.3, 0.6, 1.0, 1.5, 2.5, 12.0)
 """Seconds between asking and calling off: before it is cast, while it is, before it begins, while it is carried out, and after."""
 
 
@@ -43,11 +43,12 @@ class Cancellations:
 
 @dataclass(frozen=True)
 class AskAndCancel(Ask):
-    """Somebody asks for an action and ``after`` seconds later calls off what was accepted last for that guest; ``times``: each a second
-    after the one before."""
+    """Somebody asks for an action and ``after`` seconds later calls off what was accepted last for that guest, or first of what has not
+    begun as far as the gateway knows; ``times``: each a second after the one before."""
 
     after: float = 0.0
     times: int = 1
+    first: bool = False
 
     def apply(self, world: "World") -> None:
         super().apply(world)
@@ -55,7 +56,8 @@ class AskAndCancel(Ask):
             world.kernel.call_after(self.after + number, lambda: self._cancel(world))
 
     def _cancel(self, world: "World") -> None:
-        action_id = world.clients.latest.get(world.guest_ids[self.guest])
+        server = world.guest_ids[self.guest]
+        action_id = world.gateway.find_first_waiting(server) if self.first else world.clients.latest.get(server)
         if action_id is not None and world.faults_on:
             ask_to_cancel(world, action_id)
 
@@ -98,10 +100,11 @@ def draw_cancellations(plan: Plan, chance: Random) -> Iterator[Step]:
             chance.uniform(2.0, plan.duration),
             chance.choice(guests),
             chance.uniform(*plan.deadlines),
-            chance.choice((*(3 * [ActionKind.TRIGGER_CRASH_DUMP]), ActionKind.COLLECT_DIAGNOSTICS, ActionKind.RESUME)),
+            chance.choice((*(3 * [ActionKind.TRIGGER_CRASH_DUMP]), ActionKind.COLLECT_DIAGNOSTICS, *(2 * [ActionKind.TAKE_HOST_DUMP]))),
             force=chance.random() < 0.5,
             after=chance.choice(AFTER),
             times=chance.choice((1, 1, 2)),
+            first=chance.random() < 0.6,
         )
 
 

@@ -125,6 +125,12 @@ class Gateway:
         )
         return [row[0] for row in self._watcher.execute(query, (twice, dump, once))]
 
+    def find_first_waiting(self, server: str) -> str | None:
+        """The action of a server that was asked for first of those that have not begun as far as the store knows."""
+        query = "SELECT id FROM actions WHERE server = ? AND state IN ('accepted', 'received') ORDER BY accepted_at LIMIT 1"
+        row = self._watcher.execute(query, (server,)).fetchone()
+        return None if row is None else str(row[0])
+
     def dispose(self) -> None:
         self.reader.dispose()
         self._watcher.close()

@@ -231,5 +231,5 @@ def _draw_sparse_plan(seed: int) -> Plan:
         feedings=chance.choice((0, 0, 0, 8)),
         host_dumps=chance.choice((0, 0, 0, 0, 6)),
         aims=rare.choice((0, 2, 4)),
-        cancellations=random.Random(f"{seed}/cancellations").choice((0, 0, 5, 10)),
+        cancellations=random.Random(f"{seed}/cancellations").choice((0, 5, 10)),
     )

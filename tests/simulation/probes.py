@@ -82,6 +82,8 @@ FAULTS = (
 
 CANCELLED_WHILE = tuple(("cancelled while", state) for state in ("unknown", "received", "started", "ended"))
 """How far what an agent was told to cancel had come there."""
+CANCELLED_WANTED = 5
+"""Of those: the gateway mostly knows what has begun, and then tells no agent."""
 
 Hits = Counter[tuple[str, str]]
 
@@ -132,7 +134,7 @@ def list_unvisited(hits: Hits, least: int = WANTED) -> list[str]:
     for pair in list_pairs():
         totals.update(dict.fromkeys(pair, hits[pair]))
     rare = [name for name in (*COMMIT_POINTS, *FAULTS) if totals[name] < least]
-    return rare + [" ".join(pair) for pair in CANCELLED_WHILE if hits[pair] < least]
+    return rare + [" ".join(pair) for pair in CANCELLED_WHILE if hits[pair] < min(least, CANCELLED_WANTED)]
 
 
 def tell(hits: Hits) -> Iterator[str]:
@@ -145,7 +147,7 @@ def tell(hits: Hits) -> Iterator[str]:
     for point in COMMIT_POINTS:
         cells = (_tell_count(hits[point, fault]) for fault in FAULTS)
         yield f"{point:<{width}}" + "".join(f"{cell:>7}" for cell in cells)
-    yield "; ".join(f"{' '.join(pair)}: {_tell_count(hits[pair])}" for pair in CANCELLED_WHILE)
+    yield "; ".join(f"{' '.join(pair)}: {hits[pair]}" for pair in CANCELLED_WHILE)
     pairs = list_pairs()
     yield (
         f"{len(pairs)} pairs: {sum(hits[pair] >= WANTED for pair in pairs)} hit {WANTED} times or more, "

@@ -14,8 +14,7 @@ from tests.simulation.script import Script, write_script
 
 
 def make_script(*strikes: StrikeAtCommit) -> Script:
-    """A run that comes by every commit: guests that move and hang, actions that are called off, casts that are lost, an engine that is away,
-    a queue that is purged."""
+    """A run that comes by every commit: guests that move and hang, actions called off, lost casts, an engine away, a purged queue."""
     plan = Plan(
         seed="crash-points-21",
         duration=60.0,

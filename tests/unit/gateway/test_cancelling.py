@@ -180,6 +180,19 @@ class TestCasting:
         dispatcher.step()
         assert (len(caster.requests), len(caster.cancelled)) == (1, 2)
 
+    def test_its_agent_is_told_before_what_came_after_it_is_cast(
+        self, store: Store, clock: FakeClock, caster: NotingCaster, dispatcher: Dispatcher, cancel: Cancel
+    ) -> None:
+        """It may begin at any moment, and a busy host may have hundreds to be cast."""
+        action = add_action(store, clock)
+        dispatcher.step()
+        clock.advance(0.1)
+        cancel(action)
+        clock.advance(0.1)
+        add_action(store, clock)
+        dispatcher.step()
+        assert (len(caster.requests), len(caster.cancelled)) == (1, 1)
+
     def test_an_agent_that_has_it_already_is_told_until_it_says_that_it_ended_or_began(
         self, store: Store, clock: FakeClock, caster: NotingCaster, dispatcher: Dispatcher, cancel: Cancel
     ) -> None:
