@@ -78,6 +78,7 @@ MATRIX = (
     Row("GET", f"/v1/events/{_NOWHERE}/black-box", (404, 404, 404, 404)),
     Row("GET", f"/v1/events/{_NOWHERE}/black-box/state.json", (404, 404, 404, 404)),
     Row("GET", "/v1/actions/{action}", _READ),
+    Row("POST", "/v1/actions/{action}/cancel", (409, 409, 403, 404)),  # it has ended
     Row("GET", "/v1/subscriptions", (200, 200, 200, 200)),
     Row("POST", "/v1/subscriptions", (409, 409, 403, 409), {"target": {"kind": "email", "address": "ops@example.com"}}),  # sends no mail
     Row("GET", f"/v1/subscriptions/{_NOWHERE}", (404, 404, 404, 404)),
