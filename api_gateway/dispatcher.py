@@ -216,7 +216,7 @@ class Dispatcher:
         return _Ended()
 
     def _try_cast(self, cast: _Cast) -> None:
-        """Try one recorded cast, note whether the broker returned it, and let go of the host."""
+        """Try one recorded cast, note whether it certainly came to nobody, and let go of the host."""
         request = cast.request
         undelivered = failed = False
         try:
@@ -229,7 +229,10 @@ class Dispatcher:
             if isinstance(error, Unroutable):
                 self._probing.note_answer()
             LOG.warning("action %s server %s host %s not delivered (%d): %s", request.id, request.server, request.host, cast.number, error)
-        except Exception as error:  # noqa: BLE001 -- any exception of a cast means "perhaps delivered" (measured)
+        except StoreError as error:  # what its agent takes could not be read: nothing was sent, and the broker was not asked
+            undelivered = failed = True
+            LOG.warning("action %s server %s host %s not cast (%d): %s", request.id, request.server, request.host, cast.number, error)
+        except Exception as error:  # noqa: BLE001 -- any other exception of a cast means "perhaps delivered" (measured)
             failed = True
             self._probing.note_failure(error)
             LOG.warning(
@@ -238,7 +241,7 @@ class Dispatcher:
         try:
             with self._store.write() as c:
                 if undelivered:
-                    stored_casts.record_unroutable(c, request.id)
+                    stored_casts.record_undelivered(c, request.id)
                 if failed:
                     retry_at = self._clock.now() + min(_FIRST_RETRY * 2 ** min(cast.number - 1, 10), _LONGEST_RETRY)
                     stored_casts.record_failed_cast(c, request.id, self._owner, retry_at=retry_at)

@@ -28,11 +28,11 @@ class ActionState(StrEnum):
 class ActionRow:
     """One action. Words that an agent may extend (code, observation, …) are text as they came.
 
-    ``cast_count`` counts casts that were begun, ``unroutable_count`` those of them that the broker returned: while both are equal nothing
-    was delivered. ``cast_incarnation`` is that of the agent at the last cast, None when that failed. ``ending_epoch`` is the journal that
-    an agent's ending came from. ``recorded_at`` is when the gateway learned of (or wrote) the ending; ``updated_at`` when the row last
-    changed, set from the start. ``arguments`` are what its kind's request has beyond those of all kinds. ``cancel_requested_by`` is who
-    called it off first.
+    ``cast_count`` counts casts that were begun, ``unroutable_count`` those of them that the broker returned or that were not sent: while
+    both are equal nothing was delivered. ``cast_incarnation`` is that of the agent at the last cast, None when that failed.
+    ``ending_epoch`` is the journal that an agent's ending came from. ``recorded_at`` is when the gateway learned of (or wrote) the ending;
+    ``updated_at`` when the row last changed, set from the start. ``arguments`` are what its kind's request has beyond those of all kinds.
+    ``cancel_requested_by`` is who called it off first.
     """
 
     id: str

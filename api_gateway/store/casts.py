@@ -117,8 +117,8 @@ def _may_be_cast(row: ActionRow) -> bool:
     return row.state == ActionState.ACCEPTED or (row.state == ActionState.RECEIVED and row.is_called_off)
 
 
-def record_unroutable(c: Connection, action_id: str) -> None:
-    """The broker returned the cast that :func:`record_cast` counted last: nothing was delivered."""
+def record_undelivered(c: Connection, action_id: str) -> None:
+    """A cast that :func:`record_cast` counted came back from the broker, or was not even sent: nothing of it was delivered."""
     c.execute(
         update(actions)
         .where(actions.c.id == action_id, actions.c.unroutable_count < actions.c.cast_count)

@@ -10,7 +10,7 @@ from api_gateway.dispatcher import Dispatcher
 from api_gateway.fleet_versions import FleetVersions
 from api_gateway.pins import parse_pin
 from api_gateway.rpc_versions import Speech
-from api_gateway.store import Store, agents, outbox
+from api_gateway.store import Store, StoreBusy, agents, outbox
 from compute_agent.contract import versions
 from compute_agent.contract.models import ActionRequest
 from compute_agent.contract.rpcapi import Unroutable, VersionTooLow
@@ -300,6 +300,20 @@ def test_what_the_client_refuses_to_send_was_not_delivered_and_is_no_word_of_the
         dispatcher.step()
     assert [get_action(store, action).perhaps_delivered for action in actions] == [False] * len(hosts)
     assert len(caster.requests) == len(hosts), "as many as there are slots, no probing"
+
+
+def test_what_cannot_be_sent_because_the_store_is_busy_was_not_delivered_and_is_cast_again_at_once(
+    dispatcher: Dispatcher, store: Store, caster: NotingCaster, clock: FakeClock
+) -> None:
+    """What its agent takes is read between the record of a cast and the cast."""
+    action = add_action(store, clock)
+    caster.error = StoreBusy("another one writes")
+    dispatcher.step()
+    assert not get_action(store, action).perhaps_delivered
+    caster.error = None
+    clock.advance(0.3)
+    dispatcher.step()
+    assert (len(caster.requests), get_action(store, action).perhaps_delivered) == (2, True)
 
 
 def test_an_automatic_pin_holds_for_what_is_cast_too(store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice) -> None:

@@ -206,8 +206,8 @@ def test_the_gateway_ends_expired_only_what_was_certainly_never_delivered(store:
     untried, returned, perhaps = (add(store, clock, host=host) for host in ("x", "a", "y"))
     cast(store, clock, returned)
     with store.write() as c:
-        casts.record_unroutable(c, returned.id)
-        casts.record_unroutable(c, returned.id)  # one cast cannot come back twice
+        casts.record_undelivered(c, returned.id)
+        casts.record_undelivered(c, returned.id)  # one cast cannot come back twice
     assert get(store, returned).unroutable_count == 1
     FakeHost(store, clock, "y").beat(full=True)
     cast(store, clock, perhaps)
