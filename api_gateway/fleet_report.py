@@ -90,6 +90,8 @@ def judge_pin(pin: Pin, agents: Sequence[AgentVersions]) -> Standing:
         behind = f"; not all of this release's: {name_with_release(slowest)}" if slowest else ""
         return Standing(versions.RPC_API_VERSION, (), False, said + behind)
     said = f"[upgrade_levels] compute_agent = {pin.configured}: agents are told no more than RPC version {pin.cap}, "
+    if not agents:
+        return Standing(pin.cap, (), False, f"{said}and none was heard yet")
     if not understands(pin.cap, lowest):
         return Standing(pin.cap, (), True, f"{said}lower than any of them needs: each speaks {lowest} or higher")
     if pin.cap != lowest:

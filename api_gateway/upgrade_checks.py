@@ -81,7 +81,7 @@ def check_pin(level: str, agents: Sequence[AgentVersions]) -> list[Finding]:
         return [Finding("pin", Result.FAILURE, f"{error}: neither API nor engine will start")]
     standing = judge_pin(pin, agents)
     findings = [Finding("pin", Result.WARNING, _say_bare(pin))] if pin.is_bare else []
-    if standing.is_needless and agents:
+    if standing.is_needless:
         text = f"{standing.text}; take the pin out, and restart API and engine"
         return [*findings, Finding("pin", Result.WARNING, text)]
     return findings or [Finding("pin", Result.SUCCESS, standing.text)]

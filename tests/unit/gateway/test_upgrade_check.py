@@ -137,6 +137,7 @@ def test_a_pin_that_names_nothing_is_refused_by_versions_and_found_by_the_check(
         ("auto", {"a": OWN, "b": BEFORE}, BEFORE, False, f"held back by b (release {BEFORE})"),
         (BEFORE, {"a": OWN, "b": BEFORE}, BEFORE, False, f"which is what b (release {BEFORE}) speak"),
         (BEFORE, {"a": OWN}, BEFORE, True, "lower than any of them needs"),
+        (BEFORE, {}, BEFORE, False, "and none was heard yet"),
         (OWN, {"a": OWN}, OWN, False, "all of this release's"),
         (
             OWN,
