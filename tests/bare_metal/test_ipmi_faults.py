@@ -87,25 +87,23 @@ class Injection:
 
 @dataclass
 class Watched:
-    """A rule on the way to ``bmc``, of which is known whether it let the answer to an NMI pass.
+    """A rule on the way to ``bmc``, of which is known whether it let an answer pass after the BMC gave an NMI.
 
-    What the packets say is encrypted: the first answer after the BMC gave the NMI is the one.
+    What the packets say is encrypted, and before the answer to the NMI may come that to an earlier request which was late or sent twice.
     """
 
     bmc: SimulatedBmc
     rule: Rule
     nmis_before: int = field(init=False)
     was_answer_passed: bool = False
-    _has_answered: bool = False
 
     def __post_init__(self) -> None:
         self.nmis_before = self.bmc.count_nmis()
 
     def __call__(self, packet: Passing) -> Sequence[Delivery]:
         deliveries = self.rule(packet)
-        if packet.direction is Direction.ANSWER and not self._has_answered and self.bmc.count_nmis() > self.nmis_before:
-            self._has_answered = True
-            self.was_answer_passed = any(delivery.content == packet.content for delivery in deliveries)
+        if packet.direction is Direction.ANSWER and self.bmc.count_nmis() > self.nmis_before:
+            self.was_answer_passed |= any(delivery.content == packet.content for delivery in deliveries)
         return deliveries
 
 

@@ -21,6 +21,7 @@ from tests.conformance.libvirt_host import LibvirtHost, started_libvirt_host
 from tests.redfish_extras import ExtraFiles
 
 POLL_INTERVAL = 0.3
+_PATIENCE = 15.0
 _SURVIVING, _PANICKING, _STOPPED = "surviving", "panicking", "deaf"
 """Kinds of guests; the last is for machines that are only switched on and off, and has nothing to boot."""
 _SYSTEM = re.compile("<kernel>.*</cmdline>", re.DOTALL)
@@ -48,6 +49,7 @@ class Machine:
             environment={"EXTRAS": str(directory)},
         )
         self._boots = 0
+        self._said = 0
 
     def switch_on(self) -> None:
         """The power; the guest boots meanwhile, and whoever needs that waits with :meth:`wait_ready`."""
@@ -55,6 +57,7 @@ class Machine:
             self.switch_off()
         if self.guest.state()[0] == libvirt.VIR_DOMAIN_SHUTOFF:
             self._boots = self.guest.count_boots() + 1
+            self._said = self._count_said()
             self.guest.start()
             self._note_boot()
 
@@ -66,11 +69,17 @@ class Machine:
         self.guest.destroy()
 
     def reset(self) -> None:
-        """As a BMC does it."""
+        """As a BMC does it, of a machine whose firmware is through with its self-test: QEMU's may stand still for good when it is not."""
+        wait_until(lambda: self._count_said() > self._said, _PATIENCE, f"the kernel of {self.guest.name} to begin")
+        self._said = self._count_said()
         with self._host.libvirtd.connect() as connection:
             connection.lookupByUUIDString(self.server).reset()
         self._boots = self.guest.count_boots() + 1
         self._note_boot()
+
+    def _count_said(self) -> int:
+        """Bytes that its kernels wrote to the console so far."""
+        return self.guest.console_log.stat().st_size
 
     def _note_boot(self) -> None:
         """A BMC writes down each, and when it was."""
@@ -94,7 +103,7 @@ class Machine:
 class RedfishLaboratory(BmcLaboratory):
     """Three machines at most. They are made side by side, and are in the inventory from when a test first needs them."""
 
-    patience = 15.0
+    patience = _PATIENCE
     countdown = 1.0
     options: ClassVar = {"poll_interval": POLL_INTERVAL, "attentive_interval": POLL_INTERVAL, "call_bound": 5.0}
 
