@@ -28,7 +28,7 @@ from tests.http.described import is_documented_body, list_deviations, read_versi
 from tests.http.fleet import BLACK_BOX_EVENT, DUMPED, OLD_AGENTS, SUBSCRIPTION
 
 _LEAST = 5_000
-_EXAMPLES = count_examples(90)
+_EXAMPLES = count_examples(78)
 """Of right and of wrong requests each, for every operation that takes anything."""
 
 _ANY_VERSION = [checks.status_code_conformance, checks.content_type_conformance]
