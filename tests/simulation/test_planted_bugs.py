@@ -340,7 +340,7 @@ FIRST_TRIED: dict[Plant, int] = {
     accept_any_journal: 2,
     forget_the_watchdogs_nmi: 8,
     forget_firings_at_a_restart: 1,
-    conclude_without_looking: 3,
+    conclude_without_looking: 19,
     forget_what_the_server_had: 2,
     keep_a_cursor_before_its_event: 3,
     keep_a_cursor_after_its_event: 3,
