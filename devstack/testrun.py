@@ -37,19 +37,24 @@ class Budget:
 QUICK = Budget("check + unit + contract + simulation", 120)
 REAL = Budget("conformance + stack", 600)
 BARE_METAL = Budget("bare metal", 120)
-LATER = Budget("clients + upgrade + chaos + worlds", 480)
+LATER = Budget("clients + upgrade + chaos", 480)
+WORLDS = Budget("worlds", 120)
 
 
 @dataclass(frozen=True)
 class Tier:
-    """What lies under tests/ and is run together, on all processors if ``shares`` says how: each test by itself (``worksteal``), or
-    the tests of a file after each other (``loadfile``), which share real parts that are dear to start. Of those the files of ``first``
-    begin first: what takes longest must not be left for one process at the end. Where tests ``wait`` for other processes most of the
-    time, one more runs than there are processors. ``options`` are pytest's, ``in_memory`` is where the tests' files lie."""
+    """What lies under tests/ and is run together, but for the files that it ``leaves`` to another tier.
+
+    It runs on all processors if ``shares`` says how: each test by itself (``worksteal``), or the tests of a file after each other
+    (``loadfile``), which share real parts that are dear to start. Of those the files of ``first`` begin first: what takes longest must not
+    be left for one process at the end. Where tests ``wait`` for other processes most of the time, one more runs than there are
+    processors. ``options`` are pytest's, ``in_memory`` is where the tests' files lie.
+    """
 
     name: str
     budget: Budget
     paths: tuple[str, ...] = ()
+    leaves: tuple[str, ...] = ()
     needs_real_parts: bool = False
     shares: str | None = None
     first: tuple[str, ...] = ()
@@ -62,13 +67,14 @@ class Tier:
         found = [TESTS / path for path in self.paths or (self.name,) if (TESTS / path).exists()]
         if not self.first:
             return found
-        files = sorted(file for path in found for file in path.rglob("test_*.py"))
+        left = [TESTS / path for path in self.leaves]
+        files = sorted(file for path in found for file in ([path] if path.is_file() else path.rglob("test_*.py")) if file not in left)
         order = {f"test_{name}.py": place for place, name in enumerate(self.first)}
         return sorted(files, key=lambda file: order.get(file.name, len(order)))
 
     def list_options(self) -> list[str]:
         """All of pytest's."""
-        options = list(self.options)
+        options = [*self.options, *(f"--ignore={TESTS / path}" for path in self.leaves)]
         if self.name != "clients":  # the only one with schemathesis, whose plug-in would take each process longer to load than pytest
             options += ["-p", "no:schemathesis"]
         processors = len(os.sched_getaffinity(0))
@@ -78,6 +84,7 @@ class Tier:
         return options
 
 
+_CONSUMERS = ("stack/test_consumer_examples.py", "stack/test_tail.py")
 _MORE_PLANTED_BUGS = ("simulation/test_planted_bugs_outages.py", "simulation/test_planted_bugs_rare.py")
 
 TIERS = {
@@ -90,7 +97,7 @@ TIERS = {
             "simulation",
             QUICK,
             shares="worksteal",
-            options=tuple(f"--ignore={TESTS / path}" for path in _MORE_PLANTED_BUGS),
+            leaves=_MORE_PLANTED_BUGS,
             in_memory=True,
         ),
         Tier(
@@ -103,6 +110,7 @@ TIERS = {
         Tier(
             "stack",
             REAL,
+            leaves=_CONSUMERS,
             needs_real_parts=True,
             shares="loadfile",
             # Not all that boot guests at the same time: that is what takes a processor.
@@ -113,13 +121,13 @@ TIERS = {
             wait=True,
         ),
         Tier("bare_metal", BARE_METAL, needs_real_parts=True, shares="loadfile", first=("crash_dumps", "inventory", "redfish")),
-        Tier("clients", LATER, shares="loadfile", first=("commands", "openapi_fuzz", "tempest")),
+        Tier("clients", LATER, ("clients", *_CONSUMERS), shares="loadfile", first=("commands", "openapi_fuzz", "tempest")),
         Tier("upgrade", LATER, needs_real_parts=True),
         Tier("chaos", LATER, needs_real_parts=True),
         # What of the simulation the quick tiers have no time for.
         Tier(
             "worlds",
-            LATER,
+            WORLDS,
             ("simulation/test_seeds.py", *_MORE_PLANTED_BUGS),
             shares="worksteal",
             options=("--seeds=1-87", "--least-actions=20000", "-k", "every_promise or planted"),

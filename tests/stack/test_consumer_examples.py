@@ -1,6 +1,5 @@
 """The examples of the documentation, as they stand, follow a real agent's crash dumps over a real broker."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +10,6 @@ from devstack.rabbitmq import PrivateRabbitMQ
 from tests.stack.broker_events import create_address
 from tests.stack.consumer_programs import ConsumerAccount, Program
 from tests.stack.test_agent_over_broker import Bench
-
-pytestmark = pytest.mark.skipif("CRASHCART_TEST_ALL" not in os.environ, reason="takes long: with --all")
 
 EXAMPLES = Path(__file__).parents[2] / "doc" / "examples"
 

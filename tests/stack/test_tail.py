@@ -1,7 +1,6 @@
 """``crashcart-notifications tail`` as a process, with a consumer's account at a real broker."""
 
 import json
-import os
 import signal
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -15,8 +14,6 @@ from compute_agent.contract.publisher import Publisher
 from devstack.rabbitmq import PrivateRabbitMQ
 from tests.stack.broker_events import build_events, create_address
 from tests.stack.consumer_programs import ConsumerAccount, Program
-
-pytestmark = pytest.mark.skipif("CRASHCART_TEST_ALL" not in os.environ, reason="takes long: with --all")
 
 _RUN = "import sys; from compute_agent.consumer.tail import main; sys.exit(main())"
 _RUN_WITHOUT_READER = f"import os; reader, writer = os.pipe(); os.dup2(writer, 1); os.close(reader); os.close(writer); {_RUN}"

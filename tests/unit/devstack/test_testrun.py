@@ -63,6 +63,17 @@ def test_what_a_tier_begins_with_is_there(tier: Tier) -> None:
     assert {f"test_{name}.py" for name in tier.first} <= names
 
 
+def test_what_a_tier_leaves_is_another_ones() -> None:
+    left = {path for tier in TIERS.values() for path in tier.leaves}
+    assert left == {path for tier in TIERS.values() for path in tier.paths if path in left}
+    assert all((TESTS / path).is_file() for path in left)
+    for tier in TIERS.values():
+        for path in tier.leaves:
+            assert TESTS / path not in tier.list_paths()
+            assert f"--ignore={TESTS / path}" in tier.list_options()
+    assert TESTS / "stack/test_tail.py" in TIERS["clients"].list_paths()
+
+
 def test_where_tests_wait_for_other_processes_one_more_runs_than_there_are_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     assert "--numprocesses=3" in Tier("some", LATER, shares="loadfile", wait=True).list_options()
