@@ -97,9 +97,10 @@ class ActionRequest(WireModel):
     def fingerprint(self) -> str:
         """The same for every cast of one action; another for any other content under the same id.
 
-        ``sent_at`` is left out: it is the one field that differs from cast to cast.
+        ``sent_at`` is left out: it is the one field that differs from cast to cast. So is what has its default: a key that a later release
+        brings must not make another action of one that was journalled before it.
         """
-        body = self.model_dump(mode="json", exclude={"sent_at"})
+        body = self.model_dump(mode="json", exclude={"sent_at"}, exclude_defaults=True)
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 

@@ -115,6 +115,17 @@ def test_other_content_under_one_id_has_another_fingerprint(field: str) -> None:
     assert other.fingerprint() != golden.REQUEST.fingerprint()
 
 
+def test_a_key_that_a_later_release_brings_makes_no_other_action_of_one_that_was_journalled_before_it() -> None:
+    class LaterRequest(ActionRequest):
+        """With a key more."""
+
+        more: str | None = None
+
+    journalled = LaterRequest.from_wire(golden.REQUEST.to_wire())
+    assert journalled.fingerprint() == golden.REQUEST.fingerprint()
+    assert journalled.model_copy(update={"more": "said"}).fingerprint() != golden.REQUEST.fingerprint()
+
+
 def test_an_event_type_of_a_newer_release_comes_through_as_it_came() -> None:
     notification = read_sample_event(event_type="server.abducted", payload={"version": "1.7", "by": "saucer"})
     assert (notification.event_type, notification.payload) == ("server.abducted", {"version": "1.7", "by": "saucer"})
