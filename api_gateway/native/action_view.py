@@ -83,6 +83,12 @@ def _view_observation(row: ActionRow) -> dict[str, Any] | None:
     }
 
 
+def _describe_acceptance(row: ActionRow) -> str:
+    if row.is_known_by_report_only:
+        return "The gateway did not take it on itself; the agent told of it."
+    return "The gateway wrote the request down and answered 202."
+
+
 def _describe_cast(host: str, row: ActionRow) -> str:
     if row.cast_count == 1:
         return f"Sent to {host}."
@@ -93,9 +99,9 @@ def _describe_cast(host: str, row: ActionRow) -> str:
 def _list_timeline(row: ActionRow, host: str) -> list[dict[str, Any]]:
     """What happened, earliest first; times of the host are by the host's clock."""
     moments: list[tuple[datetime | None, str, str]] = [
-        (row.accepted_at, "accepted", "The gateway wrote the request down and answered 202."),
+        (row.accepted_at, "accepted", _describe_acceptance(row)),
         (row.last_cast_at, "cast", _describe_cast(host, row)),
-        (row.cancel_requested_at, "cancel_requested", f"{row.cancel_requested_by} called it off."),
+        (row.cancel_requested_at, "cancel_requested", f"{row.cancel_requested_by} asked to call it off."),
         (row.received_at, "received", f"The agent of {host} has it in its journal."),
         (row.started_at, "started", "The agent is about to call the driver."),
         (row.signalled_at, "signalled", "The driver's call returned."),

@@ -7,6 +7,8 @@ import pytest
 from api_gateway.cancellation import NotCancellable, cancel_action
 from api_gateway.cast_slots import ImmediateCasts
 from api_gateway.dispatcher import Dispatcher
+from api_gateway.identity import Identity
+from api_gateway.native.action_view import view_action
 from api_gateway.rpc_versions import AgentTooOld, Speech
 from api_gateway.store import Store, actions, agents, reports, restoring
 from api_gateway.store.actions import ActionRow
@@ -157,6 +159,8 @@ class TestAsking:
                 user=action.user, deadline=action.deadline, at=clock.now(), now=clock.now(),
             )  # fmt: skip
             made = actions.get_action(c, unasked)
+        moments = view_action(made, Identity.nobody(), None)["timeline"]
+        assert "answered 202" not in moments[0]["text"]
         with pytest.raises(NotCancellable, match="was asked of its agent"):
             cancel(made)
 
