@@ -96,7 +96,7 @@ def create_signing_key(conf: cfg.ConfigOpts, arguments: argparse.Namespace) -> s
     issuer = arguments.issuer or conf.signing.issuer
     private, public = create_key_files(arguments.directory, issuer)
     return (
-        f"{private}: the private key, for the gateways' user only: [signing] private_key, with issuer = {issuer}\n"
+        f"{private}: the private key, for its owner only; a gateway's: [signing] private_key, with issuer = {issuer}\n"
         f"{public}: the public key, for the directory [signing] trusted_keys of every agent, which reads it at SIGHUP; agents first"
     )
 
@@ -167,7 +167,7 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
 
     key = subparsers.add_parser("create-signing-key", help="make a key that signs what agents are told")
     key.add_argument("directory", metavar="DIRECTORY", type=Path, help="where ISSUER.key and ISSUER.pem are written")
-    key.add_argument("--issuer", help="the gateway's name for agents; [signing] issuer if not given")
+    key.add_argument("--issuer", help="whose key it is, as agents will know it; [signing] issuer if not given")
     key.set_defaults(run=create_signing_key)
 
     add_broker_command(subparsers)

@@ -26,6 +26,7 @@ from oslo_service import backend
 
 backend.init_backend(backend.BackendType.THREADING)  # before oslo_messaging is imported
 
+import amqp  # noqa: E402
 import kombu  # noqa: E402
 import oslo_messaging  # noqa: E402
 from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: E402
@@ -153,7 +154,7 @@ class Ear:
 def find_server(caster, ear, host, server, kind, seconds):
     """(heartbeat, server) of a host: its agent is asked for a heartbeat with all of its servers."""
     end = time.monotonic() + seconds
-    heard = "no heartbeat came"
+    heard = "no heartbeat came; what it refuses it may tell once a minute only, and its log has it"
     while time.monotonic() < end:
         if caster.cast(host, "report_inventory", {}) is False:
             heard = "it has no queue; is its agent running?"
@@ -235,6 +236,16 @@ def carry_out(caster, ear, action, *, follow=False, tell=print):
     return ending
 
 
+def read_id(text):
+    """An agent that cannot read an action's id has nobody to tell of it."""
+    try:
+        if text == f"req-{uuid.UUID(text.removeprefix('req-'))}":
+            return text
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text} is not req- and a UUID in lower case")
+
+
 def parse(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--host", required=True, help="whose agent is told")
@@ -244,7 +255,9 @@ def parse(argv):
     )
     parser.add_argument("--ca-file", type=Path, help="speak TLS with the broker, whose certificate this CA made")
     parser.add_argument("--deadline", type=float, default=60, metavar="SECONDS", help="after which nothing is begun (%(default)g)")
-    parser.add_argument("--id", help="req-UUID, by default a new one; whatever is not quite the same under a known one is refused")
+    parser.add_argument(
+        "--id", type=read_id, help="req-UUID, by default a new one; whatever is not quite the same under a known one is refused"
+    )
     parser.add_argument("--project", help="whose action it is in the API (by default the server's)")
     parser.add_argument("--user", help="who asked for it")
     parser.add_argument("--shared-account", action="store_true", help="agents share an account: believe whoever speaks for the host")
@@ -263,13 +276,21 @@ def main(argv=None):
     arguments = parse(argv)
     url = os.environ.get("CONTROL_URL")  # it has a password, and everybody on a machine sees command lines
     if not url:
-        sys.exit("CONTROL_URL is not set: rabbit://controller.NAME:password@broker:5672/")
+        print("CONTROL_URL is not set: rabbit://controller.NAME:password@broker:5672/", file=sys.stderr)
+        return 4
+    try:
+        caster = Caster(url, key_file=arguments.key, ca_file=arguments.ca_file)
+    except (OSError, ValueError) as error:
+        print(f"the key {arguments.key} cannot be read: {error}", file=sys.stderr)
+        return 4
     try:
         ear = Ear(url, arguments.host, is_shared=arguments.shared_account, ca_file=arguments.ca_file)
     except kombu.exceptions.OperationalError as error:
         print(f"the broker cannot be reached: {error}", file=sys.stderr)
         return 4
-    caster = Caster(url, key_file=arguments.key, ca_file=arguments.ca_file)
+    except amqp.exceptions.AccessRefused as error:
+        print(f"the broker refuses the account of CONTROL_URL: {error.reply_text}", file=sys.stderr)
+        return 4
     try:
         heartbeat, server = find_server(caster, ear, arguments.host, arguments.server, arguments.kind, arguments.deadline)
         action = build_action(arguments, heartbeat, server)

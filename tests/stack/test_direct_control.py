@@ -196,6 +196,7 @@ def test_the_example_carries_out_both_verbs_and_the_gateway_shows_them(lab: Lab)
     shown = lab.wait_for_record(crash_id, "succeeded")
     expected = {"kind": "trigger_crash_dump", "server": panicking, "host": lab.signed, "user": "alice", "decided_by": "agent"}
     assert shown.items() >= expected.items()
+    assert shown["timeline"][0]["text"] == "The gateway did not take it on itself; the agent told of it."
     assert lab.wait_for_record(watchdog_id, "succeeded")["code"] == "watchdog_set"
 
 
@@ -279,6 +280,31 @@ def test_a_cast_needs_no_library_of_openstacks(lab: Lab, ear: Ear, caster: Any) 
     channel.basic_publish_confirm(prepared, exchange=RPC_EXCHANGE, routing_key=f"{RPC_TOPIC}.{lab.signed}", mandatory=True)
     assert ear.wait_for_event("action.ended", action["id"])["code"] == "signal_delivered"
     link.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "arguments", "sentence"),
+    [
+        (None, [], "CONTROL_URL is not set"),
+        ("rabbit://controller.soc:x@127.0.0.1:1/", ["--key", "/nowhere.key"], "the key /nowhere.key cannot be read"),
+        ("wrong password", [], "the broker refuses the account of CONTROL_URL: ACCESS_REFUSED"),
+    ],
+)
+def test_the_example_says_in_a_sentence_why_it_cannot_begin(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str | None, arguments: list[str], sentence: str
+) -> None:
+    monkeypatch.delenv("CONTROL_URL", raising=False)
+    if url is not None:
+        broker = lab.url.rpartition("@")[2]
+        monkeypatch.setenv("CONTROL_URL", f"rabbit://controller.soc:x@{broker}" if url == "wrong password" else url)
+    assert direct_control.main([*arguments, "--host", lab.signed, "--server", lab.servers[lab.signed][0], "trigger_crash_dump"]) == 4
+    assert capsys.readouterr().err.startswith(sentence)
+
+
+def test_an_id_that_no_agent_could_read_is_none_for_the_example() -> None:
+    with pytest.raises(SystemExit) as ended:
+        direct_control.parse(["--host", "h", "--server", "s", "--id", "ticket-4711", "trigger_crash_dump"])
+    assert ended.value.code == 2
 
 
 def test_a_host_without_an_agent_has_no_queue(caster: Any) -> None:
