@@ -26,8 +26,9 @@ def show_versions(conf: cfg.ConfigOpts, store: Store, arguments: argparse.Namesp
     """For people, or with ``--json`` as one object.
 
     :raises PinUnknown: the API and the engine would not start either.
-    :raises StoreError: the agents could not be read.
+    :raises StoreError: the agents could not be read, or there are no tables of this release.
     """
+    store.check_schema()
     with store.read() as c:
         agents = list_agent_versions(c)
     try:

@@ -25,6 +25,9 @@ def check_queues(address: BrokerAddress, queues: Sequence[kombu.Queue] = _QUEUES
             link.close()
         finally:
             link.collect()
+    except amqp.AccessRefused as error:
+        text = f"the broker {address.label} refuses the account of transport_url, or what it asked for: {error.reply_text}"
+        return [Finding("queues", Result.WARNING, text)]
     except BROKER_ERRORS as error:
         text = f"the broker {address.label} could not be asked for its queues ({error!r:.200}); ask again when it is there"
         return [Finding("queues", Result.WARNING, text)]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import amqp
 import pytest
 
 from api_gateway import manage, queue_checks
@@ -247,6 +248,8 @@ def test_a_database_without_tables_is_not_ready_and_one_that_cannot_be_opened_is
     text, status = check(str(path), clock)
     assert (status, text.splitlines()[-1]) == (2, "not ready")
     assert "run crashcart-manage db upgrade --expand" in text
+    assert run(str(path), "versions") == manage.EXIT_FAILED
+    assert "the database has no tables, this release needs" in capsys.readouterr().err
     path.write_text(f"[database]\nconnection = sqlite:///{tmp_path}/nowhere/new.sqlite\n")
     assert run(str(path), "upgrade-check") == manage.EXIT_IMPOSSIBLE
     assert run("/nowhere.conf", "upgrade-check") == manage.EXIT_IMPOSSIBLE
@@ -260,6 +263,8 @@ def test_a_broker_that_is_away_or_not_configured_is_a_warning(fleet: str, capsys
     assert {line.partition(" ")[0] for line in out.splitlines()} == {"success", "warning", "ready,"}, "the log goes elsewhere"
     findings = queue_checks.check_queues(BrokerAddress("rabbit://127.0.0.1:1", name="test"))
     assert say(findings).startswith("WARNING: the broker 127.0.0.1:1 could not be asked for its queues (ConnectionRefusedError")
+    refused = mock.Mock(label="127.0.0.1:1", open_link=mock.Mock(side_effect=amqp.AccessRefused("login was refused")))
+    assert say(queue_checks.check_queues(refused)).startswith("WARNING: the broker 127.0.0.1:1 refuses the account of transport_url")
 
 
 @pytest.mark.parametrize("command", ["versions", "upgrade-check"])
