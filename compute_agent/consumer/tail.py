@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -152,7 +153,7 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("--type", action="append", metavar="PATTERN", help="of this type, which may have wildcards; several times")
-    command.add_argument("--server", metavar="ID", help="about this server")
+    command.add_argument("--server", type=_read_id, metavar="ID", help="about this server, by its UUID")
     command.add_argument("--host", metavar="HOST", help="from or about this host")
     command.add_argument("--severity", choices=[str(severity) for severity in Severity], default="info", help="at least so severe")
     command.add_argument("--json", action="store_true", help='one JSON object a line: "told" is event, gap, unreadable or disbelieved')
@@ -179,6 +180,14 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
         "--patience", type=_read_seconds, default=10.0, metavar="SECONDS", help="how long an event waits for an earlier one (%(default)g)"
     )
     command.set_defaults(run=tail)
+
+
+def _read_id(text: str) -> str:
+    """As events have it; of a server's name nothing would ever be shown."""
+    try:
+        return str(uuid.UUID(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text} is no server's UUID") from error
 
 
 def _read_count(text: str) -> int:

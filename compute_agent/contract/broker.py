@@ -85,7 +85,7 @@ class BrokerAddress:
     def __init__(self, transport_url: str, *, name: str, tls: dict[str, Any] | None = None) -> None:
         urls = list_broker_urls(transport_url)
         if not urls:
-            raise ValueError("transport_url names no broker")
+            raise ValueError("transport_url names no broker: it is rabbit://account:password@host:5672/, in the file of --config-file")
         self.name = name
         self._tls = tls
         self._urls: Iterator[str] = itertools.cycle(urls)
