@@ -69,7 +69,7 @@ def check_agents(agents: Sequence[AgentVersions], *, now: datetime) -> list[Find
         return findings
     behind, ahead = ([agent for agent in told if _find_distance(agent) == distance] for distance in (-1, 1))
     notes = [f"{len(some)} of the release {word}" for some, word in ((behind, "before"), (ahead, "after")) if some]
-    known = f"{len(agents)} known, all of them can be told something" if agents else "none was heard yet"
+    known = f"{len(agents)} known, none more than one minor release away" if agents else "none was heard yet"
     return [Finding("agents", Result.SUCCESS, known + _join(notes))]
 
 

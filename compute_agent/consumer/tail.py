@@ -147,12 +147,14 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     command = subparsers.add_parser(
         "tail",
         help="show events as they are published",
-        description="Shows events as they are published, from a queue of its own: each once, in the order of its journal. An event whose "
+        description="Shows events as they are published, from a queue of its own: each once, in the order of its journal.\nAn event whose "
         "predecessor has not come is held back for a while; then the gap is shown as a line of its own.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.add_argument("--type", action="append", metavar="PATTERN", help="of this type, which may have wildcards; several times")
+    command.add_argument(
+        "--type", action="append", metavar="PATTERN", help="of this type, which may have wildcards (quoted: 'action.*'); several times"
+    )
     command.add_argument("--server", type=_read_id, metavar="ID", help="about this server, by its UUID")
     command.add_argument("--host", metavar="HOST", help="from or about this host")
     command.add_argument("--severity", choices=[str(severity) for severity in Severity], default="info", help="at least so severe")

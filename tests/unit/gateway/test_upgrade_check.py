@@ -171,9 +171,9 @@ FAR = timedelta(days=2)
     ("agents", "said"),
     [
         ([], "SUCCESS: none was heard yet"),
-        ([speak("a"), speak("b")], "SUCCESS: 2 known, all of them can be told something"),
-        ([speak("a", BEFORE), speak("b")], "SUCCESS: 2 known, all of them can be told something, 1 of the release before"),
-        ([speak("a", f"{MAJOR}.{int(MINOR) + 1}")], "SUCCESS: 1 known, all of them can be told something, 1 of the release after"),
+        ([speak("a"), speak("b")], "SUCCESS: 2 known, none more than one minor release away"),
+        ([speak("a", BEFORE), speak("b")], "SUCCESS: 2 known, none more than one minor release away, 1 of the release before"),
+        ([speak("a", f"{MAJOR}.{int(MINOR) + 1}")], "SUCCESS: 1 known, none more than one minor release away, 1 of the release after"),
         ([speak("a", BEFORE, down_for=timedelta(hours=1))], "SUCCESS"),
         ([speak("a", OWN, down_for=FAR)], "SUCCESS"),
         ([speak("a", BEFORE, down_for=FAR)], f"WARNING: of the release before, and down for more than a day: a (release {BEFORE})"),
