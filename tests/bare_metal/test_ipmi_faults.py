@@ -285,17 +285,21 @@ POWER_ANSWER = 6
 
 @contextmanager
 def rebooting(sessions: Sessions, directory: Path, *, nmis: int, when: Callable[[SimulatedBmc, Passing], bool]) -> Iterator[Fault]:
-    """A BMC that is killed ``when`` it answers, and comes back. Its last answer passes if it came before the NMI."""
+    """A BMC that is killed ``when`` it answers, and comes back. Its last answer passes if it came before the NMI, and only when the request
+    for that has come does it come back."""
     simulator = IpmiSim(directory)
     simulator.start()
     reboot = threading.Thread(target=simulator.start)
 
     def die(packet: Passing) -> Sequence[Delivery]:
-        if packet.direction is Direction.REQUEST or reboot.ident is not None or not when(simulator.bmc, packet):
-            return pass_on(packet)
-        simulator.kill()
-        reboot.start()
-        return LOST if nmis else pass_on(packet)
+        if reboot.ident is None and not simulator.is_running:
+            reboot.start()
+        elif packet.direction is Direction.ANSWER and reboot.ident is None and when(simulator.bmc, packet):
+            simulator.kill()
+            if nmis:
+                reboot.start()
+                return LOST
+        return pass_on(packet)
 
     try:
         with relaying(simulator.bmc.port) as relay:
