@@ -5,7 +5,6 @@ from collections.abc import Callable
 import pytest
 
 from api_gateway.cancellation import NotCancellable, cancel_action
-from api_gateway.cast_slots import ImmediateCasts
 from api_gateway.dispatcher import Dispatcher
 from api_gateway.identity import Identity
 from api_gateway.native.action_view import view_action
@@ -22,23 +21,6 @@ from tests.unit.gateway.store_parts import list_outbox_events
 GRACE = 2.0 + 20.0
 
 Cancel = Callable[[ActionRow], ActionRow]
-
-
-@pytest.fixture
-def voice(store: Store, clock: FakeClock) -> AgentVoice:
-    voice = AgentVoice(clock)
-    add_agent(store, voice, clock)
-    return voice
-
-
-@pytest.fixture
-def dispatcher(store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice) -> Dispatcher:
-    return Dispatcher(store, caster, clock, owner="one", slots=ImmediateCasts())
-
-
-@pytest.fixture
-def sweep(store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice) -> Sweep:
-    return Sweep(store, caster, clock, slots=ImmediateCasts())
 
 
 @pytest.fixture

@@ -28,18 +28,6 @@ from tests.unit.gateway.engine_parts import (
 )
 
 
-@pytest.fixture
-def voice(store: Store, clock: FakeClock) -> AgentVoice:
-    voice = AgentVoice(clock)
-    add_agent(store, voice, clock)
-    return voice
-
-
-@pytest.fixture
-def dispatcher(store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice) -> Dispatcher:
-    return Dispatcher(store, caster, clock, owner="one", slots=ImmediateCasts())
-
-
 def test_an_accepted_action_is_cast_once_with_all_that_the_agent_needs(
     dispatcher: Dispatcher, store: Store, caster: NotingCaster, clock: FakeClock
 ) -> None:

@@ -20,23 +20,6 @@ from tests.unit.gateway.engine_parts import (
 from tests.unit.gateway.store_parts import build_action
 
 
-@pytest.fixture
-def caster() -> NotingCaster:
-    return NotingCaster()
-
-
-@pytest.fixture
-def voice(store: Store, clock: FakeClock) -> AgentVoice:
-    voice = AgentVoice(clock)
-    add_agent(store, voice, clock)
-    return voice
-
-
-@pytest.fixture
-def dispatcher(store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice) -> Dispatcher:
-    return Dispatcher(store, caster, clock, owner="one", slots=ImmediateCasts())
-
-
 def add_host(store: Store, clock: FakeClock, host: str) -> None:
     add_agent(store, AgentVoice(clock, host, f"journal-of-{host}"), clock)
 

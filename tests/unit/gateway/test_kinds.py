@@ -57,11 +57,6 @@ def voice(store: Store, clock: FakeClock) -> AgentVoice:
 
 
 @pytest.fixture
-def dispatcher(store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice) -> Dispatcher:
-    return Dispatcher(store, caster, clock, owner="one", slots=ImmediateCasts())
-
-
-@pytest.fixture
 def recorder(store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice) -> Recorder:
     recorder = Recorder(store, caster, clock, slots=ImmediateCasts())
     recorder.record_heartbeats([voice.beat(build_server(clock))])

@@ -44,23 +44,6 @@ class NotingPublisher:
         self.sent.append(heartbeat)
 
 
-@pytest.fixture
-def voice(store: Store, clock: FakeClock) -> AgentVoice:
-    voice = AgentVoice(clock)
-    add_agent(store, voice, clock)
-    return voice
-
-
-@pytest.fixture
-def sweep(store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice) -> Sweep:
-    return Sweep(store, caster, clock, slots=ImmediateCasts())
-
-
-@pytest.fixture
-def dispatcher(store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice) -> Dispatcher:
-    return Dispatcher(store, caster, clock, owner="one", slots=ImmediateCasts())
-
-
 def listen(store: Store, clock: FakeClock, seconds: float) -> None:
     """Time passes in which echoes come back."""
     while seconds > 0:

@@ -12,21 +12,8 @@ from tests.unit.gateway.engine_parts import (
     AgentVoice,
     NotingCaster,
     add_action,
-    add_agent,
     get_action,
 )
-
-
-@pytest.fixture
-def voice(store: Store, clock: FakeClock) -> AgentVoice:
-    voice = AgentVoice(clock)
-    add_agent(store, voice, clock)
-    return voice
-
-
-@pytest.fixture
-def sweep(store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice) -> Sweep:
-    return Sweep(store, caster, clock, slots=ImmediateCasts())
 
 
 def test_what_was_published_long_ago_is_forgotten(sweep: Sweep, store: Store, clock: FakeClock) -> None:
