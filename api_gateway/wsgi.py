@@ -26,7 +26,6 @@ from oslo_log import log
 
 from api_gateway import faults
 from api_gateway.agent_calls import AgentCalls, create_agent_calls
-from api_gateway.asyncapi.routes import ROUTES as ASYNCAPI_ROUTES
 from api_gateway.auth.authentication import Authentication
 from api_gateway.auth.guards import LoopbackGuard, WebPageGuard, is_loopback_name
 from api_gateway.auth.strategy import StrategyUnusable, create_strategy
@@ -35,6 +34,7 @@ from api_gateway.compute.routes import ROUTES as COMPUTE_ROUTES
 from api_gateway.config import get_stream_url, load_config
 from api_gateway.context import Request
 from api_gateway.deliveries.wiring import read_target_rules
+from api_gateway.documents import ROUTES as DOCUMENT_ROUTES
 from api_gateway.fleet_versions import FleetVersions
 from api_gateway.gateway import Gateway, Settings
 from api_gateway.last_reports import LastReports
@@ -42,7 +42,6 @@ from api_gateway.limits import Limits
 from api_gateway.microversion import Microversions
 from api_gateway.native.routes import ROUTES as NATIVE_ROUTES
 from api_gateway.native.waiting import LongPolls, Stopping
-from api_gateway.openapi.routes import ROUTES as OPENAPI_ROUTES
 from api_gateway.pins import read_pin
 from api_gateway.policy.rule_set import Policy
 from api_gateway.reloading import Unreadable
@@ -115,7 +114,7 @@ def create_app(
         agent_calls=agent_calls or create_agent_calls(conf, speech.get_cap, clock),
         last_reports=LastReports(),
     )
-    add_routes(app, gateway, (*COMPUTE_ROUTES, *NATIVE_ROUTES, *OPENAPI_ROUTES, *ASYNCAPI_ROUTES))
+    add_routes(app, gateway, (*COMPUTE_ROUTES, *NATIVE_ROUTES, *DOCUMENT_ROUTES))
     return app
 
 

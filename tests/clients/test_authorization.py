@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from api_gateway.asyncapi.routes import ROUTES as ASYNCAPI_ROUTES
 from api_gateway.compute.routes import ROUTES as COMPUTE_ROUTES
+from api_gateway.documents import ROUTES as DOCUMENT_ROUTES
 from api_gateway.native.routes import ROUTES as NATIVE_ROUTES
-from api_gateway.openapi.routes import ROUTES as OPENAPI_ROUTES
 from devstack.api_client import ApiClient
 from tests.clients.system import MAXIMUM, OTHER, FleetServer, System
 
@@ -182,7 +181,7 @@ def test_the_table_has_every_route() -> None:
     in_table |= {("GET", path) for path in OPEN} | {("HEAD", "/healthcheck"), ("GET", "/openapi.json"), ("GET", "/asyncapi.json")}
     routes = {
         (route.method, route.path.format_map(_Places()))
-        for route in (*COMPUTE_ROUTES, *NATIVE_ROUTES, *OPENAPI_ROUTES, *ASYNCAPI_ROUTES)
+        for route in (*COMPUTE_ROUTES, *NATIVE_ROUTES, *DOCUMENT_ROUTES)
         if not route.path.startswith("/v2/") and "{project_id}" not in route.path
     }
     assert routes - in_table == set()
