@@ -121,10 +121,8 @@ class Report:
             goal = "" if figure.goal is None else figure.goal.describe(figure.unit)
             met = {None: "", True: "yes", False: "NO"}[self._is_met(figure, medians)]
             values = (min(figure.samples), figure.median, figure.p99, max(figure.samples))
-            measured = " | ".join(f"{value:.2f}" for value in values)
-            lines.append(
-                f"| {figure.name} | {len(figure.samples)} | {figure.unit} | {measured} | {figure.floor or ''} | {ratio} | {share} | {goal} | {met} |"
-            )
+            cells = [figure.name, str(len(figure.samples)), figure.unit, *(f"{value:.2f}" for value in values)]
+            lines.append("| " + " | ".join([*cells, figure.floor or "", ratio, share, goal, met]) + " |")
         notes = [f"- {figure.name}: {figure.note}" for figure in self.figures if figure.note is not None]
         return "\n".join([*lines, *(["", *notes] if notes else [])]) + "\n"
 
