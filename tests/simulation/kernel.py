@@ -20,12 +20,12 @@ class ProcessKilled(GreenletExit):
 
 
 class Process:
-    """A group of tasks with one fate. ``frozen_until`` is virtual seconds: until then none of its tasks runs (SIGSTOP)."""
+    """A group of tasks with one fate. In virtual seconds: none of its tasks runs (SIGSTOP) from ``frozen_since`` to ``frozen_until``."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.alive = True
-        self.frozen_until = 0.0
+        self.frozen_since = self.frozen_until = 0.0
         self.tasks: dict[greenlet, None] = {}  # in the order of their beginning, so that a seed replays
 
     def check(self) -> None:
@@ -119,7 +119,13 @@ class Kernel:
 
     def freeze(self, process: Process, seconds: float) -> None:
         """SIGSTOP now, SIGCONT after that long; takes effect where its tasks sleep or wait."""
+        if process.frozen_until <= self.time:
+            process.frozen_since = self.time
         process.frozen_until = max(process.frozen_until, self.time + seconds)
+
+    def find_held_up(self, process: Process) -> float:
+        """For how many seconds it has been frozen by now; 0 when it is not."""
+        return self.time - process.frozen_since if process.frozen_until > self.time else 0.0
 
     def _switch(self, task: greenlet) -> None:
         if task.dead:

@@ -26,11 +26,12 @@ _OF_BARE_METAL = (ExpiryAction.NONE, ExpiryAction.RESET, ExpiryAction.POWEROFF, 
 
 @dataclass(frozen=True)
 class ToldFiring:
-    """A firing that the hypervisor told to a life of an agent."""
+    """A firing that the hypervisor told to a life of an agent, which had been frozen for so long then."""
 
     server: str
     at: datetime
     listener: Process
+    held_up: timedelta
 
 
 class Watchdogs:
@@ -57,7 +58,8 @@ class Watchdogs:
         hypervisor, chance = self._hypervisor, self._chance
         at = hypervisor.clock.now()
         if guest.log is None and hypervisor.up and listener.alive and hypervisor.is_listening(listener):
-            self.told.append(ToldFiring(guest.id, at, listener))
+            held_up = timedelta(seconds=hypervisor.kernel.find_held_up(listener))
+            self.told.append(ToldFiring(guest.id, at, listener, held_up))
         hypervisor.kernel.note(hypervisor.host, f"guest {guest.name}: its watchdog fires, {action}")
         word = ExpiryAction.PAUSE if action == ExpiryAction.DUMP else action
         hypervisor.report(guest, DriverEvent(DriverEventKind.WATCHDOG_FIRED, guest.id, at, word))
@@ -134,14 +136,18 @@ def _check_outcome(fired: dict[str, Any], outcome: dict[str, Any], guests: dict[
 
 
 def _check_ledger(watchdogs: Sequence[Watchdogs], fired: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """What was told to a life that never ended is recorded, or was found by a comparison a moment before."""
+    """What was told to a life that never ended is recorded, or was found by a comparison a moment before.
+
+    A comparison tells what it finds as of its beginning: one in which the agent is frozen finds what happened while it was.
+    """
     recorded = defaultdict(list)
     for event in fired.values():
         payload = json.loads(event["payload"])
         recorded[payload["server"]].append((datetime.fromisoformat(payload["occurred_at"]), payload["observed_late"]))
     for told in [each for host in watchdogs for each in host.told if each.listener.alive]:
         found = recorded[told.server]
-        if not any(at == told.at or (late and abs(at - told.at) <= _MOMENT) for at, late in found):
+        earliest, latest = told.at - _MOMENT - told.held_up, told.at + _MOMENT
+        if not any(at == told.at or (late and earliest <= at <= latest) for at, late in found):
             yield f"a firing of {told.server} at {told.at} was told to a living agent and never recorded"
 
 
