@@ -18,6 +18,8 @@ from devstack.services import Service, wait_until
 from devstack.signing_keys import make_signing_options
 from devstack.stack_config import HOST, Options, merge, write_agent_config, write_gateway_config
 
+FLEET = "agent-fleet"
+"""The service of agents that were forked out of one process."""
 _START_TIMEOUT = 60.0
 
 
@@ -49,16 +51,23 @@ class FakeStack:
     store: Store
     services: dict[str, Service]
     broker: PrivateRabbitMQ
+    directory: Path
 
 
 @contextmanager
 def running_fake_stack(
-    servers: int = 0, *, agents: Sequence[FakeAgent] = (), gateway_options: Options | None = None, database: str | None = None
+    servers: int = 0,
+    *,
+    agents: Sequence[FakeAgent] = (),
+    gateway_options: Options | None = None,
+    database: str | None = None,
+    is_fleet: bool = False,
 ) -> Iterator[FakeStack]:
     """Broker, agents, engine and API, for as long as the block lasts.
 
     :param servers: with no ``agents`` given, there is one with so many servers that panic at an NMI
     :param database: URL of the gateway's, an empty one; None: SQLite
+    :param is_fleet: the agents are forked out of one process that has loaded everything (see ``agent_fleet``): a hundred start in seconds
     """
     agents = agents or [FakeAgent(servers)]
     with tempfile.TemporaryDirectory(prefix="crashcart-bench-") as name, ExitStack() as ending:
@@ -67,7 +76,11 @@ def running_fake_stack(
         ending.callback(broker.stop)
         broker.start()
         agent_signing, gateway_signing = make_signing_options(directory / "keys")
-        services = {agent.service: _make_agent(directory, agent, broker, agent_signing) for agent in agents}
+        configs = [_write_agent_config(directory, agent, broker, agent_signing) for agent in agents]
+        if is_fleet:
+            services = {FLEET: _make_fleet(directory, configs)}
+        else:
+            services = {agent.service: _make_agent(directory, agent, config) for agent, config in zip(agents, configs, strict=True)}
         services |= {name: _make_service(directory, name, "gateway.conf") for name in ("crashcart-engine", "crashcart-api")}
         url = database or f"sqlite:///{directory / 'gateway' / 'gateway.sqlite'}"
         write_gateway_config(
@@ -87,19 +100,34 @@ def running_fake_stack(
         client = ApiClient(f"http://127.0.0.1:{ports.api}")
         expected = sum(agent.servers for agent in agents)
         wait_until(client.is_healthy, _START_TIMEOUT, "the API serves")
-        wait_until(lambda: len(client.list_servers()) == expected, _START_TIMEOUT, "the API knows the servers")
-        yield FakeStack(client, store, services, broker)
+        wait_until(lambda: _count_servers(store) == expected, _START_TIMEOUT, "the API knows the servers")
+        yield FakeStack(client, store, services, broker, directory)
 
 
-def _make_agent(directory: Path, agent: FakeAgent, broker: PrivateRabbitMQ, signing: Options) -> Service:
+def _count_servers(store: Store) -> int:
+    with store.read() as c:
+        return int(c.exec_driver_sql("SELECT count(*) FROM servers").scalar_one())
+
+
+def _write_agent_config(directory: Path, agent: FakeAgent, broker: PrivateRabbitMQ, signing: Options) -> Path:
+    path = directory / f"{agent.service}.conf"
     write_agent_config(
-        directory / f"{agent.service}.conf",
+        path,
         transport_url=broker.transport_url,
         driver={"agent": {"driver": "fake"}, "fake": {"servers": agent.servers, "surviving": agent.surviving, "seed": agent.host}},
         state_path=directory / agent.service,
         extra=merge(signing, {"DEFAULT": {"host": agent.host}, "agent": {"crash_dump_holdoff": 0}}, agent.options),
     )
-    return _make_service(directory, agent.service, f"{agent.service}.conf", agent.program or [_find("crashcart-agent")], agent.environment)
+    return path
+
+
+def _make_agent(directory: Path, agent: FakeAgent, config: Path) -> Service:
+    return _make_service(directory, agent.service, config.name, agent.program or [_find("crashcart-agent")], agent.environment)
+
+
+def _make_fleet(directory: Path, configs: Sequence[Path]) -> Service:
+    command = [sys.executable, "-m", "tests.bench.agent_fleet", *map(str, configs)]
+    return Service(FLEET, command, log=directory / f"{FLEET}.log", cwd=Path(__file__).parents[2])
 
 
 def _make_service(

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+from devstack.services import list_children
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def read_used_processor_time(pid: int) -> float:
+    """Seconds that a process and those that it has started, and theirs, were running so far; threads and children that have ended count."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / _TICKS + sum(read_used_processor_time(child.pid) for child in list_children(pid))
 
 
 def read_processor_time(pid: int) -> int:
@@ -15,13 +26,22 @@ def read_resident_mib(pid: int) -> float:
     return _read_status(pid, "VmRSS") / 1024
 
 
+def read_proportional_mib(pid: int) -> float:
+    """Its resident memory with each page that others have as well counted as their part of it, in MiB."""
+    return _read_field(Path(f"/proc/{pid}/smaps_rollup"), "Pss") / 1024
+
+
 def count_threads(pid: int) -> int:
     return _read_status(pid, "Threads")
 
 
 def _read_status(pid: int, field: str) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+    return _read_field(Path(f"/proc/{pid}/status"), field)
+
+
+def _read_field(path: Path, field: str) -> int:
+    for line in path.read_text().splitlines():
         name, _, value = line.partition(":")
         if name == field:
             return int(value.split()[0])
-    raise LookupError(f"/proc/{pid}/status has no {field}")
+    raise LookupError(f"{path} has no {field}")
