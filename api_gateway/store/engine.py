@@ -65,8 +65,14 @@ class Store:
             with self._making:
                 engine = self._engine
                 if engine is None:
+                    self._check_exists()
                     engine = self._engine = self._create_engine()
         return engine
+
+    def _check_exists(self) -> None:
+        """SQLite would make an empty file where nobody wants one: a path may be mistyped."""
+        if self._path is not None and not self._path.exists():
+            raise SchemaOutdated(f"there is no database {self._path}: run crashcart-manage db upgrade, or mend [database] connection")
 
     def _create_engine(self, *, is_patient: bool = False) -> Engine:
         if self._path is not None:
@@ -180,6 +186,7 @@ class Store:
         from api_gateway.store import migrations  # here: alembic is slow to load and no other process needs it
 
         if self._path is not None:
+            self._make_file(self._path)
             with self.write() as c:
                 return migrations.upgrade(c, phase)
         engine = self._create_engine(is_patient=True)
@@ -188,6 +195,13 @@ class Store:
                 return migrations.upgrade(c, phase)
         finally:
             engine.dispose()
+
+    @staticmethod
+    def _make_file(path: Path) -> None:
+        try:
+            path.touch()
+        except OSError as error:
+            raise StoreUnavailable(f"{path} cannot be written: {error.strerror}") from error
 
     def list_pending_migrations(self) -> list[Migration]:
         """What :meth:`upgrade_schema` would do, oldest first. Slow: it loads alembic."""

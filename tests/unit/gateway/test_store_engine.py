@@ -107,9 +107,20 @@ def test_a_value_that_no_column_can_hold_is_rejected(store: Store, clock: FakeCl
 
 
 def test_a_database_that_cannot_be_opened_is_unavailable_and_named(tmp_path: Path) -> None:
-    store = Store(f"sqlite:///{tmp_path}/nowhere/gateway.sqlite")
-    with pytest.raises(StoreUnavailable, match=r"nowhere/gateway\.sqlite"), store.read() as c:
+    (tmp_path / "gateway.sqlite").mkdir()
+    store = Store(f"sqlite:///{tmp_path}/gateway.sqlite")
+    with pytest.raises(StoreUnavailable, match=r"gateway\.sqlite"), store.read() as c:
         c.execute(text("SELECT 1"))
+
+
+def test_a_database_file_that_is_not_there_is_made_by_an_upgrade_alone(tmp_path: Path) -> None:
+    path = tmp_path / "mistyped.sqlite"
+    store = Store(f"sqlite:///{path}")
+    with pytest.raises(SchemaOutdated, match=r"no database .*mistyped\.sqlite: run crashcart-manage db upgrade, or mend"):
+        store.check_schema()
+    assert not path.exists()
+    with pytest.raises(StoreUnavailable, match="cannot be written"):
+        Store(f"sqlite:///{tmp_path}/nowhere/gateway.sqlite").upgrade_schema()
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "no url at all"])

@@ -292,6 +292,7 @@ def test_a_longer_page_takes_no_more_statements(store: Store) -> None:
 def test_rows_of_the_release_before_are_servers_after_the_migration(request: pytest.FixtureRequest, store: Store, tmp_path: Path) -> None:
     on_sqlite = "sqlite" in request.node.callspec.id
     url = f"sqlite:///{tmp_path / 'old'}" if on_sqlite else request.getfixturevalue("database_server").create_database("old")
+    (tmp_path / "old").touch()
     old = Store(url)
     row = {"host": "a", "name": "web", "project": "demo", "generation": 1, "state_reason": "", "state_at": 1, "instance_name": "i",
            "created_at": 1, "updated_at": 1, "host_released": False}  # fmt: skip

@@ -244,16 +244,18 @@ def test_a_database_without_tables_is_not_ready_and_one_that_cannot_be_opened_is
     tmp_path: Path, clock: FakeClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "gateway.conf"
+    (tmp_path / "new.sqlite").touch()
     path.write_text(f"[database]\nconnection = sqlite:///{tmp_path}/new.sqlite\n")
     text, status = check(str(path), clock)
     assert (status, text.splitlines()[-1]) == (2, "not ready")
     assert "run crashcart-manage db upgrade --expand" in text
     assert run(str(path), "versions") == manage.EXIT_FAILED
     assert "the database has no tables, this release needs" in capsys.readouterr().err
-    path.write_text(f"[database]\nconnection = sqlite:///{tmp_path}/nowhere/new.sqlite\n")
+    path.write_text(f"[database]\nconnection = sqlite:///{tmp_path}/mistyped.sqlite\n")
     assert run(str(path), "upgrade-check") == manage.EXIT_IMPOSSIBLE
     assert run("/nowhere.conf", "upgrade-check") == manage.EXIT_IMPOSSIBLE
-    assert "nowhere/new.sqlite" in capsys.readouterr().err
+    assert "mistyped.sqlite" in capsys.readouterr().err
+    assert not (tmp_path / "mistyped.sqlite").exists()
 
 
 def test_a_broker_that_is_away_or_not_configured_is_a_warning(fleet: str, capsys: pytest.CaptureFixture[str]) -> None:
