@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from devstack.steps import StepFailed
-from tests.bench import backpressure, bare_metal, bmc_fleet, hops, listing, recovery
+from tests.bench import accepting, backpressure, bare_metal, bmc_fleet, hops, listing, recording, recovery, throughput
 from tests.bench.figures import Figure, Report
 
 
@@ -31,18 +31,21 @@ def _measure_watchdogs(chosen: argparse.Namespace) -> list[Figure]:
 
 
 SUITES: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
+    "accepting": lambda chosen: accepting.measure(chosen.runs),
     "backpressure": lambda chosen: backpressure.measure(chosen.runs, chosen.posts),
     "bare-metal": lambda chosen: bare_metal.measure(chosen.runs) + bmc_fleet.measure(chosen.runs, chosen.machines),
     "crash-dump": _measure_crash_dump,
     "diagnostics": _measure_diagnostics,
     "hops": lambda chosen: hops.measure(chosen.runs),
     "listing": lambda chosen: listing.measure(chosen.runs),
+    "recording": lambda chosen: recording.measure(chosen.runs),
     "recovery": lambda chosen: recovery.measure(chosen.runs),
+    "throughput": lambda chosen: throughput.measure(throughput.Scale(chosen.hosts, chosen.seconds), chosen.database),
     "watchdogs": _measure_watchdogs,
 }
-"""By the name that the command line knows: what a dead and a slow host do to the others, NMIs through BMCs and an agent with hundreds of
-them, real guests, what diagnostics cost, where an action's time goes, pages of servers, how soon all is well after a fault, firings and how
-fast events are recorded."""
+"""By the name that the command line knows: how fast actions are taken on, what a dead and a slow host do to the others, NMIs through BMCs
+and an agent with hundreds of them, real guests, what diagnostics cost, where an action's time goes, pages of servers, how fast events are
+recorded, how soon all is well after a fault, how many actions a second go all the way, firings of watchdogs."""
 
 
 def main() -> int:
@@ -53,6 +56,7 @@ def main() -> int:
     parser.add_argument("--guests", type=int, default=50, help="diagnostics: guests at most (default %(default)s)")
     parser.add_argument("--machines", type=int, default=500, help="bare-metal: simulated BMCs at one agent (default %(default)s)")
     parser.add_argument("--posts", type=int, default=10_000, help="backpressure: actions at a dead and a slow host (default %(default)s)")
+    throughput.add_options(parser)
     parser.add_argument("--output", type=Path, default=None, help="write bench.md and bench.json into this directory")
     arguments = parser.parse_args()
     unknown = [name for name in arguments.suites if name not in SUITES]
