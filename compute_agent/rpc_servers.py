@@ -14,7 +14,8 @@ from compute_agent.endpoint import Endpoint
 
 LOG = logging.getLogger(__name__)
 
-_CALL_THREADS = 4
+CALL_THREADS = 4
+"""Questions that are answered at a time."""
 
 
 class RpcServers:
@@ -39,7 +40,7 @@ class RpcServers:
         """
         self._casts.start()
         try:
-            self._calls.start(override_pool_size=_CALL_THREADS)
+            self._calls.start(override_pool_size=CALL_THREADS)
         except Exception:
             LOG.exception("questions to this host are not answered until its agent takes the host's lock again")
             self._answers = False

@@ -8,12 +8,24 @@ from collections.abc import Callable
 from pathlib import Path
 
 from devstack.steps import StepFailed
-from tests.bench import accepting, backpressure, bare_metal, bmc_fleet, hops, listing, recording, recovery, throughput
+from tests.bench import accepting, backpressure, bare_metal, bmc_fleet, calls, hops, listing, recording, recovery, start, throughput
 from tests.bench.figures import Figure, Report
 
 
+def _measure_footprint(chosen: argparse.Namespace) -> list[Figure]:
+    from tests.bench import footprint  # needs libvirt, which the other suites do without
+
+    return footprint.measure(chosen.actions)
+
+
+def _measure_idle(chosen: argparse.Namespace) -> list[Figure]:
+    from tests.bench import idle  # needs libvirt as well
+
+    return idle.measure(chosen.runs)
+
+
 def _measure_crash_dump(chosen: argparse.Namespace) -> list[Figure]:
-    from tests.bench import crash_dump_latency  # needs libvirt, which the other suites do without
+    from tests.bench import crash_dump_latency  # needs libvirt as well
 
     return crash_dump_latency.measure_on_own_stack(chosen.runs)
 
@@ -34,18 +46,23 @@ SUITES: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
     "accepting": lambda chosen: accepting.measure(chosen.runs),
     "backpressure": lambda chosen: backpressure.measure(chosen.runs, chosen.posts),
     "bare-metal": lambda chosen: bare_metal.measure(chosen.runs) + bmc_fleet.measure(chosen.runs, chosen.machines),
+    "calls": lambda chosen: calls.measure(chosen.runs),
     "crash-dump": _measure_crash_dump,
     "diagnostics": _measure_diagnostics,
+    "footprint": _measure_footprint,
     "hops": lambda chosen: hops.measure(chosen.runs),
+    "idle": _measure_idle,
     "listing": lambda chosen: listing.measure(chosen.runs),
     "recording": lambda chosen: recording.measure(chosen.runs),
     "recovery": lambda chosen: recovery.measure(chosen.runs),
+    "start": lambda chosen: start.measure(chosen.runs),
     "throughput": lambda chosen: throughput.measure(throughput.Scale(chosen.hosts, chosen.seconds), chosen.database),
     "watchdogs": _measure_watchdogs,
 }
 """By the name that the command line knows: how fast actions are taken on, what a dead and a slow host do to the others, NMIs through BMCs
-and an agent with hundreds of them, real guests, what diagnostics cost, where an action's time goes, pages of servers, how fast events are
-recorded, how soon all is well after a fault, how many actions a second go all the way, firings of watchdogs."""
+and an agent with hundreds of them, how fast agents are asked, real guests, what diagnostics cost, memory after many actions, where an
+action's time goes, what an idle agent costs, pages of servers, how fast events are recorded, how soon all is well after a fault, how soon
+the commands are ready, how many actions a second go all the way, firings of watchdogs."""
 
 
 def main() -> int:
@@ -56,6 +73,7 @@ def main() -> int:
     parser.add_argument("--guests", type=int, default=50, help="diagnostics: guests at most (default %(default)s)")
     parser.add_argument("--machines", type=int, default=500, help="bare-metal: simulated BMCs at one agent (default %(default)s)")
     parser.add_argument("--posts", type=int, default=10_000, help="backpressure: actions at a dead and a slow host (default %(default)s)")
+    parser.add_argument("--actions", type=int, default=10_000, help="footprint: actions before memory is looked at (default %(default)s)")
     throughput.add_options(parser)
     parser.add_argument("--output", type=Path, default=None, help="write bench.md and bench.json into this directory")
     arguments = parser.parse_args()

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-import uuid as uuids
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from compute_agent.contract.clock import SystemClock
 from compute_agent.drivers.base import DiagnosticsSource
 from compute_agent.sampler import Sampler
 from tests.bench.figures import Figure
+from tests.bench.libvirt_guests import find_qemus, running_libvirt_host, start_guests
 from tests.bench.processes import read_processor_time
 from tests.conformance.libvirt_host import LibvirtHost
 
@@ -60,54 +59,20 @@ def measure(runs: int, most: int = SIZES[-1]) -> list[Figure]:
     :raises StepFailed: libvirtd did not start.
     :raises libvirt.libvirtError: a server did not.
     """
-    libvirt.registerErrorHandler(lambda *_: None, None)
     figures: list[Figure] = []
-    with tempfile.TemporaryDirectory(prefix="crashcart-bench-") as directory:
-        host = LibvirtHost(Path(directory))
-        try:
-            host.libvirtd.start()
-            with host.driver() as (driver, _events), host.libvirtd.connect() as connection:
-                assert driver.diagnostics is not None
-                servers: list[str] = []
-                for size in sorted({min(size, most) for size in SIZES}):
-                    servers += _start_servers(connection, Path(directory), size - len(servers))
-                    figures += _measure_collection(driver.diagnostics, connection, servers, runs)
-                    figures.append(_measure_sampler(driver.diagnostics, host, servers, runs))
-        finally:
-            host.libvirtd.end()
+    with (
+        tempfile.TemporaryDirectory(prefix="crashcart-bench-") as directory,
+        running_libvirt_host(Path(directory)) as host,
+        host.driver() as (driver, _events),
+        host.libvirtd.connect() as connection,
+    ):
+        assert driver.diagnostics is not None
+        servers: list[str] = []
+        for size in sorted({min(size, most) for size in SIZES}):
+            servers += start_guests(connection, Path(directory), size - len(servers))
+            figures += _measure_collection(driver.diagnostics, connection, servers, runs)
+            figures.append(_measure_sampler(driver.diagnostics, host, servers, runs))
     return figures
-
-
-def _start_servers(connection: libvirt.virConnect, directory: Path, count: int) -> list[str]:
-    servers = [str(uuids.uuid4()) for _ in range(count)]
-
-    def start(server: str) -> None:
-        disk = directory / f"{server}.raw"
-        with disk.open("wb") as file:
-            file.truncate(1 << 20)
-        connection.createXML(_make_xml(server, disk), libvirt.VIR_DOMAIN_START_PAUSED)
-
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(start, servers))
-    return servers
-
-
-def _make_xml(server: str, disk: Path) -> str:
-    return f"""
-<domain type='qemu'>
-  <name>bench-{server}</name>
-  <uuid>{server}</uuid>
-  <memory unit='MiB'>64</memory>
-  <vcpu>1</vcpu>
-  <os><type arch='x86_64' machine='pc'>hvm</type></os>
-  <features><acpi/></features>
-  <devices>
-    <emulator>/usr/bin/qemu-system-x86_64</emulator>
-    <disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{disk}'/><target dev='vda' bus='virtio'/></disk>
-    <interface type='user'><model type='virtio'/></interface>
-    <memballoon model='virtio'/>
-  </devices>
-</domain>"""
 
 
 def _measure_collection(source: DiagnosticsSource, connection: libvirt.virConnect, servers: Sequence[str], runs: int) -> list[Figure]:
@@ -149,7 +114,7 @@ def _measure_collection(source: DiagnosticsSource, connection: libvirt.virConnec
 def _measure_sampler(source: DiagnosticsSource, host: LibvirtHost, servers: Sequence[str], runs: int) -> Figure:
     """Processor time that a sample adds to what all three take when nothing is sampled."""
     sampler = Sampler(source, SystemClock(), list_servers=lambda: servers)
-    qemus = _find_qemus(host, servers)
+    qemus = find_qemus(host, list(servers))
     idle = _spend(lambda: None, host, qemus, runs)
     busy = _spend(sampler.step, host, qemus, runs)
     added = [(after.total - sum(each.total for each in idle) / runs) / 1e6 for after in busy]
@@ -173,11 +138,6 @@ def _spend(work: Callable[[], object], host: LibvirtHost, qemus: Sequence[int], 
         spent.append(after.since(before))
         before = after
     return spent
-
-
-def _find_qemus(host: LibvirtHost, servers: Sequence[str]) -> list[int]:
-    run = host.libvirtd.socket.parent / ("qemu" if host.libvirtd.is_system else "qemu/run")
-    return [int((run / f"bench-{server}.pid").read_text()) for server in servers]
 
 
 def _read_processor_time(host: LibvirtHost, qemus: Sequence[int]) -> _ProcessorTime:
