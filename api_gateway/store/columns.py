@@ -73,8 +73,8 @@ def columns_of(table: Table, row_class: type) -> list[Column[Any]]:
 
 
 def values_of(row: Any) -> dict[str, Any]:
-    """A dataclass row as column values; not deep, unlike ``dataclasses.asdict``."""
-    return {field.name: getattr(row, field.name) for field in fields(row)}
+    """A dataclass row, without slots, as column values in the order of its fields; not deep, unlike ``dataclasses.asdict``."""
+    return dict(vars(row))
 
 
 def upsert(c: Connection, table: Table, values: Mapping[str, Any]) -> None:

@@ -63,6 +63,8 @@ _INSERT = insert(sightings)
 _KEY = and_(sightings.c.host == bindparam("key_host"), sightings.c.server == bindparam("key_server"))
 _OF_HOST = select(*_COLUMNS).where(sightings.c.host == bindparam("key_host"))
 _OF_SERVERS = select(*_COLUMNS).where(sightings.c.server.in_(bindparam("servers", expanding=True)))
+_AT_HOST = _OF_HOST.where(sightings.c.server.in_(bindparam("servers", expanding=True)))
+_GENERATIONS = select(sightings.c.server, sightings.c.generation).where(sightings.c.host == bindparam("key_host"))
 _ONE = select(*_COLUMNS).where(_KEY)
 _FACTS = [f.name for f in fields(Sighting) if f.name not in ("host", "server")]
 _UPDATE = update(sightings).where(_KEY).values({name: bindparam(name) for name in _FACTS})
@@ -75,6 +77,11 @@ def find_sighting(c: Connection, host: str, server: str) -> Sighting | None:
 
 def list_sightings_of_host(c: Connection, host: str) -> list[Sighting]:
     return [Sighting(*row) for row in c.execute(_OF_HOST, {"key_host": host})]
+
+
+def _list_sightings_at(c: Connection, host: str, servers: Iterable[str]) -> list[Sighting]:
+    """One host's words about these servers: of a host with many, most heartbeats tell of few."""
+    return [Sighting(*row) for chunk in split(servers) for row in c.execute(_AT_HOST, {"key_host": host, "servers": chunk})]
 
 
 def list_sightings_of_servers(c: Connection, servers: Iterable[str]) -> list[Sighting]:
@@ -109,14 +116,14 @@ def apply_report(
         return AppliedInventory(complete=repeated)
     if not report.servers and not report.removed:
         return AppliedInventory(complete=known_hash == report.hash)
-    before = {sighting.server: sighting for sighting in list_sightings_of_host(c, host)}
+    named = {server.id for server in report.servers} | {removed.id for removed in report.removed}
+    before = {sighting.server: sighting for sighting in _list_sightings_at(c, host, named)}
     changed = _put(c, host, report.servers, before, sent_at)
     departures = {removed.id: removed.departure for removed in report.removed if removed.id in before}
     remove_sightings(c, host, departures)
-    generations = {server: sighting.generation for server, sighting in before.items() if server not in departures}
-    generations.update((server.id, server.generation) for server in report.servers)
-    complete = hash_inventory(generations) == report.hash
-    return AppliedInventory(complete=complete, changed=changed, departures=departures)
+    if departures or any(server.id not in before or before[server.id].generation != server.generation for server in report.servers):
+        known_hash = hash_inventory({server: generation for server, generation in c.execute(_GENERATIONS, {"key_host": host})})
+    return AppliedInventory(complete=known_hash == report.hash, changed=changed, departures=departures)
 
 
 def _replace_all(c: Connection, host: str, servers: Collection[Server], said: dict[str, Departure], sent_at: datetime) -> AppliedInventory:
