@@ -6,9 +6,11 @@ A message that was recorded and not acknowledged comes twice, and the record kno
 """
 
 import logging
+import math
 import select
 import ssl
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,8 +26,8 @@ LOG = logging.getLogger(__name__)
 
 _IDLE_WAIT = 0.5
 """Seconds that a quiet queue is waited for before the stop signal and the connection's heartbeat are looked at."""
-_MORE_WAIT_MILLISECONDS = 1
-"""That a begun batch waits for one more message: what was published together comes within less."""
+_MORE_WAIT = 0.001
+"""Seconds that a begun batch waits for one more message: what was published together comes within less."""
 _FRAME_WAIT = 0.001
 """Seconds that the rest of a frame is waited for. Not 0: py-amqp loses a half-read frame of a non-blocking socket."""
 _FIRST_PAUSE = 0.1
@@ -43,6 +45,7 @@ class QueueConsumer:
     :param record: takes a batch of messages in; has committed it when it returns. May be called again with the same messages.
     :param try_store: raises StoreBusy or StoreUnavailable as long as the store cannot be written
     :param batch_size: messages at most in one call of ``record``; twice as many are on their way to us at most
+    :param gathering: seconds at most that a begun batch waits for more, of what is in no hurry: each batch costs a commit
     """
 
     def __init__(
@@ -53,12 +56,14 @@ class QueueConsumer:
         *,
         try_store: Callable[[], None],
         batch_size: int = 100,
+        gathering: float = 0.0,
     ) -> None:
         self._open_link = open_link
         self._bindings = bindings
         self._record = record
         self._try_store = try_store
         self._batch_size = batch_size
+        self._gathering = gathering
         self._arrived: deque[amqp.Message] = deque()
         self._is_listening = False
         self._has_recorded = False
@@ -139,8 +144,11 @@ class QueueConsumer:
         """Collect one batch, record it, acknowledge it."""
         if not self._arrived:
             _drain(link, _IDLE_WAIT)
-        while 0 < len(self._arrived) < self._batch_size and _has_more(link) and _drain(link, _FRAME_WAIT):
-            pass
+        gathered_at = time.monotonic() + self._gathering
+        while 0 < len(self._arrived) < self._batch_size and not self._stop.is_set():
+            left = gathered_at - time.monotonic()
+            if not _has_more(link, max(left, _MORE_WAIT)) or not _drain(link, _FRAME_WAIT):
+                break
         link.heartbeat_tick()
         batch = [self._arrived.popleft() for _ in range(min(len(self._arrived), self._batch_size))]
         if batch:
@@ -149,13 +157,13 @@ class QueueConsumer:
             channel.basic_ack(batch[-1].delivery_tag, multiple=True)
 
 
-def _has_more(link: Link) -> bool:
-    """Whether something can be read within a moment that is too short for the socket's own timeout."""
+def _has_more(link: Link, seconds: float) -> bool:
+    """Whether something can be read within a time that may be too short for the socket's own timeout."""
     if isinstance(link.sock, ssl.SSLSocket) and link.sock.pending():
         return True
     poll = select.poll()  # unlike select(), for any descriptor: the readers of an event stream may have the first thousand
     poll.register(link.sock, select.POLLIN)
-    return bool(poll.poll(_MORE_WAIT_MILLISECONDS))
+    return bool(poll.poll(math.ceil(seconds * 1000)))
 
 
 def _drain(link: Link, timeout: float) -> bool:

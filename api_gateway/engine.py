@@ -24,6 +24,7 @@ from api_gateway.deliveries.deliverer import Deliverer
 from api_gateway.deliveries.wiring import create_senders, read_back_off
 from api_gateway.dispatcher import Dispatcher
 from api_gateway.echo import ECHO_INTERVAL, Echo
+from api_gateway.engine_options import COMMAND_LINE_OPTIONS, ROLES
 from api_gateway.fleet_versions import FleetVersions
 from api_gateway.loops import Loop
 from api_gateway.open_files import allow_open_files
@@ -49,13 +50,13 @@ from compute_agent.contract.transport import create_rpc_transport, register_mess
 
 LOG = logging.getLogger(__name__)
 
-ROLES = ("dispatcher", "recorder", "sweep", "outbox", "deliveries", "stream")
-
 _IDLE_WAIT = 1.0
 """Seconds after which the dispatcher looks without having been woken."""
 _OUTBOX_INTERVAL = 0.5
 _DELIVERIES_INTERVAL = 0.25
 """Seconds after which is looked for what was recorded meanwhile."""
+_HEARTBEATS_GATHER = 0.1
+"""Seconds that heartbeats may wait for others: a thousand hosts send thirty a second, and as many commits would hold up those of events."""
 _ASK_THREADS = 2
 _OTHER_FILES = 500
 """That the other roles may have open beside the stream's connections: their own to store, broker and targets."""
@@ -188,7 +189,7 @@ class Engine:
 
         self._add_consumer(RECORDER_QUEUES, record)
         self._add_consumer([DEAD_LETTER_QUEUE], lambda messages: recorder.record(messages, DEAD_LETTER_QUEUE.name))
-        self._add_consumer([HEARTBEAT_QUEUE], recorder.record_heartbeats)
+        self._add_consumer([HEARTBEAT_QUEUE], recorder.record_heartbeats, gathering=_HEARTBEATS_GATHER)
         self._add_echo()
 
     def _wire_sweep(self) -> None:
@@ -294,13 +295,16 @@ class Engine:
         loop = self._add_loop("echo", step, wake=publisher.abort)
         self._closing.callback(publisher.close)
 
-    def _add_consumer(self, bindings: Sequence[kombu.Queue], record: Callable[[Sequence[Received]], None]) -> None:
+    def _add_consumer(
+        self, bindings: Sequence[kombu.Queue], record: Callable[[Sequence[Received]], None], *, gathering: float = 0.0
+    ) -> None:
         consumer = QueueConsumer(
             self._create_address(bindings[0].name).open_link,
             bindings,
             record,
             try_store=self._try_store,
             batch_size=self._conf.recorder.batch_size,
+            gathering=gathering,
         )
         self._add_loop(f"consumer {consumer.name}", consumer.run, wake=consumer.stop)
 
@@ -335,9 +339,8 @@ class Engine:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command: runs until SIGTERM or SIGINT."""
-    only = cfg.StrOpt("only", choices=ROLES, help=f"Run one role alone: {', '.join(ROLES)}.")
     try:
-        conf = load_config(argv, prog="crashcart-engine", cli_opts=[only])
+        conf = load_config(argv, prog="crashcart-engine", cli_opts=COMMAND_LINE_OPTIONS)
         log.setup(conf, "crashcart")
         store = Store(conf.database.connection, busy_timeout=conf.database.busy_timeout, pool_size=conf.database.pool_size)
         store.check_schema()

@@ -67,6 +67,7 @@ def run_consumer(
     *,
     try_store: Callable[[], None] = lambda: None,
     batch_size: int = 3,
+    gathering: float = 0.0,
 ) -> QueueConsumer:
     """A consumer that gets these links, one after the other, each in its turn."""
     opening = iter(links)
@@ -77,7 +78,8 @@ def run_consumer(
             raise link
         return link
 
-    consumer = QueueConsumer(open_link, [QUEUE], record, try_store=try_store, batch_size=batch_size)  # type: ignore[arg-type]
+    options: dict[str, Any] = {"try_store": try_store, "batch_size": batch_size, "gathering": gathering}
+    consumer = QueueConsumer(open_link, [QUEUE], record, **options)  # type: ignore[arg-type]
 
     with (
         mock.patch.object(kombu.Queue, "__call__", return_value=mock.Mock()),
@@ -108,6 +110,25 @@ def test_a_batch_is_acknowledged_as_a_whole_after_it_was_recorded() -> None:
     link.log = log
     run_consumer([link], lambda messages: log.append(list(messages)))
     assert log == [("prefetch", 6), receive(b"1", b"2", b"3"), ("ack", 3, True), receive(b"4"), ("ack", 4, True), "close", "collect"]
+
+
+class LateLink(ScriptedLink):
+    """After the first message it is quiet, until whoever consumes it waits for more."""
+
+    def __init__(self, bodies: Sequence[bytes | str], then: Callable[[], None]) -> None:
+        super().__init__(bodies, then)
+        self.sock, self._ours = socket.socketpair()
+
+    def drain_events(self, timeout: float) -> None:
+        super().drain_events(timeout)
+        threading.Thread(target=self._ours.sendall, args=(b"more",)).start()
+
+
+def test_what_is_in_no_hurry_waits_for_more_and_is_recorded_with_it() -> None:
+    batches: list[list[Received]] = []
+    link = LateLink([b"1", b"2", b"3"], stop)
+    run_consumer([link], lambda messages: batches.append(list(messages)), gathering=5.0)
+    assert batches == [receive(b"1", b"2", b"3")]
 
 
 def test_a_link_is_read_however_many_files_the_process_has_open() -> None:
