@@ -122,7 +122,7 @@ def apply_report(
     departures = {removed.id: removed.departure for removed in report.removed if removed.id in before}
     remove_sightings(c, host, departures)
     if departures or any(server.id not in before or before[server.id].generation != server.generation for server in report.servers):
-        known_hash = hash_inventory({server: generation for server, generation in c.execute(_GENERATIONS, {"key_host": host})})
+        known_hash = hash_inventory({row.server: row.generation for row in c.execute(_GENERATIONS, {"key_host": host})})
     return AppliedInventory(complete=known_hash == report.hash, changed=changed, departures=departures)
 
 
