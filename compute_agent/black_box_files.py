@@ -39,6 +39,7 @@ class BlackBoxFiles:
     def __init__(self, directory: Path, quota: int) -> None:
         self._directory = directory
         self._quota = quota
+        self._used: int | None = None
 
     def put(self, black_box_id: str, parts: Mapping[str, bytes]) -> tuple[BlackBoxPart, ...]:
         """Keep a new box.
@@ -52,7 +53,8 @@ class BlackBoxFiles:
         if size > self._quota:
             raise NoRoom(f"{size} bytes, the quota is {self._quota}")
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._make_room(self._quota - size)
+        if self._used is None or self._used + size > self._quota:
+            self._used = self._make_room(self._quota - size)
         unfinished = self._directory / f"{black_box_id}{_UNFINISHED}"
         try:
             unfinished.mkdir(mode=0o700)
@@ -63,6 +65,7 @@ class BlackBoxFiles:
         except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
+        self._used += size
         return tuple(
             BlackBoxPart(name=name, bytes=len(content), sha256=hashlib.sha256(content).hexdigest()) for name, content in parts.items()
         )
@@ -87,8 +90,9 @@ class BlackBoxFiles:
         for unfinished in self._directory.glob(f"*{_UNFINISHED}"):
             shutil.rmtree(unfinished, ignore_errors=True)
 
-    def _make_room(self, left: int) -> None:
-        """Remove the oldest boxes until ``left`` bytes are enough for the others."""
+    def _make_room(self, left: int) -> int:
+        """Remove the oldest boxes until ``left`` bytes are enough for the others; returns how many these have. It looks at each file that
+        is kept, so it is called when there may be too many."""
         boxes = sorted((box for box in self._directory.iterdir() if _ID.fullmatch(box.name)), key=lambda box: box.stat().st_mtime_ns)
         sizes = {box: sum(file.stat().st_size for file in box.iterdir()) for box in boxes}
         used = sum(sizes.values())
@@ -98,3 +102,4 @@ class BlackBoxFiles:
                 shutil.rmtree(oldest)
             used -= sizes[oldest]
             LOG.info("black box %s was removed to make room for a newer one", oldest.name)
+        return used

@@ -10,8 +10,9 @@ and a restart may race: exactly one of them wins and appends the event; the othe
 import sqlite3
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Self
 
@@ -20,7 +21,7 @@ from compute_agent.contract.outage import Outage
 from compute_agent.journal_age import JournalAge
 from compute_agent.journal_rows import ActionState, JournalledAction, KnownServer, OutboxRow, Signal, WantedWatchdog
 from compute_agent.journal_schema import JournalFull, JournalInUse, JournalUnusable, OpenFile, explain, identify, open_file
-from compute_agent.journal_statements import Origin
+from compute_agent.journal_statements import Origin, Sending
 from compute_agent.journal_transaction import JournalTransaction
 
 __all__ = [
@@ -54,6 +55,9 @@ class Journal:
         self._lock = threading.RLock()
         self._closed = False
         self._callbacks: list[Callable[[], None]] = []
+        self._urgent_callbacks: list[Callable[[], None]] = []
+        self._sent: dict[int, Sending] = {}
+        self._sent_since = 0.0
         self._no_room = Outage(f"journal {path}: nothing is taken up that cannot be written")
         facts = self._read_facts()
         self.journal_id = facts["journal_id"]
@@ -93,12 +97,14 @@ class Journal:
             if self._connection.in_transaction:
                 raise RuntimeError(f"transaction {label!r} inside another one of the same thread")
             self._check_file()
-            transaction = JournalTransaction(self._origin, self._connection)
+            transaction = JournalTransaction(self._origin, self._connection, self._sent)
             changes_before = self._connection.total_changes
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
                 try:
                     yield transaction
+                    if self._connection.total_changes != changes_before:
+                        transaction.keep_sent()
                     self._commit(label)
                 finally:
                     transaction.close()
@@ -113,13 +119,40 @@ class Journal:
                 raise failure from error
             if self._connection.total_changes != changes_before:
                 self._no_room.end()
+            if transaction.has_kept_sent:
+                self._sent.clear()
         if transaction.has_news:
             for callback in self._callbacks:
                 callback()
+        if transaction.is_urgent:
+            for callback in self._urgent_callbacks:
+                callback()
 
-    def on_new_events(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` after each commit that left something to send. It runs in the committing thread: it must only wake."""
-        self._callbacks.append(callback)
+    def on_new_events(self, callback: Callable[[], None], *, urgent_only: bool = False) -> None:
+        """Call ``callback`` after each commit that left something to send. It runs in the committing thread: it must only wake.
+
+        :param urgent_only: not after those that left only what another event will follow in a moment
+        """
+        (self._urgent_callbacks if urgent_only else self._callbacks).append(callback)
+
+    def note_sent(self, sequences: Iterable[int], at: datetime) -> None:
+        """The broker confirmed these events. That is written down by the next transaction that writes, or by :meth:`keep_sent`: a commit
+        of its own would cost as much as one of an action's. What a crash finds unwritten is sent again, under the same message ids.
+        """
+        with self._lock:
+            if not self._sent:
+                self._sent_since = self._origin.clock.monotonic()
+            self._sent.update(dict.fromkeys(sequences, Sending(at, self._origin.age.count())))
+
+    def keep_sent(self, *, older_than: float = 0.0) -> None:
+        """Write down what was sent, if the first of it was so many seconds ago.
+
+        :raises JournalFull, JournalUnusable: it is not written; it is still known.
+        """
+        with self._lock:
+            if self._sent and self._origin.clock.monotonic() - self._sent_since >= older_than:
+                with self.transaction("outbox.sent") as transaction:
+                    transaction.keep_sent()
 
     def close(self) -> None:
         """Let go of the file; an open transaction is rolled back. Safe to call twice."""

@@ -1,7 +1,7 @@
 """The outbox in a transaction of the journal: events in the order of their ``sequence``, sent or not."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -9,7 +9,10 @@ from compute_agent.contract.events import EVENT_TYPES
 from compute_agent.contract.notifications import Severity
 from compute_agent.contract.versions import EVENT_VERSION
 from compute_agent.journal_rows import OutboxRow, to_stored
-from compute_agent.journal_statements import Statements
+from compute_agent.journal_statements import NOTHING_SENT, Sending, Statements
+
+_CAN_WAIT = frozenset({"action.received", "action.started"})
+"""Events that another of the same action follows, mostly within milliseconds: both may go out together."""
 
 
 class OutboxStatements(Statements):
@@ -46,7 +49,7 @@ class OutboxStatements(Statements):
             json.dumps(payload),
             to_stored(occurred_at),
         )
-        self.has_news = True
+        self._announce(is_urgent=event_type not in _CAN_WAIT)
         return sequence
 
     def get_last_sequence(self) -> int:
@@ -66,7 +69,9 @@ class OutboxStatements(Statements):
 
     def list_unsent(self, limit: int) -> list[OutboxRow]:
         """The oldest events that are to be sent, in order."""
-        return OutboxRow.read_all(self.execute("SELECT * FROM outbox WHERE sent_at IS NULL ORDER BY sequence LIMIT ?", limit).fetchall())
+        most = limit + len(self._sent)
+        rows = self.execute("SELECT * FROM outbox WHERE sent_at IS NULL ORDER BY sequence LIMIT ?", most).fetchall()
+        return OutboxRow.read_all([row for row in rows if row["sequence"] not in self._sent][:limit])
 
     def list_outbox(self, first: int, last: int) -> list[OutboxRow]:
         """The events with ``first <= sequence <= last`` that are still here, in order; what is missing was pruned."""
@@ -80,21 +85,42 @@ class OutboxStatements(Statements):
 
     def mark_sent(self, sequences: Sequence[int], at: datetime) -> None:
         """The broker confirmed these."""
-        for sequence in sequences:
-            self.execute("UPDATE outbox SET sent_at = ?, age = ? WHERE sequence = ?", to_stored(at), self._origin.age.count(), sequence)
+        self._mark_sent(dict.fromkeys(sequences, Sending(at, self._origin.age.count())))
+
+    @property
+    def has_kept_sent(self) -> bool:
+        """Whether nothing that was sent is left to be written down."""
+        return not self._sent
+
+    def keep_sent(self) -> None:
+        """Write down what was sent before this transaction: what it has sent again from here on is sent again."""
+        sent, self._sent = self._sent, NOTHING_SENT
+        self._mark_sent(sent)
+
+    def _mark_sent(self, sent: Mapping[int, Sending]) -> None:
+        for sequence, sending in sent.items():
+            self.execute("UPDATE outbox SET sent_at = ?, age = ? WHERE sequence = ?", to_stored(sending.at), sending.age, sequence)
 
     def mark_range_unsent(self, first: int, last: int) -> int:
         """Send this range again, with the same message ids; returns how many events of it are still here."""
+        self.keep_sent()
         count = self.execute("UPDATE outbox SET sent_at = NULL WHERE sequence BETWEEN ? AND ?", first, last).rowcount
-        self.has_news = self.has_news or count > 0
+        if count:
+            self._announce()
         return count
 
     def resend_ending(self, action_id: str) -> bool:
         """Send the ending and the observations of an action again, with the same message ids; False when there is no ending."""
+        self.keep_sent()
         count = self.execute(
             "UPDATE outbox SET sent_at = NULL WHERE action_id = ?1 AND event_type IN ('action.ended', 'action.observed')"
             " AND EXISTS (SELECT 1 FROM outbox WHERE action_id = ?1 AND event_type = 'action.ended')",
             action_id,
         ).rowcount
-        self.has_news = self.has_news or count > 0
+        if count:
+            self._announce()
         return count > 0
+
+    def _announce(self, *, is_urgent: bool = True) -> None:
+        self.has_news = True
+        self.is_urgent = self.is_urgent or is_urgent

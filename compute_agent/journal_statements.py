@@ -1,13 +1,25 @@
 """What every part of a journal's transaction stands on: its one connection, and who writes."""
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 
 from compute_agent.contract.clock import Clock
 from compute_agent.journal_age import JournalAge
 from compute_agent.journal_rows import SignalCause, to_stored
+
+
+@dataclass(frozen=True)
+class Sending:
+    """When the broker confirmed an event, and how old the journal was then."""
+
+    at: datetime
+    age: float
+
+
+NOTHING_SENT: Mapping[int, Sending] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -23,12 +35,18 @@ class Origin:
 
 
 class Statements:
-    """Runs statements of one transaction; valid only inside its ``with`` block. ``has_news``: the outbox has something to send."""
+    """Runs statements of one transaction; valid only inside its ``with`` block.
 
-    def __init__(self, origin: Origin, connection: sqlite3.Connection) -> None:
+    ``has_news``: the outbox has something to send; ``is_urgent``: somebody may be waiting for it.
+
+    :param sent: events that the broker has and whose rows do not say so yet: see ``Journal.note_sent``
+    """
+
+    def __init__(self, origin: Origin, connection: sqlite3.Connection, sent: Mapping[int, Sending] = NOTHING_SENT) -> None:
         self._origin = origin
         self._connection: sqlite3.Connection | None = connection
-        self.has_news = False
+        self._sent = sent
+        self.has_news = self.is_urgent = False
 
     def execute(self, statement: str, *values: str | int | float | None) -> sqlite3.Cursor:
         """One statement of the journal's own; nobody else knows the tables."""

@@ -62,6 +62,19 @@ class JournalTransaction(FiringStatements, OutboxStatements, ServerStatements):
         )
         return [JournalledAction.read(row, self._origin.incarnation) for row in rows]
 
+    def list_awaiting_time(self, *, silent_since: datetime, watched_since: datetime) -> list[JournalledAction]:
+        """Those of :meth:`list_awaiting_observation` that have ended, of which the passing of time may say something: begun before
+        ``silent_since``, and before ``watched_since`` where something was seen already."""
+        rows = self.execute(
+            "SELECT * FROM actions WHERE observation_final = 0 AND kind = 'trigger_crash_dump' AND state = 'ended'"
+            " AND ending IN ('succeeded', 'unknown') AND coalesce(started_at, ended_at, received_at)"
+            " <= CASE WHEN coalesce(observation, ?1) = ?1 THEN ?2 ELSE ?3 END ORDER BY position",
+            Observation.PENDING_UNTIL_RESUME,
+            to_stored(max(silent_since, watched_since)),
+            to_stored(watched_since),
+        )
+        return [JournalledAction.read(row, self._origin.incarnation) for row in rows]
+
     def add_action(self, request: ActionRequest, received_at: datetime) -> JournalledAction:
         """Journal a new action as ``received``, with its ``action.received`` event; its monotonic countdown begins here.
 
@@ -259,6 +272,7 @@ class JournalTransaction(FiringStatements, OutboxStatements, ServerStatements):
         :param except_for: actions that are kept with their signals: the call of one that has ended may still come back
         """
         self.keep_age()
+        self.keep_sent()
         age = self._origin.age.count()
         old = (to_stored(now - action_keep), age - action_keep.total_seconds())
         kept = json.dumps(sorted(except_for))

@@ -14,6 +14,8 @@ from compute_agent.reporter import Heartbeats, Reporter
 _KEEP_ALIVE_INTERVAL = 3.0
 _FIRST_RETRY, _LONGEST_RETRY = 0.1, 0.5
 """Seconds between tries to publish events: what a broker's return may cost the ending of an action."""
+_LINGER = 0.05
+"""Seconds that an action's first events wait for its ending, to be confirmed and recorded together: nobody is kept waiting by it."""
 _RETRY_INTERVAL = 1.0
 _LONGEST_HEARTBEAT_RETRY = 10.0
 """Seconds: each try reads all servers, and a broker in alarm takes no heartbeat however often it is tried."""
@@ -60,16 +62,22 @@ class Publishing:
         self._heartbeat_interval = heartbeat_interval
         self._may_beat = may_beat
         self._report_wanted = threading.Event()
+        self._urgent_report_wanted = threading.Event()
         self._heartbeat_wanted = threading.Event()
         self._events_wait = Outage(f"events of host {host} wait in the journal")
         self._heartbeats_wait = Outage(f"no heartbeats of host {host}")
         self._report_backoff = Backoff(_FIRST_RETRY, _LONGEST_RETRY)
         self._heartbeat_backoff = Backoff(_RETRY_INTERVAL, _LONGEST_HEARTBEAT_RETRY)
-        self._report_loop = Loop("reporter", self._report, on_fatal=on_fatal, wake=self.want_report)
+        self._report_loop = Loop("reporter", self._report, on_fatal=on_fatal, wake=self.want_report_now)
         self._heartbeat_loop = Loop("heartbeats", self._beat, on_fatal=on_fatal, wake=self.want_heartbeat)
 
     def want_report(self) -> None:
-        """There are events to send. From any thread; it only wakes."""
+        """There are events to send, and more may come in a moment. From any thread; it only wakes."""
+        self._report_wanted.set()
+
+    def want_report_now(self) -> None:
+        """There are events to send that somebody may be waiting for. From any thread; it only wakes."""
+        self._urgent_report_wanted.set()
         self._report_wanted.set()
 
     def want_heartbeat(self) -> None:
@@ -92,6 +100,7 @@ class Publishing:
         """
         while self._reporter.step():
             pass
+        self._reporter.keep_sent()
         self._heartbeats.step(stopping=True)
 
     def abort(self) -> None:
@@ -107,7 +116,10 @@ class Publishing:
     # One step of each thread
 
     def _report(self) -> None:
-        self._report_wanted.wait(_KEEP_ALIVE_INTERVAL)
+        if self._report_wanted.wait(_KEEP_ALIVE_INTERVAL):
+            self._urgent_report_wanted.wait(_LINGER)
+        # Before anything is read: what is committed from here on wakes again.
+        self._urgent_report_wanted.clear()
         self._report_wanted.clear()
         try:
             while self._reporter.step():

@@ -15,6 +15,9 @@ from compute_agent.journal import Journal, JournalFull, JournalTransaction
 
 LOG = logging.getLogger(__name__)
 
+_UNKEPT = 1.0
+"""Seconds after which a host on which nothing happens writes down by itself what was sent."""
+
 
 def make_publisher_id(host: str) -> str:
     """Who the envelope says that it comes from, in oslo.messaging's form ``service.host``."""
@@ -32,6 +35,8 @@ class JournalOutbox:
     def list_unsent(self, limit: int) -> list[OutboxEntry]:
         with self._journal.transaction("outbox.read") as transaction:
             rows = transaction.list_unsent(limit)
+        if not rows:
+            self._journal.keep_sent(older_than=_UNKEPT)
         return [
             OutboxEntry(
                 row.sequence,
@@ -48,8 +53,7 @@ class JournalOutbox:
         ]
 
     def mark_sent(self, sequences: Sequence[int]) -> None:
-        with self._journal.transaction("outbox.sent") as transaction:
-            transaction.mark_sent(sequences, self._clock.now())
+        self._journal.note_sent(sequences, self._clock.now())
 
 
 class Reporter:
@@ -66,6 +70,13 @@ class Reporter:
         :raises PublishFailed: those that the broker confirmed are marked; call again later.
         """
         return self._pump.step()
+
+    def keep_sent(self) -> None:
+        """Write down what was sent, for the next life of the agent.
+
+        :raises JournalFull, JournalUnusable: it is sent again then.
+        """
+        self._journal.keep_sent()
 
     def resend(self, events: EventRange) -> None:
         """Send a range again, with the same message ids; what is gone is named by ``events.lost``. From any thread."""

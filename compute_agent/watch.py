@@ -6,11 +6,11 @@ guests nobody watched for a while, when a paused one resumed) is found again by 
 
 import logging
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from compute_agent.contract.models import Observation, PowerState, Server
 from compute_agent.drivers.models import DriverEvent, DriverEventKind
-from compute_agent.journal import ActionState, JournalledAction, JournalTransaction
+from compute_agent.journal import JournalledAction, JournalTransaction
 from compute_agent.observations import (
     LEFT,
     PANICKED_LATE,
@@ -101,8 +101,9 @@ class Watch:
 
     def check_timers(self, transaction: JournalTransaction, now: datetime) -> None:
         """Say what the passing of time says: nothing seen yet, nothing seen, not observed."""
-        for action in transaction.list_awaiting_observation():
-            finding = self._find_word_of_time(action, now) if action.state is ActionState.ENDED else None
+        first_look, limit = timedelta(seconds=self._first_look), timedelta(seconds=self.limit)
+        for action in transaction.list_awaiting_time(silent_since=now - first_look, watched_since=now - limit):
+            finding = self._find_word_of_time(action, now)
             if finding is not None:
                 self._record(transaction, action, finding, now)
 

@@ -8,7 +8,7 @@ import pytest
 
 from compute_agent.contract.models import Departure, Observation
 from compute_agent.journal import ActionState
-from tests.unit.agent.action_parts import Agent
+from tests.unit.agent.action_parts import Agent, make_id
 from tests.unit.agent.journal_parts import LOST, SERVER, add, append_lost, end, observe, start
 
 
@@ -57,6 +57,43 @@ class TestOutbox:
         with agent.change() as transaction:
             assert transaction.mark_range_unsent(2, 9) == 1
         assert [row.sequence for row in agent.list_unsent()] == [2]
+
+    def test_what_was_sent_is_written_down_with_what_is_written_next(self, agent: Agent) -> None:
+        """A commit of its own would cost as much as one of an action's."""
+        add(agent, 1)
+        commits = agent.journal._connection.total_changes
+        agent.journal.note_sent([1], agent.clock.now())
+        assert agent.list_unsent() == [], "it must not be sent twice meanwhile"
+        assert agent.journal._connection.total_changes == commits
+        add(agent, 2)
+        assert [row.sent_at is None for row in agent.list_events()] == [False, True]
+
+    def test_a_crash_forgets_only_that_it_was_sent(self, agent: Agent) -> None:
+        add(agent, 1)
+        agent.journal.note_sent([1], agent.clock.now())
+        agent.restart()
+        assert [row.sequence for row in agent.list_unsent()] == [1]
+
+    def test_what_was_sent_a_moment_ago_is_sent_again_when_it_is_asked_for(self, agent: Agent) -> None:
+        add(agent, 1)
+        agent.journal.note_sent([1], agent.clock.now())
+        with agent.change() as transaction:
+            assert transaction.mark_range_unsent(1, 1) == 1
+        assert [row.sequence for row in agent.list_unsent()] == [1]
+        agent.journal.keep_sent()
+        assert [row.sequence for row in agent.list_unsent()] == [1]
+
+    def test_what_could_not_be_written_down_is_still_known(self, agent: Agent) -> None:
+        add(agent, 1)
+        agent.journal.note_sent([1], agent.clock.now())
+        with pytest.raises(KeyError), agent.change() as transaction:
+            transaction.get_action(make_id(append_lost(transaction, agent)))
+        assert agent.list_unsent() == []
+        agent.journal.keep_sent(older_than=1)
+        assert agent.list_events()[0].sent_at is None, "it is not old enough"
+        agent.clock.advance(1)
+        agent.journal.keep_sent(older_than=1)
+        assert agent.list_events()[0].sent_at is not None
 
     def test_pruning_takes_old_sent_events_only_and_never_lowers_the_sequence(self, agent: Agent) -> None:
         for _ in range(3):

@@ -17,6 +17,8 @@ from compute_agent.journal import Journal, JournalFull
 from compute_agent.publishing import Publishing
 from compute_agent.reporter import Heartbeats, Reporter
 from tests.fakes import Counter, FakeClock
+from tests.unit.agent.action_parts import make_id
+from tests.unit.agent.journal_parts import SERVER
 
 PATIENCE = 10.0
 SHORT = 0.01
@@ -87,6 +89,7 @@ class Bench:
             on_fatal=self.fatal.append,
         )
         self.journal.on_new_events(self.publishing.want_report)
+        self.journal.on_new_events(self.publishing.want_report_now, urgent_only=True)
 
     def ask(self) -> bool:
         answer = self.may_beat.is_set()
@@ -118,6 +121,34 @@ def test_an_event_is_sent_as_soon_as_it_is_committed(bench: Bench) -> None:
     for sequence in (1, 2):
         bench.append()
         assert bench.events.take().payload["sequence"] == sequence
+
+
+def test_what_another_event_will_follow_waits_for_it_a_moment(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each batch is confirmed and recorded by itself: an action's three events should be one."""
+    monkeypatch.setattr(publishing, "_LINGER", LONG)
+    batches: list[int] = []
+    publish = bench.events.publish
+
+    def count(rows: Sequence[Notification]) -> int:
+        batches.append(len(rows))
+        return publish(rows)
+
+    monkeypatch.setattr(bench.events, "publish", count)
+    bench.publishing.start()
+    body = {"action_id": make_id(1), "kind": "trigger_crash_dump"}
+    with bench.journal.transaction("test") as transaction:
+        transaction.append_event("action.started", server=SERVER, occurred_at=bench.clock.now(), body=body)
+    bench.append()
+    assert [bench.events.take().event_type for _ in range(2)] == ["action.started", "agent.up"]
+    assert batches == [2]
+
+
+def test_what_nothing_follows_is_sent_all_the_same(bench: Bench) -> None:
+    bench.publishing.start()
+    body = {"action_id": make_id(1), "kind": "trigger_crash_dump"}
+    with bench.journal.transaction("test") as transaction:
+        transaction.append_event("action.started", server=SERVER, occurred_at=bench.clock.now(), body=body)
+    assert bench.events.take().event_type == "action.started"
 
 
 def test_what_could_not_be_sent_is_tried_again_without_being_asked(bench: Bench) -> None:
