@@ -2,6 +2,9 @@
 
 from oslo_config import cfg
 
+ROLES = ("dispatcher", "recorder", "sweep", "outbox", "deliveries", "stream")
+COMMAND_LINE_OPTIONS: list[cfg.Opt] = [cfg.StrOpt("only", choices=ROLES, help=f"Run one role alone: {', '.join(ROLES)}.")]
+
 DISPATCHER_OPTIONS: list[cfg.Opt] = [
     cfg.StrOpt(
         "wake_socket",

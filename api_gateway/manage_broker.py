@@ -84,7 +84,7 @@ def add_broker_command(subparsers: "argparse._SubParsersAction[argparse.Argument
     )
     definitions.add_argument("accounts", metavar="FILE", type=Path, help="the list, which only its owner may read; - for standard input")
     definitions.add_argument("--vhost", default="/", help="of transport_url (%(default)s)")
-    definitions.set_defaults(run=print_definitions)
+    definitions.set_defaults(run="print_definitions")
 
 
 def _read_secretly(path: Path) -> list[str]:

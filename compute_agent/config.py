@@ -13,7 +13,6 @@ from oslo_config import cfg
 from oslo_log import log
 
 from compute_agent.contract import versions
-from compute_agent.contract.transport import register_messaging_options
 
 DEFAULT_CONFIG_FILE = "/etc/crashcart/agent.conf"
 DRIVER_OPTIONS = "crashcart.driver_options"
@@ -167,9 +166,19 @@ def list_opts() -> list[tuple[str | None, list[cfg.Opt]]]:
 
 def register_options(conf: cfg.ConfigOpts) -> None:
     """Register the agent's and oslo.messaging's options on ``conf``; may be called more than once."""
+    _register_own_options(conf)
+    _register_messaging_options(conf)
+
+
+def _register_own_options(conf: cfg.ConfigOpts) -> None:
     conf.register_opts(DEFAULT_OPTIONS)
     for group, options in _GROUPS.items():
         conf.register_opts(options, group=group)
+
+
+def _register_messaging_options(conf: cfg.ConfigOpts) -> None:
+    from compute_agent.contract.transport import register_messaging_options  # here: whoever asks for --help waits for none of it
+
     register_messaging_options(conf)
 
 
@@ -181,7 +190,7 @@ def load_config(argv: Sequence[str] | None = None, *, config_files: Sequence[str
     :raises cfg.Error: a file is missing or a value does not fit.
     """
     conf = cfg.ConfigOpts()
-    register_options(conf)
+    _register_own_options(conf)
     log.register_options(conf)
     if config_files is None:
         config_files = [DEFAULT_CONFIG_FILE] if os.path.exists(DEFAULT_CONFIG_FILE) else []
@@ -193,4 +202,5 @@ def load_config(argv: Sequence[str] | None = None, *, config_files: Sequence[str
         description="Serves the servers of one host: takes actions from the broker, drives the hypervisor or BMC, reports what happened.",
         default_config_files=list(config_files),
     )
+    _register_messaging_options(conf)
     return conf

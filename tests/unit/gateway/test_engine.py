@@ -13,7 +13,8 @@ from oslo_config import cfg
 
 from api_gateway.cast_slots import CastThreads
 from api_gateway.config import load_config
-from api_gateway.engine import ROLES, Engine, main
+from api_gateway.engine import Engine, main
+from api_gateway.engine_options import ROLES
 from api_gateway.loops import Loop
 from api_gateway.store import Store, StoreBusy
 from api_gateway.wake import WakeSender
