@@ -109,6 +109,16 @@ class OutboxStatements(Statements):
             self._announce()
         return count
 
+    def repeat_last(self, *, older_than: float) -> None:
+        """Send the newest event again, unless it was pruned or was sent less than ``older_than`` seconds ago."""
+        count = self.execute(
+            "UPDATE outbox SET sent_at = NULL WHERE sequence = ? AND sent_at IS NOT NULL AND age <= ?",
+            self.get_last_sequence(),
+            self._origin.age.count() - older_than,
+        ).rowcount
+        if count:
+            self._announce(is_urgent=False)
+
     def resend_ending(self, action_id: str) -> bool:
         """Send the ending and the observations of an action again, with the same message ids; False when there is no ending."""
         self.keep_sent()

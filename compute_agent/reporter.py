@@ -17,6 +17,8 @@ LOG = logging.getLogger(__name__)
 
 _UNKEPT = 1.0
 """Seconds after which a host on which nothing happens writes down by itself what was sent."""
+_ON_ITS_WAY = 30.0
+"""Seconds for which an event that was sent is not missed yet by anybody."""
 
 
 def make_publisher_id(host: str) -> str:
@@ -94,6 +96,15 @@ class Reporter:
                 self._append_lost(transaction, events, first, final, "they were sent and their time to be kept is over")
         LOG.info("host %s: events %d to %d are sent again, as asked", self._journal.host, events.first, last)
 
+    def repeat_last(self) -> None:
+        """Send the newest event again, if it is still kept: who lost it, or events before it, sees so although nothing else happens on this
+        host. From any thread.
+
+        :raises JournalFull, JournalUnusable: it is not sent again this time.
+        """
+        with self._journal.transaction("outbox.repeat") as transaction:
+            transaction.repeat_last(older_than=_ON_ITS_WAY)
+
     def _append_lost(self, transaction: JournalTransaction, events: EventRange, first: int, last: int, reason: str) -> None:
         body = {"lost_epoch": events.epoch, "first": first, "last": last, "reason": reason}
         transaction.append_event("events.lost", server=None, occurred_at=self._clock.now(), body=body)
@@ -109,12 +120,21 @@ class Heartbeats:
     """Sends what the inventory says; one thread calls :meth:`step`.
 
     :param on_missed: told of servers whose changes no event told of
+    :param on_all_told: called after each heartbeat that carried all servers
     """
 
-    def __init__(self, inventory: Inventory, publisher: HeartbeatPublisher, *, on_missed: Callable[[frozenset[str]], None]) -> None:
+    def __init__(
+        self,
+        inventory: Inventory,
+        publisher: HeartbeatPublisher,
+        *,
+        on_missed: Callable[[frozenset[str]], None],
+        on_all_told: Callable[[], None],
+    ) -> None:
         self._inventory = inventory
         self._publisher = publisher
         self._on_missed = on_missed
+        self._on_all_told = on_all_told
 
     def step(self, *, stopping: bool = False) -> None:
         """Read the servers, send one heartbeat.
@@ -129,6 +149,14 @@ class Heartbeats:
         except PublishFailed:
             self._inventory.request_full()
             raise
+        if heartbeat.inventory.full and not stopping:
+            self._tell_again()
+
+    def _tell_again(self) -> None:
+        try:
+            self._on_all_told()
+        except JournalFull as error:  # the next full inventory's turn
+            LOG.debug("the newest event is not told again: %s", error)
 
     def _refresh(self) -> None:
         try:

@@ -131,7 +131,12 @@ class AgentService:
             conf.host,
             self._reporter,
             publisher,
-            Heartbeats(self._inventory, heartbeat_publisher, on_missed=self._observer.enqueue_comparison),
+            Heartbeats(
+                self._inventory,
+                heartbeat_publisher,
+                on_missed=self._observer.enqueue_comparison,
+                on_all_told=self._reporter.repeat_last,
+            ),
             heartbeat_publisher,
             heartbeat_interval=agent.heartbeat_interval,
             may_beat=lambda: self._intake.is_held,

@@ -246,7 +246,12 @@ class Agent:
             observer.enqueue_comparison(servers)
             wake["observer"].set()
 
-        heartbeats = Heartbeats(inventory, SimulatedPublisher(self._broker, process, f"agent.{self.host}"), on_missed=compare)
+        heartbeats = Heartbeats(
+            inventory,
+            SimulatedPublisher(self._broker, process, f"agent.{self.host}"),
+            on_missed=compare,
+            on_all_told=reporter.repeat_last,
+        )
 
         def ask_inventory() -> None:
             inventory.request_full()

@@ -21,6 +21,7 @@ COMMIT_POINTS = (
     "journal.observation",
     "journal.outbox.sent",
     "journal.outbox.resend",
+    "journal.outbox.repeat",
     "journal.server.state",
     "journal.server.cursor",
     "journal.server.watchdog.fired",

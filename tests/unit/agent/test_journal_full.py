@@ -8,6 +8,7 @@ import tempfile
 import threading
 from contextlib import suppress
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -20,7 +21,7 @@ from compute_agent.inventory import Inventory
 from compute_agent.journal import ActionState, Journal, JournalFull, JournalUnusable
 from compute_agent.journal_schema import explain
 from compute_agent.loops import Loop
-from compute_agent.reporter import Heartbeats
+from compute_agent.reporter import Heartbeats, Reporter
 from tests.unit.agent.action_parts import Agent, make_id
 from tests.unit.agent.observer_bench import Bench
 
@@ -167,7 +168,9 @@ class TestWhatIsSeen:
 
     def test_a_host_with_a_full_disk_still_says_that_it_is_there(self, agent: Agent) -> None:
         publisher = HeartbeatPublisher()
-        heartbeats = Heartbeats(Inventory(agent.journal, agent.driver, agent.clock), publisher, on_missed=lambda servers: None)
+        reporter = Reporter(agent.journal, mock.Mock(), agent.clock)  # nothing is published
+        inventory = Inventory(agent.journal, agent.driver, agent.clock)
+        heartbeats = Heartbeats(inventory, publisher, on_missed=lambda servers: None, on_all_told=reporter.repeat_last)
         fill_disk(agent.journal)
         for _ in range(20):
             agent.hypervisor.make_server()

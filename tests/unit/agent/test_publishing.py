@@ -82,7 +82,7 @@ class Bench:
             "h1",
             self.reporter,
             self.events,
-            Heartbeats(inventory, self.heartbeats, on_missed=lambda servers: None),
+            Heartbeats(inventory, self.heartbeats, on_missed=lambda servers: None, on_all_told=self.reporter.repeat_last),
             self.heartbeats,
             heartbeat_interval=LONG,
             may_beat=self.ask,

@@ -163,7 +163,7 @@ def test_a_range_that_was_never_written_is_not_called_lost(bench: Bench) -> None
 def make_heartbeats(bench: Bench, missed: list[frozenset[str]]) -> tuple[Heartbeats, FakeHypervisor]:
     hypervisor = FakeHypervisor(bench.clock)
     inventory = Inventory(bench.journal, hypervisor.driver, bench.clock)
-    return Heartbeats(inventory, bench.publisher, on_missed=missed.append), hypervisor
+    return Heartbeats(inventory, bench.publisher, on_missed=missed.append, on_all_told=bench.reporter.repeat_last), hypervisor
 
 
 def test_a_heartbeat_is_a_notification_that_can_be_read(bench: Bench) -> None:
@@ -232,3 +232,21 @@ def test_a_range_that_is_gone_to_its_end_is_named_as_lost_to_its_end(bench: Benc
     bench.ask(2, 3)
     bench.pump()
     assert [(row.payload["first"], row.payload["last"]) for row in bench.publisher.sent] == [(2, 3)]
+
+
+def test_the_newest_event_is_told_again_with_each_full_inventory_so_that_a_purged_queue_shows(bench: Bench) -> None:
+    heartbeats, _ = make_heartbeats(bench, [])
+    bench.append(2)
+    bench.pump()
+    bench.clock.advance(29)
+    heartbeats.step()
+    assert bench.pump() == [], "it may be on its way"
+    bench.clock.advance(600)
+    bench.publisher.sent = []
+    heartbeats.step()
+    heartbeats.step()
+    assert bench.pump() == [1]
+    assert [row.payload["sequence"] for row in bench.publisher.sent if row.event_type == "agent.up"] == [2]
+    bench.clock.advance(30)
+    heartbeats.step()
+    assert bench.pump() == [], "heartbeats with what changed are many"

@@ -88,7 +88,9 @@ class WholeWay:
         self.queue = ActionQueue()
         self.reporter = Reporter(self.host.journal, self.wire, self.clock)
         self.inventory = Inventory(self.host.journal, self.host.hypervisor.driver, self.clock, inventory_interval=INVENTORY_INTERVAL)
-        self.beats = Heartbeats(self.inventory, self.wire, on_missed=self.host.observer.enqueue_comparison)
+        self.beats = Heartbeats(
+            self.inventory, self.wire, on_missed=self.host.observer.enqueue_comparison, on_all_told=self.reporter.repeat_last
+        )
         endpoint = Endpoint(
             self.host.journal,
             self.queue,
