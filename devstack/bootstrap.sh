@@ -29,6 +29,7 @@ SYSTEM_PACKAGES=(
     openipmi libopenipmi-dev ipmitool
     postgresql-15
     mariadb-server-core mariadb-client
+    haproxy
     gcc libc6-dev pkg-config python3-dev python3-venv
 )
 
@@ -105,6 +106,7 @@ install_packages() {
     case " ${MISSING_PACKAGES[*]} " in *' rabbitmq-server '*) units+=(rabbitmq-server.service epmd.service epmd.socket) ;; esac
     case " ${MISSING_PACKAGES[*]} " in *' openipmi '*) units+=(openipmi.service) ;; esac
     case " ${MISSING_PACKAGES[*]} " in *' ipmitool '*) units+=(ipmievd.service) ;; esac
+    case " ${MISSING_PACKAGES[*]} " in *' haproxy '*) units+=(haproxy.service) ;; esac
 
     # invoke-rc.d and deb-systemd-invoke ask this file before they start a service; 101 means "not allowed".
     if as_root test -e "$policy" || as_root test -L "$policy"; then

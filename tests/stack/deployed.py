@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
@@ -16,6 +16,7 @@ from sqlalchemy import func, select
 
 from api_gateway.store import Store, counters
 from api_gateway.store.tables import actions
+from devstack.api_client import ApiClient
 from devstack.checks import ROOT
 from devstack.databases import DatabaseKind
 from devstack.deployment import AgentProgram, AgentSpec, Deployment, FaultPoints
@@ -23,7 +24,7 @@ from devstack.ports import find_free_base
 from devstack.real_parts import list_missing_parts, may_skip_real_tests
 from devstack.services import wait_until
 from devstack.stack import Stack
-from devstack.stack_config import Options
+from devstack.stack_config import Options, merge
 from devstack.steps import NotInstalled
 from tests.stack.counting_agent import PANICKING, SHUT_OFF, SURVIVING
 
@@ -39,8 +40,19 @@ _AT_ONCE = 5
 
 
 @contextmanager
-def running_deployment(directory: Path, kind: DatabaseKind, *, nodes: int, fault_points: FaultPoints | None = None) -> Iterator[Stack]:
-    """Two gateways and two hosts; skips on a laptop that lacks a part, fails in CI."""
+def running_deployment(
+    directory: Path,
+    kind: DatabaseKind,
+    *,
+    nodes: int,
+    fault_points: FaultPoints | None = None,
+    port: int | None = None,
+    gateway_options: Options | None = None,
+) -> Iterator[Stack]:
+    """Two gateways and two hosts; skips on a laptop that lacks a part, fails in CI.
+
+    :param port: the first of as many blocks as there are nodes, at least two; by default free ones
+    """
     missing = [part for part in list_missing_parts() if part in ("epmd", "rabbitmq-server")]
     if missing and may_skip_real_tests():
         pytest.skip(f"not installed: {', '.join(missing)}")
@@ -50,11 +62,11 @@ def running_deployment(directory: Path, kind: DatabaseKind, *, nodes: int, fault
     try:
         stack = Stack(
             directory / "stack",
-            find_free_base(deployment.port_blocks),
+            port or find_free_base(deployment.port_blocks),
             deployment=deployment,
             fault_points=fault_points,
             holdoff=0,
-            gateway_options={"api": {"crash_dump_deadline": 20}},
+            gateway_options=merge({"api": {"crash_dump_deadline": 20}}, gateway_options or {}),
         )
     except NotInstalled as error:
         if not may_skip_real_tests():
@@ -70,10 +82,14 @@ def running_deployment(directory: Path, kind: DatabaseKind, *, nodes: int, fault
 
 
 class Traffic:
-    """Callers that ask for crash dumps at whichever API answers, for the time of a with block."""
+    """Callers that ask for crash dumps, for the time of a with block.
 
-    def __init__(self, stack: Stack) -> None:
+    :param clients: where they ask, each time at one of them; by default at each API
+    """
+
+    def __init__(self, stack: Stack, clients: Sequence[ApiClient] = ()) -> None:
         self._stack = stack
+        self._clients = list(clients) or stack.clients
         self._servers = [server["id"] for server in stack.client.list_servers()]
         self._is_over = threading.Event()
         self._threads = [threading.Thread(target=self._call, args=(number,)) for number in range(CALLERS)]
@@ -92,10 +108,9 @@ class Traffic:
 
     def _call(self, number: int) -> None:
         chance = random.Random(number)
-        clients = self._stack.clients
         while not self._is_over.wait(_PAUSE):
             try:
-                answer = chance.choice(clients).trigger_crash_dump(chance.choice(self._servers), timeout=20)
+                answer = chance.choice(self._clients).trigger_crash_dump(chance.choice(self._servers), timeout=20)
             except (OSError, HTTPException) as error:
                 self.answers[type(error).__name__] += 1
                 continue
