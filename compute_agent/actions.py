@@ -67,6 +67,7 @@ class Actions:
         self._on_given_up = on_given_up
         self._lock = threading.Lock()
         self._unrecorded: dict[str, Outcome] = {}
+        self._nothing_open_at: int | None = None
         self._pauses: dict[str, _Pause] = {}
         self._patient_since: dict[str, float] = {}
         self._at_work: set[str] = set()
@@ -201,9 +202,13 @@ class Actions:
             unrecorded = dict(self._unrecorded)
         for action_id, outcome in unrecorded.items():
             self._end(action_id, outcome)
+        changes = self._journal.count_changes()
+        if changes == self._nothing_open_at:
+            return
         with self._journal.transaction("read") as transaction:
             waiting = transaction.list_actions(ActionState.RECEIVED)
             begun = transaction.list_actions(ActionState.STARTED)
+        self._nothing_open_at = None if waiting or begun else changes
         for action in waiting:
             if self._is_past_deadline(action):
                 result = self._get_kind(action).result(Code.DEADLINE_PASSED)

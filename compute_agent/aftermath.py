@@ -68,5 +68,11 @@ class Aftermath:
     def take_dump(self, timeout: float) -> bool:
         return self._after_panic.step(timeout)
 
+    def wake(self) -> None:
+        """Let :meth:`fill_box` and :meth:`take_dump` return if they wait; from any thread."""
+        if self._boxes is not None:
+            self._boxes.wake()
+        self._after_panic.wake()
+
     def read_box(self, black_box_id: str, part: str, offset: int) -> BlackBoxChunk:
         return self._files.read(black_box_id, part, offset)

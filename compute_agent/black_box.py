@@ -78,6 +78,7 @@ class BlackBoxes:
         self._consoles: BoundedCalls[bytes | None] = BoundedCalls("console-tail", threads=_THREADS, limit=_LIMIT)
         self._condition = threading.Condition()
         self._cases: dict[str, _Case] = {}
+        self._is_woken = False
 
     def crashed(self, crash: Crash) -> None:
         """Only enqueues."""
@@ -106,6 +107,12 @@ class BlackBoxes:
         self._keep(case, state, {name: content for name, content in parts.items() if content is not None}, problems)
         return True
 
+    def wake(self) -> None:
+        """Let a :meth:`step` that waits return; from any thread."""
+        with self._condition:
+            self._is_woken = True
+            self._condition.notify_all()
+
     def _add(self, server: str, cause: str, occurred_at: datetime, action_id: str | None) -> None:
         with self._condition:
             case = _Case(server, cause, occurred_at, self._clock.monotonic() + SETTLING, action_id)
@@ -125,7 +132,8 @@ class BlackBoxes:
                 case = min(self._cases.values(), key=lambda case: case.due, default=None)
                 if case is not None and case.due <= now:
                     return self._cases.pop(case.server)
-                if now >= end:
+                if now >= end or self._is_woken:
+                    self._is_woken = False
                     return None
                 self._condition.wait(min(end, end if case is None else case.due) - now)
 

@@ -48,6 +48,7 @@ class DumpSearch:
         self._clock = clock
         self._condition = threading.Condition()
         self._cases: dict[str, _Case] = {}
+        self._is_woken = False
         self._looks: BoundedCalls[FoundDump | None] = BoundedCalls("expiry-dump", threads=_LOOK_THREADS, limit=driver.call_bound)
 
     def begin(self, firing: Firing, *, observed_late: bool) -> None:
@@ -82,6 +83,12 @@ class DumpSearch:
             self._tell(case, DUMP_FAILED if dump is None else describe_dump(dump), dump)
         return True
 
+    def wake(self) -> None:
+        """Let a :meth:`step` that waits return; from any thread."""
+        with self._condition:
+            self._is_woken = True
+            self._condition.notify_all()
+
     def _find_due(self, timeout: float) -> _Case | None:
         with self._condition:
             end = self._clock.monotonic() + timeout
@@ -90,7 +97,8 @@ class DumpSearch:
                 case = min(self._cases.values(), key=lambda case: case.due, default=None)
                 if case is not None and case.due <= now:
                     return case
-                if now >= end:
+                if now >= end or self._is_woken:
+                    self._is_woken = False
                     return None
                 self._condition.wait(min(end, end if case is None else case.due) - now)
 

@@ -38,7 +38,7 @@ class DumpsAfterPanic:
         self._clock = clock
         self._dumps = dumps
         self._by_default = by_default
-        self._panicked: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._panicked: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._untold: deque[tuple[str, str, datetime, dict[str, Any]]] = deque()
 
     def crashed(self, crash: Crash) -> None:
@@ -56,10 +56,16 @@ class DumpsAfterPanic:
             server = self._panicked.get(timeout=timeout) if timeout > 0 else self._panicked.get_nowait()
         except queue.Empty:
             return False
+        if server is None:
+            return False
         seen = self._find_wanted(server)
         if seen is not None:
             self._take(seen)
         return True
+
+    def wake(self) -> None:
+        """Let a :meth:`step` that waits return; from any thread."""
+        self._panicked.put(None)
 
     def _find_wanted(self, server: str) -> DriverServer | None:
         try:

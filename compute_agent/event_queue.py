@@ -42,6 +42,7 @@ class EventQueue:
         self._waiting: deque[Waiting] = deque()
         self._unsettled_nmis: Counter[str] = Counter()
         self._refused_nmis: set[str] = set()
+        self._is_woken = False
 
     def put(self, event: DriverEvent) -> None:
         """Never blocks.
@@ -85,8 +86,15 @@ class EventQueue:
         """The next one, waiting ``timeout`` seconds for it at most; None when there is none."""
         with self._condition:
             if not self._waiting and timeout > 0:
-                self._condition.wait_for(lambda: self._waiting, timeout)
+                self._condition.wait_for(lambda: self._waiting or self._is_woken, timeout)
+            self._is_woken = False
             return self._waiting.popleft() if self._waiting else None
+
+    def wake(self) -> None:
+        """Let who waits in :meth:`take` go."""
+        with self._condition:
+            self._is_woken = True
+            self._condition.notify_all()
 
     def settle(self, event: DriverEvent) -> None:
         """The journal has what was taken, or never will."""

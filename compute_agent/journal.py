@@ -128,6 +128,17 @@ class Journal:
             for callback in self._urgent_callbacks:
                 callback()
 
+    def count_changes(self) -> int:
+        """Rows that were written since it was opened: as long as that stays the same, so does all that can be read.
+
+        :raises JournalUnusable: as :meth:`transaction`: who need not read must learn of it all the same.
+        """
+        with self._lock:
+            if self._closed:
+                raise JournalUnusable(f"journal {self.path} is closed")
+            self._check_file()
+            return self._connection.total_changes
+
     def on_new_events(self, callback: Callable[[], None], *, urgent_only: bool = False) -> None:
         """Call ``callback`` after each commit that left something to send. It runs in the committing thread: it must only wake.
 

@@ -62,6 +62,14 @@ class JournalTransaction(FiringStatements, OutboxStatements, ServerStatements):
         )
         return [JournalledAction.read(row, self._origin.incarnation) for row in rows]
 
+    def is_watching(self) -> bool:
+        """Whether there is an action of :meth:`list_awaiting_observation` or a firing without an outcome."""
+        (found,) = self.execute(
+            "SELECT EXISTS (SELECT 1 FROM firings WHERE concluded_at IS NULL) OR EXISTS (SELECT 1 FROM actions WHERE observation_final = 0"
+            " AND kind = 'trigger_crash_dump' AND (state = 'started' OR (state = 'ended' AND ending IN ('succeeded', 'unknown'))))"
+        ).fetchone()
+        return bool(found)
+
     def list_awaiting_time(self, *, silent_since: datetime, watched_since: datetime) -> list[JournalledAction]:
         """Those of :meth:`list_awaiting_observation` that have ended, of which the passing of time may say something: begun before
         ``silent_since``, and before ``watched_since`` where something was seen already."""

@@ -18,7 +18,7 @@ class Loop:
     all other servers. While the journal's disk is full its steps are tried again, slowly: whoever writes the journal keeps what could not
     be written. A journal that cannot be written for another reason is different: nothing can be promised any more, so ``on_fatal`` is told.
 
-    :param body: one step; it returns within a second or so, or watches ``stopping`` itself
+    :param body: one step; it returns within a second or so, or is woken by ``wake``, or watches ``stopping`` itself
     :param wake: makes a waiting body return early; called by :meth:`stop`
     """
 

@@ -76,6 +76,7 @@ class Observer:
         self._last_reboot: dict[str, datetime] = {}
         self._retry_at: float | None = clock.monotonic() + _FIRST_COMPARISON
         self._unread_at = 0.0
+        self._nothing_watched_at: int | None = None
 
     def enqueue(self, event: DriverEvent) -> None:
         """The driver's listener: never blocks, from any thread.
@@ -87,6 +88,10 @@ class Observer:
     def has_untold_nmi(self, server: str) -> bool:
         """Whether its watchdog injected an NMI of which the journal does not know yet; from any thread."""
         return self._events.has_untold_nmi(server)
+
+    def wake(self) -> None:
+        """Let a :meth:`step` that waits return; from any thread."""
+        self._events.wake()
 
     def enqueue_comparison(self, servers: frozenset[str]) -> None:
         """Ask for :meth:`reconcile` of these servers on the observer's own thread; from any thread."""
@@ -175,10 +180,14 @@ class Observer:
                 self.reconcile(unread)
             if self._unrecorded is not None or not self._events.is_empty():
                 return
+            changes = self._journal.count_changes()
+            if changes == self._nothing_watched_at:
+                return
             with self._journal.transaction("observation") as transaction:
                 now = self._clock.now()
                 self._watch.check_timers(transaction, now)
                 self._firings.check_timers(transaction, now, self._watch.is_blind_to)
+                self._nothing_watched_at = None if transaction.is_watching() else changes
 
     def reconcile(self, servers: frozenset[str] | None = None) -> bool:
         """Compare the driver's list with the known servers, tell what happened unseen, conclude or mark open observations.

@@ -6,7 +6,10 @@ own, and however many of them hang, no action waits for one of theirs.
 """
 
 import logging
+import queue
 import threading
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from compute_agent.contract.transport import CALL_TOPIC, RPC_TOPIC, oslo_messaging
@@ -16,6 +19,53 @@ LOG = logging.getLogger(__name__)
 
 CALL_THREADS = 4
 """Questions that are answered at a time."""
+
+
+class WorkThreads:
+    """What a server of oslo.messaging works on. They wait for work, where its own look for some once a second each, all day, and take as
+    long to end; a reply that hangs keeps its thread, but no process that wants to end.
+
+    :param max_workers: threads at most; one is started when there is work and none is free
+    """
+
+    def __init__(self, max_workers: int) -> None:
+        self._most = max_workers
+        self._work: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._free = 0
+
+    def submit(self, work: Callable[..., object], *arguments: object) -> None:
+        """Do it soon. What comes of it, it tells itself."""
+        self._work.put(partial(work, *arguments))
+        with self._lock:
+            if self._free:
+                self._free -= 1
+            elif len(self._threads) < self._most:
+                thread = threading.Thread(target=self._run, name=f"rpc-{len(self._threads) + 1}", daemon=True)
+                self._threads.append(thread)
+                thread.start()
+
+    def shutdown(self, *, wait: bool) -> None:
+        """End when all is done that was submitted.
+
+        :param wait: return only then
+        """
+        with self._lock:
+            threads = list(self._threads)
+        for _ in threads:
+            self._work.put(None)
+        for thread in threads if wait else ():
+            thread.join()
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not None:
+            try:
+                work()
+            except Exception:
+                LOG.exception("what came in through RPC was not worked off")
+            with self._lock:
+                self._free += 1
 
 
 class RpcServers:
@@ -32,6 +82,8 @@ class RpcServers:
             )
             for topic in (RPC_TOPIC, CALL_TOPIC)
         )
+        for server in (self._casts, self._calls):
+            server._executor_cls = WorkThreads
 
     def start(self) -> Any:
         """Begin with the casts, which are what the agent is for: without its questions it goes on.

@@ -58,6 +58,8 @@ from compute_agent.workers import Workers
 LOG = logging.getLogger(__name__)
 
 _SWEEP_INTERVAL = 1.0
+_IDLE_WAIT = 60.0
+"""Seconds that a thread waits for something to do which wakes it."""
 _PRUNE_INTERVAL = 600.0
 _FLUSH_BOUND = 5.0
 _STEP_BOUND = 5.0
@@ -150,12 +152,12 @@ class AgentService:
             on_held=self._open_for_business,
             on_fatal=self._fail,
         )
-        self._observer_loop = self._make_loop("observer", self._observe)
+        self._observer_loop = self._make_loop("observer", self._observe, self._observer.wake)
         self._sweep_loop = self._make_loop("sweep", self._sweep)
         self._sampler_loop = self._make_loop("sampler", self._sample)
-        self._box_loop = self._make_loop("black-boxes", self._fill_box)
-        self._dump_loop = self._make_loop("dumps-after-panic", self._take_dump)
-        self._search_loop = self._make_loop("dump-search", self._search_dump)
+        self._box_loop = self._make_loop("black-boxes", self._fill_box, self._aftermath.wake)
+        self._dump_loop = self._make_loop("dumps-after-panic", self._take_dump, self._aftermath.wake)
+        self._search_loop = self._make_loop("dump-search", self._search_dump, self._observer.dump_search.wake)
         self._reloads = Reloads(self._driver, self._send_inventory, trusted_keys.reload if trusted_keys else lambda: None)
         self._reload_loop = Loop("reload", self._reloads.step, on_fatal=self._fail, wake=self._reloads.wake)
         # One more than was asked for: a slow action, of which there is one at a time, takes no other's worker.
@@ -209,8 +211,8 @@ class AgentService:
     def _queue_action(self, request: ActionRequest) -> None:
         self._queue.add(request.server, request.id, TURN_OF_KIND[request.kind])
 
-    def _make_loop(self, name: str, body: Callable[[], None]) -> Loop:
-        return Loop(name, body, on_fatal=self._fail)
+    def _make_loop(self, name: str, body: Callable[[], None], wake: Callable[[], None] = lambda: None) -> Loop:
+        return Loop(name, body, on_fatal=self._fail, wake=wake)
 
     def _open_journal(self) -> Journal:
         directory = Path(self._conf.agent.state_path)
@@ -274,10 +276,10 @@ class AgentService:
     def _stop(self) -> None:
         self._intake.stop()
         self._reload_loop.stop(_STEP_BOUND)
+        self._workers.stop()
         self._queue.close()
         if not self._queue.wait_idle(self._driver.call_bound):
             LOG.warning("driver calls are still running after %.0f s; the next start ends them as unknown", self._driver.call_bound)
-        self._workers.stop()
         readers = (self._sampler_loop, self._box_loop, self._dump_loop, self._search_loop)
         for loop in readers:
             loop.stopping.set()
@@ -316,7 +318,7 @@ class AgentService:
     # One step of each thread
 
     def _observe(self) -> None:
-        self._observer.step(0.5)
+        self._observer.step(max(0.0, self._next_timers - time.monotonic()))
         if time.monotonic() >= self._next_timers:
             self._next_timers = time.monotonic() + _SWEEP_INTERVAL
             self._observer.check_timers()
@@ -338,13 +340,13 @@ class AgentService:
         self._sampler_loop.stopping.wait(max(0.0, began_at + self._conf.agent.sample_interval - time.monotonic()))
 
     def _fill_box(self) -> None:
-        self._aftermath.fill_box(_SWEEP_INTERVAL)
+        self._aftermath.fill_box(_IDLE_WAIT)
 
     def _take_dump(self) -> None:
-        self._aftermath.take_dump(_SWEEP_INTERVAL)
+        self._aftermath.take_dump(_IDLE_WAIT)
 
     def _search_dump(self) -> None:
-        self._observer.dump_search.step(_SWEEP_INTERVAL)
+        self._observer.dump_search.step(_IDLE_WAIT)
 
     def _prune(self) -> None:
         agent = self._conf.agent

@@ -13,8 +13,6 @@ from compute_agent.loops import Loop
 
 LOG = logging.getLogger(__name__)
 
-_TAKE_TIMEOUT = 5.0
-
 
 class Workers:
     """Take actions from the queue and run them.
@@ -55,7 +53,7 @@ class Workers:
                 loop.stopping.set()
 
     def _step(self) -> None:
-        action_id = self._queue.take(_TAKE_TIMEOUT)
+        action_id = self._queue.take(None)
         if action_id is None:
             return
         try:
