@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from devstack.steps import StepFailed
-from tests.bench import accepting, backpressure, bare_metal, bmc_fleet, calls, hops, listing, recording, recovery, start, throughput
+from tests.bench import accepting, backpressure, bare_metal, bmc_fleet, calls, hops, listing, recording, recovery, scale, start, throughput
 from tests.bench.figures import Figure, Report
 
 
@@ -55,14 +55,15 @@ SUITES: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
     "listing": lambda chosen: listing.measure(chosen.runs),
     "recording": lambda chosen: recording.measure(chosen.runs),
     "recovery": lambda chosen: recovery.measure(chosen.runs),
+    "scale": lambda chosen: scale.measure(scale.Scale(chosen.fleet, rate=chosen.events, seconds=chosen.seconds), chosen.database),
     "start": lambda chosen: start.measure(chosen.runs),
     "throughput": lambda chosen: throughput.measure(throughput.Scale(chosen.hosts, chosen.seconds), chosen.database),
     "watchdogs": _measure_watchdogs,
 }
 """By the name that the command line knows: how fast actions are taken on, what a dead and a slow host do to the others, NMIs through BMCs
 and an agent with hundreds of them, how fast agents are asked, real guests, what diagnostics cost, memory after many actions, where an
-action's time goes, what an idle agent costs, pages of servers, how fast events are recorded, how soon all is well after a fault, how soon
-the commands are ready, how many actions a second go all the way, firings of watchdogs."""
+action's time goes, what an idle agent costs, pages of servers, how fast events are recorded, how soon all is well after a fault, what a
+thousand hosts cost the gateway, how soon the commands are ready, how many actions a second go all the way, firings of watchdogs."""
 
 
 def main() -> int:
@@ -75,6 +76,7 @@ def main() -> int:
     parser.add_argument("--posts", type=int, default=10_000, help="backpressure: actions at a dead and a slow host (default %(default)s)")
     parser.add_argument("--actions", type=int, default=10_000, help="footprint: actions before memory is looked at (default %(default)s)")
     throughput.add_options(parser)
+    scale.add_options(parser)
     parser.add_argument("--output", type=Path, default=None, help="write bench.md and bench.json into this directory")
     arguments = parser.parse_args()
     unknown = [name for name in arguments.suites if name not in SUITES]

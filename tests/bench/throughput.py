@@ -75,8 +75,8 @@ class Scale:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Those of the command line."""
     parser.add_argument("--hosts", type=int, default=Scale.hosts, help="throughput: agents (default %(default)s)")
-    parser.add_argument("--seconds", type=float, default=Scale.seconds, help="throughput: how long (default %(default)g)")
-    parser.add_argument("--database", choices=["sqlite", "postgresql"], help="throughput: only with this one (default: with each)")
+    parser.add_argument("--seconds", type=float, default=Scale.seconds, help="throughput, scale: how long (default %(default)g)")
+    parser.add_argument("--database", choices=["sqlite", "postgresql"], help="throughput, scale: only with this one (default: with each)")
 
 
 def measure(scale: Scale, database: str | None = None) -> list[Figure]:
