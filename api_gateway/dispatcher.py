@@ -8,6 +8,7 @@ an answer. The other way round it could be called expired while its NMI is on th
 
 import logging
 import threading
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -46,11 +47,31 @@ _MOST_ENDED = 100
 
 @dataclass(frozen=True)
 class _Cast:
-    """One cast that was recorded and may be tried now: of the action, or that it is called off."""
+    """One cast that may be tried once ``counted`` is committed: of the action, or that it is called off."""
 
     request: ActionRequest
-    number: int
-    cancels: bool
+    counted: ActionRow
+
+    @property
+    def number(self) -> int:
+        return self.counted.cast_count
+
+    @property
+    def cancels(self) -> bool:
+        return self.counted.is_called_off
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """A cast that was tried.
+
+    :param undelivered: it certainly came to nobody
+    :param retry_at: when it is to be tried again, because nobody knows; None: it came, or came back
+    """
+
+    cast: _Cast
+    undelivered: bool
+    retry_at: datetime | None
 
 
 class _Ended:
@@ -90,31 +111,59 @@ class Dispatcher:
         self._speech = speech or Speech()
         self._lock = threading.Lock()
         self._hosts_in_flight: set[str] = set()
+        self._tried: list[_Tried] = []
         self._probing = CastProbing(clock)
 
     def step(self) -> float | None:
-        """Begin every cast that is due and has a free slot.
+        """Begin every cast that is due and has a free slot, and note what became of those that were tried.
 
         :returns: seconds until the next one falls due; None when only a wake-up or a freed slot can bring one, or nothing waits.
         :raises StoreError: nothing was claimed; try again later.
         """
+        tried = self._take_tried()
         free = self._slots.count_free()
-        now, next_at = self._look()
-        if free == 0 or next_at is None or next_at > now:
-            return _seconds_between(now, next_at)
-        pause = self._probing.find_pause()
-        if pause is not None:
-            if self._hosts_in_flight or pause:
-                return pause or None
-            free = 1
-        casts, more = self._claim(free)
-        try:
+        if not tried:  # else whether anything is due shows in the transaction that is needed anyway
             now, next_at = self._look()
-        finally:
-            # As the last thing: the threads of the casts should not have to wait until this one lets go of the interpreter.
-            for cast in casts:
-                self._slots.start(partial(self._try_cast, cast))
-        return 0.0 if more else _seconds_between(now, next_at)
+            if free == 0 or next_at is None or next_at > now:
+                return _seconds_between(now, next_at)
+        allowed, pause = self._probe_with(free, tried)
+        if allowed == 0 and not tried:
+            return pause
+        casts, more = self._take_turn(allowed, tried)
+        # As the last thing: the threads of the casts should not have to wait until this one lets go of the interpreter.
+        for cast in casts:
+            self._slots.start(partial(self._try_cast, cast))
+        if more:
+            return 0.0
+        if pause is not None:
+            return pause
+        if len(self._tried) < len(self._hosts_in_flight):
+            return None  # each that is in flight brings the next step when it is over
+        self.finish()
+        return _seconds_between(*self._look())
+
+    def finish(self) -> None:
+        """Note what became of the casts that are over by now. For the end, when no step follows.
+
+        :raises StoreError: nothing was noted; try again later. Otherwise their leases run out, and they count as perhaps delivered.
+        """
+        tried = self._take_tried()
+        if tried:
+            self._take_turn(0, tried)
+
+    def _take_tried(self) -> list[_Tried]:
+        with self._lock:
+            tried, self._tried = self._tried, []
+        return tried
+
+    def _probe_with(self, free: int, tried: Sequence[_Tried]) -> tuple[int, float | None]:
+        """How many casts may be begun, and for how many seconds no more: while the broker does not answer, it is one at a time."""
+        pause = self._probing.find_pause()
+        if pause is None:
+            return free, None
+        if pause or len(self._hosts_in_flight) > len(tried):
+            return 0, pause or None
+        return min(free, 1), None
 
     def _look(self) -> tuple[datetime, datetime | None]:
         """Now, and when the next cast falls due. Without the writer's lock: most wake-ups of an idle gateway need no write."""
@@ -122,17 +171,28 @@ class Dispatcher:
         with self._store.read() as c:
             return now, stored_casts.find_next_cast_at(c, now=now, received_timeout=self._received_timeout)
 
-    def _claim(self, free: int) -> tuple[list[_Cast], bool]:
-        """Lease what is due and record its cast, in one transaction: when it is committed, the casts may be tried.
+    def _take_turn(self, free: int, tried: Sequence[_Tried]) -> tuple[list[_Cast], bool]:
+        """Note what became of earlier casts, lease what is due and record its cast, in one transaction: when it is committed, the casts may
+        be tried.
 
         :returns: the casts, and whether so much ended without one that the rest was left for the next transaction.
         """
+        hosts = {each.cast.request.host for each in tried}
+        try:
+            casts, more = self._claim(free, tried, self._hosts_in_flight - hosts)
+        except BaseException:
+            with self._lock:
+                self._tried[:0] = tried
+            raise
+        self._hosts_in_flight = (self._hosts_in_flight - hosts) | {cast.request.host for cast in casts}
+        return casts, more
+
+    def _claim(self, free: int, tried: Sequence[_Tried], busy_hosts: Set[str]) -> tuple[list[_Cast], bool]:
         casts: list[_Cast] = []
         postponed: list[ActionRow] = []
         ended = 0
-        with self._lock:
-            busy_hosts = frozenset(self._hosts_in_flight)
         with self._store.write() as c:
+            self._note_tried(c, tried)
             while len(casts) < free and ended < _MOST_ENDED:
                 limit = free - len(casts)
                 claimed = stored_casts.claim_castable(
@@ -143,35 +203,44 @@ class Dispatcher:
                     limit=limit,
                     received_timeout=self._received_timeout,
                 )
-                ended_before = ended
+                agents = stored_agents.find_agents(c, [action.host for action in claimed]) if claimed else {}
+                freed: list[str] = []
                 for action in claimed:
                     # A cast that outlived its lease is still in flight: the host must not get a second one beside it.
-                    outcome = None if action.host in busy_hosts else self._record_cast(c, action)
+                    outcome = None if action.host in busy_hosts else self._count_cast(c, action, agents.get(action.host))
                     if outcome is None:
                         postponed.append(action)
                     elif isinstance(outcome, _Ended):
-                        ended += 1
-                        stored_casts.release_lease(c, action.id, self._owner)  # its host's next action need not wait for it
+                        freed.append(action.id)  # its host's next action need not wait for it
                     else:
                         casts.append(outcome)
-                if len(claimed) < limit and ended == ended_before:
+                stored_casts.release_leases(c, freed, self._owner)
+                ended += len(freed)
+                if len(claimed) < limit and not freed:
                     break  # that was all
+            stored_casts.record_casts(c, [cast.counted for cast in casts])
             # Released only now, so that the loop above does not meet them again and others behind them get their turn.
-            for action in postponed:
-                stored_casts.release_lease(c, action.id, self._owner)
-        with self._lock:
-            self._hosts_in_flight.update(cast.request.host for cast in casts)
+            stored_casts.release_leases(c, [action.id for action in postponed], self._owner)
         return casts, ended >= _MOST_ENDED
 
-    def _record_cast(self, c: Connection, action: ActionRow) -> _Cast | _Ended | None:
+    def _note_tried(self, c: Connection, tried: Sequence[_Tried]) -> None:
+        """What is known of where they came to; the host of each that need not be tried again is free."""
+        for each in tried:
+            request = each.cast.request
+            if each.undelivered:
+                stored_casts.record_undelivered(c, request.id)
+            if each.retry_at is not None:
+                stored_casts.record_failed_cast(c, request.id, self._owner, retry_at=each.retry_at)
+        stored_casts.release_leases(c, [each.cast.request.id for each in tried if each.retry_at is None], self._owner)
+
+    def _count_cast(self, c: Connection, action: ActionRow, agent: AgentRow | None) -> _Cast | _Ended | None:
         """Count a cast of ``action``, or end the action, or leave it for later (None)."""
-        agent = stored_agents.find_agent(c, action.host)
         if action.is_called_off and not action.perhaps_delivered:
             return self._end(c, action, Code.CANCELLED, CODES[Code.CANCELLED].sentence)  # every cast of it came back meanwhile
         if agent is None:
             return None  # a forgotten host, or one that never spoke: there is no journal to bind the action to yet
         try:
-            self._build_request(action, action.journal_id or agent.journal_id)
+            request = self._build_request(action, action.journal_id or agent.journal_id)
             capability = CAPABILITY_OF_KIND[ActionKind(action.kind)]
         except (ValueError, KeyError) as error:
             LOG.error("action %s server %s host %s cannot be cast: %s", action.id, action.server, action.host, error)
@@ -181,13 +250,10 @@ class Dispatcher:
         obstacle = self._speech.find_obstacle(METHOD_OF_KIND[ActionKind(action.kind)], agent, c)
         if obstacle is not None and not action.perhaps_delivered:  # that agent was exchanged for an older one since the action was accepted
             return self._end(c, action, Code.NOT_SUPPORTED, f"{obstacle} Nothing was sent.")
-        recorded = stored_casts.record_cast(
-            c, action.id, owner=self._owner, at=self._clock.now(), journal_id=agent.journal_id, incarnation=agent.incarnation
+        counted = stored_casts.count_cast(
+            action, owner=self._owner, at=self._clock.now(), journal_id=agent.journal_id, incarnation=agent.incarnation
         )
-        if recorded is None:
-            return None
-        request = self._build_request(recorded, recorded.journal_id or agent.journal_id)
-        return _Cast(request, recorded.cast_count, recorded.is_called_off)
+        return None if counted is None else _Cast(request, counted)
 
     def _build_request(self, action: ActionRow, journal_id: str) -> ActionRequest:
         return ActionRequest(
@@ -216,7 +282,7 @@ class Dispatcher:
         return _Ended()
 
     def _try_cast(self, cast: _Cast) -> None:
-        """Try one recorded cast, note whether it certainly came to nobody, and let go of the host."""
+        """Try one recorded cast, and leave what became of it to the next step, which writes that with what it claims."""
         request = cast.request
         undelivered = failed = False
         try:
@@ -238,21 +304,11 @@ class Dispatcher:
             LOG.warning(
                 "action %s server %s host %s perhaps delivered (%d): %r", request.id, request.server, request.host, cast.number, error
             )
-        try:
-            with self._store.write() as c:
-                if undelivered:
-                    stored_casts.record_undelivered(c, request.id)
-                if failed:
-                    retry_at = self._clock.now() + min(_FIRST_RETRY * 2 ** min(cast.number - 1, 10), _LONGEST_RETRY)
-                    stored_casts.record_failed_cast(c, request.id, self._owner, retry_at=retry_at)
-                else:
-                    stored_casts.release_lease(c, request.id, self._owner)
-        except StoreError as error:
-            # Safe: the lease runs out by itself, and an uncounted return leaves the action as perhaps delivered.
-            LOG.warning("action %s: the end of its cast was not recorded: %s", request.id, error)
-        finally:
-            with self._lock:
-                self._hosts_in_flight.discard(request.host)
+        retry_at = None
+        if failed:
+            retry_at = self._clock.now() + min(_FIRST_RETRY * 2 ** min(cast.number - 1, 10), _LONGEST_RETRY)
+        with self._lock:
+            self._tried.append(_Tried(cast, undelivered, retry_at))
 
 
 def _seconds_between(now: datetime, next_at: datetime | None) -> float | None:

@@ -93,6 +93,7 @@ class Engine:
         self._roles = frozenset(roles)
         self._closing = ExitStack()
         self._pools: list[CastThreads] = []
+        self._finishing: list[Callable[[], None]] = []
         self._loops: list[Loop] = []
         self._ask_slots: CastThreads | None = None
         self._wake_dispatcher: Callable[[], object] = lambda: None
@@ -135,6 +136,11 @@ class Engine:
         for pool in self._pools:
             pool.stop()
         held += [pool.name for pool in self._pools if pool.join(max(give_up_at - time.monotonic(), _MOMENT))]
+        for finish in self._finishing:
+            try:
+                finish()
+            except StoreError as error:
+                LOG.warning("what became of the last casts was not noted, they count as perhaps delivered: %s", error)
         if not held:
             # A frozen broker does not answer a farewell: on a thread of its own, which may be left behind as well.
             closing = threading.Thread(target=self._closing.close, name="closing", daemon=True)
@@ -160,6 +166,8 @@ class Engine:
             received_timeout=options.received_timeout,
             speech=self._speech,
         )
+
+        self._finishing.append(dispatcher.finish)
 
         def step() -> None:
             due_in = dispatcher.step()

@@ -21,6 +21,7 @@ class FleetVersions:
         self._store = store
         self._clock = clock
         self._seen: tuple[float, str | None] | None = None
+        self._spoken: dict[str, tuple[float, str]] = {}
 
     def find_lowest(self, c: Connection | None = None, *, is_fresh: bool = False) -> str | None:
         """What all of them understand, as of a second ago at most; None: there is no agent.
@@ -44,12 +45,22 @@ class FleetVersions:
         return lowest
 
     def find_spoken(self, host: str) -> str | None:
-        """What the agent of ``host`` says that it speaks; None: it was never heard.
+        """What the agent of ``host`` says that it speaks, as of a second ago at most; None: it was never heard.
 
         :raises StoreError: it could not be read.
         """
+        seen = self._spoken.get(host)
+        if seen is not None and self._clock.monotonic() - seen[0] < _LOOK_EVERY_SECONDS:
+            return seen[1]
         with self._store.read() as c:
-            return find_spoken_version(c, host)
+            spoken = find_spoken_version(c, host)
+        if spoken is not None:
+            self.note_spoken(host, spoken)
+        return spoken
+
+    def note_spoken(self, host: str, version: str) -> None:
+        """Somebody has just read of that host's agent that it speaks this: who is about to tell it something need not read it again."""
+        self._spoken[host] = self._clock.monotonic(), version
 
 
 def find_lowest_version(spoken: Iterable[str]) -> str | None:

@@ -43,6 +43,8 @@ class Speech:
         :raises StoreError: the agents of an automatic pin could not be read.
         """
         needed = versions.get_version_of_method(method)
+        if self._fleet is not None:
+            self._fleet.note_spoken(agent.host, agent.rpc_version)
         if not understands(agent.rpc_version, needed):
             return (
                 f"The agent on {agent.host} (release {agent.release}) does not support this: {method} needs RPC version {needed}, "

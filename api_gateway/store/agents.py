@@ -1,5 +1,6 @@
 """Agents: what their heartbeats say, and whether they are up. A heartbeat's inventory is applied with it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -72,12 +73,18 @@ _LONGEST_SPAN = 86_400.0
 
 _COLUMNS = columns_of(agents, AgentRow)
 _BY_HOST = select(*_COLUMNS).where(agents.c.host == bindparam("key_host"))
+_BY_HOSTS = select(*_COLUMNS).where(agents.c.host.in_(bindparam("key_hosts", expanding=True)))
 _HEARTBEAT_TTL = timedelta(milliseconds=HEARTBEAT_TTL_MS)
 
 
 def find_agent(c: Connection, host: str) -> AgentRow | None:
     row = c.execute(_BY_HOST, {"key_host": host}).one_or_none()
     return None if row is None else AgentRow(*row)
+
+
+def find_agents(c: Connection, hosts: Sequence[str]) -> dict[str, AgentRow]:
+    """By host, those of these hosts that are known."""
+    return {row.host: AgentRow(*row) for row in c.execute(_BY_HOSTS, {"key_hosts": hosts})}
 
 
 def list_agents(c: Connection) -> list[AgentRow]:

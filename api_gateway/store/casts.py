@@ -1,13 +1,13 @@
 """Actions on their way down to an agent: which are to be cast now, by whom, and what became of each cast."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, case, func, or_, select, update
 
 from api_gateway.store import counters
-from api_gateway.store.actions import ActionRow, ActionState, change_action, find_action_locked
+from api_gateway.store.actions import ActionRow, ActionState
 from api_gateway.store.columns import Moment, columns_of
 from api_gateway.store.tables import actions, agents
 from compute_agent.contract.models import ActionKind
@@ -44,7 +44,7 @@ _BEFORE_OTHERS = (_PATIENCE, _IS_AGAIN, _WAITING_SINCE)
 _TURN = func.row_number().over(partition_by=actions.c.host, order_by=(*_BEFORE_OTHERS, actions.c.accepted_at, actions.c.id))
 _DUE = select(actions.c.id, _TURN.label("turn")).select_from(_WITH_AGENTS).where(_IS_DUE).subquery()
 _CASTABLE = (
-    select(*_COLUMNS)
+    select(actions.c.id)
     .where(actions.c.id.in_(select(_DUE.c.id).where(_DUE.c.turn == 1)))
     .order_by(*_BEFORE_OTHERS, actions.c.id)
     .limit(bindparam("row_limit"))
@@ -54,11 +54,9 @@ _CASTABLE = (
 _ANY_DUE = select(actions.c.id).select_from(_WITH_AGENTS).where(_IS_DUE).limit(1)
 _RETRY_AT = case((and_(actions.c.cast_incarnation.is_(None), actions.c.lease_until > _NOW), actions.c.lease_until))
 _NEXT_CASTS = select(func.min(actions.c.last_cast_at), func.min(_RETRY_AT)).where(_TO_BE_CAST, actions.c.last_cast_at.is_not(None))
-_LEASE = (
-    update(actions)
-    .where(actions.c.id.in_(bindparam("claimed", expanding=True)))
-    .values(lease_owner=bindparam("holder"), lease_until=bindparam("until", type_=Moment))
-)
+_ARE_CLAIMED = actions.c.id.in_(bindparam("claimed", expanding=True))
+_LEASE = update(actions).where(_ARE_CLAIMED).values(lease_owner=bindparam("holder"), lease_until=bindparam("until", type_=Moment))
+_CLAIMED = select(*_COLUMNS).where(_ARE_CLAIMED).with_for_update()
 
 
 def claim_castable(
@@ -71,13 +69,13 @@ def claim_castable(
     ``received_timeout`` has passed since it. A lease that ran out is free again.
     """
     counters.lock_counters(c)  # two dispatchers must not each find the host free
-    found = c.execute(_CASTABLE, {"now": now, "unheard_since": now - received_timeout, "row_limit": limit})
-    rows = [ActionRow(*row) for row in found]
-    if rows:
-        until = now + lease
-        c.execute(_LEASE, {"claimed": [row.id for row in rows], "holder": owner, "until": until})
-        rows = [replace(row, lease_owner=owner, lease_until=until) for row in rows]
-    return rows
+    ids = c.execute(_CASTABLE, {"now": now, "unheard_since": now - received_timeout, "row_limit": limit}).scalars().all()
+    if not ids:
+        return []
+    c.execute(_LEASE, {"claimed": ids, "holder": owner, "until": now + lease})
+    # As they are now that nobody else can change them: an agent may have reported, or somebody called one off.
+    rows = {row[0]: ActionRow(*row) for row in c.execute(_CLAIMED, {"claimed": ids})}
+    return [rows[action_id] for action_id in ids]
 
 
 def find_next_cast_at(c: Connection, *, now: datetime, received_timeout: timedelta) -> datetime | None:
@@ -92,25 +90,26 @@ def find_next_cast_at(c: Connection, *, now: datetime, received_timeout: timedel
     return max(now, last + received_timeout if retry_at is None else min(last + received_timeout, retry_at))
 
 
-def record_cast(c: Connection, action_id: str, *, owner: str, at: datetime, journal_id: str, incarnation: int) -> ActionRow | None:
-    """Count a cast that is about to be tried; commit before trying it. The first one binds the action to ``journal_id``.
+def count_cast(row: ActionRow, *, owner: str, at: datetime, journal_id: str, incarnation: int) -> ActionRow | None:
+    """Count a cast that is about to be tried. The first one binds the action to ``journal_id``.
 
-    :returns: the row to cast as it is now (with the journal that it is bound to, and whether it is called off), or None when it must not
-        be cast any more: it was reported or ended, its deadline passed, or ``owner`` lost the lease.
+    :param row: as :func:`claim_castable` gave it in this transaction
+    :returns: the row to cast, for :func:`record_casts`, or None when it must not be cast any more: it was reported or ended, its deadline
+        passed, or ``owner`` does not have the lease.
     """
-    row = find_action_locked(c, action_id)
-    if row is None or not _may_be_cast(row) or row.deadline <= at:
+    if not _may_be_cast(row) or row.deadline <= at:
         return None
     if row.lease_owner != owner or row.lease_until is None or row.lease_until <= at:
         return None
-    changes: dict[str, Any] = {
-        "journal_id": row.journal_id or journal_id,
-        "cast_incarnation": incarnation,
-        "cast_count": row.cast_count + 1,
-        "last_cast_at": at,
-    }
-    change_action(c, action_id, changes)
-    return replace(row, **changes)
+    return replace(
+        row, journal_id=row.journal_id or journal_id, cast_incarnation=incarnation, cast_count=row.cast_count + 1, last_cast_at=at
+    )
+
+
+def record_casts(c: Connection, rows: Sequence[ActionRow]) -> None:
+    """Write down the casts that :func:`count_cast` counted in this transaction; commit before trying them."""
+    if rows:
+        c.execute(_RECORD, [{"cast_action": row.id, **{name: getattr(row, name) for name in _CAST_COLUMNS}} for row in rows])
 
 
 def _may_be_cast(row: ActionRow) -> bool:
@@ -118,7 +117,7 @@ def _may_be_cast(row: ActionRow) -> bool:
 
 
 def record_undelivered(c: Connection, action_id: str) -> None:
-    """A cast that :func:`record_cast` counted came back from the broker, or was not even sent: nothing of it was delivered."""
+    """A cast that :func:`count_cast` counted came back from the broker, or was not even sent: nothing of it was delivered."""
     c.execute(
         update(actions)
         .where(actions.c.id == action_id, actions.c.unroutable_count < actions.c.cast_count)
@@ -126,6 +125,8 @@ def record_undelivered(c: Connection, action_id: str) -> None:
     )
 
 
+_CAST_COLUMNS = ("journal_id", "cast_incarnation", "cast_count", "last_cast_at")
+_RECORD = update(actions).where(actions.c.id == bindparam("cast_action")).values({name: bindparam(name) for name in _CAST_COLUMNS})
 _FAIL = (
     update(actions)
     .where(actions.c.id == bindparam("failed_action"), actions.c.lease_owner == bindparam("holder"))
@@ -133,17 +134,17 @@ _FAIL = (
 )
 _RELEASE = (
     update(actions)
-    .where(actions.c.id == bindparam("held_action"), actions.c.lease_owner == bindparam("holder"))
+    .where(actions.c.id.in_(bindparam("held_actions", expanding=True)), actions.c.lease_owner == bindparam("holder"))
     .values(lease_owner=None, lease_until=None)
 )
 
 
 def record_failed_cast(c: Connection, action_id: str, owner: str, *, retry_at: datetime) -> None:
-    """Whether the cast that :func:`record_cast` counted last was delivered is not known: it is due again when the lease, which keeps its
+    """Whether the cast that :func:`count_cast` counted last was delivered is not known: it is due again when the lease, which keeps its
     host until ``retry_at``, is over."""
     c.execute(_FAIL, {"failed_action": action_id, "holder": owner, "retry_at": retry_at})
 
 
-def release_lease(c: Connection, action_id: str, owner: str) -> bool:
-    """:returns: False when ``owner`` did not hold it any more."""
-    return c.execute(_RELEASE, {"held_action": action_id, "holder": owner}).rowcount == 1
+def release_leases(c: Connection, action_ids: Sequence[str], owner: str) -> int:
+    """:returns: how many of them ``owner`` still held."""
+    return c.execute(_RELEASE, {"held_actions": action_ids, "holder": owner}).rowcount if action_ids else 0

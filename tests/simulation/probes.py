@@ -29,7 +29,6 @@ COMMIT_POINTS = (
     "store.accept",
     "store.cancel",
     "store.claim",
-    "store.try_cast",
     "store.record_together",
     "store.apply_heartbeats",
     "store.note_heard",

@@ -33,12 +33,15 @@ def claim(store: Store, clock: FakeClock, owner: str = "one", limit: int = 10) -
 
 def record(store: Store, clock: FakeClock, action: ActionRow, *, journal_id: str = "j", incarnation: int = 1) -> ActionRow | None:
     with store.write() as c:
-        return casts.record_cast(c, action.id, owner="one", at=clock.now(), journal_id=journal_id, incarnation=incarnation)
+        row = actions.get_action(c, action.id)
+        counted = casts.count_cast(row, owner="one", at=clock.now(), journal_id=journal_id, incarnation=incarnation)
+        casts.record_casts(c, [] if counted is None else [counted])
+    return counted
 
 
 def release(store: Store, action: ActionRow, owner: str = "one") -> bool:
     with store.write() as c:
-        return casts.release_lease(c, action.id, owner)
+        return casts.release_leases(c, [action.id], owner) == 1
 
 
 def cast(store: Store, clock: FakeClock, action: ActionRow) -> None:
