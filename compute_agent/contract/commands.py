@@ -1,5 +1,6 @@
-"""How a command comes up: what it is, is answered before what it runs is loaded."""
+"""How a command comes up: what it is, is answered before what it runs is loaded, and what many threads do to its memory is bounded."""
 
+import ctypes
 import gc
 import importlib
 import sys
@@ -7,6 +8,9 @@ from collections.abc import Callable
 from types import ModuleType
 
 _QUESTIONS = frozenset({"-h", "--help", "--version"})
+_M_ARENA_MAX = -8
+"""Of ``mallopt`` in glibc's ``malloc.h``."""
+_ARENAS = 2
 
 
 def run_command(answer: Callable[[], object], module: str) -> int:
@@ -16,6 +20,7 @@ def run_command(answer: Callable[[], object], module: str) -> int:
     """
     if _QUESTIONS.intersection(sys.argv[1:]):
         answer()
+    _share_arenas()
     return int(_load(module).main())
 
 
@@ -28,3 +33,11 @@ def _load(module: str) -> ModuleType:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def _share_arenas() -> None:
+    """Let all threads take memory out of the same few places. By default glibc gives each of the first eight for each processor a place of
+    its own, and what is free in one is of no use to the others (measured: 6 MiB in an agent, 2 cores)."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # another C library has none, and no such places
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, _ARENAS)
