@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Integer, and_, bindparam, select, update
+from sqlalchemy import Connection, Integer, and_, bindparam, or_, select, update
 
 from api_gateway.store import counters, had, outbox
 from api_gateway.store.columns import Moment
@@ -23,7 +23,7 @@ from api_gateway.store.server_rows import (
     list_by_id,
     overwrite_server,
 )
-from api_gateway.store.sightings import Sighting, find_sighting, list_sightings_of_servers, overwrite_sighting, remove_sightings, split
+from api_gateway.store.sightings import Sighting, Word, find_sighting, list_words, overwrite_sighting, remove_sightings, split
 from api_gateway.store.tables import SERVER_FACTS, agents, servers
 from compute_agent.contract.models import Departure, PowerState
 
@@ -62,6 +62,13 @@ class HostIsUp(Exception):
 _RESET_EVENTS = frozenset({"server.rebooted", "server.stopped", "server.started"})
 """After one of these no earlier crash dump can still be running in the guest."""
 _STARTED_EVENT = "server.started"
+_MOMENT = bindparam("moment", type_=Moment)
+_RESET = (
+    update(servers)
+    .where(servers.c.id == bindparam("of_server"), servers.c.host == bindparam("of_host"), servers.c.deleted_at.is_(None))
+    .where(or_(servers.c.reset_at.is_(None), servers.c.reset_at < _MOMENT))
+    .values(reset_at=_MOMENT)
+)
 
 
 def apply_state(
@@ -83,9 +90,7 @@ def apply_state(
             overwrite_sighting(c, later)
             settle(c, [server], now=now)
             changed = True
-    row = find_server(c, server)
-    if event_type in _RESET_EVENTS and row is not None and row.host == host and (row.reset_at is None or row.reset_at < at):
-        c.execute(update(servers).where(servers.c.id == server).values(reset_at=at))
+    if event_type in _RESET_EVENTS and c.execute(_RESET, {"of_server": server, "of_host": host, "moment": at}).rowcount:
         changed = True
     return changed
 
@@ -148,11 +153,10 @@ def forget_server(c: Connection, server: str, *, now: datetime) -> None:
     """
     counters.lock_counters(c)
     get_server_locked(c, server)
-    hosts = sorted(sighting.host for sighting in list_sightings_of_servers(c, [server]))
-    standing = _read_standing(c, hosts)
-    for host in hosts:
-        up, _ = standing.get(host, (False, False))
-        if up:
+    words = sorted(list_words(c, [server]), key=lambda word: word.sighting.host)
+    hosts = [word.sighting.host for word in words]
+    for host, word in zip(hosts, words, strict=True):
+        if word.up:
             raise HostIsUp(server, host)
         remove_sightings(c, host, [server])
     c.execute(update(agents).where(agents.c.host.in_(hosts)).values(inventory_revision=None, inventory_hash=None))
@@ -176,10 +180,9 @@ def settle(
     """
     departures = departures or {}
     wanted = set(ids)
-    words: dict[str, list[Sighting]] = defaultdict(list)
-    for sighting in list_sightings_of_servers(c, wanted):
-        words[sighting.server].append(sighting)
-    standing = _read_standing(c, {sighting.host for found in words.values() for sighting in found})
+    words: dict[str, list[Word]] = defaultdict(list)
+    for word in list_words(c, wanted):
+        words[word.sighting.server].append(word)
     rows = {row.id: row for chunk in split(wanted) for row in list_by_id(c, chunk)}
     made: list[ServerRow] = []
     claimed_twice: list[str] = []
@@ -189,7 +192,7 @@ def settle(
         released = before is not None and before.host_released
         if owned and before is not None and before.host == departed_from and server in departures:
             released = departures[server] is not Departure.GONE
-        claims = [Claim(s.host, s.power_state, s.state_at, *standing.get(s.host, (False, False))) for s in heard]
+        claims = [Claim(word.sighting.host, word.sighting.power_state, word.sighting.state_at, word.up, word.current) for word in heard]
         decision = decide_owner(
             before.host if owned and before is not None and not grace_over else None,
             claims,
@@ -214,25 +217,11 @@ def settle(
     return claimed_twice
 
 
-_STANDING = select(agents.c.host, agents.c.state, agents.c.inventory_readable, agents.c.inventory_revision).where(
-    agents.c.host.in_(bindparam("hosts", expanding=True))
-)
-
-
-def _read_standing(c: Connection, hosts: Iterable[str]) -> dict[str, tuple[bool, bool]]:
-    """For each known host: whether its agent is up, and whether its word is current."""
-    standing = {}
-    for chunk in split(hosts):
-        for host, state, readable, revision in c.execute(_STANDING, {"hosts": chunk}):
-            standing[host] = (state == "up", state == "up" and readable and revision is not None)
-    return standing
-
-
 def _build_row(
-    server: str, before: ServerRow | None, words: list[Sighting], decision: Ownership, *, released: bool, now: datetime
+    server: str, before: ServerRow | None, words: list[Word], decision: Ownership, *, released: bool, now: datetime
 ) -> ServerRow | None:
     """The server's row after a decision; ``before`` itself when nothing a client could see changed."""
-    word = next((sighting for sighting in words if sighting.host == decision.host), None)
+    word = next((word.sighting for word in words if word.sighting.host == decision.host), None)
     if word is None:
         if before is None or before.deleted_at is not None or before.missing_since is not None:
             return before

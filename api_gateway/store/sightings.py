@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy import Connection, and_, bindparam, delete, insert, select, update
 
 from api_gateway.store.columns import columns_of, values_of
+from api_gateway.store.tables import agents, sightings
 from api_gateway.store.tables import servers as servers_table
-from api_gateway.store.tables import sightings
 from compute_agent.contract.models import Departure, Flavor, InventoryReport, Server, hash_inventory
 
 
@@ -47,6 +47,15 @@ class Sighting:
 
 
 @dataclass(frozen=True)
+class Word:
+    """A host's word about a server, and what it is worth: whether its agent is ``up``, and whether what we have of it is ``current``."""
+
+    sighting: Sighting
+    up: bool
+    current: bool
+
+
+@dataclass(frozen=True)
 class AppliedInventory:
     """What an inventory report changed. ``complete`` False: what we hold is not the host's whole inventory; ask for a full report."""
 
@@ -62,7 +71,11 @@ _COLUMNS = columns_of(sightings, Sighting)
 _INSERT = insert(sightings)
 _KEY = and_(sightings.c.host == bindparam("key_host"), sightings.c.server == bindparam("key_server"))
 _OF_HOST = select(*_COLUMNS).where(sightings.c.host == bindparam("key_host"))
-_OF_SERVERS = select(*_COLUMNS).where(sightings.c.server.in_(bindparam("servers", expanding=True)))
+_OF_SERVERS = (
+    select(*_COLUMNS, agents.c.state, agents.c.inventory_readable, agents.c.inventory_revision)
+    .outerjoin_from(sightings, agents, agents.c.host == sightings.c.host)
+    .where(sightings.c.server.in_(bindparam("servers", expanding=True)))
+)
 _AT_HOST = _OF_HOST.where(sightings.c.server.in_(bindparam("servers", expanding=True)))
 _GENERATIONS = select(sightings.c.server, sightings.c.generation).where(sightings.c.host == bindparam("key_host"))
 _ONE = select(*_COLUMNS).where(_KEY)
@@ -84,9 +97,14 @@ def _list_sightings_at(c: Connection, host: str, servers: Iterable[str]) -> list
     return [Sighting(*row) for chunk in split(servers) for row in c.execute(_AT_HOST, {"key_host": host, "servers": chunk})]
 
 
-def list_sightings_of_servers(c: Connection, servers: Iterable[str]) -> list[Sighting]:
+def list_words(c: Connection, servers: Iterable[str]) -> list[Word]:
     """All hosts' words about these servers."""
-    return [Sighting(*row) for chunk in split(servers) for row in c.execute(_OF_SERVERS, {"servers": chunk})]
+    words: list[Word] = []
+    for chunk in split(servers):
+        for *facts, state, readable, revision in c.execute(_OF_SERVERS, {"servers": chunk}):
+            up = state == "up"
+            words.append(Word(Sighting(*facts), up=up, current=up and readable and revision is not None))
+    return words
 
 
 def list_contested(c: Connection, host: str) -> list[str]:

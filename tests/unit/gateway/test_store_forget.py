@@ -96,7 +96,7 @@ def test_any_host_that_reports_it_counts_not_only_the_owner(store: Store, clock:
     with pytest.raises(servers.HostIsUp, match="host b is up"):
         forget(store, clock)
     with store.read() as c:
-        assert len(sightings.list_sightings_of_servers(c, [SERVER])) == 2, "a refusal changes nothing"
+        assert len(sightings.list_words(c, [SERVER])) == 2, "a refusal changes nothing"
 
 
 def test_a_server_that_nobody_reports_can_be_forgotten_while_its_host_is_up(store: Store, clock: FakeClock, a: FakeHost) -> None:

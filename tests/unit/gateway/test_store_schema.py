@@ -73,7 +73,7 @@ LISTINGS: dict[str, Callable[[Connection], object]] = {
     "servers whose grace is over": lambda c: servers.list_overdue(c, now=NOW, missing_grace=SPAN),
     "missing servers": lambda c: servers.expire_missing(c, now=NOW, missing_grace=SPAN),
     "a host's words": lambda c: sightings.list_sightings_of_host(c, "a"),
-    "all words about servers": lambda c: sightings.list_sightings_of_servers(c, [SERVER]),
+    "all words about servers": lambda c: sightings.list_words(c, [SERVER]),
     "servers that two hosts know": lambda c: sightings.list_contested(c, "a"),
     "an agent": lambda c: agents.find_agent(c, "a"),
     "overdue agents": lambda c: agents.list_overdue(c, NOW),
