@@ -5,12 +5,13 @@ The checks and the new row share one transaction, so that of two requests at a t
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from api_gateway.rpc_versions import Speech
+from api_gateway.circumstances import AskedFor, Circumstances, ReadAhead
+from api_gateway.rpc_versions import AgentTooOld, Speech
 from api_gateway.server_checks import (
     CRASH_DUMP,
     DIAGNOSTICS,
@@ -26,8 +27,8 @@ from api_gateway.store import Connection, actions, agents
 from api_gateway.store.actions import ActionRow, ActionState
 from api_gateway.store.agents import AgentRow
 from api_gateway.store.servers import ServerRow
-from api_gateway.watchdog_checks import check_removal, check_set, refuse_second_change
-from compute_agent.contract.models import STANDS_STILL, ActionKind, Observation, PowerState
+from api_gateway.watchdog_checks import NotPossible, check_removal, check_set, refuse_second_change
+from compute_agent.contract.models import ActionKind, Observation, PowerState
 
 LOG = logging.getLogger(__name__)
 
@@ -38,6 +39,11 @@ class TooManyOpen(Exception):
 
 class IdempotencyKeyReused(Exception):
     """The same key came with another content before."""
+
+
+Refusal = Refused | NotPossible | AgentTooOld | TooManyOpen | IdempotencyKeyReused
+REFUSALS = (Refused, NotPossible, AgentTooOld, TooManyOpen, IdempotencyKeyReused)
+"""What :func:`accept_action` says no with; the transaction is as good as before."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ class Accepted:
     new: bool
 
 
-_Earlier = Callable[[Connection, ServerRow, Asked, datetime, timedelta], None]
+_Earlier = Callable[[Connection, ServerRow, Asked, Circumstances], None]
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,7 @@ class _Kind:
 
     server_checks: ServerChecks
     check_earlier: _Earlier = lambda *_: None
-    check_devices: Callable[[ServerRow, AgentRow | None, Mapping[str, Any]], None] = lambda *_: None
+    check_devices: Callable[[ServerRow, AgentRow | None, Mapping[str, Any]], None] | None = None
     share: float = 1.0
 
 
@@ -101,18 +107,42 @@ def accept_action(c: Connection, server: ServerRow, asked: Asked, *, now: dateti
     :raises TooManyOpen: its host has enough to do.
     :raises IdempotencyKeyReused: see there.
     """
+    return _accept(c, server, asked, AskedFor(c, now, terms.holdoff), now, terms)
+
+
+def accept_actions(c: Connection, wanted: Sequence[tuple[ServerRow, Asked]], *, now: datetime, terms: Terms) -> list[Accepted | Refusal]:
+    """The same for crash dumps of several servers that do not stand still, none of them twice: with few statements for all of them.
+
+    :returns: for each what :func:`accept_action` would return or raise.
+    """
+    if not wanted:
+        return []
+    circumstances = ReadAhead(c, [server for server, _ in wanted], now, terms.holdoff)
+    outcomes: list[Accepted | Refusal] = []
+    for server, asked in wanted:
+        try:
+            outcomes.append(_accept(c, server, asked, circumstances, now, terms))
+        except REFUSALS as refusal:
+            outcomes.append(refusal)
+    circumstances.insert_all()
+    return outcomes
+
+
+def _accept(c: Connection, server: ServerRow, asked: Asked, circumstances: Circumstances, now: datetime, terms: Terms) -> Accepted:
     if asked.idempotency_key is not None:
         earlier = actions.find_by_idempotency_key(c, server.id, asked.project, asked.user, asked.idempotency_key)
         if earlier is not None:
             return _repeat(earlier, asked)
     kind = _KINDS[asked.kind]
     kind.server_checks.check(server, passes_locks=asked.passes_locks)
-    agent = agents.find_agent(c, server.host)
-    if agent is not None:  # else it has not been heard of since its host was forgotten; the action waits for it until its deadline
-        terms.speech.refuse_unless_taken(asked.kind, agent, c)
-    kind.check_devices(server, agent, asked.arguments)
-    kind.check_earlier(c, server, asked, now, terms.holdoff)
-    _check_room(c, server, kind, terms.max_open)
+    speaker = circumstances.find_speaker(server.host)
+    if speaker is not None:  # else it has not been heard of since its host was forgotten; the action waits for it until its deadline
+        terms.speech.refuse_unless_taken(asked.kind, speaker, c)
+    if kind.check_devices is not None:
+        kind.check_devices(server, agents.find_agent(c, server.host), asked.arguments)
+    kind.check_earlier(c, server, asked, circumstances)
+    if terms.max_open is not None:
+        _check_room(server, max(int(terms.max_open * kind.share), 1), circumstances)
     row = ActionRow(
         id=asked.id,
         kind=asked.kind,
@@ -130,7 +160,7 @@ def accept_action(c: Connection, server: ServerRow, asked: Asked, *, now: dateti
         idempotency_key=asked.idempotency_key,
         global_request_id=asked.global_request_id,
     )
-    actions.insert_action(c, row)
+    circumstances.insert(row)
     return Accepted(row, new=True)
 
 
@@ -156,37 +186,29 @@ def _repeat(earlier: ActionRow, asked: Asked) -> Accepted:
     return Accepted(earlier, new=False)
 
 
-def _check_room(c: Connection, server: ServerRow, kind: _Kind, max_open: int | None) -> None:
-    if max_open is None:
-        return
-    most = max(int(max_open * kind.share), 1)
-    if actions.count_open_of_host(c, server.host) >= most:
+def _check_room(server: ServerRow, most: int, circumstances: Circumstances) -> None:
+    if circumstances.count_open(server.host) >= most:
         raise TooManyOpen(f"The host of instance {server.id} has {most} open actions already, as many as it may; try again later.")
 
 
-def _refuse_while_dumping(c: Connection, server: ServerRow, asked: Asked, now: datetime, holdoff: timedelta) -> None:
+def _refuse_while_dumping(_c: Connection, server: ServerRow, asked: Asked, circumstances: Circumstances) -> None:
     if asked.force:
         return
-    blocking = _find_blocking(c, server, now, holdoff)
+    blocking = circumstances.find_blocking(server)
     if blocking is not None:
         raise _still_dumping(ActionKind.TRIGGER_CRASH_DUMP, blocking)
 
 
-def _refuse_unless_dead(c: Connection, server: ServerRow, asked: Asked, now: datetime, holdoff: timedelta) -> None:
+def _refuse_unless_dead(_c: Connection, server: ServerRow, asked: Asked, circumstances: Circumstances) -> None:
     """A guest that panicked, and whose processors the hypervisor stopped for it, writes no dump of its own: its memory may be read."""
     if asked.force:
         return
-    blocking = _find_blocking(c, server, now, holdoff)
+    blocking = circumstances.find_blocking(server)
     if blocking is None:
         return
     is_dead = server.power_state == PowerState.CRASHED or blocking.observation == Observation.GUEST_PANICKED
     if blocking.state != ActionState.ENDED or not is_dead:
         raise _still_dumping(ActionKind.TAKE_HOST_DUMP, blocking)
-
-
-def _find_blocking(c: Connection, server: ServerRow, now: datetime, holdoff: timedelta) -> ActionRow | None:
-    stands_still_since = server.state_at if server.power_state in STANDS_STILL else None
-    return actions.find_blocking_crash_dump(c, server.id, now=now, holdoff=holdoff, stands_still_since=stands_still_since)
 
 
 def _still_dumping(kind: ActionKind, blocking: ActionRow) -> Refused:
@@ -196,7 +218,7 @@ def _still_dumping(kind: ActionKind, blocking: ActionRow) -> Refused:
     )
 
 
-def _refuse_while_changing(c: Connection, server: ServerRow, _asked: Asked, _now: datetime, _holdoff: timedelta) -> None:
+def _refuse_while_changing(c: Connection, server: ServerRow, _asked: Asked, _circumstances: Circumstances) -> None:
     refuse_second_change(c, server)
 
 

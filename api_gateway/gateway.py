@@ -9,6 +9,7 @@ from api_gateway.agent_calls import AgentCalls
 from api_gateway.deliveries.targets import TargetRules
 from api_gateway.last_reports import LastReports
 from api_gateway.native.waiting import LongPolls
+from api_gateway.reception import Reception
 from api_gateway.rpc_versions import Speech
 from api_gateway.store import Store
 from compute_agent.contract.clock import Clock
@@ -42,7 +43,8 @@ class Settings:
 @dataclass(frozen=True)
 class Gateway:
     """One worker process's means. ``wake`` tells the dispatcher that there is something to cast; it never blocks and may fail to.
-    ``new_id`` makes a UUID. ``speech`` knows what agents can be told, ``agent_calls`` asks them."""
+    ``new_id`` makes a UUID. ``speech`` knows what agents can be told, ``agent_calls`` asks them. ``reception`` takes actions on, on
+    ``terms``."""
 
     store: Store
     clock: Clock
@@ -53,8 +55,5 @@ class Gateway:
     speech: Speech
     agent_calls: AgentCalls
     last_reports: LastReports
-
-    @property
-    def terms(self) -> Terms:
-        """On which actions are taken on."""
-        return Terms(self.settings.crash_dump_holdoff, self.settings.max_open_actions_per_host, self.speech)
+    terms: Terms
+    reception: Reception

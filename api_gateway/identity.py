@@ -35,10 +35,17 @@ class Rules(Protocol):
         """Whether ``rule`` lets ``caller`` act on what ``project`` owns."""
         ...
 
+    def is_lasting(self, rule: str) -> bool:
+        """Whether the question alone decides; else somebody else is asked each time, which may take as long as it takes."""
+        ...
+
 
 class _NoRules:
     def allow(self, caller: Caller, rule: str, project: str) -> bool:
         return False
+
+    def is_lasting(self, rule: str) -> bool:
+        return True
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,16 @@ def get_visible_server(c: Connection, identity: Identity, server: str, *, includ
     :raises Fault: 404 when there is none that ``identity`` can see.
     """
     row = servers.find_server(c, server, include_deleted=include_deleted) if is_server_id(server) else None
-    if row is None or not (identity.is_admin or row.project == identity.project):
+    if row is None:
         raise no_such_server(server)
+    refuse_unless_visible(identity, row)
     return row
+
+
+def refuse_unless_visible(identity: Identity, server: ServerRow) -> None:
+    """:raises Fault: 404 when ``identity`` cannot see it."""
+    if not (identity.is_admin or server.project == identity.project):
+        raise no_such_server(server.id)
 
 
 def get_visible_server_to_act_on(c: Connection, identity: Identity, server: str) -> ServerRow:

@@ -25,6 +25,7 @@ from oslo_config import cfg
 from oslo_log import log
 
 from api_gateway import faults
+from api_gateway.acceptance import Terms
 from api_gateway.agent_calls import AgentCalls, create_agent_calls
 from api_gateway.auth.authentication import Authentication
 from api_gateway.auth.guards import LoopbackGuard, WebPageGuard, is_loopback_name
@@ -44,6 +45,7 @@ from api_gateway.native.routes import ROUTES as NATIVE_ROUTES
 from api_gateway.native.waiting import LongPolls, Stopping
 from api_gateway.pins import read_pin
 from api_gateway.policy.rule_set import Policy
+from api_gateway.reception import Reception
 from api_gateway.reloading import Unreadable
 from api_gateway.request_ids import RequestIds
 from api_gateway.routing import add_routes
@@ -103,16 +105,20 @@ def create_app(
     app: falcon.App[Any, Any] = falcon.App(request_type=Request, middleware=middleware)
     app.req_options.strip_url_path_trailing_slash = False
     faults.install(app)
+    settings = _read_settings(conf)
+    terms = Terms(settings.crash_dump_holdoff, settings.max_open_actions_per_host, speech)
     gateway = Gateway(
         store=store,
         clock=clock,
         wake=wake,
         new_id=new_id,
-        settings=_read_settings(conf),
+        settings=settings,
         long_polls=LongPolls(store, clock, conf.api.long_poll_waiters, stopping or threading.Event()),
         speech=speech,
         agent_calls=agent_calls or create_agent_calls(conf, speech.get_cap, clock),
         last_reports=LastReports(),
+        terms=terms,
+        reception=Reception(store, clock, terms),
     )
     add_routes(app, gateway, (*COMPUTE_ROUTES, *NATIVE_ROUTES, *DOCUMENT_ROUTES))
     return app

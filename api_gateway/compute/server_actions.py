@@ -10,7 +10,7 @@ from typing import Any
 
 import falcon
 
-from api_gateway.acceptance import Asked, accept_action, log_accepted
+from api_gateway.acceptance import Asked, log_accepted
 from api_gateway.compute import locks
 from api_gateway.compute.schemas import ACTION_BODIES, Versions, find_schema
 from api_gateway.compute.urls import check_project
@@ -19,8 +19,7 @@ from api_gateway.context import Request
 from api_gateway.faults import bad_request, not_found
 from api_gateway.gateway import Gateway
 from api_gateway.limits import COMPUTE_MEDIA_TYPES, MALFORMED_BODY, read_json
-from api_gateway.policy import permit
-from api_gateway.visibility import get_visible_server_to_act_on
+from api_gateway.reception import Wish
 from compute_agent.contract.models import ActionKind
 
 
@@ -61,10 +60,7 @@ def _trigger_crash_dump(gateway: Gateway, request: Request, server_id: str, _arg
         passes_locks=context.identity.is_admin,
         global_request_id=context.global_request_id,
     )
-    with gateway.store.write() as c:
-        server = get_visible_server_to_act_on(c, context.identity, server_id)
-        permit(context.identity, "os_compute_api:servers:trigger_crash_dump", server.project)
-        accepted = accept_action(c, server, asked, now=gateway.clock.now(), terms=gateway.terms)
+    accepted = gateway.reception.accept(Wish(context.identity, server_id, "os_compute_api:servers:trigger_crash_dump", asked))
     gateway.wake()
     log_accepted(accepted.action)
 

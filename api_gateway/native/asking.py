@@ -2,16 +2,15 @@
 
 import falcon
 
-from api_gateway.acceptance import Asked, accept_action, log_accepted
+from api_gateway.acceptance import Asked, log_accepted
 from api_gateway.answers import answer_json
 from api_gateway.context import Request
 from api_gateway.gateway import Gateway
 from api_gateway.native.action_view import view_action
 from api_gateway.native.schemas import ActionBody
-from api_gateway.policy import permit
+from api_gateway.reception import Wish
 from api_gateway.store import StoreRejected
-from api_gateway.store.actions import ActionRow, ActionState
-from api_gateway.visibility import get_visible_server_to_act_on
+from api_gateway.store.actions import ActionState
 from compute_agent.contract.models import ActionKind
 
 RULE_OF_KIND: dict[ActionKind, str] = {
@@ -45,26 +44,16 @@ def take_on(gateway: Gateway, request: Request, response: falcon.Response, serve
         idempotency_key=body.idempotency_key,
         global_request_id=context.global_request_id,
     )
+    wish = Wish(context.identity, server_id, RULE_OF_KIND[asked.kind], asked)
     try:
-        row, new, owner = _accept(gateway, request, server_id, asked)
+        received = gateway.reception.accept(wish)
     except StoreRejected:
         if asked.idempotency_key is None:
             raise
-        row, new, owner = _accept(gateway, request, server_id, asked)  # its twin was committed in between; this time it is found
-    if new:
+        received = gateway.reception.accept(wish)  # its twin was committed in between; this time it is found
+    row = received.action
+    if received.new:
         gateway.wake()
         log_accepted(row)
     response.set_header("Location", f"{request.prefix}/v1/actions/{row.id}")
-    answer_json(response, view_action(row, context.identity, owner), 200 if row.state == ActionState.ENDED else 202)
-
-
-def _accept(gateway: Gateway, request: Request, server_id: str, asked: Asked) -> tuple[ActionRow, bool, str]:
-    """The action, whether it is new, and the project of its server."""
-    identity = request.context.identity
-    with gateway.store.write() as c:
-        server = get_visible_server_to_act_on(c, identity, server_id)
-        permit(identity, RULE_OF_KIND[asked.kind], server.project)
-        if asked.force:
-            permit(identity, "crashcart:actions:force")
-        accepted = accept_action(c, server, asked, now=gateway.clock.now(), terms=gateway.terms)
-    return accepted.action, accepted.new, server.project
+    answer_json(response, view_action(row, context.identity, received.owner), 200 if row.state == ActionState.ENDED else 202)

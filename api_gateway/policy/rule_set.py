@@ -49,11 +49,15 @@ class RuleSet:
         if known is not None:
             return known
         decision = bool(self._enforcer.authorize(rule, {"project_id": project}, _describe(caller)))
-        if rule in self._lasting:
+        if self.is_lasting(rule):
             if len(self._decisions) >= _MOST_DECISIONS:
                 self._decisions.clear()
             self._decisions[question] = decision
         return decision
+
+    def is_lasting(self, rule: str) -> bool:
+        """Whether a decision may be remembered: the question alone decides."""
+        return rule in self._lasting
 
 
 class Policy:

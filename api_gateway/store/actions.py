@@ -1,7 +1,7 @@
 """Actions: what was asked for, and how far it has come. Their way down is in ``casts``, agents' reports in ``reports``, the gateway's own
 endings in ``endings``."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -98,6 +98,11 @@ _BY_ID = select(*_COLUMNS).where(actions.c.id == bindparam("action_id"))
 _BY_ID_LOCKED = _BY_ID.with_for_update()
 _INSERT = insert(actions)
 _OPEN_OF_HOST = select(func.count()).where(actions.c.host == bindparam("open_host"), actions.c.state.in_(OPEN_STATES))
+_OPEN_OF_HOSTS = (
+    select(actions.c.host, func.count())
+    .where(actions.c.host.in_(bindparam("open_hosts", expanding=True)), actions.c.state.in_(OPEN_STATES))
+    .group_by(actions.c.host)
+)
 _OPEN_OF_SERVER = (
     select(*_COLUMNS)
     .where(
@@ -128,17 +133,26 @@ _STILL_DUMPING = and_(
 _CRASH_DUMPS = (
     select(*_COLUMNS)
     .select_from(actions.outerjoin(servers, servers.c.id == actions.c.server))
-    .where(actions.c.server == bindparam("blocked_server"), actions.c.kind == ActionKind.TRIGGER_CRASH_DUMP)
+    .where(actions.c.kind == ActionKind.TRIGGER_CRASH_DUMP)
     .order_by(actions.c.accepted_at)
-    .limit(1)
 )
-_OPEN_CRASH_DUMP = _CRASH_DUMPS.where(actions.c.state != ActionState.ENDED)
+_OPEN_CRASH_DUMPS = _CRASH_DUMPS.where(actions.c.state != ActionState.ENDED)
 _BLOCKING = _CRASH_DUMPS.where(or_(actions.c.state != ActionState.ENDED, _STILL_DUMPING))
+_OF_ONE = actions.c.server == bindparam("blocked_server")
+_OF_SEVERAL = actions.c.server.in_(bindparam("blocked_servers", expanding=True))
+_OPEN_OF_ONE, _BLOCKING_ONE = (query.where(_OF_ONE).limit(1) for query in (_OPEN_CRASH_DUMPS, _BLOCKING))
+_OPEN_OF_SEVERAL, _BLOCKING_SEVERAL = (query.where(_OF_SEVERAL) for query in (_OPEN_CRASH_DUMPS, _BLOCKING))
 
 
 def insert_action(c: Connection, row: ActionRow) -> None:
     """:raises StoreRejected: out of the transaction's block: the id, or (server, project, user, idempotency_key), exists already."""
-    c.execute(_INSERT, values_of(row))
+    insert_actions(c, [row])
+
+
+def insert_actions(c: Connection, rows: Sequence[ActionRow]) -> None:
+    """:raises StoreRejected: as above, for all of them."""
+    if rows:
+        c.execute(_INSERT, [values_of(row) for row in rows])
 
 
 def find_action(c: Connection, action_id: str) -> ActionRow | None:
@@ -204,12 +218,25 @@ def find_blocking_crash_dump(
     :param stands_still_since: since when the server is paused or suspended; a dump that it was writing stands still with it
     """
     if not holdoff:
-        row = c.execute(_OPEN_CRASH_DUMP, {"blocked_server": server}).first()
+        row = c.execute(_OPEN_OF_ONE, {"blocked_server": server}).first()
     else:
         counted_to = now if stands_still_since is None else min(now, stands_still_since)
         times = {"holdoff_since": counted_to - holdoff, "fired_since": now - holdoff}
-        row = c.execute(_BLOCKING, {"blocked_server": server, **times}).first()
+        row = c.execute(_BLOCKING_ONE, {"blocked_server": server, **times}).first()
     return None if row is None else ActionRow(*row)
+
+
+def list_blocking_crash_dumps(c: Connection, blocked: Sequence[str], *, now: datetime, holdoff: timedelta) -> dict[str, ActionRow]:
+    """The same by server, for those that have one; of servers that do not stand still.
+
+    :param blocked: ids of servers
+    """
+    found = c.execute(
+        _BLOCKING_SEVERAL if holdoff else _OPEN_OF_SEVERAL,
+        {"blocked_servers": blocked, **({"holdoff_since": now - holdoff, "fired_since": now - holdoff} if holdoff else {})},
+    )
+    rows = [ActionRow(*row) for row in found]
+    return {row.server: row for row in reversed(rows)}
 
 
 def find_open_of_server(c: Connection, server: str, kinds: Collection[ActionKind]) -> ActionRow | None:
@@ -226,6 +253,11 @@ def count_open(c: Connection) -> int:
 def count_open_of_host(c: Connection, host: str) -> int:
     """Actions of servers of this host that have not ended."""
     return c.execute(_OPEN_OF_HOST, {"open_host": host}).scalar_one()
+
+
+def count_open_of_hosts(c: Connection, hosts: Sequence[str]) -> dict[str, int]:
+    """The same by host, for those that have any."""
+    return {row[0]: row[1] for row in c.execute(_OPEN_OF_HOSTS, {"open_hosts": hosts})}
 
 
 def find_action_locked(c: Connection, action_id: str) -> ActionRow | None:

@@ -1,5 +1,6 @@
 """What agents speak by their last heartbeats: few columns, all of which every release's tables have."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -24,6 +25,7 @@ class AgentVersions:
 _SPOKEN = select(agents.c.rpc_version).distinct()
 _SPOKEN_BY = select(agents.c.rpc_version).where(agents.c.host == bindparam("key_host"))
 _ALL = select(*columns_of(agents, AgentVersions)).order_by(agents.c.host)
+_OF_HOSTS = select(*columns_of(agents, AgentVersions)).where(agents.c.host.in_(bindparam("hosts", expanding=True)))
 
 
 def list_spoken_versions(c: Connection) -> list[str]:
@@ -40,3 +42,8 @@ def find_spoken_version(c: Connection, host: str) -> str | None:
 def list_agent_versions(c: Connection) -> list[AgentVersions]:
     """By host name."""
     return [AgentVersions(*row) for row in c.execute(_ALL)]
+
+
+def list_versions_of(c: Connection, hosts: Sequence[str]) -> dict[str, AgentVersions]:
+    """By host: those of these that were ever heard."""
+    return {row[0]: AgentVersions(*row) for row in c.execute(_OF_HOSTS, {"hosts": hosts})}

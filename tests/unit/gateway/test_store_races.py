@@ -30,6 +30,9 @@ class Everything:
     def allow(self, caller: Caller, rule: str, project: str) -> bool:
         return True
 
+    def is_lasting(self, rule: str) -> bool:
+        return True
+
 
 IDENTITY = Identity(Caller("admin", "demo", frozenset({"admin"})), True, Everything())
 

@@ -1,0 +1,91 @@
+"""What there was before an action is taken on, for the checks that need to know: asked for one by one, or read at once for many servers."""
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from api_gateway.rpc_versions import Speaker
+from api_gateway.store import Connection, actions
+from api_gateway.store.actions import ActionRow
+from api_gateway.store.agent_versions import list_versions_of
+from api_gateway.store.servers import ServerRow
+from compute_agent.contract.models import STANDS_STILL
+
+
+class Circumstances(Protocol):
+    """Of the actions that one transaction takes on: what it found, and where their rows go."""
+
+    def find_speaker(self, host: str) -> Speaker | None:
+        """What the host's agent said of its versions; None: it was never heard."""
+        ...
+
+    def find_blocking(self, server: ServerRow) -> ActionRow | None:
+        """The crash dump that forbids another one of this server."""
+        ...
+
+    def count_open(self, host: str) -> int:
+        """The host's actions that have not ended, with those of this transaction."""
+        ...
+
+    def insert(self, row: ActionRow) -> None: ...
+
+
+class AskedFor:
+    """Implements Circumstances: each is asked for when a check needs it.
+
+    :param holdoff: how long after a crash dump's signal the dump may still be running
+    """
+
+    def __init__(self, c: Connection, now: datetime, holdoff: timedelta) -> None:
+        self._c = c
+        self._now = now
+        self._holdoff = holdoff
+
+    def find_speaker(self, host: str) -> Speaker | None:
+        return list_versions_of(self._c, [host]).get(host)
+
+    def find_blocking(self, server: ServerRow) -> ActionRow | None:
+        stands_still_since = server.state_at if server.power_state in STANDS_STILL else None
+        return actions.find_blocking_crash_dump(
+            self._c, server.id, now=self._now, holdoff=self._holdoff, stands_still_since=stands_still_since
+        )
+
+    def count_open(self, host: str) -> int:
+        return actions.count_open_of_host(self._c, host)
+
+    def insert(self, row: ActionRow) -> None:
+        actions.insert_action(self._c, row)
+
+
+class ReadAhead:
+    """Implements Circumstances: read for all servers before the first check, and the rows are inserted together after the last one.
+
+    :param found: servers that do not stand still, none twice
+    :param holdoff: as above
+    """
+
+    def __init__(self, c: Connection, found: Sequence[ServerRow], now: datetime, holdoff: timedelta) -> None:
+        self._c = c
+        self._rows: list[ActionRow] = []
+        hosts = list({server.host for server in found})
+        self._speakers = list_versions_of(c, hosts)
+        self._blocking = actions.list_blocking_crash_dumps(c, [server.id for server in found], now=now, holdoff=holdoff)
+        self._open = Counter(actions.count_open_of_hosts(c, hosts))
+
+    def find_speaker(self, host: str) -> Speaker | None:
+        return self._speakers.get(host)
+
+    def find_blocking(self, server: ServerRow) -> ActionRow | None:
+        return self._blocking.get(server.id)
+
+    def count_open(self, host: str) -> int:
+        return self._open[host]
+
+    def insert(self, row: ActionRow) -> None:
+        self._rows.append(row)
+        self._open[row.host] += 1
+
+    def insert_all(self) -> None:
+        """:raises StoreRejected: out of the transaction's block: one of them was refused, so that all are."""
+        actions.insert_actions(self._c, self._rows)
