@@ -26,6 +26,7 @@ from api_gateway.server_checks import (
 from api_gateway.store import Connection, actions, agents
 from api_gateway.store.actions import ActionRow, ActionState
 from api_gateway.store.agents import AgentRow
+from api_gateway.store.prospects import Prospect
 from api_gateway.store.servers import ServerRow
 from api_gateway.watchdog_checks import NotPossible, check_removal, check_set, refuse_second_change
 from compute_agent.contract.models import ActionKind, Observation, PowerState
@@ -110,18 +111,18 @@ def accept_action(c: Connection, server: ServerRow, asked: Asked, *, now: dateti
     return _accept(c, server, asked, AskedFor(c, now, terms.holdoff), now, terms)
 
 
-def accept_actions(c: Connection, wanted: Sequence[tuple[ServerRow, Asked]], *, now: datetime, terms: Terms) -> list[Accepted | Refusal]:
+def accept_actions(c: Connection, wanted: Sequence[tuple[Prospect, Asked]], *, now: datetime, terms: Terms) -> list[Accepted | Refusal]:
     """The same for crash dumps of several servers that do not stand still, none of them twice: with few statements for all of them.
 
     :returns: for each what :func:`accept_action` would return or raise.
     """
     if not wanted:
         return []
-    circumstances = ReadAhead(c, [server for server, _ in wanted], now, terms.holdoff)
+    circumstances = ReadAhead(c, [prospect for prospect, _ in wanted], now, terms.holdoff)
     outcomes: list[Accepted | Refusal] = []
-    for server, asked in wanted:
+    for prospect, asked in wanted:
         try:
-            outcomes.append(_accept(c, server, asked, circumstances, now, terms))
+            outcomes.append(_accept(c, prospect.server, asked, circumstances, now, terms))
         except REFUSALS as refusal:
             outcomes.append(refusal)
     circumstances.insert_all()

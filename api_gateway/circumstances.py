@@ -1,6 +1,5 @@
 """What there was before an action is taken on, for the checks that need to know: asked for one by one, or read at once for many servers."""
 
-from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -9,6 +8,7 @@ from api_gateway.rpc_versions import Speaker
 from api_gateway.store import Connection, actions
 from api_gateway.store.actions import ActionRow
 from api_gateway.store.agent_versions import list_versions_of
+from api_gateway.store.prospects import Prospect
 from api_gateway.store.servers import ServerRow
 from compute_agent.contract.models import STANDS_STILL
 
@@ -61,20 +61,19 @@ class AskedFor:
 class ReadAhead:
     """Implements Circumstances: read for all servers before the first check, and the rows are inserted together after the last one.
 
-    :param found: servers that do not stand still, none twice
+    :param prospects: servers that do not stand still, none twice
     :param holdoff: as above
     """
 
-    def __init__(self, c: Connection, found: Sequence[ServerRow], now: datetime, holdoff: timedelta) -> None:
+    def __init__(self, c: Connection, prospects: Sequence[Prospect], now: datetime, holdoff: timedelta) -> None:
         self._c = c
         self._rows: list[ActionRow] = []
-        hosts = list({server.host for server in found})
-        self._speakers = list_versions_of(c, hosts)
-        self._blocking = actions.list_blocking_crash_dumps(c, [server.id for server in found], now=now, holdoff=holdoff)
-        self._open = Counter(actions.count_open_of_hosts(c, hosts))
+        self._speakers = {one.server.host: one.spoken for one in prospects}
+        self._open = {one.server.host: one.open_actions for one in prospects}
+        self._blocking = actions.list_blocking_crash_dumps(c, [one.server.id for one in prospects], now=now, holdoff=holdoff)
 
     def find_speaker(self, host: str) -> Speaker | None:
-        return self._speakers.get(host)
+        return self._speakers[host]
 
     def find_blocking(self, server: ServerRow) -> ActionRow | None:
         return self._blocking.get(server.id)

@@ -14,7 +14,8 @@ from api_gateway.identity import Identity
 from api_gateway.policy import permit
 from api_gateway.store import Connection, Store, StoreRejected
 from api_gateway.store.actions import ActionRow
-from api_gateway.store.server_rows import ServerRow, hold_free_servers
+from api_gateway.store.prospects import Prospect, hold_free_servers
+from api_gateway.store.servers import ServerRow
 from api_gateway.together import Together
 from api_gateway.visibility import get_visible_server_to_act_on, is_server_id, no_such_server, refuse_unless_visible
 from compute_agent.contract.clock import Clock
@@ -106,8 +107,9 @@ def _accept_firsts(c: Connection, clock: Clock, terms: Terms, firsts: Mapping[st
     """What becomes of each; nothing of those that must be tried alone: their server is in somebody's hands, is none, or stands still, so
     that the time counts otherwise for it."""
     outcomes: dict[str, Received | Exception] = {}
-    wanted: list[tuple[ServerRow, Asked]] = []
-    for server in hold_free_servers(c, list(firsts)):
+    wanted: list[tuple[Prospect, Asked]] = []
+    for prospect in hold_free_servers(c, list(firsts)):
+        server = prospect.server
         if server.power_state in STANDS_STILL:
             continue
         try:
@@ -115,8 +117,9 @@ def _accept_firsts(c: Connection, clock: Clock, terms: Terms, firsts: Mapping[st
         except Fault as fault:
             outcomes[server.id] = fault
         else:
-            wanted.append((server, firsts[server.id].asked))
+            wanted.append((prospect, firsts[server.id].asked))
     accepted = accept_actions(c, wanted, now=clock.now(), terms=terms)
-    for (server, _), outcome in zip(wanted, accepted, strict=True):
+    for (prospect, _), outcome in zip(wanted, accepted, strict=True):
+        server = prospect.server
         outcomes[server.id] = outcome if isinstance(outcome, REFUSALS) else Received(outcome.action, outcome.new, server.project)
     return outcomes

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, func, insert, literal_column, or_, select, update
 
 from api_gateway.store.columns import Moment, columns_of, values_of
 from api_gateway.store.tables import actions, servers
@@ -92,17 +92,14 @@ class ActionRow:
 
 
 OPEN_STATES = (ActionState.ACCEPTED, ActionState.RECEIVED, ActionState.STARTED)
+IS_OPEN = actions.c.state.in_([literal_column(f"'{state}'") for state in OPEN_STATES])
+"""Spelled out: a list of parameters is put together anew at each execution."""
 
 _COLUMNS = columns_of(actions, ActionRow)
 _BY_ID = select(*_COLUMNS).where(actions.c.id == bindparam("action_id"))
 _BY_ID_LOCKED = _BY_ID.with_for_update()
 _INSERT = insert(actions)
-_OPEN_OF_HOST = select(func.count()).where(actions.c.host == bindparam("open_host"), actions.c.state.in_(OPEN_STATES))
-_OPEN_OF_HOSTS = (
-    select(actions.c.host, func.count())
-    .where(actions.c.host.in_(bindparam("open_hosts", expanding=True)), actions.c.state.in_(OPEN_STATES))
-    .group_by(actions.c.host)
-)
+_OPEN_OF_HOST = select(func.count()).where(actions.c.host == bindparam("open_host"), IS_OPEN)
 _OPEN_OF_SERVER = (
     select(*_COLUMNS)
     .where(
@@ -253,11 +250,6 @@ def count_open(c: Connection) -> int:
 def count_open_of_host(c: Connection, host: str) -> int:
     """Actions of servers of this host that have not ended."""
     return c.execute(_OPEN_OF_HOST, {"open_host": host}).scalar_one()
-
-
-def count_open_of_hosts(c: Connection, hosts: Sequence[str]) -> dict[str, int]:
-    """The same by host, for those that have any."""
-    return {row[0]: row[1] for row in c.execute(_OPEN_OF_HOSTS, {"open_hosts": hosts})}
 
 
 def find_action_locked(c: Connection, action_id: str) -> ActionRow | None:

@@ -91,14 +91,6 @@ def get_server_locked(c: Connection, server: str) -> ServerRow:
 
 
 _BY_IDS = select(*COLUMNS).where(servers.c.id.in_(bindparam("ids", expanding=True)))
-_FREE = _BY_IDS.with_for_update(skip_locked=True)
-
-
-def hold_free_servers(c: Connection, ids: Sequence[str]) -> list[ServerRow]:
-    """The newest rows of those that are there and that nobody else holds, kept from others until this transaction ends. It never waits for
-    any of them, so it may hold several. As with :func:`hold_server`, the counters' lock must not be taken afterwards."""
-    # Deleted ones are left out here: asked for them, PostgreSQL without fresh statistics goes through all living servers instead of by id.
-    return [found for found in (ServerRow(*row) for row in c.execute(_FREE, {"ids": ids})) if found.deleted_at is None]
 
 
 def list_by_id(c: Connection, ids: Sequence[str]) -> list[ServerRow]:

@@ -81,7 +81,7 @@ def test_all_of_them_cost_as_much_as_one(database: Path, clock: FakeClock) -> No
             assert None not in accept(store, clock, *map(wish, chosen))
             costs.append(counts.take(database.name))
         store.dispose()
-    assert costs[0] == costs[1] == {"transactions": 1, "statements": 5, "commits": 1}
+    assert costs[0] == costs[1] == {"transactions": 1, "statements": 3, "commits": 1}
 
 
 def test_each_is_answered_for_itself(store: Store, clock: FakeClock) -> None:
