@@ -14,7 +14,6 @@ from contextlib import ExitStack
 
 import kombu
 from oslo_config import cfg
-from oslo_log import log
 
 from api_gateway.cast_signing import create_signer
 from api_gateway.cast_slots import CastThreads
@@ -41,6 +40,7 @@ from api_gateway.sweep import Sweep
 from api_gateway.wake import WakeReceiver, WakeSender
 from compute_agent.contract.broker import BrokerAddress, find_tls
 from compute_agent.contract.clock import Clock, SystemClock
+from compute_agent.contract.logs import set_up_log
 from compute_agent.contract.notifications import DEAD_LETTER_QUEUE, HEARTBEAT_QUEUE, RECORDER_QUEUES
 from compute_agent.contract.outage import Outage
 from compute_agent.contract.publisher import OutboxPump, Publisher, PublishFailed
@@ -349,7 +349,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command: runs until SIGTERM or SIGINT."""
     try:
         conf = load_config(argv, prog="crashcart-engine", cli_opts=COMMAND_LINE_OPTIONS)
-        log.setup(conf, "crashcart")
+        set_up_log(conf)
         store = Store(conf.database.connection, busy_timeout=conf.database.busy_timeout, pool_size=conf.database.pool_size)
         store.check_schema()
         engine = Engine(conf, store, roles=ROLES if conf.only is None else (conf.only,))

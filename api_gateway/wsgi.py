@@ -22,7 +22,6 @@ import falcon
 from granian import Granian
 from granian.constants import Interfaces, SSLProtocols
 from oslo_config import cfg
-from oslo_log import log
 
 from api_gateway import faults
 from api_gateway.acceptance import Terms
@@ -55,6 +54,7 @@ from api_gateway.tls import find_certificate
 from api_gateway.wake import WakeSender
 from api_gateway.worker_process import StopSignals, die_with, let_forks_end
 from compute_agent.contract.clock import Clock, SystemClock
+from compute_agent.contract.logs import set_up_log
 from compute_agent.contract.threads import take_short_turns
 
 LOG = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         conf = load_config(arguments, prog=_PROGRAM)
-        log.setup(conf, "crashcart")
+        set_up_log(conf)
         certificate = find_certificate(conf)
         address = check_startable(conf, patience=_PREDECESSOR_PATIENCE)
     except (cfg.Error, StoreError, OSError, NotAllowed, StrategyUnusable, Unreadable, ValueError) as error:
@@ -211,7 +211,7 @@ def _create_worker(arguments: Sequence[str], parent: int) -> "falcon.App[Any, An
     take_short_turns()
     stopping = StopSignals()
     conf = load_config(arguments, prog=_PROGRAM)
-    log.setup(conf, "crashcart")
+    set_up_log(conf)
     return create_app(conf, store=_open_store(conf), wake=_create_wake(conf), stopping=stopping)
 
 

@@ -29,7 +29,9 @@ class ActionQueue:
     def __init__(self, slow_at_once: int = 1, changes_at_once: int = 4) -> None:
         self._at_once = {Turn.SLOW: slow_at_once, Turn.CHANGE: changes_at_once}
         self._turns: dict[str, Turn] = {}
-        self._condition = threading.Condition()
+        lock = threading.Lock()
+        self._condition = threading.Condition(lock)
+        self._idle = threading.Condition(lock)
         self._waiting: dict[str, deque[str]] = {}
         self._ready: deque[str] = deque()
         self._running: dict[str, str] = {}
@@ -75,14 +77,14 @@ class ActionQueue:
             del self._turns[action_id]
             self._given_up.discard(action_id)
             self._offer(server)
-            self._condition.notify_all()
+            self._tell_freed()
 
     def give_up(self, action_id: str) -> None:
         """The taken action has its ending, and its call has not come back: its server goes on waiting, nobody else does for its turn."""
         with self._condition:
             if action_id in self._running.values():
                 self._given_up.add(action_id)
-                self._condition.notify_all()
+                self._tell_freed()
 
     def count_given_up(self) -> int:
         """How many of those there are, each with a thread of its own."""
@@ -98,7 +100,13 @@ class ActionQueue:
     def wait_idle(self, timeout: float) -> bool:
         """Wait up to ``timeout`` seconds until nothing that was taken and not given up is running; False when something still is."""
         with self._condition:
-            return self._condition.wait_for(lambda: self._given_up.issuperset(self._running.values()), timeout)
+            return self._idle.wait_for(lambda: self._given_up.issuperset(self._running.values()), timeout)
+
+    def _tell_freed(self) -> None:
+        """A turn is free, and perhaps a server: that is work for two at most, and waking the others would cost more than an action does."""
+        if self._ready:
+            self._condition.notify(2)
+        self._idle.notify_all()
 
     def _find_ready(self) -> str | None:
         """Of the servers whose next action may be taken the one with the most urgent; of those the one that has waited longest."""

@@ -4,13 +4,14 @@ Nothing is collected ahead of an NMI: what was before is the sampler's last read
 own, after the action has ended. What happens to a server within a moment belongs to one crash: a signal and its panic make one box.
 """
 
-import json
 import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
+
+from pydantic_core import to_json
 
 from compute_agent.black_box_files import BlackBoxFiles, NoRoom
 from compute_agent.bounded_calls import BoundedCalls, NoAnswer
@@ -229,4 +230,4 @@ def _ask(calls: BoundedCalls[_Answer], case: _Case, work: Callable[[], _Answer],
 
 
 def _to_json(content: dict[str, Any]) -> bytes:
-    return json.dumps(content, indent=1, sort_keys=True).encode() + b"\n"
+    return to_json(content, indent=1) + b"\n"  # json's own does without its C part where it indents

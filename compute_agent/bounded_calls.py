@@ -4,9 +4,11 @@ A thread that is stuck in a call cannot be ended. So it is left to itself and co
 threads do not grow, however often somebody asks.
 """
 
+import queue
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Generic, TypeVar
 
 _Result = TypeVar("_Result")
@@ -36,6 +38,8 @@ class BoundedCalls(Generic[_Result]):
         self._limit = limit
         self._condition = threading.Condition()
         self._running: dict[str, _Call[_Result]] = {}
+        self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._started = self._free = 0
 
     def call(self, key: str, work: Callable[[], _Result]) -> _Result:
         """The result of ``work``, done in another thread.
@@ -70,9 +74,19 @@ class BoundedCalls(Generic[_Result]):
 
     def _begin(self, key: str, work: Callable[[], _Result]) -> _Call[_Result]:
         call: _Call[_Result] = _Call(time.monotonic())
-        threading.Thread(target=self._run, args=(key, call, work), name=f"{self._name}-{key}", daemon=True).start()
         self._running[key] = call
+        self._work.put(partial(self._run, key, call, work))
+        if self._free:
+            self._free -= 1
+        else:
+            self._started += 1
+            threading.Thread(target=self._serve, name=f"{self._name}-{self._started}", daemon=True).start()
         return call
+
+    def _serve(self) -> None:
+        """A thread of one's own for each call would cost more than most calls do."""
+        while True:
+            self._work.get()()
 
     def _run(self, key: str, call: _Call[_Result], work: Callable[[], _Result]) -> None:
         try:
@@ -82,6 +96,7 @@ class BoundedCalls(Generic[_Result]):
         with self._condition:
             call.is_done = True
             del self._running[key]
+            self._free += 1
             self._condition.notify_all()
 
     def _is_stuck(self, call: _Call[_Result]) -> bool:

@@ -11,8 +11,9 @@ from compute_agent.contract.versions import EVENT_VERSION
 from compute_agent.journal_rows import OutboxRow, to_stored
 from compute_agent.journal_statements import NOTHING_SENT, Sending, Statements
 
-_CAN_WAIT = frozenset({"action.received", "action.started"})
-"""Events that another of the same action follows, mostly within milliseconds: both may go out together."""
+_CAN_WAIT = frozenset({"action.received", "action.started", "server.black_box"})
+"""Events that another of the same action follows, mostly within milliseconds, and one that comes a second after the crash anyway: they may
+go out together with others."""
 
 
 class OutboxStatements(Statements):

@@ -14,7 +14,7 @@ from compute_agent.reporter import Heartbeats, Reporter
 _KEEP_ALIVE_INTERVAL = 3.0
 _FIRST_RETRY, _LONGEST_RETRY = 0.1, 0.5
 """Seconds between tries to publish events: what a broker's return may cost the ending of an action."""
-_LINGER = 0.05
+_LINGER = 0.25
 """Seconds that an action's first events wait for its ending, to be confirmed and recorded together: nobody is kept waiting by it."""
 _RETRY_INTERVAL = 1.0
 _LONGEST_HEARTBEAT_RETRY = 10.0

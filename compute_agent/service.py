@@ -21,7 +21,6 @@ from datetime import timedelta
 from pathlib import Path
 
 from oslo_config import cfg
-from oslo_log import log
 
 from compute_agent.action_queue import ActionQueue
 from compute_agent.actions import Actions
@@ -32,6 +31,7 @@ from compute_agent.collector import Collector
 from compute_agent.config import load_config
 from compute_agent.contract.broker import BrokerAddress, find_tls
 from compute_agent.contract.clock import Clock, SystemClock
+from compute_agent.contract.logs import set_up_log
 from compute_agent.contract.models import ActionRequest
 from compute_agent.contract.publisher import Publisher, PublishFailed
 from compute_agent.contract.threads import take_short_turns
@@ -373,7 +373,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except cfg.Error as error:
         print(f"crashcart-agent: {error}", file=sys.stderr)  # noqa: T201 — there is no log yet
         return 2
-    log.setup(conf, "crashcart")
+    set_up_log(conf)
     service, complaint = None, ""
     try:
         service = AgentService(conf, SystemClock())

@@ -1,0 +1,71 @@
+"""What our own formatter makes of a line: what oslo.log makes of it."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from oslo_config import cfg
+from oslo_context import context
+from oslo_log import log
+from oslo_log.formatters import ContextFormatter
+
+from compute_agent.contract.logs import QuickFormatter
+
+
+@pytest.fixture
+def conf() -> Iterator[cfg.ConfigOpts]:
+    conf = cfg.ConfigOpts()
+    log.register_options(conf)
+    conf([], project="crashcart", default_config_files=[])
+    yield conf
+    conf.reset()
+
+
+def make_record(level: int = logging.INFO, **values: Any) -> logging.LogRecord:
+    record = logging.LogRecord("compute_agent.actions", level, __file__, 1, "action %s: %s", ("req-1", "started"), None)
+    record.__dict__.update(values)
+    return record
+
+
+def check(conf: cfg.ConfigOpts, record: logging.LogRecord) -> str:
+    """The line, after it was compared."""
+    datefmt = conf.log_date_format
+    expected = ContextFormatter(config=conf, datefmt=datefmt, project="crashcart").format(logging.makeLogRecord(record.__dict__))
+    line = QuickFormatter(config=conf, datefmt=datefmt).format(record)
+    assert line == expected
+    return line
+
+
+@pytest.mark.parametrize("level", [logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR])
+def test_a_line_is_the_one_that_oslo_log_writes(conf: cfg.ConfigOpts, level: int) -> None:
+    assert "action req-1: started" in check(conf, make_record(level))
+
+
+def test_so_is_that_of_another_second(conf: cfg.ConfigOpts) -> None:
+    formatter = QuickFormatter(config=conf, datefmt=conf.log_date_format)
+    lines = [formatter.format(make_record(created=1_800_000_000.25 + second)) for second in (0.0, 0.5, 1.0)]
+    assert [lines[0][:19] == line[:19] for line in lines] == [True, True, False]
+
+
+def test_an_exception_is_written_with_its_traceback(conf: cfg.ConfigOpts) -> None:
+    try:
+        raise LookupError("no such server")
+    except LookupError:
+        line = check(conf, make_record(logging.INFO, exc_info=sys.exc_info()))
+    assert "Traceback" in line
+
+
+def test_an_operators_format_is_kept(conf: cfg.ConfigOpts) -> None:
+    conf.set_override("logging_default_format_string", "%(isotime)s %(resource)s%(message)s")
+    assert check(conf, make_record()).endswith("action req-1: started")
+
+
+def test_a_requests_context_is_written(conf: cfg.ConfigOpts) -> None:
+    previous = context.get_current()
+    try:
+        context.RequestContext(request_id="req-7", user_id="me").update_store()
+        assert "req-7" in check(conf, make_record())
+    finally:
+        context._request_store.context = previous
