@@ -14,7 +14,7 @@ from api_gateway.compute.times import format_microseconds, format_seconds
 from api_gateway.context import Request
 from api_gateway.microversion import Since
 from api_gateway.policy import is_permitted
-from api_gateway.store.agents import UP, AgentRow
+from api_gateway.store.agents import UP, Standing
 from api_gateway.store.servers import ServerRow
 from api_gateway.vm_state import get_power_number, get_status, get_vm_state
 
@@ -46,7 +46,7 @@ def view_brief(viewer: Viewer, server: ServerRow) -> dict[str, Any]:
     return {"id": server.id, "name": server.name, "links": link_server(viewer.request, server.id)}
 
 
-def view_server(viewer: Viewer, server: ServerRow, agent: AgentRow | None, *, alone: bool) -> dict[str, Any]:
+def view_server(viewer: Viewer, server: ServerRow, agent: Standing | None, *, alone: bool) -> dict[str, Any]:
     """All fields of the version in force. ``alone``: shown by itself, which some fields are only then."""
     version, status = viewer.version, get_status(server)
     host = None if server.missing_since is not None else server.host
@@ -94,7 +94,7 @@ def hash_host(project: str, host: str | None) -> str:
     return "" if host is None else hashlib.sha224((project + host).encode()).hexdigest()
 
 
-def _get_host_status(agent: AgentRow | None) -> str:
+def _get_host_status(agent: Standing | None) -> str:
     """An agent that is up and cannot read its hypervisor knows as little of its servers as one that was never heard of."""
     if agent is None or (agent.state == UP and not agent.inventory_readable):
         return "UNKNOWN"

@@ -1,6 +1,6 @@
 """Agents: what their heartbeats say, and whether they are up. A heartbeat's inventory is applied with it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -48,6 +48,14 @@ class AgentRow:
 
 
 @dataclass(frozen=True)
+class Standing:
+    """What an agent's servers are shown with; see ``AgentRow``."""
+
+    state: str
+    inventory_readable: bool
+
+
+@dataclass(frozen=True)
 class HeartbeatOutcome:
     """What a heartbeat brought.
 
@@ -74,6 +82,7 @@ _LONGEST_SPAN = 86_400.0
 _COLUMNS = columns_of(agents, AgentRow)
 _BY_HOST = select(*_COLUMNS).where(agents.c.host == bindparam("key_host"))
 _BY_HOSTS = select(*_COLUMNS).where(agents.c.host.in_(bindparam("key_hosts", expanding=True)))
+_STANDINGS = select(agents.c.host, *columns_of(agents, Standing)).where(agents.c.host.in_(bindparam("key_hosts", expanding=True)))
 _HEARTBEAT_TTL = timedelta(milliseconds=HEARTBEAT_TTL_MS)
 
 
@@ -85,6 +94,11 @@ def find_agent(c: Connection, host: str) -> AgentRow | None:
 def find_agents(c: Connection, hosts: Sequence[str]) -> dict[str, AgentRow]:
     """By host, those of these hosts that are known."""
     return {row.host: AgentRow(*row) for row in c.execute(_BY_HOSTS, {"key_hosts": hosts})}
+
+
+def list_standings(c: Connection, hosts: Collection[str]) -> dict[str, Standing]:
+    """By host, of those of these hosts that are known."""
+    return {host: Standing(*standing) for host, *standing in c.execute(_STANDINGS, {"key_hosts": sorted(hosts)})}
 
 
 def list_agents(c: Connection) -> list[AgentRow]:
