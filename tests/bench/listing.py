@@ -31,8 +31,8 @@ from tests.bench.figures import Figure
 from tests.database_servers import run_database_server
 from tests.http.fleet import Agent
 
-HOSTS = 100
-SERVERS_PER_HOST = 500
+HOSTS = 1000
+SERVERS_PER_HOST = 50
 PAGE = 1000
 _HEADERS = {"Host": "127.0.0.1:8780", "OpenStack-API-Version": "compute 2.96"}
 _DETAIL = "/v2.1/servers/detail?all_tenants=1"
@@ -78,10 +78,10 @@ def _measure_store(database: str, url: str, runs: int) -> list[Figure]:
 
 
 def fill(store: Store) -> None:
-    """Fifty thousand servers, as the heartbeats of a hundred agents tell of them."""
+    """Fifty thousand servers, as the heartbeats of a thousand agents tell of them."""
     now = datetime.now(UTC)
     for host in range(HOSTS):
-        agent = Agent(f"compute-{host:03}")
+        agent = Agent(f"compute-{host:04}")
         for number in range(SERVERS_PER_HOST):
             server = _build_server(host, number, now)
             agent.servers[server.id] = server
