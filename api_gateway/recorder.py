@@ -43,6 +43,9 @@ _SHELF = ShelfLimits()
 _LONGEST_BODY = 4 * 2**20
 """Bytes. No agent has as much to say, and a statement with more may be none that the database takes: MariaDB hangs up on it, as if it were
 away, and the recorder would wait for it for good."""
+_HEARTBEATS_AT_ONCE = 20
+"""In one transaction at most: after the broker was away each brings a whole inventory, which takes ten times as long as an event, and
+requests wait to write meanwhile."""
 
 
 class _ForgedSender(Exception):
@@ -148,11 +151,12 @@ class Recorder:
                 said_at += [] if moment is None else [moment]
             elif (heartbeat := self._find_heartbeat(notification)) is not None:
                 heartbeats.append(heartbeat)
-        self._in_halves(
-            heartbeats,
-            self._apply_heartbeats,
-            lambda heartbeat, why: self._drop("not taken in", f"host {heartbeat.host}, number {heartbeat.number}: {why}", logging.ERROR),
-        )
+        for start in range(0, len(heartbeats), _HEARTBEATS_AT_ONCE):
+            self._in_halves(
+                heartbeats[start : start + _HEARTBEATS_AT_ONCE],
+                self._apply_heartbeats,
+                lambda heartbeat, why: self._drop("not taken in", f"host {heartbeat.host}, number {heartbeat.number}: {why}", logging.ERROR),
+            )
         if said_at:
             self._note_heard(max(said_at))
 

@@ -3,6 +3,7 @@
 import logging
 from dataclasses import replace
 from datetime import datetime
+from unittest import mock
 
 import pytest
 
@@ -167,3 +168,11 @@ def test_forged_heartbeats_are_said_apart_from_unreadable_ones(
     assert "not an oslo.messaging envelope" in unreadable
     assert "dropped as forged: 1 since" in forged
     assert "account 'agent.host-2' spoke for host 'host-1'" in forged
+
+
+def test_a_whole_fleets_heartbeats_let_others_write_in_between(recorder: Recorder, store: Store, clock: FakeClock) -> None:
+    hosts = [f"host-{number}" for number in range(45)]
+    with mock.patch.object(store, "write", wraps=store.write) as write:
+        recorder.record_heartbeats([AgentVoice(clock, host, f"journal-of-{host}").beat() for host in hosts])
+    assert write.call_count == 3
+    assert list_hosts(store) == sorted(hosts)
