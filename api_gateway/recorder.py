@@ -155,7 +155,9 @@ class Recorder:
             self._in_halves(
                 heartbeats[start : start + _HEARTBEATS_AT_ONCE],
                 self._apply_heartbeats,
-                lambda heartbeat, why: self._drop("not taken in", f"host {heartbeat.host}, number {heartbeat.number}: {why}", logging.ERROR),
+                lambda heartbeat, why: self._drop(
+                    "not taken in", f"host {heartbeat.host}, number {heartbeat.number}: {why}", logging.ERROR
+                ),
             )
         if said_at:
             self._note_heard(max(said_at))
