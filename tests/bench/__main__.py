@@ -8,7 +8,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 from devstack.steps import StepFailed
-from tests.bench import accepting, backpressure, bare_metal, bmc_fleet, calls, hops, listing, recording, recovery, scale, start, throughput
+from tests.bench import (
+    accepting,
+    backpressure,
+    bare_metal,
+    bmc_fleet,
+    broker_footprint,
+    calls,
+    hops,
+    listing,
+    recording,
+    recovery,
+    scale,
+    start,
+    throughput,
+)
 from tests.bench.figures import Figure, Report
 
 
@@ -46,6 +60,7 @@ SUITES: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
     "accepting": lambda chosen: accepting.measure(chosen.runs),
     "backpressure": lambda chosen: backpressure.measure(chosen.runs, chosen.posts),
     "bare-metal": lambda chosen: bare_metal.measure(chosen.runs) + bmc_fleet.measure(chosen.runs, chosen.machines),
+    "broker": lambda chosen: broker_footprint.measure(),
     "calls": lambda chosen: calls.measure(chosen.runs),
     "crash-dump": _measure_crash_dump,
     "diagnostics": _measure_diagnostics,
@@ -61,9 +76,10 @@ SUITES: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
     "watchdogs": _measure_watchdogs,
 }
 """By the name that the command line knows: how fast actions are taken on, what a dead and a slow host do to the others, NMIs through BMCs
-and an agent with hundreds of them, how fast agents are asked, real guests, what diagnostics cost, memory after many actions, where an
-action's time goes, what an idle agent costs, pages of servers, how fast events are recorded, how soon all is well after a fault, what a
-thousand hosts cost the gateway, how soon the commands are ready, how many actions a second go all the way, firings of watchdogs."""
+and an agent with hundreds of them, what agents cost the broker, how fast agents are asked, real guests, what diagnostics cost, memory after
+many actions, where an action's time goes, what an idle agent costs, pages of servers, how fast events are recorded, how soon all is well
+after a fault, what a thousand hosts cost the gateway, how soon the commands are ready, how many actions a second go all the way, firings of
+watchdogs."""
 
 
 def main() -> int:

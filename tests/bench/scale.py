@@ -42,7 +42,7 @@ _KNOWN_TIMEOUT = 300.0
 _LOOK = 0.05
 """Seconds between looks at the record; so much may a lag be too long."""
 _SETTLE = 5.0
-_LOAD_SECONDS = 15.0
+_LOAD_SECONDS = 10.0
 _PATIENCE = 90.0
 _KEEP = timedelta(days=1)
 _PAGE = 1000
