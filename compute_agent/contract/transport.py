@@ -39,6 +39,8 @@ _RABBIT_DEFAULTS = {
     "kombu_reconnect_delay": 0.1,
     "kombu_missing_consumer_retry_timeout": 5,
 }
+_LOOK_INTERVAL = 1.0
+"""Seconds; the connection's heartbeat and a server's stop are looked at as often."""
 
 
 def register_messaging_options(conf: cfg.ConfigOpts) -> None:
@@ -70,4 +72,15 @@ def create_rpc_transport(conf: cfg.ConfigOpts) -> oslo_messaging.Transport:
     """
     register_messaging_options(conf)
     find_tls(conf)
-    return oslo_messaging.get_rpc_transport(conf)
+    transport = oslo_messaging.get_rpc_transport(conf)
+    _wait_for_messages()
+    return transport
+
+
+def _wait_for_messages() -> None:
+    """Let an RPC server wait for its next message, where oslo.messaging looks for it after 1, 2, 4, ... milliseconds, after each message anew:
+    ten looks for each action cost an agent as much as the action. They are for acknowledgements out of other threads, which RPC has none of:
+    it acknowledges what it has read before anything is done with it."""
+    from oslo_messaging._drivers import amqpdriver  # loaded with the transport, not before
+
+    amqpdriver.ACK_REQUEUE_EVERY_SECONDS_MIN = _LOOK_INTERVAL
