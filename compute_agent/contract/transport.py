@@ -78,8 +78,8 @@ def create_rpc_transport(conf: cfg.ConfigOpts) -> oslo_messaging.Transport:
 
 
 def _wait_for_messages() -> None:
-    """Let an RPC server wait for its next message, where oslo.messaging looks for it after 1, 2, 4, ... milliseconds, after each message anew:
-    ten looks for each action cost an agent as much as the action. They are for acknowledgements out of other threads, which RPC has none of:
+    """Let an RPC server wait for its next message. oslo.messaging looks for it after 1, 2, 4, ... milliseconds, anew after each message:
+    ten looks for an action cost an agent as much as the action. They are for acknowledgements out of other threads, of which RPC has none:
     it acknowledges what it has read before anything is done with it."""
     from oslo_messaging._drivers import amqpdriver  # loaded with the transport, not before
 
