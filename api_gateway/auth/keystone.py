@@ -14,11 +14,13 @@ from keystoneauth1 import exceptions as keystone_errors
 from keystonemiddleware import auth_token
 from oslo_config import cfg
 
+from api_gateway.auth.confirmed import ConfirmedTokens
 from api_gateway.auth.strategy import StrategyUnusable, unauthorized
 from api_gateway.auth.turnstile import Turnstile
 from api_gateway.context import Request
 from api_gateway.faults import Fault, forbidden
 from api_gateway.identity import Caller
+from compute_agent.contract.clock import Clock
 
 LOG = logging.getLogger(__name__)
 
@@ -28,22 +30,42 @@ _RETRIES = 1
 _SERVICE_TYPE = "compute"
 _AWAY = "The identity service cannot be reached, so nobody knows who you are. Try again."
 _CONFIRMED = "crashcart.confirmed"
+_REMEMBERED_SECONDS = 5.0
+"""The middleware takes longer for a token that it remembers than all the rest of a request; so much longer a revoked one is believed."""
+_REMEMBERED_TOKENS = 1024
 _SPARE_THREADS = 2
 """Threads of a worker that never wait for Keystone: version documents and the healthcheck are answered whatever it does."""
 
 
 class Keystone:
-    """Asks Keystone whose token it is; the middleware remembers the answer for ``token_cache_time``."""
+    """Asks Keystone whose token it is; the middleware remembers the answer for ``token_cache_time``, and we whose it was for seconds."""
 
     loopback_only = False
     browsers_log_in = False
 
-    def __init__(self, protocol: auth_token.AuthProtocol, turnstile: Turnstile) -> None:
+    def __init__(self, protocol: auth_token.AuthProtocol, turnstile: Turnstile, confirmed: ConfirmedTokens) -> None:
         """:param protocol: wrapped around :func:`note_confirmed`"""
         self._protocol = protocol
         self._turnstile = turnstile
+        self._confirmed = confirmed
 
     def authenticate(self, request: Request) -> Caller:
+        token = request.get_header("X-Auth-Token")
+        if token is None or request.get_header("X-Service-Token") is not None:
+            return _read_caller(self._confirm(request))
+        known = self._confirmed.find(token)
+        if known is not None:
+            return known
+        environ = self._confirm(request)
+        caller = _read_caller(environ)
+        self._confirmed.add(token, environ["keystone.token_info"]["token"], caller)
+        return caller
+
+    def _confirm(self, request: Request) -> WSGIEnvironment:
+        """What the middleware says of the request that it lets through.
+
+        :raises Fault: 401 when it does not, 503 when Keystone cannot be asked.
+        """
         confirmed: list[WSGIEnvironment] = []
         environ = {**request.env, _CONFIRMED: confirmed}
         answer = _Answer()
@@ -55,7 +77,7 @@ class Keystone:
                 LOG.error("a token could not be validated: %s", error)
                 raise Fault(503, _AWAY) from error
         if confirmed:
-            return _read_caller(confirmed[0])
+            return confirmed[0]
         if answer.status == 401:
             raise unauthorized(answer.challenge)
         raise Fault(503, _AWAY)
@@ -84,7 +106,7 @@ def note_confirmed(environ: WSGIEnvironment, start_response: StartResponse) -> I
     return []
 
 
-def create_keystone(conf: cfg.ConfigOpts) -> Keystone:
+def create_keystone(conf: cfg.ConfigOpts, clock: Clock) -> Keystone:
     """With the middleware's own options, registered on ``conf``.
 
     :raises StrategyUnusable: the options do not say how to reach Keystone.
@@ -100,7 +122,8 @@ def create_keystone(conf: cfg.ConfigOpts) -> Keystone:
         raise StrategyUnusable(f"[{GROUP}] cannot be used: {error}") from error
     if not conf[GROUP].auth_type and not conf[GROUP].auth_section:
         raise StrategyUnusable(f"[{GROUP}] auth_type is not set: it says how the gateway logs in to Keystone (password, say)")
-    return Keystone(protocol, Turnstile(max(1, conf.api.threads - _SPARE_THREADS)))
+    confirmed = ConfirmedTokens(clock, seconds=min(_REMEMBERED_SECONDS, conf[GROUP].token_cache_time), size=_REMEMBERED_TOKENS)
+    return Keystone(protocol, Turnstile(max(1, conf.api.threads - _SPARE_THREADS)), confirmed)
 
 
 def _read_caller(environ: WSGIEnvironment) -> Caller:

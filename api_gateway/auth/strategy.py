@@ -52,14 +52,14 @@ def _create_http_basic(conf: cfg.ConfigOpts, clock: Clock) -> Strategy:
     return create_http_basic(conf, clock)
 
 
-def _create_keystone(conf: cfg.ConfigOpts, _clock: Clock) -> Strategy:
+def _create_keystone(conf: cfg.ConfigOpts, clock: Clock) -> Strategy:
     try:
         from api_gateway.auth.keystone import create_keystone
     except ModuleNotFoundError as error:
         raise StrategyUnusable(
             f"[api] auth_strategy keystone needs the extra 'keystone' (pip install crashcart[keystone]): {error}"
         ) from error
-    return create_keystone(conf)
+    return create_keystone(conf, clock)
 
 
 STRATEGIES: dict[str, Callable[[cfg.ConfigOpts, Clock], Strategy]] = {

@@ -16,6 +16,7 @@ from api_gateway.auth.keystone import create_keystone
 from api_gateway.auth.strategy import StrategyUnusable
 from api_gateway.config import load_config
 from api_gateway.wsgi import create_app
+from compute_agent.contract.clock import SystemClock
 from tests.http.application import Application, create_application
 from tests.http.fleet import OTHERS, RUNNING
 from tests.unit.gateway.small_keystone import SmallKeystone, build_token
@@ -231,15 +232,15 @@ def test_a_configuration_that_cannot_work_is_refused_at_start(tmp_path: Path) ->
     path = tmp_path / "gateway.conf"
     path.write_text("[api]\nauth_strategy = keystone\n")
     with pytest.raises(StrategyUnusable, match="auth_type is not set"):
-        create_keystone(load_config(["--config-file", str(path)], prog="test"))
+        create_keystone(load_config(["--config-file", str(path)], prog="test"), SystemClock())
     path.write_text("[api]\nauth_strategy = keystone\n[keystone_authtoken]\nauth_type = no-such-plugin\n")
     with pytest.raises(StrategyUnusable, match="no-such-plugin"):
-        create_keystone(load_config(["--config-file", str(path)], prog="test"))
+        create_keystone(load_config(["--config-file", str(path)], prog="test"), SystemClock())
 
 
 def test_keystone_is_not_waited_for_as_long_as_the_middleware_would(tmp_path: Path) -> None:
     path = tmp_path / "gateway.conf"
     path.write_text("[keystone_authtoken]\nauth_type = password\nauth_url = http://127.0.0.1:1\n")
     conf = load_config(["--config-file", str(path)], prog="test")
-    create_keystone(conf)
+    create_keystone(conf, SystemClock())
     assert (conf.keystone_authtoken.http_connect_timeout, conf.keystone_authtoken.http_request_max_retries) == (5, 1)
