@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, exc, func, inspect, make_url, select, text
 
 from api_gateway.store import patterns
-from api_gateway.store.backends import is_busy, is_rejection, list_engine_options
+from api_gateway.store.backends import check_rested_connections, is_busy, is_rejection, list_engine_options
 from api_gateway.store.errors import SchemaOutdated, StoreBusy, StoreError, StoreRejected, StoreUnavailable
 from api_gateway.store.location import check_local
 from api_gateway.store.phases import Migration, Phase
@@ -85,11 +85,12 @@ class Store:
             pool_size=self._pool_size,
             max_overflow=0,
             pool_timeout=self._busy_timeout,
-            pool_pre_ping=self._path is None,
             hide_parameters=True,  # some are secrets, and errors get into logs
         )
         if self._path is not None:
             event.listen(engine, "connect", _set_up_sqlite)
+        else:
+            check_rested_connections(engine)
         return engine
 
     @property

@@ -6,12 +6,13 @@ from datetime import timedelta
 from functools import partial
 
 import pytest
+from sqlalchemy import text
 
 from api_gateway.acceptance import Asked, Terms, accept_action
 from api_gateway.cast_slots import ImmediateCasts
 from api_gateway.identity import Caller, Identity
 from api_gateway.server_checks import Refused
-from api_gateway.store import Connection, Store, actions, endings, events, outbox, servers
+from api_gateway.store import Connection, Store, actions, backends, endings, events, outbox, servers
 from api_gateway.sweep import Sweep
 from api_gateway.visibility import get_visible_server_to_act_on, get_visible_server_to_change
 from compute_agent.contract.errors import Code, Ending
@@ -115,3 +116,17 @@ def test_what_comes_while_its_gap_is_given_up_is_not_named_as_lost(store: Store,
     with store.read() as c:
         lost = [(row.payload["first"], row.payload["last"]) for row in outbox.list_unsent(c) if row.event_type == "events.lost"]
     assert lost == [(1, 2), (4, 4)]
+
+
+def test_a_connection_that_the_server_has_closed_is_noticed_after_a_rest(
+    store: Store, database_server: DatabaseServer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backends, "_REST_SECONDS", 0.0)
+    with store.read() as c:
+        closed = c.execute(text("SELECT pg_backend_pid()")).scalar_one()
+    other = Store(database_server.build_url("races"))
+    with other.read() as c:
+        c.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": closed})
+    other.dispose()
+    with store.write() as c:
+        dump(clock, c)
