@@ -9,18 +9,27 @@ import threading
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from oslo_config import cfg
 
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.signing import CastRefused, CastVerifier
 from compute_agent.journal import Journal, JournalUnusable
+
+if TYPE_CHECKING:
+    from compute_agent.trusted_keys import TrustedKeyFiles
 
 LOG = logging.getLogger(__name__)
 
 TOLD_EVERY_SECONDS = 60.0
 TRIED_EVERY_SECONDS = 1.0
 """While the journal takes nothing."""
+_CAST_MAX_AGE = timedelta(hours=1)
+"""At least: the longest deadline of an action. A journal that keeps nothing must not mean that nobody is obeyed; what has left it is past
+its deadline, which is signed."""
 
 
 class CastGate:
@@ -76,3 +85,17 @@ class CastGate:
             self._refused.clear()
             self._since = None
             self._next_word = self._clock.monotonic() + TOLD_EVERY_SECONDS
+
+
+def find_trusted_keys(conf: cfg.ConfigOpts, clock: Clock) -> "TrustedKeyFiles | None":
+    """As ``[signing]`` says; None, with a warning: whoever reaches this host's queue is obeyed.
+
+    :raises KeyUnusable: they cannot be used; the text says why.
+    """
+    if not conf.signing.trusted_keys:
+        LOG.warning("[signing] trusted_keys is not set: casts need no signature, whoever can publish to this host's queue is obeyed")
+        return None
+    from compute_agent.trusted_keys import TrustedKeyFiles  # here: what reads keys takes ten megabytes
+
+    cast_max_age = max(timedelta(seconds=conf.agent.action_keep), _CAST_MAX_AGE)
+    return TrustedKeyFiles(Path(conf.signing.trusted_keys), conf.host, clock, cast_max_age=cast_max_age)

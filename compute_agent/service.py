@@ -26,7 +26,7 @@ from compute_agent.action_queue import ActionQueue
 from compute_agent.actions import Actions
 from compute_agent.aftermath import Aftermath
 from compute_agent.agent_kinds import create_kinds
-from compute_agent.cast_gate import CastGate
+from compute_agent.cast_gate import CastGate, find_trusted_keys
 from compute_agent.collector import Collector
 from compute_agent.config import load_config
 from compute_agent.contract.broker import BrokerAddress, find_tls
@@ -51,7 +51,6 @@ from compute_agent.reloads import Reloads
 from compute_agent.reporter import Heartbeats, Reporter, make_publisher_id
 from compute_agent.rpc_servers import RpcServers
 from compute_agent.sampler import Sampler
-from compute_agent.trusted_keys import find_trusted_keys
 from compute_agent.watchdog_drift import WatchdogDrift
 from compute_agent.workers import Workers
 

@@ -16,12 +16,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, Final
-
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from typing import TYPE_CHECKING, Any, Final
 
 from compute_agent.contract.clock import Clock
+
+if TYPE_CHECKING:  # ten megabytes, which who has no keys does without
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 CONTEXT_KEY: Final = "crashcart_signature"
 """Where the signature is in the RPC context. An agent that knows nothing of it ignores it."""
@@ -55,7 +55,7 @@ class CastRefused(Exception):
         self.reason = reason
 
 
-TrustedKeys = Mapping[str, tuple[Ed25519PublicKey, ...]]
+TrustedKeys = Mapping[str, "tuple[Ed25519PublicKey, ...]"]
 """Issuer -> its keys: more than one while they are being exchanged."""
 
 
@@ -132,7 +132,7 @@ class CastSigner:
     """
 
     def __init__(
-        self, issuer: str, private_key: Ed25519PrivateKey, clock: Clock, *, new_nonce: Callable[[], str] = lambda: uuid.uuid4().hex
+        self, issuer: str, private_key: "Ed25519PrivateKey", clock: Clock, *, new_nonce: Callable[[], str] = lambda: uuid.uuid4().hex
     ) -> None:
         self.issuer = issuer
         self._private_key = private_key
@@ -179,6 +179,8 @@ class CastVerifier:
         :returns: the issuer
         :raises CastRefused: it does not hold.
         """
+        from cryptography.exceptions import InvalidSignature  # here: see above
+
         body = context.get(CONTEXT_KEY)
         if body is None:
             raise CastRefused(Refusal.UNSIGNED)
@@ -232,7 +234,7 @@ class _Nonces:
                 self._used.remove(forgotten)
 
 
-def make_key_id(key: Ed25519PublicKey) -> str:
+def make_key_id(key: "Ed25519PublicKey") -> str:
     """Which of an issuer's keys it is: the beginning of the SHA-256 of the raw key."""
     return hashlib.sha256(key.public_bytes_raw()).hexdigest()[:16]
 

@@ -10,10 +10,11 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 
+from compute_agent.cast_gate import find_trusted_keys
 from compute_agent.config import load_config
 from compute_agent.contract.signing import CastRefused, CastSigner
 from compute_agent.contract.signing_keys import KeyUnusable, create_key_files, read_private_key, read_trusted_keys
-from compute_agent.trusted_keys import TrustedKeyFiles, find_trusted_keys
+from compute_agent.trusted_keys import TrustedKeyFiles
 from tests.fakes import FakeClock
 
 HOST = "host-1"
