@@ -17,6 +17,9 @@ from typing import IO
 APPLICATION_ID = 0x63636A6C
 """Stamped into the file's header ("ccjl"): another program's SQLite file is not taken for a journal."""
 
+_CACHE_KIB = 512
+"""Of pages that the process has for itself, beside what the kernel keeps of the file; SQLite's own two MiB would fill up in a day."""
+
 MIGRATIONS: tuple[str, ...] = (
     """
     CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -203,6 +206,7 @@ def open_file(path: Path, *, host: str, new_id: Callable[[], str]) -> OpenFile:
         # Only now, when the tables are in the main file: a journal whose whole content sits in the WAL would look empty without it.
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         return OpenFile(connection, lock, identity)
     except sqlite3.Error as error:
         _close(connection, lock)

@@ -15,10 +15,10 @@ _NEVER = ("eventlet", "aiohttp")
     [
         (
             "compute_agent.service",
-            (*_DRIVERS, "sqlalchemy", "falcon", "granian", "uvicorn", "jsonschema", "requests", "urllib3", "smtplib"),
+            (*_DRIVERS, "sqlalchemy", "falcon", "granian", "uvicorn", "jsonschema", "requests", "urllib3", "smtplib", "cryptography"),
         ),
-        ("api_gateway.engine", (*_DRIVERS, "falcon", "granian", "jsonschema", "requests", "oslo_policy.policy", "bcrypt")),
-        ("api_gateway.wsgi", (*_DRIVERS, "oslo_messaging", "oslo_service", "uvicorn", "bcrypt")),
+        ("api_gateway.engine", (*_DRIVERS, "falcon", "granian", "jsonschema", "requests", "oslo_policy.policy", "bcrypt", "cryptography")),
+        ("api_gateway.wsgi", (*_DRIVERS, "oslo_messaging", "oslo_service", "uvicorn", "bcrypt", "cryptography")),
     ],
 )
 def test_a_program_loads_nothing_that_it_does_not_need_to_start(program: str, foreign: tuple[str, ...]) -> None:
