@@ -1,4 +1,4 @@
-"""Pages of servers out of fifty thousand: CPU of one request, beside its floor, and the number of its queries.
+"""Pages of servers out of fifty thousand, and what happened to one of them: CPU of one request, beside its floor, and its queries.
 
 The floor is what no implementation can leave out: the page's rows out of the same database by their ids, and the same answer into JSON.
 Requests run in this process, without a server or a network, so the CPU is the application's own.
@@ -22,14 +22,14 @@ from sqlalchemy import Connection, event
 
 from api_gateway.config import load_config
 from api_gateway.store import Store
-from api_gateway.store.tables import servers
+from api_gateway.store.tables import actions, servers
 from api_gateway.wsgi import create_app
 from compute_agent.contract.models import PowerState, Server
 from devstack.databases import DatabaseKind
 from devstack.steps import NotInstalled
-from tests.bench.figures import Figure
+from tests.bench.figures import Figure, Goal
 from tests.database_servers import run_database_server
-from tests.http.fleet import Agent
+from tests.http.fleet import Agent, add_action, end_action
 
 HOSTS = 1000
 SERVERS_PER_HOST = 50
@@ -38,11 +38,17 @@ _HEADERS = {"Host": "127.0.0.1:8780", "OpenStack-API-Version": "compute 2.96"}
 _DETAIL = "/v2.1/servers/detail?all_tenants=1"
 
 CASES = {
-    "detail of 50": f"{_DETAIL}&limit=50",
-    "detail of 1,000": f"{_DETAIL}&limit={PAGE}",
-    "detail of 1,000, the 25th page": f"{_DETAIL}&limit={PAGE}&marker={{marker}}",
-    "detail of 1,000, status and name": f"{_DETAIL}&limit={PAGE}&status=ACTIVE&name=web-1",
-    "detail of 1,000, by name": f"{_DETAIL}&limit={PAGE}&sort_key=display_name&sort_dir=asc",
+    "detail of 50": (f"{_DETAIL}&limit=50", Goal(median=6)),
+    "detail of 1,000": (f"{_DETAIL}&limit={PAGE}", Goal(median=60)),
+    "detail of 1,000, the 25th page": (f"{_DETAIL}&limit={PAGE}&marker={{marker}}", Goal(median=60)),
+    "detail of 1,000, status and name": (f"{_DETAIL}&limit={PAGE}&status=ACTIVE&name=web-1", Goal(median=60)),
+    "detail of 1,000, by name": (f"{_DETAIL}&limit={PAGE}&sort_key=display_name&sort_dir=asc", Goal(median=60)),
+}
+HISTORY = 20
+"""Actions that the server whose history is asked for has had."""
+HISTORY_CASES = {
+    f"os-instance-actions, {HISTORY} of them": "/v2.1/servers/{server}/os-instance-actions",
+    "os-instance-actions, one with its events": "/v2.1/servers/{server}/os-instance-actions/{action}",
 }
 
 
@@ -70,8 +76,11 @@ def _measure_store(database: str, url: str, runs: int) -> list[Figure]:
         _check_queries(client)
         marker = _get(client, f"/v2.1/servers?all_tenants=1&limit={PAGE}", pages=24)[-1]["id"]
         figures = []
-        for name, path in CASES.items():
-            figures += _measure_case(store, client, f"{database}: {name}", path.format(marker=marker), runs)
+        for name, (path, goal) in CASES.items():
+            figures += _measure_page(store, client, f"{database}: {name}", path.format(marker=marker), goal, runs)
+        history = _add_history(store)
+        for name, path in HISTORY_CASES.items():
+            figures += _measure_history(store, client, f"{database}: {name}", path.format(**history), runs)
         return figures
     finally:
         store.dispose()
@@ -88,9 +97,17 @@ def fill(store: Store) -> None:
         agent.beat(store, now)
 
 
+def _name_host(host: int) -> str:
+    return f"compute-{host:03}"
+
+
+def _name_server(host: int, number: int) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{host}/{number}"))
+
+
 def _build_server(host: int, number: int, now: datetime) -> Server:
     return Server(
-        id=str(uuid.uuid5(uuid.NAMESPACE_URL, f"{host}/{number}")),
+        id=_name_server(host, number),
         name=f"web-{number}",
         project=f"project-{number % 10}",
         user="owner",
@@ -134,23 +151,45 @@ def counting_queries() -> Iterator[list[str]]:
         event.remove(sqlalchemy.Engine, "before_cursor_execute", note)
 
 
-def _measure_case(store: Store, client: testing.TestClient, name: str, path: str, runs: int) -> list[Figure]:
-    answer = client.simulate_get(path)
-    assert answer.status_code == 200, answer.text
-    body = answer.json
+def _add_history(store: Store) -> dict[str, str]:
+    """A server that had some crash dumps, and the last of them, as the paths name them."""
+    server, now = _name_server(0, 0), datetime.now(UTC)
+    for hours in range(HISTORY, 0, -1):
+        row = add_action(store, f"req-{uuid.uuid4()}", server, now - timedelta(hours=hours), project="project-0", host=_name_host(0))
+        end_action(store, row, observation="guest_panicked")
+    return {"server": server, "action": row.id}
+
+
+def _measure_page(store: Store, client: testing.TestClient, name: str, path: str, goal: Goal, runs: int) -> list[Figure]:
+    body = _ask(client, path)
     ids = [server["id"] for server in body["servers"]]
     assert ids, "nothing matched"
+    return _measure_beside(store, client, name, path, goal, sqlalchemy.select(servers).where(servers.c.id.in_(ids)), body, runs)
+
+
+def _measure_history(store: Store, client: testing.TestClient, name: str, path: str, runs: int) -> list[Figure]:
+    body = _ask(client, path)
+    shown = body["instanceActions"] if "instanceActions" in body else [body["instanceAction"]]
+    assert len(shown) == HISTORY or len(shown[0]["events"]) == 2, "the history is not what it should be"
+    ids = [action["request_id"] for action in shown]
+    return _measure_beside(store, client, name, path, Goal(median=2), sqlalchemy.select(actions).where(actions.c.id.in_(ids)), body, runs)
+
+
+def _measure_beside(
+    store: Store, client: testing.TestClient, name: str, path: str, goal: Goal, rows: sqlalchemy.Select[Any], body: Any, runs: int
+) -> list[Figure]:
+    """:param rows: what of the store is in the answer's ``body``"""
 
     def floor() -> None:
         with store.read() as c:
-            c.execute(sqlalchemy.select(servers).where(servers.c.id.in_(ids))).all()
+            c.execute(rows).all()
         json.dumps(body)
 
     floor_name = f"{name}, floor"
     pairs = [(_measure_cpu(floor), _measure_cpu(lambda: client.simulate_get(path))) for _ in range(runs)]
     return [
         Figure(floor_name, [pair[0] for pair in pairs]),
-        Figure(name, [pair[1] for pair in pairs], floor=floor_name),
+        Figure(name, [pair[1] for pair in pairs], floor=floor_name, goal=goal),
     ]
 
 
@@ -159,6 +198,12 @@ def _measure_cpu(work: Callable[[], object]) -> float:
     began = time.process_time()
     work()
     return (time.process_time() - began) * 1000
+
+
+def _ask(client: testing.TestClient, path: str) -> Any:
+    answer = client.simulate_get(path)
+    assert answer.status_code == 200, answer.text
+    return answer.json
 
 
 def _get(client: testing.TestClient, path: str, *, pages: int) -> list[dict[str, Any]]:
