@@ -54,12 +54,14 @@ def find_qemus(host: LibvirtHost, servers: list[str]) -> list[int]:
     return [int((run / f"bench-{server}.pid").read_text()) for server in servers]
 
 
-def make_agent(host: LibvirtHost, servers: int, **options: object) -> FakeAgent:
+def make_agent(host: LibvirtHost, servers: int, *, is_signed: bool = True, **options: object) -> FakeAgent:
     """An agent that serves them through the libvirt driver, for :func:`tests.bench.fake_stack.running_fake_stack`.
 
+    :param is_signed: it obeys what is signed only
     :param options: of its group ``agent``
     """
-    return FakeAgent(servers, options={"agent": {"driver": "libvirt", **options}, "libvirt": {"uri": host.libvirtd.uri}})
+    unsigned = {} if is_signed else {"signing": {"trusted_keys": ""}}
+    return FakeAgent(servers, options={"agent": {"driver": "libvirt", **options}, "libvirt": {"uri": host.libvirtd.uri}, **unsigned})
 
 
 def _make_xml(server: str, disk: Path) -> str:
