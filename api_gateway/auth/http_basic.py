@@ -13,7 +13,7 @@ from api_gateway.auth.strategy import unauthorized
 from api_gateway.auth.turnstile import Turnstile
 from api_gateway.auth.verdicts import Verdicts
 from api_gateway.context import Request
-from api_gateway.faults import forbidden
+from api_gateway.faults import Fault, forbidden
 from api_gateway.identity import Caller
 from api_gateway.reloading import Reloaded
 from compute_agent.contract.clock import Clock
@@ -70,13 +70,19 @@ class HttpBasic:
         :raises Fault: 503 while too many others are checked.
         """
         fingerprint = checked.good.compute_fingerprint(user, password)
-        if checked.good.has(fingerprint):
+        known = checked.good.has(fingerprint)
+        if known and not checked.good.is_to_be_renewed(fingerprint):
             return True
         if checked.bad.has(fingerprint):
             return False
         digest = checked.accounts.hashes.get(user)
-        with self._turnstile.enter():
-            equal = bcrypt.checkpw(password[:_LONGEST_PASSWORD_BYTES], digest or checked.accounts.decoy)
+        try:
+            with self._turnstile.enter():
+                equal = bcrypt.checkpw(password[:_LONGEST_PASSWORD_BYTES], digest or checked.accounts.decoy)
+        except Fault:
+            if known:
+                return True  # what is known holds a little longer
+            raise
         right = equal and digest is not None and len(password) <= _LONGEST_PASSWORD_BYTES
         (checked.good if right else checked.bad).add(fingerprint)
         if not right:  # bcrypt keeps these lines few

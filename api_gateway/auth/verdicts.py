@@ -9,6 +9,9 @@ from compute_agent.contract.clock import Clock
 
 Fingerprint = bytes
 
+_RENEWED_AFTER = 0.75
+"""Of its time: whoever is still asking then is likely to ask when it is over."""
+
 
 class Verdicts:
     """A bounded memory of logins, for some seconds each; the oldest gives way.
@@ -22,6 +25,7 @@ class Verdicts:
         self._size = size
         self._key = secrets.token_bytes(32)
         self._expiry: OrderedDict[Fingerprint, float] = OrderedDict()
+        self._renewing: set[Fingerprint] = set()
         self._lock = threading.Lock()
 
     def compute_fingerprint(self, user: str, password: bytes) -> Fingerprint:
@@ -34,9 +38,21 @@ class Verdicts:
             expiry = self._expiry.get(fingerprint)
         return expiry is not None and self._clock.monotonic() < expiry
 
+    def is_to_be_renewed(self, fingerprint: Fingerprint) -> bool:
+        """Whether the caller is to check that login again, although it is known: the first one who asks late in its time is. All others
+        go on meanwhile, where they would all have to check it at once when its time is over."""
+        with self._lock:
+            expiry = self._expiry.get(fingerprint)
+            is_late = expiry is not None and self._clock.monotonic() >= expiry - self._seconds * (1 - _RENEWED_AFTER)
+            if not is_late or fingerprint in self._renewing:
+                return False
+            self._renewing.add(fingerprint)
+            return True
+
     def add(self, fingerprint: Fingerprint) -> None:
         with self._lock:
+            self._renewing.discard(fingerprint)
             self._expiry[fingerprint] = self._clock.monotonic() + self._seconds
             self._expiry.move_to_end(fingerprint)
             while len(self._expiry) > self._size:
-                self._expiry.popitem(last=False)
+                self._renewing.discard(self._expiry.popitem(last=False)[0])

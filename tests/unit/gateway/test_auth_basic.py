@@ -154,6 +154,18 @@ def test_a_checked_password_is_remembered_for_a_while_and_another_one_is_not_let
     assert len(checks.hashes) == 3
 
 
+def test_a_login_in_use_is_checked_again_by_one_before_its_time_is_over(
+    application: Application, checks: CountedChecks, clock: FakeClock
+) -> None:
+    get(application, build_login("alice"))
+    clock.advance(50)
+    assert {get(application, build_login("alice")).status_code for _ in range(3)} == {200}
+    assert len(checks.hashes) == 2
+    clock.advance(40)
+    assert get(application, build_login("alice")).status_code == 200
+    assert len(checks.hashes) == 2, "the second check holds as long as the first"
+
+
 def test_the_same_wrong_login_costs_one_check_and_one_line_without_the_password(
     application: Application, checks: CountedChecks, caplog: pytest.LogCaptureFixture
 ) -> None:
