@@ -5,12 +5,12 @@ from datetime import UTC, datetime
 
 def format_seconds(moment: datetime) -> str:
     """``2026-01-31T12:00:00Z``: created, updated."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"{moment.replace(tzinfo=None).isoformat(timespec='seconds')}Z"
 
 
 def format_microseconds(moment: datetime | None) -> str | None:
     """``2026-01-31T12:00:00.000000``, without a zone: launched_at and everything about instance actions."""
-    return None if moment is None else moment.strftime("%Y-%m-%dT%H:%M:%S.%f")
+    return None if moment is None else moment.replace(tzinfo=None).isoformat(timespec="microseconds")
 
 
 def is_query_time(text: str) -> bool:
