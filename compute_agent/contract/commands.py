@@ -10,7 +10,7 @@ from types import ModuleType
 _QUESTIONS = frozenset({"-h", "--help", "--version"})
 _M_ARENA_MAX = -8
 """Of ``mallopt`` in glibc's ``malloc.h``."""
-_ARENAS = 2
+_ARENAS = 1
 
 
 def run_command(answer: Callable[[], object], module: str) -> int:
@@ -36,8 +36,8 @@ def _load(module: str) -> ModuleType:
 
 
 def _share_arenas() -> None:
-    """Let all threads take memory out of the same few places. By default glibc gives each of the first eight for each processor a place of
-    its own, and what is free in one is of no use to the others (measured: 6 MiB in an agent, 2 cores)."""
+    """Let all threads take memory out of one place. By default glibc gives each of the first sixteen (with two processors) one of its own,
+    and what is free in one is of no use to the others (measured: 6 MiB in an agent)."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # another C library has none, and no such places
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, _ARENAS)
