@@ -46,6 +46,7 @@ class QueueConsumer:
     :param try_store: raises StoreBusy or StoreUnavailable as long as the store cannot be written
     :param batch_size: messages at most in one call of ``record``; twice as many are on their way to us at most
     :param gathering: seconds at most that a begun batch waits for more, of what is in no hurry: each batch costs a commit
+    :param spacing: seconds between two batches at least, unless the later one is full: what comes alone is recorded at once
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class QueueConsumer:
         try_store: Callable[[], None],
         batch_size: int = 100,
         gathering: float = 0.0,
+        spacing: float = 0.0,
     ) -> None:
         self._open_link = open_link
         self._bindings = bindings
@@ -64,6 +66,8 @@ class QueueConsumer:
         self._try_store = try_store
         self._batch_size = batch_size
         self._gathering = gathering
+        self._spacing = spacing
+        self._recorded_at = -spacing
         self._arrived: deque[amqp.Message] = deque()
         self._is_listening = False
         self._has_recorded = False
@@ -144,7 +148,7 @@ class QueueConsumer:
         """Collect one batch, record it, acknowledge it."""
         if not self._arrived:
             _drain(link, _IDLE_WAIT)
-        gathered_at = time.monotonic() + self._gathering
+        gathered_at = max(time.monotonic() + self._gathering, self._recorded_at + self._spacing)
         while 0 < len(self._arrived) < self._batch_size and not self._stop.is_set():
             left = gathered_at - time.monotonic()
             if not _has_more(link, max(left, _MORE_WAIT)) or not _drain(link, _FRAME_WAIT):
@@ -154,6 +158,7 @@ class QueueConsumer:
         if batch:
             self._record([_receive(message) for message in batch])
             self._has_recorded = True
+            self._recorded_at = time.monotonic()
             channel.basic_ack(batch[-1].delivery_tag, multiple=True)
 
 

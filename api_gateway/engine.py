@@ -57,6 +57,8 @@ _DELIVERIES_INTERVAL = 0.25
 """Seconds after which is looked for what was recorded meanwhile."""
 _HEARTBEATS_GATHER = 0.1
 """Seconds that heartbeats may wait for others: a thousand hosts send thirty a second, and as many commits would hold up those of events."""
+_EVENTS_SPACING = 0.02
+"""Seconds between two batches of events: those of a busy fleet come from everywhere, a few at a time, and each batch costs a commit."""
 _ASK_THREADS = 2
 _OTHER_FILES = 500
 """That the other roles may have open beside the stream's connections: their own to store, broker and targets."""
@@ -195,7 +197,7 @@ class Engine:
             for wake in self._on_recorded:
                 wake()
 
-        self._add_consumer(RECORDER_QUEUES, record)
+        self._add_consumer(RECORDER_QUEUES, record, spacing=_EVENTS_SPACING)
         self._add_consumer([DEAD_LETTER_QUEUE], lambda messages: recorder.record(messages, DEAD_LETTER_QUEUE.name))
         self._add_consumer([HEARTBEAT_QUEUE], recorder.record_heartbeats, gathering=_HEARTBEATS_GATHER)
         self._add_echo()
@@ -304,7 +306,12 @@ class Engine:
         self._closing.callback(publisher.close)
 
     def _add_consumer(
-        self, bindings: Sequence[kombu.Queue], record: Callable[[Sequence[Received]], None], *, gathering: float = 0.0
+        self,
+        bindings: Sequence[kombu.Queue],
+        record: Callable[[Sequence[Received]], None],
+        *,
+        gathering: float = 0.0,
+        spacing: float = 0.0,
     ) -> None:
         consumer = QueueConsumer(
             self._create_address(bindings[0].name).open_link,
@@ -313,6 +320,7 @@ class Engine:
             try_store=self._try_store,
             batch_size=self._conf.recorder.batch_size,
             gathering=gathering,
+            spacing=spacing,
         )
         self._add_loop(f"consumer {consumer.name}", consumer.run, wake=consumer.stop)
 

@@ -68,6 +68,7 @@ def run_consumer(
     try_store: Callable[[], None] = lambda: None,
     batch_size: int = 3,
     gathering: float = 0.0,
+    spacing: float = 0.0,
 ) -> QueueConsumer:
     """A consumer that gets these links, one after the other, each in its turn."""
     opening = iter(links)
@@ -78,7 +79,7 @@ def run_consumer(
             raise link
         return link
 
-    options: dict[str, Any] = {"try_store": try_store, "batch_size": batch_size, "gathering": gathering}
+    options: dict[str, Any] = {"try_store": try_store, "batch_size": batch_size, "gathering": gathering, "spacing": spacing}
     consumer = QueueConsumer(open_link, [QUEUE], record, **options)  # type: ignore[arg-type]
 
     with (
@@ -129,6 +130,15 @@ def test_what_is_in_no_hurry_waits_for_more_and_is_recorded_with_it() -> None:
     link = LateLink([b"1", b"2", b"3"], stop)
     run_consumer([link], lambda messages: batches.append(list(messages)), gathering=5.0)
     assert batches == [receive(b"1", b"2", b"3")]
+
+
+def test_after_a_batch_the_next_one_gathers_for_a_while() -> None:
+    """A busy fleet's events come from everywhere, and each batch costs a commit."""
+    batches: list[list[Received]] = []
+    link = LateLink([b"1", b"2", b"3", b"4", b"5", b"6"], stop)
+    run_consumer([link], lambda messages: batches.append(list(messages)), spacing=5.0)
+    assert [message for batch in batches for message in batch] == receive(b"1", b"2", b"3", b"4", b"5", b"6")
+    assert len(batches) <= 3, "the first may have been alone, the others were not"
 
 
 def test_a_link_is_read_however_many_files_the_process_has_open() -> None:
