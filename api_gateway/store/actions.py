@@ -148,8 +148,12 @@ def insert_action(c: Connection, row: ActionRow) -> None:
 
 def insert_actions(c: Connection, rows: Sequence[ActionRow]) -> None:
     """:raises StoreRejected: as above, for all of them."""
-    if rows:
-        c.execute(_INSERT, [values_of(row) for row in rows])
+    if not rows:
+        return
+    values = [values_of(row) for row in rows]
+    # More than half of a new action is not known yet; what is left out is NULL, and need not be converted and sent.
+    known = [name for name in values[0] if any(one[name] is not None for one in values)]
+    c.execute(_INSERT, [{name: one[name] for name in known} for one in values])
 
 
 def find_action(c: Connection, action_id: str) -> ActionRow | None:
