@@ -1,24 +1,23 @@
-"""Questions to agents that a request waits for, never longer than a limit.
+"""Questions to agents that a request waits for, on a few threads of their own and never longer than a limit.
 
-The line that carries them never blocks who asks, whatever the broker does; here it is decided who may ask at all. There are never more
-questions under way than a fixed number. Once the broker has not carried one, others are refused at once; only now and then one more tries.
+An RPC call's own timeout is not honoured while the connection to the broker is down (measured: a call with 5 s came back after 81 s), and a
+broker in alarm holds it as well. So a request waits here by the clock, and the thread that is stuck in a call stays counted until the call
+returns: there are never more of them. Once one is stuck, others are refused at once; only now and then one more tries.
 """
 
 import logging
+import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from oslo_config import cfg
 
 from api_gateway.cast_signing import create_signer
-from api_gateway.config import create_process_name
-from compute_agent.contract.calls import AgentQuestions
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.diagnostics import DiagnosticsReply
 from compute_agent.contract.models import BlackBoxChunk
-from compute_agent.contract.question_line import BrokerAway, NoReply, QuestionLine
 from compute_agent.contract.signing import CastSigner
 
 LOG = logging.getLogger(__name__)
@@ -26,7 +25,11 @@ LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
 PAUSE_SECONDS = 5
-"""After a call without an answer nobody asks that host for so long; after one that the broker did not carry, nobody any host."""
+"""After a call without an answer nobody asks that host for so long; while a call is stuck, nobody any host."""
+_OWN_TIMEOUT = 0.9
+"""The part of the limit that the call itself is given: where it honours that, it is not stuck and says so first."""
+_SLOW = 0.5
+"""A call that failed after this part of its limit was not refused but not answered."""
 
 
 class NoAnswer(Exception):
@@ -34,18 +37,30 @@ class NoAnswer(Exception):
 
 
 class AgentCaller(Protocol):
-    """What is asked of agents: part of ``contract.calls.Calls``, each within its timeout."""
+    """What is asked of agents: part of ``contract.rpcapi.ComputeAgentAPI``, whose calls may block far longer than their timeout."""
 
     def get_diagnostics(self, host: str, server: str, *, timeout: float, history: bool = False) -> DiagnosticsReply: ...
 
     def get_black_box(self, host: str, black_box_id: str, part: str, *, offset: int, timeout: float) -> BlackBoxChunk: ...
 
 
-class AgentCalls:
-    """All calls of one worker process; thread-safe.
+class _Call(Generic[T]):
+    """One question and, once ``is_over`` is set, what came of it."""
 
-    :param create_caller: connects to nothing yet; called once, by the first call, and again if it failed
-    :param most: how many calls there may be at a time
+    def __init__(self, host: str, ask: Callable[[AgentCaller], T]) -> None:
+        self.host = host
+        self.ask = ask
+        self.is_over = threading.Event()
+        self.is_overdue = False
+        self.answer: T | None = None
+        self.error: Exception | None = None
+
+
+class AgentCalls:
+    """All calls of one worker process. Starts no thread before it is needed.
+
+    :param create_caller: connects to nothing yet; called once, from the first call's thread, and again if it failed
+    :param threads: how many calls there may be at a time
     :param limit: seconds that a request waits for an answer at most
     """
 
@@ -53,79 +68,102 @@ class AgentCalls:
         self,
         create_caller: Callable[[], AgentCaller],
         *,
-        most: int,
+        threads: int,
         limit: float,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._create_caller = create_caller
-        self._most = most
+        self._most = threads
         self._limit = limit
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._creating = threading.Lock()
         self._caller: AgentCaller | None = None
+        self._calls: queue.SimpleQueue[_Call[object]] = queue.SimpleQueue()
+        self._threads = 0
         self._busy = 0
-        self._is_away = False
+        self._overdue = 0
         self._next_try = 0.0
         self._silent_hosts: dict[str, float] = {}
 
     def get_diagnostics(self, host: str, server: str, *, history: bool = False) -> DiagnosticsReply:
         """:raises NoAnswer: at once, or at the latest when the limit has passed."""
-        return self._call(host, lambda caller: caller.get_diagnostics(host, server, timeout=self._limit, history=history))
+        return self._call(host, lambda caller: caller.get_diagnostics(host, server, timeout=self._own_timeout, history=history))
 
     def get_black_box(self, host: str, black_box_id: str, part: str, *, offset: int) -> BlackBoxChunk:
         """:raises NoAnswer: as above."""
-        return self._call(host, lambda caller: caller.get_black_box(host, black_box_id, part, offset=offset, timeout=self._limit))
+        return self._call(host, lambda caller: caller.get_black_box(host, black_box_id, part, offset=offset, timeout=self._own_timeout))
+
+    @property
+    def _own_timeout(self) -> float:
+        return self._limit * _OWN_TIMEOUT
 
     def _call(self, host: str, ask: Callable[[AgentCaller], T]) -> T:
+        call: _Call[T] = _Call(host, ask)
         self._admit(host)
-        try:
-            answer = ask(self._get_caller())
-        except BrokerAway as error:
-            self._note_away(host, error)
-            raise NoAnswer(f"The agent of host {host} could not be asked: the message broker is away or in alarm.") from error
-        except NoReply as error:
-            self._note_silent(host)
-            raise NoAnswer(f"The agent of host {host} gave no answer within {self._limit:g} s.") from error
-        except Exception as error:
-            LOG.warning("host %s: a call failed: %r", host, error)
-            raise NoAnswer(f"The agent of host {host} gave no answer.") from error
-        else:
-            self._is_away = False
-            return answer
-        finally:
-            with self._lock:
-                self._busy -= 1
+        self._calls.put(call)  # type: ignore[arg-type]
+        if not call.is_over.wait(self._limit):
+            self._note_overdue(call)
+        if call.is_overdue:
+            raise NoAnswer(f"The agent of host {host} could not be asked within {self._limit:g} s: the message broker is away or in alarm.")
+        if call.error is not None:
+            raise NoAnswer(f"The agent of host {host} gave no answer.") from call.error
+        return call.answer  # type: ignore[return-value]
 
     def _admit(self, host: str) -> None:
-        """Count a call, or refuse it.
+        """Take a thread for a call, or refuse it.
 
         :raises NoAnswer: nothing is asked.
         """
         now = self._monotonic()
         with self._lock:
-            if self._is_away and now < self._next_try:
+            if self._overdue and now < self._next_try:
                 raise NoAnswer("No agent can be asked: the message broker is away or in alarm.")
             if self._silent_hosts.get(host, now) > now:
                 raise NoAnswer(f"The agent of host {host} did not answer a moment ago.")
             if self._busy >= self._most:
                 raise NoAnswer(f"As many agents are being asked as may be at a time ({self._most}).")
-            if self._is_away:
+            if self._overdue:
                 self._next_try = now + PAUSE_SECONDS
+            if self._threads <= self._busy:
+                try:
+                    threading.Thread(target=self._run, name=f"agent-call-{self._threads + 1}", daemon=True).start()
+                except RuntimeError as error:
+                    raise NoAnswer(f"No thread can be started to ask an agent: {error}.") from error
+                self._threads += 1
             self._busy += 1
 
-    def _note_away(self, host: str, error: BrokerAway) -> None:
-        LOG.warning("host %s: a call was not carried, the message broker is away or in alarm: %s", host, error)
+    def _note_overdue(self, call: _Call[T]) -> None:
+        """Unless the answer came at the last moment."""
         with self._lock:
-            self._is_away = True
+            if call.is_over.is_set():
+                return
+            call.is_overdue = True
+            self._overdue += 1
             self._next_try = self._monotonic() + PAUSE_SECONDS
+        LOG.warning("host %s: a call is stuck, the message broker is away or in alarm (%d calls)", call.host, self._overdue)
 
-    def _note_silent(self, host: str) -> None:
-        LOG.warning("host %s: a call has had no answer", host)
-        now = self._monotonic()
+    def _run(self) -> None:
+        while True:
+            call = self._calls.get()
+            begun = self._monotonic()
+            try:
+                call.answer = call.ask(self._get_caller())
+            except Exception as error:  # noqa: BLE001 -- a call may raise anything, and the thread must live on; who asked is told
+                call.error = error
+                LOG.warning("host %s: a call failed: %r", call.host, error)
+            self._finish(call, self._monotonic() - begun)
+
+    def _finish(self, call: _Call[object], took: float) -> None:
         with self._lock:
-            self._silent_hosts = {host: until for host, until in self._silent_hosts.items() if until > now}
-            self._silent_hosts[host] = now + PAUSE_SECONDS
+            self._busy -= 1
+            if call.is_overdue:
+                self._overdue -= 1
+            elif call.error is not None and took >= self._limit * _SLOW:
+                now = self._monotonic()
+                self._silent_hosts = {host: until for host, until in self._silent_hosts.items() if until > now}
+                self._silent_hosts[call.host] = now + PAUSE_SECONDS
+            call.is_over.set()
 
     def _get_caller(self) -> AgentCaller:
         with self._creating:
@@ -135,7 +173,7 @@ class AgentCalls:
 
 
 def create_agent_calls(conf: cfg.ConfigOpts, get_cap: Callable[[str], str] | None, clock: Clock) -> AgentCalls:
-    """Over a line to the broker of ``conf``, which is made when the first question is asked: in a worker, never before a fork.
+    """Over the RPC transport of ``conf``, which is made when the first question is asked: in a worker, never before a fork.
 
     :param get_cap: the highest RPC version that the agent of a host may be asked in; None: this release's own
     :raises KeyUnusable: the key of ``[signing]`` cannot be used.
@@ -143,16 +181,14 @@ def create_agent_calls(conf: cfg.ConfigOpts, get_cap: Callable[[str], str] | Non
     signer = create_signer(conf, clock)
     return AgentCalls(
         lambda: _create_caller(conf, get_cap, signer),
-        most=conf.api.agent_call_threads,
+        threads=conf.api.agent_call_threads,
         limit=conf.api.diagnostics_timeout,
     )
 
 
 def _create_caller(conf: cfg.ConfigOpts, get_cap: Callable[[str], str] | None, signer: CastSigner | None) -> AgentCaller:
-    # Here: the libraries whose options are needed are large, and a worker that is never asked for diagnostics needs none of them.
-    from compute_agent.contract.broker import BrokerAddress, find_tls
-    from compute_agent.contract.transport import register_messaging_options
+    # Here: the messaging libraries are large, and a worker that is never asked for diagnostics needs none of them.
+    from compute_agent.contract.rpcapi import ComputeAgentAPI
+    from compute_agent.contract.transport import create_rpc_transport
 
-    register_messaging_options(conf)
-    address = BrokerAddress(conf.transport_url, name=create_process_name("questions"), tls=find_tls(conf))
-    return AgentQuestions(QuestionLine(address.open_link, exchange=conf.control_exchange), get_cap, signer)
+    return ComputeAgentAPI(create_rpc_transport(conf), get_cap, signer)

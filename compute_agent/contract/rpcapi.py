@@ -11,15 +11,25 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from compute_agent.contract import versions
-from compute_agent.contract.calls import Calls, NotDelivered, Unroutable, VersionTooLow
-from compute_agent.contract.models import ActionKind, ActionRequest, EventRange
+from compute_agent.contract.diagnostics import DiagnosticsReply
+from compute_agent.contract.models import ActionKind, ActionRequest, BlackBoxChunk, EventRange, PingReply
 from compute_agent.contract.signing import CastSigner
 from compute_agent.contract.transport import CALL_TOPIC, RPC_TOPIC, oslo_messaging
 
-__all__ = ["METHOD_OF_KIND", "ActionCaster", "ComputeAgentAPI", "NotDelivered", "Unroutable", "VersionTooLow"]
-
 METHOD_OF_KIND: dict[ActionKind, str] = {kind: kind.value for kind in ActionKind}
 """The RPC method that casts an action of each kind."""
+
+
+class NotDelivered(Exception):
+    """Nothing was delivered; the text says why."""
+
+
+class Unroutable(NotDelivered):
+    """The broker returned the cast: the host has no queue."""
+
+
+class VersionTooLow(NotDelivered):
+    """The agent may not be told anything of that version now; nothing was sent."""
 
 
 class ActionCaster(Protocol):
@@ -34,7 +44,7 @@ class ActionCaster(Protocol):
     def report_inventory(self, host: str) -> None: ...
 
 
-class ComputeAgentAPI(Calls):
+class ComputeAgentAPI:
     """The client side of the RPC contract.
 
     :param transport: from :func:`compute_agent.contract.transport.create_rpc_transport`
@@ -84,6 +94,29 @@ class ComputeAgentAPI(Calls):
     def report_inventory(self, host: str) -> None:
         """Ask the agent for a heartbeat with its full inventory now."""
         self._cast(host, "report_inventory", {})
+
+    def ping(self, host: str, timeout: float) -> PingReply:
+        """Call the agent. ``timeout`` in seconds is not honoured while the connection is down: bound it outside as well.
+
+        :raises oslo_messaging.MessagingTimeout: no answer in time.
+        """
+        return PingReply.from_wire(self._call(host, "ping", timeout))
+
+    def get_diagnostics(self, host: str, server: str, *, timeout: float, history: bool = False) -> DiagnosticsReply:
+        """Call the agent. ``timeout`` as for :meth:`ping`.
+
+        :raises oslo_messaging.MessagingTimeout: no answer in time.
+        :raises VersionTooLow: the agent, or the pin, does not take it.
+        """
+        return DiagnosticsReply.from_wire(self._call(host, "get_diagnostics", timeout, server=server, history=history))
+
+    def get_black_box(self, host: str, black_box_id: str, part: str, *, offset: int, timeout: float) -> BlackBoxChunk:
+        """Call the agent for a piece of one part of a black box, from byte ``offset`` on. ``timeout`` as for :meth:`ping`.
+
+        :raises oslo_messaging.MessagingTimeout: no answer in time.
+        :raises VersionTooLow: the agent, or the pin, does not take it.
+        """
+        return BlackBoxChunk.from_wire(self._call(host, "get_black_box", timeout, black_box_id=black_box_id, part=part, offset=offset))
 
     def _call(self, host: str, method: str, timeout: float, **arguments: Any) -> Any:
         context, known = self._prepare(self._calls, host, method, arguments, timeout=timeout)

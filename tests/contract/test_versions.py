@@ -17,7 +17,6 @@ ROOT = Path(__file__).parents[2]
 
 FOREIGN_VERSIONS = (
     ("compute_agent/contract/notifications.py", r"2\.0", "oslo.messaging's notification envelope"),
-    ("compute_agent/contract/question_line.py", r"2\.0", "oslo.messaging's RPC envelope"),
     ("compute_agent/drivers/libvirt/redaction.py", r"1\.1", "the namespace of Nova's metadata"),
     ("api_gateway/microversion.py", r"2\.\d+", "the Compute API's microversions"),
     ("api_gateway/compute/", r"v?2\.\d+", "the Compute API's microversions"),

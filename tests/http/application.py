@@ -72,6 +72,6 @@ def create_application(
     store = Store(f"sqlite:///{write_database(path)}")
     wakes: list[bool] = []
     agents = AnsweringAgents(clock)
-    calls = AgentCalls(lambda: agents, most=2, limit=5.0)
+    calls = AgentCalls(lambda: agents, threads=2, limit=5.0)
     app = create_app(conf, store=store, clock=clock, wake=lambda: wakes.append(True), agent_calls=calls)
     return Application(app, store, clock, testing.TestClient(app, headers={"Host": AUTHORITY}), agents, wakes)

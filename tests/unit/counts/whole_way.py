@@ -110,7 +110,7 @@ class WholeWay:
         self.recorder = Recorder(*parts, slots=ImmediateCasts())
         self.sweep = Sweep(*parts, slots=ImmediateCasts())
         agents = AnsweringAgents(self.clock)
-        calls = AgentCalls(lambda: agents, most=1, limit=5.0)
+        calls = AgentCalls(lambda: agents, threads=1, limit=5.0)
         app = create_app(load_config([], config_files=[]), store=self.store, clock=self.clock, agent_calls=calls)
         self.client = testing.TestClient(app, headers={"Host": AUTHORITY, "OpenStack-API-Version": "compute 2.96"})
         self.report()

@@ -103,7 +103,7 @@ class Drip:
 
 
 def test_a_host_cannot_hold_a_request_by_handing_out_slowly(clock: FakeClock) -> None:
-    calls = AgentCalls(lambda: Drip(clock), most=1, limit=5.0)  # type: ignore[arg-type, return-value]
+    calls = AgentCalls(lambda: Drip(clock), threads=1, limit=5.0)  # type: ignore[arg-type, return-value]
 
     with pytest.raises(Fault) as refused:
         fetch(calls, Part("a", "box", NAME, 1000, "0" * 64), monotonic=clock.monotonic)
@@ -113,7 +113,7 @@ def test_a_host_cannot_hold_a_request_by_handing_out_slowly(clock: FakeClock) ->
 
 
 def test_what_is_too_large_to_hand_on_is_not_fetched() -> None:
-    calls = AgentCalls(lambda: pytest.fail("asked"), most=1, limit=5.0)
+    calls = AgentCalls(lambda: pytest.fail("asked"), threads=1, limit=5.0)
 
     with pytest.raises(Fault) as refused:
         fetch(calls, Part("a", "box", NAME, black_box.LARGEST_PART + 1, "0" * 64))
@@ -126,7 +126,7 @@ def test_what_is_no_base64_is_not_handed_on() -> None:
         def get_black_box(self, *_arguments: object, **_options: object) -> BlackBoxChunk:
             return BlackBoxChunk(total=3, content="%%%")
 
-    calls = AgentCalls(Broken, most=1, limit=5.0)  # type: ignore[arg-type]
+    calls = AgentCalls(Broken, threads=1, limit=5.0)  # type: ignore[arg-type]
 
     with pytest.raises(Fault) as refused:
         fetch(calls, Part("a", "box", NAME, 3, "0" * 64))
