@@ -65,7 +65,7 @@ SUITES: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
     "crash-dump": _measure_crash_dump,
     "diagnostics": _measure_diagnostics,
     "footprint": _measure_footprint,
-    "hops": lambda chosen: hops.measure(chosen.runs),
+    "hops": lambda chosen: hops.measure(max(chosen.runs, hops.LEAST_RUNS)),
     "idle": _measure_idle,
     "listing": lambda chosen: listing.measure(chosen.runs),
     "recording": lambda chosen: recording.measure(chosen.runs),
