@@ -6,9 +6,10 @@ thousand actions are asked for as fast as they are accepted: that is what the sy
 minute; how many are open at a time, and how many events wait for the recorder, must stay bounded meanwhile. At the end each accepted action
 must have ended ``succeeded``, and the drivers must have been called once for each.
 
-An action is six commits and five messages at least: one commit of the API's, two of the dispatcher's (which claims many at a time), three
-of the journal's, and its part of the recorder's batches, and its part of the journal's marks of what was sent; its cast, its three events
-``received``, ``started``, ``ended`` (published together where they come close together), and their confirm.
+An action is a part of the API's commit (requests that come together share one) and of two of the dispatcher's (which notes what became of
+casts while it claims the next ones), three commits of the journal's (received, started, ended) and, a second later, one for the black box
+that each crash dump makes, and a part of the recorder's, which takes up to a hundred events at a time. It is five messages: its cast and
+four events, of which the first three mostly go out together. A minute later another event says that nothing was seen; it is no part of this.
 
 The floor is what cannot be left out, one thing after the other (see ``action_floors``). Processor time is of all processes but the load
 generator's, which is told apart.

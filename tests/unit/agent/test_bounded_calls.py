@@ -92,3 +92,9 @@ def test_who_finds_all_threads_busy_waits_for_one(release: threading.Event) -> N
     first.join(PATIENCE)
     second.join(PATIENCE)
     assert sorted(answers) == [1, 2]
+
+
+def test_a_thread_is_kept_for_the_next_call() -> None:
+    """To start one costs more than most calls do."""
+    calls = make_calls()
+    assert calls.call("a", threading.get_ident) == calls.call("b", threading.get_ident)

@@ -1,6 +1,7 @@
 """The dispatcher's step: who is cast to, when, how often, and what is written before it is tried."""
 
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -10,7 +11,7 @@ from api_gateway.dispatcher import Dispatcher
 from api_gateway.fleet_versions import FleetVersions
 from api_gateway.pins import parse_pin
 from api_gateway.rpc_versions import Speech
-from api_gateway.store import Store, StoreBusy, agents, outbox
+from api_gateway.store import Store, StoreBusy, actions, agents, outbox
 from compute_agent.contract import versions
 from compute_agent.contract.models import ActionRequest
 from compute_agent.contract.rpcapi import Unroutable, VersionTooLow
@@ -82,6 +83,45 @@ def test_hosts_that_do_not_answer_keep_no_slot_from_what_was_never_cast(
     dispatcher.step()
     slots.finish()
     assert fresh.id in [request.id for request in caster.requests[4:]]
+
+
+def test_what_became_of_casts_is_written_with_what_is_claimed_next(
+    store: Store, caster: NotingCaster, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each transaction waits for the disk: a busy fleet's casts have less than one each."""
+    slots = HeldCasts(2)
+    dispatcher = Dispatcher(store, caster, clock, owner="one", slots=slots)
+    for number in range(4):
+        add_agent(store, AgentVoice(clock, f"host-{number}", f"journal-{number}"), clock)
+        add_action(store, clock, host=f"host-{number}")
+    dispatcher.step()
+    slots.finish()
+    write = mock.Mock(side_effect=store.write)
+    monkeypatch.setattr(store, "write", write)
+    dispatcher.step()
+    assert len(slots.jobs) == 2
+    assert write.call_count == 1
+    with store.read() as c:
+        assert [actions.get_action(c, request.id).lease_owner for request in caster.requests] == [None, None]
+
+
+def test_what_could_not_be_written_of_a_cast_is_written_later(
+    store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else an action of which every cast came back would end as unknown, and its host would wait for the lease."""
+    slots = HeldCasts()
+    dispatcher = Dispatcher(store, caster, clock, owner="one", slots=slots)
+    action = add_action(store, clock)
+    dispatcher.step()
+    caster.error = Unroutable("no queue")
+    slots.finish()
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "write", mock.Mock(side_effect=StoreBusy("another thread writes")))
+        with pytest.raises(StoreBusy):
+            dispatcher.step()
+    dispatcher.finish()
+    assert not get_action(store, action).perhaps_delivered
+    assert get_action(store, action).lease_owner is None
 
 
 def test_nothing_is_cast_past_its_deadline(dispatcher: Dispatcher, store: Store, caster: NotingCaster, clock: FakeClock) -> None:
