@@ -21,7 +21,6 @@ COMMIT_POINTS = (
     "journal.observation",
     "journal.outbox.sent",
     "journal.outbox.resend",
-    "journal.outbox.repeat",
     "journal.server.state",
     "journal.server.cursor",
     "journal.server.watchdog.fired",
@@ -37,7 +36,8 @@ COMMIT_POINTS = (
     "store.ask",
     "store.mark_sent",
 )
-"""Every commit beside which something may happen (``journal.action.recovered`` needs two crashes: the seeds have it)."""
+"""Every commit beside which something may happen (``journal.action.recovered`` needs two crashes, ``journal.outbox.repeat``
+a host on which nothing happens: the seeds have them)."""
 
 JOURNAL_POINTS = tuple(label for label in COMMIT_POINTS if label.startswith("journal."))
 
