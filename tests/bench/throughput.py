@@ -9,7 +9,7 @@ must have ended ``succeeded``, and the drivers must have been called once for ea
 An action is a part of the API's commit (requests that come together share one) and of two of the dispatcher's (which notes what became of
 casts while it claims the next ones), three commits of the journal's (received, started, ended) and, a second later, one for the black box
 that each crash dump makes, and a part of the recorder's, which takes up to a hundred events at a time. It is five messages: its cast and
-four events, of which the first three mostly go out together. A minute later another event says that nothing was seen; it is no part of this.
+four events, of which the first three mostly go out together. A minute later one more says that nothing was seen; it is no part of this.
 
 The floor is what cannot be left out, one thing after the other (see ``action_floors``). Processor time is of all processes but the load
 generator's, which is told apart.
