@@ -23,7 +23,7 @@ def set_up_log(conf: cfg.ConfigOpts) -> None:
 
 class QuickFormatter(ContextFormatter):
     """Writes what oslo.log writes. It does so itself where a line says that all is as it should be and no request's context belongs to it:
-    oslo.log reads the file of the time zone for each line, for a time that no format of ours shows."""
+    oslo.log makes a time zone for each line, for a time that no format of ours shows."""
 
     def __init__(self, *, config: cfg.ConfigOpts, datefmt: str | None) -> None:
         super().__init__(project=_PROJECT, config=config, datefmt=datefmt)
