@@ -1,6 +1,7 @@
 """The contract's client and the agent's endpoint through oslo.messaging itself, over its in-memory transport."""
 
 import base64
+import inspect
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -46,6 +47,14 @@ def api(agent: Agent) -> Iterator[ComputeAgentAPI]:
     server.stop()
     server.wait()
     transport.cleanup()
+
+
+@pytest.mark.usefixtures("api")
+def test_a_server_waits_for_its_next_message_and_does_not_look_for_it_every_few_milliseconds() -> None:
+    from oslo_messaging._drivers import amqpdriver  # not before the transport
+
+    assert amqpdriver.ACK_REQUEUE_EVERY_SECONDS_MIN >= 1
+    assert "ACK_REQUEUE_EVERY_SECONDS_MIN" in inspect.getsource(amqpdriver.AMQPListener.poll), "this library waits in another way"
 
 
 def test_diagnostics_are_answered_to_a_call(agent: Agent, api: ComputeAgentAPI) -> None:
