@@ -54,7 +54,7 @@ def test_a_server_waits_for_its_next_message_and_does_not_look_for_it_every_few_
     from oslo_messaging._drivers import amqpdriver  # not before the transport
 
     assert amqpdriver.ACK_REQUEUE_EVERY_SECONDS_MIN >= 1
-    assert "ACK_REQUEUE_EVERY_SECONDS_MIN" in inspect.getsource(amqpdriver.AMQPListener.poll), "this library waits in another way"
+    assert "ACK_REQUEUE_EVERY_SECONDS_MIN" in inspect.getsource(amqpdriver.AMQPListener), "this library waits in another way"
 
 
 def test_diagnostics_are_answered_to_a_call(agent: Agent, api: ComputeAgentAPI) -> None:
