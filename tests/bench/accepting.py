@@ -1,8 +1,9 @@
 """How fast one worker of ``crashcart-api`` takes crash dumps on, beside what no implementation can leave out.
 
 The installed command with one worker over a store with a fleet that heartbeats have told of, so that every check of a real request runs;
-each request names another server. There is neither engine nor broker: accepting asks for neither. The floor is a bare falcon application
-under the same server that commits one row. All take turns, so that a slow moment of the machine slows all of them.
+each request names another server, which had a crash dump yesterday. There is neither engine nor broker: accepting asks for neither. The
+floor is a bare falcon application under the same server that commits one row. All take turns, so that a slow moment of the machine slows
+all of them.
 
 The identity service answers the first request of a token only: the middleware keeps what it said, as with any other.
 """
@@ -19,15 +20,18 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import bcrypt
-from sqlalchemy import delete
+from sqlalchemy import delete, text
 
 from api_gateway.store import Store
+from api_gateway.store import actions as stored_actions
+from api_gateway.store.actions import ActionRow, ActionState
 from api_gateway.store.tables import actions
-from compute_agent.contract.models import PowerState
+from compute_agent.contract.errors import Code, Ending
+from compute_agent.contract.models import ActionKind, Observation, PowerState
 from devstack.api_client import ApiClient
 from devstack.databases import DatabaseKind
 from devstack.ports import Ports, find_free_base, find_free_port
@@ -120,7 +124,9 @@ def _measure_store(database: str, url: str, directory: Path, runs: int) -> list[
         store = Store(url)
         ending.callback(store.dispose)
         store.upgrade_schema()
-        requests = [("POST", f"/v2.1/servers/{server}/action", '{"trigger_crash_dump": null}') for server in _fill(store)]
+        ids = _fill(store)
+        _add_history(store, ids)
+        requests = [("POST", f"/v2.1/servers/{server}/action", '{"trigger_crash_dump": null}') for server in ids]
         floor_url = f"sqlite:///{directory / 'floor.sqlite'}" if database == "SQLite" else url
         floor = ending.enter_context(_running_floor(directory, floor_url))
         keystone = SmallKeystone()
@@ -184,12 +190,16 @@ def _make_figures(database: str, floor: _Server, served: dict[str, _Server], lat
     return figures
 
 
+def _name_host(number: int) -> str:
+    return f"compute-{number:03}"
+
+
 def _fill(store: Store) -> list[str]:
     """The servers of a hundred agents; their ids."""
     now = datetime.now(UTC)
     ids = []
     for host in range(HOSTS):
-        agent = Agent(f"compute-{host:03}")
+        agent = Agent(_name_host(host))
         for number in range(SERVERS_PER_HOST):
             server = build_server(
                 str(uuid.uuid5(uuid.NAMESPACE_URL, f"{host}/{number}")), PowerState.RUNNING, now, project=_PROJECT, name=f"web-{number}"
@@ -200,10 +210,41 @@ def _fill(store: Store) -> list[str]:
     return ids
 
 
-def _forget_actions(store: Store) -> None:
-    """So that each sample finds the same: no action."""
+def _add_history(store: Store, ids: Sequence[str]) -> None:
+    """One ended action of each server; a database server is told what there is now, as its own housekeeping would some time later."""
+    at = datetime.now(UTC) - timedelta(days=1)
+    rows = [
+        ActionRow(
+            id=f"req-{uuid.uuid4()}",
+            kind=ActionKind.TRIGGER_CRASH_DUMP,
+            server=server,
+            server_generation=1,
+            host=_name_host(number // SERVERS_PER_HOST),
+            project=_PROJECT,
+            user="owner",
+            state=ActionState.ENDED,
+            accepted_at=at,
+            deadline=at + timedelta(seconds=30),
+            updated_at=at,
+            signalled_at=at,
+            ended_at=at,
+            ending=Ending.SUCCEEDED,
+            code=Code.SIGNAL_DELIVERED,
+            observation=Observation.GUEST_REBOOTED,
+            observation_final=True,
+        )
+        for number, server in enumerate(ids)
+    ]
     with store.write() as c:
-        c.execute(delete(actions))
+        stored_actions.insert_actions(c, rows)
+        if c.dialect.name != "sqlite":
+            c.execute(text("ANALYZE"))
+
+
+def _forget_actions(store: Store) -> None:
+    """So that each sample finds the same: no action but those of yesterday."""
+    with store.write() as c:
+        c.execute(delete(actions).where(actions.c.state != ActionState.ENDED))
 
 
 @contextmanager
