@@ -208,6 +208,7 @@ def test_killed_gateway_processes_lose_nothing(stack: Stack) -> None:
     action_id = trigger(stack, guest)
     stack.engine.kill()
     stack.api.kill()
+    wait_until(lambda: not stack.client.is_healthy(), TIMEOUT, "the killed API's worker to end")
     stack.engine.start()
     stack.api.start()
     stack.api.wait_ready(stack.client.is_healthy, TIMEOUT, "the API to answer")

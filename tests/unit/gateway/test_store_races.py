@@ -23,6 +23,11 @@ from tests.unit.gateway.engine_parts import NotingCaster
 from tests.unit.gateway.store_parts import SERVER, FakeHost, build_action, build_event, run_behind
 
 HOLDOFF = timedelta(seconds=600)
+_CONNECTIONS = {
+    "postgresql": ("SELECT pg_backend_pid()", "SELECT pg_terminate_backend(:own)"),
+    "mysql": ("SELECT connection_id()", "KILL :own"),
+}
+"""How each server is asked for the number of one's own connection, and told to close one."""
 
 
 class Everything:
@@ -123,10 +128,11 @@ def test_a_connection_that_the_server_has_closed_is_noticed_after_a_rest(
 ) -> None:
     monkeypatch.setattr(backends, "_REST_SECONDS", 0.0)
     with store.read() as c:
-        closed = c.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        asks, ends = _CONNECTIONS[c.dialect.name]
+        closed = c.execute(text(asks)).scalar_one()
     other = Store(database_server.build_url("races"))
     with other.read() as c:
-        c.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": closed})
+        c.execute(text(ends), {"own": closed})
     other.dispose()
     with store.write() as c:
         dump(clock, c)
