@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from devstack.steps import StepFailed
@@ -56,36 +57,54 @@ def _measure_watchdogs(chosen: argparse.Namespace) -> list[Figure]:
     return watchdogs.measure(chosen.runs)
 
 
-SUITES: dict[str, Callable[[argparse.Namespace], list[Figure]]] = {
-    "accepting": lambda chosen: accepting.measure(chosen.runs),
-    "backpressure": lambda chosen: backpressure.measure(chosen.runs, chosen.posts),
-    "bare-metal": lambda chosen: bare_metal.measure(chosen.runs) + bmc_fleet.measure(chosen.runs, chosen.machines),
-    "broker": lambda chosen: broker_footprint.measure(),
-    "calls": lambda chosen: calls.measure(chosen.runs),
-    "crash-dump": _measure_crash_dump,
-    "diagnostics": _measure_diagnostics,
-    "footprint": _measure_footprint,
-    "hops": lambda chosen: hops.measure(max(chosen.runs, hops.LEAST_RUNS)),
-    "idle": _measure_idle,
-    "listing": lambda chosen: listing.measure(chosen.runs),
-    "recording": lambda chosen: recording.measure(chosen.runs),
-    "recovery": lambda chosen: recovery.measure(chosen.runs),
-    "scale": lambda chosen: scale.measure(scale.Scale(chosen.fleet, rate=chosen.events, seconds=chosen.seconds), chosen.database),
-    "start": lambda chosen: start.measure(chosen.runs),
-    "throughput": lambda chosen: throughput.measure(throughput.Scale(chosen.hosts, chosen.seconds), chosen.database),
-    "watchdogs": _measure_watchdogs,
+@dataclass(frozen=True)
+class Suite:
+    """One that the command line knows: what it finds out, and how."""
+
+    finds: str
+    measure: Callable[[argparse.Namespace], list[Figure]]
+
+
+SUITES = {
+    "accepting": Suite("crash dumps taken on in a second, what logging in costs", lambda chosen: accepting.measure(chosen.runs)),
+    "backpressure": Suite(
+        "what the others feel of a dead host, a slow one and a queue that nobody reads",
+        lambda chosen: backpressure.measure(chosen.runs, chosen.posts),
+    ),
+    "bare-metal": Suite(
+        "NMIs through BMCs, and an agent with hundreds of them",
+        lambda chosen: bare_metal.measure(chosen.runs) + bmc_fleet.measure(chosen.runs, chosen.machines),
+    ),
+    "broker": Suite("what agents that only listen cost the broker", lambda _chosen: broker_footprint.measure()),
+    "calls": Suite("questions to agents in a second", lambda chosen: calls.measure(chosen.runs)),
+    "crash-dump": Suite("crash dumps of real guests, from the POST to the panic", _measure_crash_dump),
+    "diagnostics": Suite("what diagnostics and their sampler cost", _measure_diagnostics),
+    "footprint": Suite("memory after many actions", _measure_footprint),
+    "hops": Suite("where the time of one action goes, on an idle system", lambda chosen: hops.measure(max(chosen.runs, hops.LEAST_RUNS))),
+    "idle": Suite("what an agent costs that has nothing to do", _measure_idle),
+    "listing": Suite("pages of servers, and what happened to one", lambda chosen: listing.measure(chosen.runs)),
+    "recording": Suite("events recorded in a second", lambda chosen: recording.measure(chosen.runs)),
+    "recovery": Suite("how soon all is well after a fault", lambda chosen: recovery.measure(chosen.runs)),
+    "scale": Suite(
+        "what a thousand simulated hosts cost the gateway and the broker",
+        lambda chosen: scale.measure(scale.Scale(chosen.fleet, rate=chosen.events, seconds=chosen.seconds), chosen.database),
+    ),
+    "start": Suite("how soon the services are ready, and --help", lambda chosen: start.measure(chosen.runs)),
+    "throughput": Suite(
+        "actions in a second that go all the way, with an agent process for each host",
+        lambda chosen: throughput.measure(throughput.Scale(chosen.hosts, chosen.seconds), chosen.database),
+    ),
+    "watchdogs": Suite("firings of real watchdogs, told and recorded", _measure_watchdogs),
 }
-"""By the name that the command line knows: how fast actions are taken on, what a dead and a slow host do to the others, NMIs through BMCs
-and an agent with hundreds of them, what agents cost the broker, how fast agents are asked, real guests, what diagnostics cost, memory after
-many actions, where an action's time goes, what an idle agent costs, pages of servers, how fast events are recorded, how soon all is well
-after a fault, what a thousand hosts cost the gateway, how soon the commands are ready, how many actions a second go all the way, firings of
-watchdogs."""
 
 
 def main() -> int:
     """Run; 0 when everything could be measured."""
-    parser = argparse.ArgumentParser(prog="devstack/bench", description=__doc__)
-    parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"which ones: {', '.join(SUITES)} (default: all)")
+    suites = "\n".join(f"  {name:<14}{suite.finds}" for name, suite in SUITES.items())
+    parser = argparse.ArgumentParser(
+        prog="devstack/bench", description=__doc__, epilog=f"suites:\n{suites}", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("suites", nargs="*", metavar="SUITE", help="which ones (default: all)")
     parser.add_argument("--runs", type=int, default=20, help="samples of each figure (default %(default)s)")
     parser.add_argument("--guests", type=int, default=50, help="diagnostics: guests at most (default %(default)s)")
     parser.add_argument("--machines", type=int, default=500, help="bare-metal: simulated BMCs at one agent (default %(default)s)")
@@ -99,22 +118,28 @@ def main() -> int:
     if unknown:
         parser.error(f"no such suite: {', '.join(unknown)}; there are {', '.join(SUITES)}")
     report = Report()
+    complaint = None
     try:
         for name in arguments.suites or SUITES:
-            report.figures += SUITES[name](arguments)
+            report.figures += SUITES[name].measure(arguments)
     except StepFailed as failure:
-        print(f"\n{failure.explain()}", file=sys.stderr)
-        return 1
+        complaint = failure.explain()
     except (TimeoutError, RuntimeError) as error:
-        print(f"\nbench: FAILED: {error}", file=sys.stderr)
-        return 1
+        complaint = f"bench: FAILED: {error}"
+    if report.figures:  # also those of the suites before one that failed: they took their time
+        _write(report, arguments.output)
+    if complaint is not None:
+        print(f"\n{complaint}", file=sys.stderr)
+    return 0 if complaint is None else 1
+
+
+def _write(report: Report, directory: Path | None) -> None:
     table = report.to_markdown()
     print("\n" + table)
-    if arguments.output is not None:
-        arguments.output.mkdir(parents=True, exist_ok=True)
-        (arguments.output / "bench.md").write_text(table)
-        report.write_json(arguments.output / "bench.json")
-    return 0
+    if directory is not None:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "bench.md").write_text(table)
+        report.write_json(directory / "bench.json")
 
 
 if __name__ == "__main__":
