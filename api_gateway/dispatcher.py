@@ -9,14 +9,14 @@ an answer. The other way round it could be called expired while its NMI is on th
 import logging
 import threading
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 
 from api_gateway.cast_probing import CastProbing
 from api_gateway.cast_slots import CastSlots
 from api_gateway.rpc_versions import Speech
-from api_gateway.store import Connection, Store, StoreError
+from api_gateway.store import Connection, Store, StoreBusy, StoreError
 from api_gateway.store import agents as stored_agents
 from api_gateway.store import casts as stored_casts
 from api_gateway.store import endings as stored_endings
@@ -156,6 +156,10 @@ class Dispatcher:
             tried, self._tried = self._tried, []
         return tried
 
+    def _put_back(self, tried: Sequence[_Tried]) -> None:
+        with self._lock:
+            self._tried[:0] = tried
+
     def _probe_with(self, free: int, tried: Sequence[_Tried]) -> tuple[int, float | None]:
         """How many casts may be begun, and for how many seconds no more: while the broker does not answer, it is one at a time."""
         pause = self._probing.find_pause()
@@ -180,9 +184,12 @@ class Dispatcher:
         hosts = {each.cast.request.host for each in tried}
         try:
             casts, more = self._claim(free, tried, self._hosts_in_flight - hosts)
+        except StoreBusy:
+            self._put_back(tried)
+            raise
         except BaseException:
-            with self._lock:
-                self._tried[:0] = tried
+            # Perhaps all of it was committed: what is counted once more as undelivered could make of a delivered action one that was not.
+            self._put_back([replace(each, undelivered=False) for each in tried])
             raise
         self._hosts_in_flight = (self._hosts_in_flight - hosts) | {cast.request.host for cast in casts}
         return casts, more
@@ -192,7 +199,9 @@ class Dispatcher:
         postponed: list[ActionRow] = []
         ended = 0
         with self._store.write() as c:
-            self._note_tried(c, tried)
+            if tried:
+                stored_casts.lock_casts(c)
+                self._note_tried(c, tried)
             while len(casts) < free and ended < _MOST_ENDED:
                 limit = free - len(casts)
                 claimed = stored_casts.claim_castable(

@@ -138,20 +138,21 @@ class Engine:
         for pool in self._pools:
             pool.stop()
         held += [pool.name for pool in self._pools if pool.join(max(give_up_at - time.monotonic(), _MOMENT))]
+        # Neither a database that is away nor a frozen broker answers a farewell: on threads of their own, which may be left behind as well.
+        if not _has_ended_by(give_up_at, "finishing", self._finish):
+            held.append("finishing")
+        if not held:
+            if not _has_ended_by(give_up_at, "closing", self._closing.close):
+                held.append("closing")
+            self._store.dispose()
+        return held
+
+    def _finish(self) -> None:
         for finish in self._finishing:
             try:
                 finish()
             except StoreError as error:
                 LOG.warning("what became of the last casts was not noted, they count as perhaps delivered: %s", error)
-        if not held:
-            # A frozen broker does not answer a farewell: on a thread of its own, which may be left behind as well.
-            closing = threading.Thread(target=self._closing.close, name="closing", daemon=True)
-            closing.start()
-            closing.join(max(give_up_at - time.monotonic(), 0.0))
-            if closing.is_alive():
-                held.append(closing.name)
-            self._store.dispose()
-        return held
 
     def _wire_dispatcher(self) -> None:
         options = self._conf.dispatcher
@@ -351,6 +352,13 @@ class Engine:
             self._closing.callback(transport.cleanup)
             self._caster = ComputeAgentAPI(transport, self._speech.get_cap, signer)
         return self._caster
+
+
+def _has_ended_by(give_up_at: float, name: str, work: Callable[[], object]) -> bool:
+    thread = threading.Thread(target=work, name=name, daemon=True)
+    thread.start()
+    thread.join(max(give_up_at - time.monotonic(), _MOMENT))
+    return not thread.is_alive()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

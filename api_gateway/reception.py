@@ -34,6 +34,12 @@ class Wish:
     rule: str
     asked: Asked
 
+    @property
+    def is_judged_at_once(self) -> bool:
+        """Whether no rule for it asks somebody else, for whom all that come with it would wait."""
+        rules = self.identity.rules
+        return rules.is_lasting(self.rule) and (not self.asked.force or rules.is_lasting(_FORCE))
+
     def permit(self, server: ServerRow) -> None:
         """:raises Fault: 404 when it cannot be seen, 403 when this is not allowed."""
         refuse_unless_visible(self.identity, server)
@@ -71,7 +77,7 @@ class Reception:
         """
         if not is_server_id(wish.server):
             raise no_such_server(wish.server)
-        if wish.asked.kind == ActionKind.TRIGGER_CRASH_DUMP and wish.identity.rules.is_lasting(wish.rule):
+        if wish.asked.kind == ActionKind.TRIGGER_CRASH_DUMP and wish.is_judged_at_once:
             outcome = self._crash_dumps.ask(wish)
             if isinstance(outcome, Exception):
                 raise outcome

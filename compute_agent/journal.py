@@ -39,6 +39,10 @@ __all__ = [
 ]
 
 
+_MOST_UNKEPT = 500
+"""Events that were sent and are not written down as such."""
+
+
 def _new_id() -> str:
     return uuid.uuid4().hex
 
@@ -156,12 +160,13 @@ class Journal:
             self._sent.update(dict.fromkeys(sequences, Sending(at, self._origin.age.count())))
 
     def keep_sent(self, *, older_than: float = 0.0) -> None:
-        """Write down what was sent, if the first of it was so many seconds ago.
+        """Write down what was sent, if the first of it was so many seconds ago, or if it is much: who reads the outbox passes over it.
 
         :raises JournalFull, JournalUnusable: it is not written; it is still known.
         """
         with self._lock:
-            if self._sent and self._origin.clock.monotonic() - self._sent_since >= older_than:
+            is_due = self._origin.clock.monotonic() - self._sent_since >= older_than or len(self._sent) >= _MOST_UNKEPT
+            if self._sent and is_due:
                 with self.transaction("outbox.sent") as transaction:
                     transaction.keep_sent()
 

@@ -71,12 +71,14 @@ class JournalTransaction(FiringStatements, OutboxStatements, ServerStatements):
         return bool(found)
 
     def list_awaiting_time(self, *, silent_since: datetime, watched_since: datetime) -> list[JournalledAction]:
-        """Those of :meth:`list_awaiting_observation` that have ended, of which the passing of time may say something: begun before
-        ``silent_since``, and before ``watched_since`` where something was seen already."""
+        """Those of :meth:`list_awaiting_observation` that have ended, of which the passing of time may say something: begun or signalled (a
+        clock may be set back in between) before ``silent_since``, and before ``watched_since`` where something was seen already. And all
+        whose NMI waits: the time counts from when their server resumes."""
         rows = self.execute(
             "SELECT * FROM actions WHERE observation_final = 0 AND kind = 'trigger_crash_dump' AND state = 'ended'"
-            " AND ending IN ('succeeded', 'unknown') AND coalesce(started_at, ended_at, received_at)"
-            " <= CASE WHEN coalesce(observation, ?1) = ?1 THEN ?2 ELSE ?3 END ORDER BY position",
+            " AND ending IN ('succeeded', 'unknown') AND (observation IS ?1 OR min(coalesce(started_at, ended_at, received_at),"
+            " coalesce(signalled_at, started_at, ended_at, received_at)) <= CASE WHEN observation IS NULL THEN ?2 ELSE ?3 END)"
+            " ORDER BY position",
             Observation.PENDING_UNTIL_RESUME,
             to_stored(max(silent_since, watched_since)),
             to_stored(watched_since),

@@ -126,7 +126,7 @@ class Publishing:
                 pass
         except PublishFailed as error:
             self._events_wait.begin(error)
-            self._report_wanted.set()
+            self.want_report_now()
             self._report_loop.stopping.wait(self._report_backoff.take())
         except JournalFull:  # what was sent cannot be marked; the broker would take this side for dead all the same
             self._publisher.keep_alive()

@@ -16,7 +16,7 @@ from compute_agent.journal import Journal, JournalFull, JournalTransaction
 LOG = logging.getLogger(__name__)
 
 _UNKEPT = 1.0
-"""Seconds after which a host on which nothing happens writes down by itself what was sent."""
+"""Seconds after which what was sent is written down although nothing else is written."""
 _ON_ITS_WAY = 30.0
 """Seconds for which an event that was sent is not missed yet by anybody."""
 
@@ -56,6 +56,7 @@ class JournalOutbox:
 
     def mark_sent(self, sequences: Sequence[int]) -> None:
         self._journal.note_sent(sequences, self._clock.now())
+        self._journal.keep_sent(older_than=_UNKEPT)
 
 
 class Reporter:

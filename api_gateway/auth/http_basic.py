@@ -81,6 +81,7 @@ class HttpBasic:
                 equal = bcrypt.checkpw(password[:_LONGEST_PASSWORD_BYTES], digest or checked.accounts.decoy)
         except Fault:
             if known:
+                checked.good.give_up_renewal(fingerprint)
                 return True  # what is known holds a little longer
             raise
         right = equal and digest is not None and len(password) <= _LONGEST_PASSWORD_BYTES

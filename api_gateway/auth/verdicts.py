@@ -49,6 +49,11 @@ class Verdicts:
             self._renewing.add(fingerprint)
             return True
 
+    def give_up_renewal(self, fingerprint: Fingerprint) -> None:
+        """The caller could not check it; the next one who asks is to."""
+        with self._lock:
+            self._renewing.discard(fingerprint)
+
     def add(self, fingerprint: Fingerprint) -> None:
         with self._lock:
             self._renewing.discard(fingerprint)

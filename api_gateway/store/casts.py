@@ -59,6 +59,11 @@ _LEASE = update(actions).where(_ARE_CLAIMED).values(lease_owner=bindparam("holde
 _CLAIMED = select(*_COLUMNS).where(_ARE_CLAIMED).with_for_update()
 
 
+def lock_casts(c: Connection) -> None:
+    """For a transaction that changes rows of actions before it claims some: everybody takes this lock first, and the rows after it."""
+    counters.lock_counters(c)
+
+
 def claim_castable(
     c: Connection, *, owner: str, now: datetime, lease: timedelta, limit: int, received_timeout: timedelta
 ) -> list[ActionRow]:

@@ -250,3 +250,12 @@ def test_the_newest_event_is_told_again_with_each_full_inventory_so_that_a_purge
     bench.clock.advance(30)
     heartbeats.step()
     assert bench.pump() == [], "heartbeats with what changed are many"
+
+
+def test_of_a_backlog_what_was_sent_is_written_down_on_the_way(bench: Bench) -> None:
+    """Else each look at the rest would pass over all of it, and a crash would send all of it again."""
+    bench.append(602)
+    bench.pump()
+    with bench.journal.transaction("test") as transaction:
+        written = transaction.execute("SELECT count(*) FROM outbox WHERE sent_at IS NOT NULL").fetchone()[0]
+    assert 500 <= written < 602

@@ -1,5 +1,7 @@
 """The dispatcher's step: who is cast to, when, how often, and what is written before it is tried."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
@@ -11,7 +13,7 @@ from api_gateway.dispatcher import Dispatcher
 from api_gateway.fleet_versions import FleetVersions
 from api_gateway.pins import parse_pin
 from api_gateway.rpc_versions import Speech
-from api_gateway.store import Store, StoreBusy, actions, agents, outbox
+from api_gateway.store import Connection, Store, StoreBusy, StoreUnavailable, actions, agents, outbox
 from compute_agent.contract import versions
 from compute_agent.contract.models import ActionRequest
 from compute_agent.contract.rpcapi import Unroutable, VersionTooLow
@@ -122,6 +124,38 @@ def test_what_could_not_be_written_of_a_cast_is_written_later(
     dispatcher.finish()
     assert not get_action(store, action).perhaps_delivered
     assert get_action(store, action).lease_owner is None
+
+
+def test_a_cast_that_came_back_counts_once_even_if_nobody_knows_whether_that_was_written(
+    store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else two casts would have come back of which one perhaps did not, and the gateway would call the action expired."""
+    slots = HeldCasts()
+    dispatcher = Dispatcher(store, caster, clock, owner="one", slots=slots)
+    action = add_action(store, clock)
+    dispatcher.step()
+    caster.error = TimeoutError("perhaps delivered")
+    slots.finish()
+    dispatcher.step()
+    clock.advance(2.0)
+    dispatcher.step()
+    caster.error = Unroutable("no queue")
+    slots.finish()
+
+    @contextmanager
+    def commit_unanswered() -> Iterator[Connection]:
+        with store_write() as c:
+            yield c
+        raise StoreUnavailable("the answer was lost")
+
+    store_write = store.write
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "write", commit_unanswered)
+        with pytest.raises(StoreUnavailable):
+            dispatcher.step()
+    dispatcher.finish()
+    assert (get_action(store, action).cast_count, get_action(store, action).unroutable_count) == (2, 1)
+    assert get_action(store, action).perhaps_delivered
 
 
 def test_nothing_is_cast_past_its_deadline(dispatcher: Dispatcher, store: Store, caster: NotingCaster, clock: FakeClock) -> None:

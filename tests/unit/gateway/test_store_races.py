@@ -10,16 +10,17 @@ from sqlalchemy import text
 
 from api_gateway.acceptance import Asked, Terms, accept_action
 from api_gateway.cast_slots import ImmediateCasts
+from api_gateway.dispatcher import Dispatcher
 from api_gateway.identity import Caller, Identity
 from api_gateway.server_checks import Refused
-from api_gateway.store import Connection, Store, actions, backends, endings, events, outbox, servers
+from api_gateway.store import Connection, Store, actions, backends, counters, endings, events, outbox, servers
 from api_gateway.sweep import Sweep
 from api_gateway.visibility import get_visible_server_to_act_on, get_visible_server_to_change
 from compute_agent.contract.errors import Code, Ending
 from compute_agent.contract.models import ActionKind
 from devstack.databases import DatabaseServer
 from tests.fakes import FakeClock
-from tests.unit.gateway.engine_parts import NotingCaster
+from tests.unit.gateway.engine_parts import HOST, JOURNAL, AgentVoice, HeldCasts, NotingCaster, add_action, add_agent, get_action
 from tests.unit.gateway.store_parts import SERVER, FakeHost, build_action, build_event, run_behind
 
 HOLDOFF = timedelta(seconds=600)
@@ -101,6 +102,25 @@ def test_an_ending_by_the_gateway_does_not_wait_for_a_recorder_that_waits_for_it
         return endings.end_by_gateway(c, action.id, ending=Ending.EXPIRED, code=Code.DEADLINE_PASSED, reason="late", at=clock.now())
 
     assert run_behind(store, record, end) is True
+
+
+def test_what_became_of_a_cast_is_noted_behind_a_recorder_that_comes_to_its_action(store: Store, clock: FakeClock) -> None:
+    """Both take the counters first, then the action: the agent's word of a cast is there within milliseconds."""
+    slots = HeldCasts()
+    dispatcher = Dispatcher(store, NotingCaster(), clock, owner="one", slots=slots)
+    add_agent(store, AgentVoice(clock, HOST, JOURNAL), clock)
+    action = add_action(store, clock)
+    dispatcher.step()
+    slots.finish()
+    with ThreadPoolExecutor(1) as pool:
+        with store.write() as c:
+            counters.lock_counters(c)
+            begun = pool.submit(dispatcher.finish)
+            with pytest.raises(TimeoutError):
+                begun.result(timeout=0.2)
+            assert actions.find_action_locked(c, action.id) is not None
+        begun.result(timeout=10)
+    assert get_action(store, action).lease_owner is None
 
 
 def test_what_comes_while_its_gap_is_given_up_is_not_named_as_lost(store: Store, clock: FakeClock) -> None:
