@@ -89,6 +89,7 @@ class Guest:
     owed: list[Call] = field(default_factory=list)
     defined: bool = True
     resets: list[float] = field(default_factory=list)
+    starts_at: list[float] = field(default_factory=list)
     reason: str = ""
     watchdog: WatchdogDevice | None = None
     configured: WatchdogDevice | None = None
@@ -162,6 +163,7 @@ class Hypervisor:
         if was_off and state is PowerState.RUNNING:
             guest.started_at = self._now()  # as a file's time stamp: a clock that is set later does not change it
             guest.starts += 1
+            guest.starts_at.append(self.kernel.time)
         if state is PowerState.RUNNING and guest.owed:
             for call in guest.owed:
                 call.fired_at = self.kernel.time

@@ -30,7 +30,6 @@ from tests.simulation.cancelling import check_cancellations
 from tests.simulation.clients import check_keys
 from tests.simulation.devices import check_devices
 from tests.simulation.forgery import check_forgeries
-from tests.simulation.kernel import START
 from tests.simulation.logs import check_logs
 from tests.simulation.platform import check_platform
 from tests.simulation.signals import CLOCK_TOLERANCE, check_deadlines, check_holdoff, check_signals, list_calls
@@ -235,12 +234,8 @@ def _check_devices(world: World, record: Record) -> Iterator[str]:
 
 def _check_logs(world: World, record: Record) -> Iterator[str]:
     guests = [(guest, bool(agent.lost_epochs)) for agent in world.agents for guest in agent.hypervisor.guests.values()]
-    offsets = {agent.host: agent.hypervisor.clock.offset for agent in world.agents}
-
-    def to_virtual(host: str, moment: datetime) -> float:
-        return (moment - START).total_seconds() - offsets[host]
-
-    yield from check_logs(guests, record.events, to_virtual)
+    clocks = {agent.host: agent.hypervisor.clock for agent in world.agents}
+    yield from check_logs(guests, record.events, lambda host, moment: clocks[host].list_virtual(moment))
 
 
 def _check_violation_counters(world: World, record: Record) -> Iterator[str]:

@@ -207,6 +207,19 @@ class HostClock:
     def __init__(self, kernel: Kernel, offset: float = 0.0) -> None:
         self.kernel = kernel
         self.offset = offset
+        self._settings = [(0.0, offset)]
+
+    def step(self, by: float) -> None:
+        """The wall clock is set, by that many seconds."""
+        self.offset += by
+        self._settings.append((self.kernel.time, self.offset))
+
+    def list_virtual(self, moment: datetime) -> list[float]:
+        """The virtual seconds at which this clock may have shown that moment: twice where it was set back."""
+        shown = (moment - START).total_seconds()
+        ends = [since for since, _ in self._settings[1:]] + [self.kernel.time]
+        times = [(since, shown - offset, end) for (since, offset), end in zip(self._settings, ends, strict=True)]
+        return [at for since, at, end in times if since <= at <= end]
 
     def now(self) -> datetime:
         return START + timedelta(seconds=self.kernel.time + self.offset)

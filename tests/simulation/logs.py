@@ -161,12 +161,12 @@ class Logs:
 
 
 def check_logs(
-    guests: "Sequence[tuple[Guest, bool]]", events: list[dict[str, Any]], to_virtual: Callable[[str, datetime], float]
+    guests: "Sequence[tuple[Guest, bool]]", events: list[dict[str, Any]], list_virtual: Callable[[str, datetime], list[float]]
 ) -> Iterator[str]:
     """Each record is told once, and nothing is said of the silence of a server that nobody could hear.
 
     :param guests: each with whether its host's journal was ever lost
-    :param to_virtual: virtual seconds of a time by the clock of a host
+    :param list_virtual: the virtual seconds that a time by the clock of a host may have been
     """
     servers = {guest.id for guest, _ in guests if guest.log is not None}
     payloads = [(event["event_type"], json.loads(event["payload"])) for event in events if event["server"] in servers]
@@ -186,6 +186,6 @@ def check_logs(
                 continue
             if _BY_WATCHDOG in payload["text"]:
                 continue
-            at = to_virtual(payload["host"], datetime.fromisoformat(payload["occurred_at"]))
-            if any(begin + _NOTICED < at < end - 1.0 for begin, end in guest.log.losses):
-                yield f"{payload['action_id']}: {payload['observation']} was said at {at:.1f} of {guest.name}, which was out of reach"
+            times = list_virtual(payload["host"], datetime.fromisoformat(payload["occurred_at"]))
+            if times and all(any(begin + _NOTICED < at < end - 1.0 for begin, end in guest.log.losses) for at in times):
+                yield f"{payload['action_id']}: {payload['observation']} was said at {times[0]:.1f} of {guest.name}, which was out of reach"

@@ -110,7 +110,7 @@ class StepClock(Step):
         clock = world.agents[self.host].hypervisor.clock
         world.kernel.note(world.agents[self.host].host, f"wall clock steps by {self.by} s")
         world.probes.strike("clock stepped", 20.0)
-        clock.offset += self.by
+        clock.step(self.by)
 
 
 @dataclass(frozen=True)

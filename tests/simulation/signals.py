@@ -74,7 +74,8 @@ def check_pair(world: "World", record: "Record", guest: Guest, earlier: Call, ca
     if signalled_at == earlier.sent_at != earlier.fired_at and call.host == earlier.host:
         # It was handed to a paused guest: nothing runs before the guest resumes.
         elapsed = 0.0 if earlier.fired_at is None else max(0.0, call.began_at - earlier.fired_at)
-    reset = any(signalled_at - CLOCK_TOLERANCE <= at <= call.began_at for at in guest.resets)
+    # Who is started was off before: of what came until then nothing is under way any more.
+    reset = any(signalled_at - CLOCK_TOLERANCE <= at <= call.began_at for at in (*guest.resets, *guest.starts_at))
     if 0 <= elapsed < world.plan.holdoff - CLOCK_TOLERANCE and not reset:
         yield f"{call.action}: signalled {elapsed:.1f} s after {earlier.action}, within the hold-off, server not reset"
 
