@@ -18,7 +18,7 @@ from compute_agent.contract.clock import SystemClock
 from compute_agent.drivers.base import DiagnosticsSource
 from compute_agent.sampler import Sampler
 from tests.bench.figures import Figure
-from tests.bench.libvirt_guests import find_qemus, running_libvirt_host, start_guests
+from tests.bench.libvirt_guests import find_qemus, running_quiet_host, start_guests
 from tests.bench.processes import read_processor_time
 from tests.conformance.libvirt_host import LibvirtHost
 
@@ -62,7 +62,7 @@ def measure(runs: int, most: int = SIZES[-1]) -> list[Figure]:
     figures: list[Figure] = []
     with (
         tempfile.TemporaryDirectory(prefix="crashcart-bench-") as directory,
-        running_libvirt_host(Path(directory)) as host,
+        running_quiet_host(Path(directory)) as host,
         host.driver() as (driver, _events),
         host.libvirtd.connect() as connection,
     ):

@@ -20,7 +20,7 @@ from api_gateway.store.tables import actions
 from devstack.services import list_children, wait_until
 from tests.bench.fake_stack import FakeStack, running_fake_stack
 from tests.bench.figures import Figure, Goal, Unit
-from tests.bench.libvirt_guests import make_agent, running_libvirt_host, start_guests
+from tests.bench.libvirt_guests import make_agent, running_quiet_host, start_guests
 from tests.bench.load import Plan, generate_load
 from tests.bench.processes import count_threads, read_proportional_mib, read_resident_mib
 
@@ -47,7 +47,7 @@ def measure(count: int = ACTIONS) -> list[Figure]:
     :raises StepFailed: a part did not come up.
     :raises RuntimeError: a request was refused, or an action did not succeed.
     """
-    with tempfile.TemporaryDirectory(prefix="crashcart-bench-") as name, running_libvirt_host(Path(name)) as host:
+    with tempfile.TemporaryDirectory(prefix="crashcart-bench-") as name, running_quiet_host(Path(name)) as host:
         with host.libvirtd.connect() as connection:
             start_guests(connection, Path(name), _GUESTS, paused=False)
         with running_fake_stack(agents=[make_agent(host, _GUESTS)]) as stack:

@@ -15,7 +15,7 @@ from pathlib import Path
 from devstack.services import list_children
 from tests.bench.fake_stack import FakeAgent, FakeStack, running_fake_stack
 from tests.bench.figures import Figure, Goal, Unit
-from tests.bench.libvirt_guests import find_qemus, make_agent, running_libvirt_host, start_guests
+from tests.bench.libvirt_guests import find_qemus, make_agent, running_quiet_host, start_guests
 from tests.bench.processes import read_processor_time
 
 WINDOW = 30.0
@@ -36,7 +36,7 @@ def measure(runs: int) -> list[Figure]:
     :raises libvirt.libvirtError: a server did not.
     """
     windows = max(runs, _LEAST_SAMPLES)
-    with tempfile.TemporaryDirectory(prefix="crashcart-bench-") as name, running_libvirt_host(Path(name)) as host:
+    with tempfile.TemporaryDirectory(prefix="crashcart-bench-") as name, running_quiet_host(Path(name)) as host:
         with host.libvirtd.connect() as connection:
             servers = start_guests(connection, Path(name), _SERVERS)
         backends = [host.libvirtd.pid, *find_qemus(host, servers)]

@@ -11,22 +11,18 @@ from pathlib import Path
 import libvirt
 
 from tests.bench.fake_stack import FakeAgent
-from tests.conformance.libvirt_host import LibvirtHost
+from tests.conformance.libvirt_host import LibvirtHost, running_libvirt_host
 
 
 @contextmanager
-def running_libvirt_host(directory: Path) -> Iterator[LibvirtHost]:
-    """A private libvirtd for as long as the block lasts; its guests end with it.
+def running_quiet_host(directory: Path) -> Iterator[LibvirtHost]:
+    """A private libvirtd for as long as the block lasts, of which libvirt prints no complaint; its guests end with it.
 
     :raises StepFailed: libvirtd did not start.
     """
     libvirt.registerErrorHandler(lambda *_: None, None)
-    host = LibvirtHost(directory)
-    try:
-        host.libvirtd.start()
+    with running_libvirt_host(directory) as host:
         yield host
-    finally:
-        host.libvirtd.end()
 
 
 def start_guests(connection: libvirt.virConnect, directory: Path, count: int, *, paused: bool = True) -> list[str]:

@@ -31,6 +31,17 @@ from tests.unit.gateway.engine_parts import (
 )
 
 
+@pytest.fixture
+def slots() -> HeldCasts:
+    return HeldCasts()
+
+
+@pytest.fixture
+def held(store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice, slots: HeldCasts) -> Dispatcher:
+    """Whose casts are tried when ``slots`` are told to."""
+    return Dispatcher(store, caster, clock, owner="one", slots=slots)
+
+
 def test_an_accepted_action_is_cast_once_with_all_that_the_agent_needs(
     dispatcher: Dispatcher, store: Store, caster: NotingCaster, clock: FakeClock
 ) -> None:
@@ -108,37 +119,33 @@ def test_what_became_of_casts_is_written_with_what_is_claimed_next(
 
 
 def test_what_could_not_be_written_of_a_cast_is_written_later(
-    store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice, monkeypatch: pytest.MonkeyPatch
+    held: Dispatcher, slots: HeldCasts, store: Store, caster: NotingCaster, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else an action of which every cast came back would end as unknown, and its host would wait for the lease."""
-    slots = HeldCasts()
-    dispatcher = Dispatcher(store, caster, clock, owner="one", slots=slots)
     action = add_action(store, clock)
-    dispatcher.step()
+    held.step()
     caster.error = Unroutable("no queue")
     slots.finish()
     with monkeypatch.context() as patched:
         patched.setattr(store, "write", mock.Mock(side_effect=StoreBusy("another thread writes")))
         with pytest.raises(StoreBusy):
-            dispatcher.step()
-    dispatcher.finish()
+            held.step()
+    held.finish()
     assert not get_action(store, action).perhaps_delivered
     assert get_action(store, action).lease_owner is None
 
 
 def test_a_cast_that_came_back_counts_once_even_if_nobody_knows_whether_that_was_written(
-    store: Store, caster: NotingCaster, clock: FakeClock, voice: AgentVoice, monkeypatch: pytest.MonkeyPatch
+    held: Dispatcher, slots: HeldCasts, store: Store, caster: NotingCaster, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else two casts would have come back of which one perhaps did not, and the gateway would call the action expired."""
-    slots = HeldCasts()
-    dispatcher = Dispatcher(store, caster, clock, owner="one", slots=slots)
     action = add_action(store, clock)
-    dispatcher.step()
+    held.step()
     caster.error = TimeoutError("perhaps delivered")
     slots.finish()
-    dispatcher.step()
+    held.step()
     clock.advance(2.0)
-    dispatcher.step()
+    held.step()
     caster.error = Unroutable("no queue")
     slots.finish()
 
@@ -152,8 +159,8 @@ def test_a_cast_that_came_back_counts_once_even_if_nobody_knows_whether_that_was
     with monkeypatch.context() as patched:
         patched.setattr(store, "write", commit_unanswered)
         with pytest.raises(StoreUnavailable):
-            dispatcher.step()
-    dispatcher.finish()
+            held.step()
+    held.finish()
     assert (get_action(store, action).cast_count, get_action(store, action).unroutable_count) == (2, 1)
     assert get_action(store, action).perhaps_delivered
 
