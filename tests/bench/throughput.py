@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,6 +39,7 @@ from devstack.services import wait_until
 from devstack.steps import NotInstalled
 from tests.bench.action_floors import get_sum_name, measure_floors
 from tests.bench.agent_fleet import read_signals
+from tests.bench.beside import Beside
 from tests.bench.fake_stack import FLEET, FakeAgent, FakeStack, running_fake_stack
 from tests.bench.figures import Figure, Goal, Unit
 from tests.bench.load import Load, Plan, generate_load
@@ -129,23 +129,14 @@ class _Ended:
     recorded_at: datetime
 
 
-class _Watch:
+class _Watch(Beside):
     """Looks once a second at what waits, and remembers the most."""
 
     def __init__(self, stack: FakeStack) -> None:
+        super().__init__()
         self._stack = stack
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
         self.open_actions: list[int] = []
         self.waiting_events: list[int] = []
-
-    def __enter__(self) -> _Watch:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
 
     def _run(self) -> None:
         link = create_address(self._stack.broker).open_link()

@@ -25,6 +25,7 @@ from devstack.guests import GuestKind
 from devstack.ports import find_free_base
 from devstack.stack import GuestSpec, Stack
 from tests.bench import recording
+from tests.bench.beside import Beside
 from tests.bench.figures import Figure
 from tests.event_stream import EventStream
 from tests.firing_ledger import Fired, FiringLedger
@@ -63,23 +64,14 @@ def _run_libvirt_events() -> None:
         pass
 
 
-class _Reader:
+class _Reader(Beside):
     """Reads the list of firings to its end, again and again, on one connection and one thread of its own."""
 
     def __init__(self, url: str) -> None:
+        super().__init__()
         self._netloc = urlsplit(url).netloc
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="reader")
         self.shown: list[tuple[dict[str, Any], datetime]] = []
         self.failure: str | None = None
-
-    def __enter__(self) -> _Reader:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
 
     def _run(self) -> None:
         connection = HTTPConnection(self._netloc, timeout=_TIMEOUT)
