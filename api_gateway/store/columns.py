@@ -8,13 +8,16 @@ from functools import cache, lru_cache
 from typing import Any
 
 from pydantic_core import to_json
-from sqlalchemy import BigInteger, Column, Connection, Dialect, Insert, Table, Text, insert
-from sqlalchemy.dialects import mysql
-from sqlalchemy.dialects.mysql import insert as mysql_insert
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy import BigInteger, Column, Connection, Dialect, Insert, LargeBinary, Table, Text, insert
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+
+
+MARIADB = ("mysql", "mariadb")
+"""As SQLAlchemy names it. Each database's own part of SQLAlchemy, which costs a start as much as all of our tables, is loaded where it is
+used: only one of them is."""
 
 
 class Moment(TypeDecorator[datetime]):
@@ -41,8 +44,16 @@ def _read_moment(value: int | None) -> datetime | None:
 class JsonText(TypeDecorator[dict[str, Any]]):
     """A JSON object as text: kept byte for byte, never reordered or retyped by a database's own JSON type."""
 
-    impl = Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
+    impl = Text
     cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """MariaDB's text is 64 KiB at most unless told otherwise."""
+        if dialect.name not in MARIADB:
+            return dialect.type_descriptor(Text())
+        from sqlalchemy.dialects.mysql import MEDIUMTEXT
+
+        return dialect.type_descriptor(MEDIUMTEXT())
 
     def process_bind_param(self, value: dict[str, Any] | None, dialect: Dialect) -> str | None:
         return None if value is None else _write_json(value)
@@ -57,6 +68,20 @@ def _write_json(value: dict[str, Any]) -> str:
         return to_json(value, ensure_ascii=True).decode()
     except ValueError:
         return json.dumps(value, separators=(",", ":"))
+
+
+class Body(TypeDecorator[bytes]):
+    """A message as it came; up to 16 MiB of it."""
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name not in MARIADB:
+            return dialect.type_descriptor(LargeBinary(16 * 1024 * 1024 - 1))
+        from sqlalchemy.dialects.mysql import MEDIUMBLOB
+
+        return dialect.type_descriptor(MEDIUMBLOB())
 
 
 class JsonMap(JsonText):
@@ -140,10 +165,11 @@ def _build_insertion(dialect: Dialect, table: Table, names: tuple[str, ...]) -> 
 def _build_upsert(dialect: str, table: Table, names: tuple[str, ...]) -> Insert:
     """Made once for each set of columns, of which the code has a few: making a statement costs more than running it."""
     keys = [column.name for column in table.primary_key]
-    if dialect in ("mysql", "mariadb"):
+    if dialect in MARIADB:
+        from sqlalchemy.dialects.mysql import insert as mysql_insert
+
         statement = mysql_insert(table)
         return statement.on_duplicate_key_update({name: statement.inserted[name] for name in names if name not in keys})
-    # Here: each database's own part costs a start as much as all of our tables, and only one of them is used.
     if dialect == "postgresql":
         from sqlalchemy.dialects.postgresql import insert
     else:
