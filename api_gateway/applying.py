@@ -5,7 +5,8 @@ less than its type needs stays in the record without being applied. Every applic
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,7 +20,8 @@ from api_gateway.store import had as stored_had
 from api_gateway.store import reports as stored_reports
 from api_gateway.store import servers as stored_servers
 from api_gateway.store.events import EventRow
-from api_gateway.store.reports import Applied
+from api_gateway.store.reports import Applied, ReportedActions
+from api_gateway.store.servers import StateReport
 from compute_agent.contract.diagnostics import DiagnosticsReport
 from compute_agent.contract.errors import Ending
 from compute_agent.contract.models import OPEN_END
@@ -83,29 +85,58 @@ class _Fields:
         return value
 
 
-def apply_event(c: Connection, event: EventRow, *, store_id: str, now: datetime) -> None:
-    """Apply one newly recorded event in the transaction that recorded it.
+@dataclass(frozen=True)
+class _Batch:
+    """What the events of one transaction are applied to, and when."""
+
+    c: Connection
+    actions: ReportedActions
+    store_id: str
+    now: datetime
+    states: dict[str, StateReport] = field(default_factory=dict)
+    """Of each server the state that was told last and is not applied yet: those of many cost as many statements as that of one."""
+
+    def put_state(self, report: StateReport) -> None:
+        if report.server in self.states:
+            self.apply_states()
+        self.states[report.server] = report
+
+    def apply_states(self) -> None:
+        """To be called before anything looks at servers."""
+        stored_servers.apply_states(self.c, list(self.states.values()), now=self.now)
+        self.states.clear()
+
+
+def apply_events(c: Connection, events: Sequence[EventRow], *, store_id: str, now: datetime) -> None:
+    """Apply newly recorded events, in their order, in the transaction that recorded them.
 
     :param store_id: the epoch of the gateway's own events: what they say was written before they were published
     :raises StoreRejected: the store refused a value; others of the store's errors pass as well.
     """
-    if event.epoch == store_id or _is_hidden(c, event):
-        return
+    action_ids = {event.action_id for event in events if event.action_id is not None and event.event_type in _APPLY}
+    with stored_reports.reported_actions(c, action_ids) as actions:
+        batch = _Batch(c, actions, store_id, now)
+        for event in events:
+            _apply_event(batch, event)
+        batch.apply_states()
+
+
+def _apply_event(batch: _Batch, event: EventRow) -> None:
     apply = _APPLY.get(event.event_type)
-    if apply is None:
+    if event.epoch == batch.store_id or _is_hidden(batch, event) or apply is None:
         return
     if event.host is None or event.epoch is None:
         LOG.warning("event %s %s names no host or no epoch: recorded, not applied", event.message_id, event.event_type)
         return
     try:
-        applied = apply(c, event, _Fields(event.payload), now)
+        applied = apply(batch, event, _Fields(event.payload))
     except Unreadable as error:
         LOG.warning("event %s %s of host %s: recorded, not applied: %s", event.message_id, event.event_type, event.host, error)
         return
     if applied is Applied.MADE and event.action_id is not None:
-        for earlier in stored_events.list_events_of_action(c, event.action_id):
+        for earlier in stored_events.list_events_of_action(batch.c, event.action_id):
             if earlier.position != event.position:
-                apply_event(c, earlier, store_id=store_id, now=now)
+                _apply_event(batch, earlier)
     elif applied in (Applied.FOREIGN, Applied.VIOLATION):
         LOG.error(
             "event %s %s of host %s on action %s ignored: %s", event.message_id, event.event_type, event.host, event.action_id, applied
@@ -115,12 +146,13 @@ def apply_event(c: Connection, event: EventRow, *, store_id: str, now: datetime)
         LOG.info("action %s server %s host %s %s: %s", event.action_id, event.server, event.host, event.event_type, word)
 
 
-def _is_hidden(c: Connection, event: EventRow) -> bool:
+def _is_hidden(batch: _Batch, event: EventRow) -> bool:
     """Whether a host tells of a server that another one owns and that it did not have then. What it tells of actions is held against the
     action's own host."""
     if event.project is not None or event.server is None or event.host is None:
         return False
-    if not stored_had.is_foreign(c, event.host, event.server, occurred_at=event.occurred_at, recorded_at=event.recorded_at):
+    batch.apply_states()
+    if not stored_had.is_foreign(batch.c, event.host, event.server, occurred_at=event.occurred_at, recorded_at=event.recorded_at):
         return False
     LOG.warning(
         "event %s %s of host %s is about server %s of another host: recorded, not applied, shown to admins only",
@@ -132,12 +164,15 @@ def _is_hidden(c: Connection, event: EventRow) -> bool:
     return not event.event_type.startswith("action.")
 
 
-def _apply_received(c: Connection, event: EventRow, fields: _Fields, now: datetime) -> Applied:
+def _apply_received(batch: _Batch, event: EventRow, fields: _Fields) -> Applied:
     assert event.host is not None
     assert event.epoch is not None
+    action_id = fields.text("action_id")
+    if batch.actions.find(action_id) is None:
+        batch.apply_states()  # whose the server is decides on the row that is made
     return stored_reports.apply_received(
-        c,
-        fields.text("action_id"),
+        batch.actions,
+        action_id,
         kind=fields.text("kind"),
         server=fields.text("server"),
         host=event.host,
@@ -146,23 +181,25 @@ def _apply_received(c: Connection, event: EventRow, fields: _Fields, now: dateti
         user=fields.find_text("user"),
         deadline=fields.time("deadline"),
         at=fields.time("occurred_at"),
-        now=now,
+        now=batch.now,
     )
 
 
-def _apply_started(c: Connection, event: EventRow, fields: _Fields, now: datetime) -> Applied:
+def _apply_started(batch: _Batch, event: EventRow, fields: _Fields) -> Applied:
     assert event.host is not None
-    return stored_reports.apply_started(c, fields.text("action_id"), host=event.host, at=fields.time("occurred_at"), now=now)
+    return stored_reports.apply_started(
+        batch.actions, fields.text("action_id"), host=event.host, at=fields.time("occurred_at"), now=batch.now
+    )
 
 
-def _apply_ended(c: Connection, event: EventRow, fields: _Fields, now: datetime) -> Applied:
+def _apply_ended(batch: _Batch, event: EventRow, fields: _Fields) -> Applied:
     assert event.host is not None
     assert event.epoch is not None
     ending = fields.text("ending")
     if ending not in tuple(Ending):
         raise Unreadable(f"ending is {ending!r}, none of {', '.join(Ending)}")
     return stored_reports.apply_ended(
-        c,
+        batch.actions,
         fields.text("action_id"),
         host=event.host,
         epoch=event.epoch,
@@ -170,17 +207,17 @@ def _apply_ended(c: Connection, event: EventRow, fields: _Fields, now: datetime)
         code=fields.text("code"),
         reason=fields.text("reason"),
         at=fields.time("occurred_at"),
-        now=now,
+        now=batch.now,
         started_at=fields.find_time("started_at"),
         signalled_at=fields.find_time("signalled_at"),
     )
 
 
-def _apply_observed(c: Connection, event: EventRow, fields: _Fields, now: datetime) -> Applied:
+def _apply_observed(batch: _Batch, event: EventRow, fields: _Fields) -> Applied:
     assert event.host is not None
     assert event.epoch is not None
     return stored_reports.apply_observed(
-        c,
+        batch.actions,
         fields.text("action_id"),
         host=event.host,
         epoch=event.epoch,
@@ -188,25 +225,25 @@ def _apply_observed(c: Connection, event: EventRow, fields: _Fields, now: dateti
         final=fields.flag("final"),
         observed_at=fields.time("observed_at"),
         text=fields.text("text"),
-        now=now,
+        now=batch.now,
     )
 
 
-def _apply_server_state(c: Connection, event: EventRow, fields: _Fields, now: datetime) -> None:
+def _apply_server_state(batch: _Batch, event: EventRow, fields: _Fields) -> None:
     assert event.host is not None
-    stored_servers.apply_state(
-        c,
-        fields.text("server"),
-        host=event.host,
-        event_type=event.event_type,
-        power_state=fields.text("power_state"),
-        reason=fields.text("reason"),
-        at=fields.time("occurred_at"),
-        now=now,
+    batch.put_state(
+        StateReport(
+            server=fields.text("server"),
+            host=event.host,
+            event_type=event.event_type,
+            power_state=fields.text("power_state"),
+            reason=fields.text("reason"),
+            at=fields.time("occurred_at"),
+        )
     )
 
 
-def _apply_diagnostics(c: Connection, event: EventRow, fields: _Fields, now: datetime) -> None:
+def _apply_diagnostics(batch: _Batch, event: EventRow, fields: _Fields) -> None:
     assert event.host is not None
     try:
         report = DiagnosticsReport.from_wire(fields.object("report"))
@@ -214,31 +251,33 @@ def _apply_diagnostics(c: Connection, event: EventRow, fields: _Fields, now: dat
         raise Unreadable(f"report cannot be read: {error}") from error
     if report.server != fields.text("server"):
         raise Unreadable(f"report is about server {report.server}")
-    stored_diagnostics.keep_report(c, report, host=event.host, now=now)
+    batch.apply_states()
+    stored_diagnostics.keep_report(batch.c, report, host=event.host, now=batch.now)
 
 
-def _apply_watchdog(c: Connection, event: EventRow, fields: _Fields, now: datetime) -> None:
+def _apply_watchdog(batch: _Batch, event: EventRow, fields: _Fields) -> None:
     assert event.host is not None
     try:
         watchdog = Watchdog.from_wire(fields.object("watchdog"))
     except ValidationError as error:
         raise Unreadable(f"watchdog cannot be read: {error}") from error
+    batch.apply_states()
     stored_servers.apply_watchdog(
-        c, fields.text("server"), host=event.host, watchdog=watchdog.to_wire(), at=fields.time("occurred_at"), now=now
+        batch.c, fields.text("server"), host=event.host, watchdog=watchdog.to_wire(), at=fields.time("occurred_at"), now=batch.now
     )
 
 
-def _apply_lost(c: Connection, event: EventRow, fields: _Fields, _now: datetime) -> None:
+def _apply_lost(batch: _Batch, event: EventRow, fields: _Fields) -> None:
     assert event.host is not None
     epoch, first, last = fields.text("lost_epoch"), fields.number("first"), fields.number("last")
-    missing = stored_gaps.close_gap(c, host=event.host, epoch=epoch, first=first, last=last)
+    missing = stored_gaps.close_gap(batch.c, host=event.host, epoch=epoch, first=first, last=last)
     if last >= OPEN_END:
         LOG.error("host %s epoch %s: whatever was told from event %d on is lost", event.host, epoch, first)
     else:
         LOG.error("host %s epoch %s: events %d to %d are lost, %d of them never came", event.host, epoch, first, last, missing)
 
 
-_APPLY: dict[str, Callable[[Connection, EventRow, _Fields, datetime], Applied | None]] = {
+_APPLY: dict[str, Callable[[_Batch, EventRow, _Fields], Applied | None]] = {
     "action.received": _apply_received,
     "action.started": _apply_started,
     "action.ended": _apply_ended,

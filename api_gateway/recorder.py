@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from api_gateway.applying import apply_event
+from api_gateway.applying import apply_events
 from api_gateway.cast_slots import CastSlots
 from api_gateway.echo import ECHO_TYPE, find_said_at
 from api_gateway.received import Received
@@ -108,9 +108,9 @@ class Recorder:
                     counters.count_violation(c, _FORGED)
                     dead.append(DeadLetter(message.body, str(error), source))
             self._shelf.put(c, dead, now=now)
-            for event in stored_events.record_events(c, readable, now=now):
-                if apply:
-                    apply_event(c, event, store_id=self._store.store_id, now=now)
+            recorded = stored_events.record_events(c, readable, now=now)
+            if apply:
+                apply_events(c, recorded, store_id=self._store.store_id, now=now)
 
     def _read(self, message: Received) -> Notification:
         """:raises UnreadableNotification: it is none, or too long.

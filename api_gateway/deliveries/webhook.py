@@ -4,12 +4,8 @@ The target's name is resolved once for each try and the connection goes to an ad
 certificate must have. Nothing else is asked: neither a proxy nor another place that the target names.
 """
 
-import base64
-import hashlib
-import hmac
 import json
 import re
-import secrets
 import ssl
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,12 +19,11 @@ from urllib3.exceptions import HTTPError
 from api_gateway.deliveries.addresses import Resolver, is_allowed, resolve
 from api_gateway.deliveries.cutoff import cut_off_after
 from api_gateway.deliveries.outcome import Message, NotDelivered
+from api_gateway.deliveries.signature import sign
 from api_gateway.deliveries.targets import TargetRefused, TargetRules, WebhookUrl, not_allowed
 from compute_agent.contract import versions
 from compute_agent.contract.clock import Clock
 
-_SECRET_PREFIX = "whsec_"  # nosec B105 # what every secret begins with
-_SECRET_BYTES = 32
 _ID = re.compile(r"[0-9A-Za-z_-]{1,255}")
 _GONE = 410
 _CONNECT_TIMEOUT = 5.0
@@ -38,17 +33,6 @@ _MOST_BYTES = 16_384
 """Of an answer that are read before it is left."""
 _LONGEST_WAIT = 86_400.0
 """Seconds that a target may ask to be left alone."""
-
-
-def create_secret() -> str:
-    return _SECRET_PREFIX + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
-
-
-def sign(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
-    """The value of the header ``webhook-signature``."""
-    key = base64.b64decode(secret.removeprefix(_SECRET_PREFIX))
-    digest = hmac.new(key, f"{message_id}.{timestamp}.".encode() + body, hashlib.sha256).digest()
-    return f"v1,{base64.b64encode(digest).decode()}"
 
 
 class WebhookSender:

@@ -1,14 +1,15 @@
 """The means of delivering, made of the configuration: for the API, which judges targets, and for the engine, which calls them."""
 
 import ssl
+from collections.abc import Callable
+from functools import cache
 
 from oslo_config import cfg
 
 from api_gateway.deliveries.back_off import BackOff
 from api_gateway.deliveries.mail import MailSender, MailServer
-from api_gateway.deliveries.outcome import Sender
+from api_gateway.deliveries.outcome import Message, Sender
 from api_gateway.deliveries.targets import EMAIL, WEBHOOK, TargetRefused, TargetRules, check_address_form
-from api_gateway.deliveries.webhook import WebhookSender
 from compute_agent.contract.clock import Clock
 
 
@@ -34,11 +35,30 @@ def create_senders(conf: cfg.ConfigOpts, clock: Clock) -> dict[str, Sender]:
     :raises OSError: ``ca_file`` cannot be used.
     """
     options, rules = conf.deliveries, read_target_rules(conf)
-    context = ssl.create_default_context(cafile=options.ca_file or None)
-    senders: dict[str, Sender] = {WEBHOOK: WebhookSender(rules, clock, timeout=options.timeout, context=context)}
+    trust = cache(lambda: ssl.create_default_context(cafile=options.ca_file or None))
+    if options.ca_file:
+        trust()
+
+    def create_webhook_sender() -> Sender:
+        from api_gateway.deliveries.webhook import WebhookSender
+
+        return WebhookSender(rules, clock, timeout=options.timeout, context=trust())
+
+    senders: dict[str, Sender] = {WEBHOOK: _MadeAtFirstUse(create_webhook_sender)}
     if rules.mail:
-        senders[EMAIL] = MailSender(_read_mail_server(conf), rules, clock, timeout=options.timeout, context=context)
+        senders[EMAIL] = MailSender(_read_mail_server(conf), rules, clock, timeout=options.timeout, context=trust())
     return senders
+
+
+class _MadeAtFirstUse:
+    """A sender that few gateways need: its HTTP client and the system's list of authorities are 5 MiB. Implements Sender."""
+
+    def __init__(self, create: Callable[[], Sender]) -> None:
+        self._create = cache(create)
+
+    def send(self, message: Message) -> None:
+        """:raises NotDelivered: as the sender's own does."""
+        self._create().send(message)
 
 
 def _read_mail_server(conf: cfg.ConfigOpts) -> MailServer:

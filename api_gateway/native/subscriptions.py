@@ -6,8 +6,8 @@ import falcon
 
 from api_gateway.answers import answer_json
 from api_gateway.context import Request
+from api_gateway.deliveries.signature import create_secret
 from api_gateway.deliveries.targets import EMAIL, WEBHOOK, TargetRefused
-from api_gateway.deliveries.webhook import create_secret
 from api_gateway.faults import Fault, bad_request, forbidden, not_found
 from api_gateway.gateway import Gateway
 from api_gateway.identity import Identity

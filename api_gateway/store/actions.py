@@ -98,6 +98,7 @@ IS_OPEN = actions.c.state.in_([literal_column(f"'{state}'") for state in OPEN_ST
 _COLUMNS = columns_of(actions, ActionRow)
 _BY_ID = select(*_COLUMNS).where(actions.c.id == bindparam("action_id"))
 _BY_ID_LOCKED = _BY_ID.with_for_update()
+_BY_IDS_LOCKED = select(*_COLUMNS).where(actions.c.id.in_(bindparam("action_ids", expanding=True))).with_for_update()
 _INSERT = insert(actions)
 _OPEN_OF_HOST = select(func.count()).where(actions.c.host == bindparam("open_host"), IS_OPEN)
 _OPEN_OF_SERVER = (
@@ -260,6 +261,11 @@ def find_action_locked(c: Connection, action_id: str) -> ActionRow | None:
     """The row, kept from other transactions until this one ends."""
     row = c.execute(_BY_ID_LOCKED, {"action_id": action_id}).one_or_none()
     return None if row is None else ActionRow(*row)
+
+
+def list_actions_locked(c: Connection, action_ids: Collection[str]) -> list[ActionRow]:
+    """The same of several, in any order."""
+    return [ActionRow(*row) for row in c.execute(_BY_IDS_LOCKED, {"action_ids": sorted(action_ids)})] if action_ids else []
 
 
 _CHANGE = update(actions).where(actions.c.id == bindparam("changed_action"))

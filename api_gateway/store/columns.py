@@ -1,19 +1,23 @@
 """Column types and row conversion that are the same on SQLite, PostgreSQL and MariaDB."""
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Connection, Dialect, Insert, Table, Text
-from sqlalchemy.dialects import mysql
-from sqlalchemy.dialects.mysql import insert as mysql_insert
-from sqlalchemy.types import TypeDecorator
+from pydantic_core import to_json
+from sqlalchemy import BigInteger, Column, Connection, Dialect, Insert, LargeBinary, Table, Text, insert
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+
+
+MARIADB = ("mysql", "mariadb")
+"""As SQLAlchemy names it. Each database's own part of SQLAlchemy, which costs a start as much as all of our tables, is loaded where it is
+used: only one of them is."""
 
 
 class Moment(TypeDecorator[datetime]):
@@ -40,14 +44,44 @@ def _read_moment(value: int | None) -> datetime | None:
 class JsonText(TypeDecorator[dict[str, Any]]):
     """A JSON object as text: kept byte for byte, never reordered or retyped by a database's own JSON type."""
 
-    impl = Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
+    impl = Text
     cache_ok = True
 
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """MariaDB's text is 64 KiB at most unless told otherwise."""
+        if dialect.name not in MARIADB:
+            return dialect.type_descriptor(Text())
+        from sqlalchemy.dialects.mysql import MEDIUMTEXT
+
+        return dialect.type_descriptor(MEDIUMTEXT())
+
     def process_bind_param(self, value: dict[str, Any] | None, dialect: Dialect) -> str | None:
-        return None if value is None else json.dumps(value, separators=(",", ":"))
+        return None if value is None else _write_json(value)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> dict[str, Any] | None:
         return None if value is None else json.loads(value)
+
+
+def _write_json(value: dict[str, Any]) -> str:
+    """As json writes it without spaces, in a fifth of its time; what only json writes, half of a surrogate pair, it does write."""
+    try:
+        return to_json(value, ensure_ascii=True).decode()
+    except ValueError:
+        return json.dumps(value, separators=(",", ":"))
+
+
+class Body(TypeDecorator[bytes]):
+    """A message as it came; up to 16 MiB of it."""
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name not in MARIADB:
+            return dialect.type_descriptor(LargeBinary(16 * 1024 * 1024 - 1))
+        from sqlalchemy.dialects.mysql import MEDIUMBLOB
+
+        return dialect.type_descriptor(MEDIUMBLOB())
 
 
 class JsonMap(JsonText):
@@ -90,14 +124,52 @@ def upsert(c: Connection, table: Table, values: Mapping[str, Any]) -> None:
     c.execute(_build_upsert(c.dialect.name, table, tuple(values)), values)
 
 
+def upsert_several(c: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The same for rows that name the same columns."""
+    if rows:
+        c.execute(_build_upsert(c.dialect.name, table, tuple(rows[0])), rows)
+
+
+def insert_rows(c: Connection, table: Table, rows: Sequence[Any]) -> None:
+    """Insert dataclass rows whose fields are the table's columns; for many of them: SQLAlchemy puts the parameters of each row together
+    anew, which takes half as long again as SQLite takes to insert it."""
+    if not rows:
+        return
+    insertion = _build_insertion(c.dialect, table, tuple(values_of(rows[0])))
+    c.exec_driver_sql(insertion.text, [insertion.build_parameters(values_of(row)) for row in rows])
+
+
+@dataclass(frozen=True)
+class _Insertion:
+    """A statement as the database's driver takes it, with each of its columns in order and how its value is converted. ``names`` are what
+    the driver calls them, None where it goes by the order."""
+
+    text: str
+    columns: tuple[tuple[str, Callable[[Any], Any] | None], ...]
+    is_by_name: bool
+
+    def build_parameters(self, values: Mapping[str, Any]) -> dict[str, Any] | tuple[Any, ...]:
+        converted = [values[name] if convert is None else convert(values[name]) for name, convert in self.columns]
+        return dict(zip((name for name, _ in self.columns), converted, strict=True)) if self.is_by_name else tuple(converted)
+
+
+@lru_cache(maxsize=8)
+def _build_insertion(dialect: Dialect, table: Table, names: tuple[str, ...]) -> _Insertion:
+    compiled = insert(table).compile(dialect=dialect, column_keys=list(names))
+    ordered = compiled.positiontup or names
+    converters = [table.c[name].type.dialect_impl(dialect).bind_processor(dialect) for name in ordered]
+    return _Insertion(compiled.string, tuple(zip(ordered, converters, strict=True)), is_by_name=not compiled.positional)
+
+
 @cache
 def _build_upsert(dialect: str, table: Table, names: tuple[str, ...]) -> Insert:
     """Made once for each set of columns, of which the code has a few: making a statement costs more than running it."""
     keys = [column.name for column in table.primary_key]
-    if dialect in ("mysql", "mariadb"):
+    if dialect in MARIADB:
+        from sqlalchemy.dialects.mysql import insert as mysql_insert
+
         statement = mysql_insert(table)
         return statement.on_duplicate_key_update({name: statement.inserted[name] for name in names if name not in keys})
-    # Here: each database's own part costs a start as much as all of our tables, and only one of them is used.
     if dialect == "postgresql":
         from sqlalchemy.dialects.postgresql import insert
     else:

@@ -12,6 +12,8 @@ VIOLATION_PREFIX = "violations."
 
 _ADVANCE = update(counters).where(counters.c.name == bindparam("counter")).values(value=counters.c.value + bindparam("by"))
 _READ = select(counters.c.value).where(counters.c.name == bindparam("counter"))
+_LOCK = _READ.with_for_update()
+_SET = update(counters).where(counters.c.name == bindparam("counter")).values(value=bindparam("to"))
 
 
 def advance(c: Connection, name: str, by: int = 1) -> int:
@@ -30,6 +32,11 @@ def get_value(c: Connection, name: str) -> int:
     return int(c.execute(_READ, {"counter": name}).scalar_one())
 
 
+def set_value(c: Connection, name: str, value: int) -> None:
+    """Of a counter that every store has and this transaction has locked."""
+    c.execute(_SET, {"counter": name, "to": value})
+
+
 def lock_counters(c: Connection) -> None:
     """Take the lock that :func:`advance` takes of the record's end: one such transaction at a time."""
     lock_counter(c, POSITION)
@@ -38,7 +45,7 @@ def lock_counters(c: Connection) -> None:
 def lock_counter(c: Connection, name: str) -> None:
     """Take the lock that :func:`advance` takes: one such transaction at a time. SQLite's writers are that anyway."""
     if c.dialect.name != "sqlite":
-        c.execute(select(counters.c.value).where(counters.c.name == name).with_for_update())
+        c.execute(_LOCK, {"counter": name})
 
 
 def count_violation(c: Connection, what: str, times: int = 1) -> None:

@@ -12,8 +12,9 @@ from sqlalchemy import Connection, and_, bindparam, delete, exists, func, insert
 
 from api_gateway.store import counters, gaps, had
 from api_gateway.store.actions import OPEN_STATES
-from api_gateway.store.columns import columns_of, values_of
+from api_gateway.store.columns import columns_of, insert_rows
 from api_gateway.store.tables import actions, dead_letters, events, servers, store_identity
+from api_gateway.store.tables import counters as counters_table
 from compute_agent.contract.models import OPEN_END
 from compute_agent.contract.notifications import Notification
 
@@ -45,9 +46,13 @@ class EventRow:
 
 
 COLUMNS = columns_of(events, EventRow)
-_INSERT = insert(events)
+_END = (
+    select(counters_table.c.value, select(store_identity.c.store_id).scalar_subquery())
+    .where(counters_table.c.name == counters.POSITION)
+    .with_for_update()
+)
+"""Where the record ends, locked, and the epoch of the gateway's own events."""
 _KNOWN = select(events.c.message_id, events.c.host, events.c.epoch).where(events.c.message_id.in_(bindparam("message_ids", expanding=True)))
-_STORE_ID = select(store_identity.c.store_id)
 _OWNERS = select(servers.c.id, servers.c.project, servers.c.host, servers.c.deleted_at).where(
     servers.c.id.in_(bindparam("of_servers", expanding=True))
 )
@@ -75,16 +80,16 @@ def record_events(c: Connection, batch: Sequence[Notification], *, now: datetime
     """
     if not batch:
         return []
-    counters.lock_counters(c)  # another recorder must not record the same messages between our look and our insert
+    # Locked first: another recorder must not record the same messages between our look and our insert.
+    end, own_epoch = c.execute(_END).one()
     fresh = _list_fresh(c, batch)
     if not fresh:
         return []
-    last = counters.advance(c, counters.POSITION, len(fresh))
-    own_epoch = c.execute(_STORE_ID).scalar_one()
+    counters.set_value(c, counters.POSITION, end + len(fresh))
     owners = _find_owners(c, fresh)
-    rows = [_read_row(notification, position, owners, now) for position, notification in enumerate(fresh, last - len(fresh) + 1)]
+    rows = [_read_row(notification, position, owners, now) for position, notification in enumerate(fresh, end + 1)]
     rows = _hide_foreign(c, rows, owners, own_epoch)
-    c.execute(_INSERT, [values_of(row) for row in rows])
+    insert_rows(c, events, rows)
     places = [(row.host, row.epoch, row.sequence) for row in rows if row.host and row.epoch and row.sequence and row.epoch != own_epoch]
     gaps.note_sequences(c, places, now=now)
     return rows

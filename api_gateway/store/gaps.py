@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, Integer, and_, bindparam, delete, insert, or_, select, update
+from sqlalchemy import Connection, Integer, and_, bindparam, delete, exists, insert, or_, select, update
 
 from api_gateway.store import outbox
-from api_gateway.store.columns import Moment, columns_of, upsert
+from api_gateway.store.columns import Moment, columns_of, upsert_several
 from api_gateway.store.tables import agents, epochs, gaps
 from compute_agent.contract.models import OPEN_END
 
@@ -43,6 +43,10 @@ _TOUCHED = (
 )
 _CLOSE = delete(gaps).where(gaps.c.id == bindparam("closed"))
 _NARROW = update(gaps).where(gaps.c.id == bindparam("narrowed"))
+_HAS_GAPS = exists().where(gaps.c.host == epochs.c.host, gaps.c.epoch == epochs.c.epoch)
+_KNOWN = select(epochs.c.host, epochs.c.epoch, epochs.c.highest, _HAS_GAPS).where(
+    epochs.c.host.in_(bindparam("of_hosts", expanding=True)), epochs.c.epoch.in_(bindparam("of_epochs", expanding=True))
+)
 _FORGET_TAIL = delete(gaps).where(_OF_EPOCH, gaps.c.last >= OPEN_END)
 
 
@@ -51,19 +55,28 @@ def note_sequences(c: Connection, places: Iterable[tuple[str, str, int]], *, now
     sequences: dict[tuple[str, str], list[int]] = defaultdict(list)
     for host, epoch, sequence in places:
         sequences[host, epoch].append(sequence)
+    if not sequences:
+        return
+    names = {"of_hosts": sorted({host for host, _ in sequences}), "of_epochs": sorted({epoch for _, epoch in sequences})}
+    known = {(host, epoch): (highest, has_gaps) for host, epoch, highest, has_gaps in c.execute(_KNOWN, names)}
+    later: list[dict[str, str | int]] = []
     for (host, epoch), numbers in sequences.items():
-        before = c.execute(_HIGHEST, {"of_host": host, "of_epoch": epoch}).scalar_one_or_none() or 0
+        # Of a journal that nothing is recorded of the tail, which is all of it, may have been asked for.
+        before, has_gaps = known.get((host, epoch), (0, True))
         highest = before
         for number in sorted(numbers):
             if number <= highest:
-                _remove_range(c, host, epoch, number, number)
+                if has_gaps:
+                    _remove_range(c, host, epoch, number, number)
                 continue
             if number > highest + 1:
                 _open_gap(c, host, epoch, highest + 1, number - 1, now)
             highest = number
         if highest > before:
-            _forget_tail(c, host, epoch)  # from here on what is missing shows by itself
-            upsert(c, epochs, {"host": host, "epoch": epoch, "highest": highest})
+            if has_gaps:
+                _forget_tail(c, host, epoch)  # from here on what is missing shows by itself
+            later.append({"host": host, "epoch": epoch, "highest": highest})
+    upsert_several(c, epochs, later)
 
 
 def _open_gap(c: Connection, host: str, epoch: str, first: int, last: int, now: datetime) -> None:

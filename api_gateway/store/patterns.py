@@ -7,8 +7,6 @@ What RE2 cannot do (references back, looking around) is refused for every databa
 from functools import lru_cache
 from typing import Any
 
-import re2
-
 LONGEST_PATTERN = 255
 
 
@@ -20,6 +18,8 @@ def check_pattern(pattern: str) -> None:
     """:raises BadPattern: see there."""
     if len(pattern) > LONGEST_PATTERN:
         raise BadPattern(f"it is longer than {LONGEST_PATTERN} characters")
+    import re2  # here and below: 2.5 MiB of a process that only those need who search
+
     try:
         _compile(pattern)
     except re2.error as error:
@@ -35,6 +35,8 @@ def search(pattern: str, text: str | None) -> bool | None:
 
 @lru_cache(maxsize=64)
 def _compile(pattern: str) -> Any:
+    import re2
+
     options = re2.Options()
     options.log_errors = False
     return re2.compile(pattern, options)

@@ -110,14 +110,22 @@ _CHANGE = update(servers).where(servers.c.id == bindparam("changed_server"))
 
 def overwrite_server(c: Connection, before: ServerRow, after: ServerRow) -> None:
     """Write the columns that differ; the tags as well."""
-    old = values_of(before)
-    changes = {name: value for name, value in values_of(after).items() if value != old[name]}
-    if not changes:
-        return
-    c.execute(_CHANGE, {"changed_server": after.id, **changes})
-    if "tags" in changes:
-        c.execute(delete(server_tags).where(server_tags.c.server == after.id))
-        _insert_tags(c, [after])
+    overwrite_servers(c, [(before, after)])
+
+
+def overwrite_servers(c: Connection, rows: Iterable[tuple[ServerRow, ServerRow]]) -> None:
+    """The same for rows before and after; those of which the same columns differ in one statement."""
+    alike: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for before, after in rows:
+        old = values_of(before)
+        changes = {name: value for name, value in values_of(after).items() if value != old[name]}
+        if changes:
+            alike.setdefault(tuple(changes), []).append({"changed_server": after.id, **changes})
+        if "tags" in changes:
+            c.execute(delete(server_tags).where(server_tags.c.server == after.id))
+            _insert_tags(c, [after])
+    for changed in alike.values():
+        c.execute(_CHANGE, changed)
 
 
 def _insert_tags(c: Connection, rows: Iterable[ServerRow]) -> None:

@@ -1,8 +1,8 @@
 """Servers: who has which, in which state. Each host's own word is kept (sightings); who owns a server is decided in ``ownership``."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -21,9 +21,9 @@ from api_gateway.store.server_rows import (
     hold_server,
     insert_servers,
     list_by_id,
-    overwrite_server,
+    overwrite_servers,
 )
-from api_gateway.store.sightings import Sighting, Word, find_sighting, list_words, overwrite_sighting, remove_sightings, split
+from api_gateway.store.sightings import Sighting, Word, find_sighting, list_words, overwrite_sightings, remove_sightings, split
 from api_gateway.store.tables import SERVER_FACTS, agents, servers
 from compute_agent.contract.models import Departure, PowerState
 
@@ -34,7 +34,8 @@ __all__ = [
     "HostIsUp",
     "ServerFilters",
     "ServerRow",
-    "apply_state",
+    "StateReport",
+    "apply_states",
     "apply_watchdog",
     "check_pattern",
     "expire_missing",
@@ -71,28 +72,51 @@ _RESET = (
 )
 
 
-def apply_state(
-    c: Connection, server: str, *, host: str, event_type: str, power_state: str, reason: str, at: datetime, now: datetime
-) -> bool:
-    """A ``server.*`` event of ``host``: of two reports the later one holds. Unknown servers are left to the inventory.
+@dataclass(frozen=True)
+class StateReport:
+    """A ``server.*`` event of ``host``."""
+
+    server: str
+    host: str
+    event_type: str
+    power_state: str
+    reason: str
+    at: datetime
+
+
+def apply_states(c: Connection, reports: Sequence[StateReport], *, now: datetime) -> bool:
+    """Each about another server: of two reports of a host the later one holds. Unknown servers are left to the inventory.
 
     :returns: whether anything changed.
     """
-    counters.lock_counters(c)
-    sighting = find_sighting(c, host, server)
-    if sighting is None:
+    if not reports:
         return False
-    changed = False
-    if at >= sighting.state_at:
-        started_at = at if event_type == _STARTED_EVENT else sighting.started_at
-        later = replace(sighting, power_state=power_state, state_reason=reason, state_at=at, started_at=started_at)
-        if later != sighting:
-            overwrite_sighting(c, later)
-            settle(c, [server], now=now)
-            changed = True
-    if event_type in _RESET_EVENTS and c.execute(_RESET, {"of_server": server, "of_host": host, "moment": at}).rowcount:
-        changed = True
-    return changed
+    counters.lock_counters(c)
+    words = {(word.sighting.server, word.sighting.host): word for word in list_words(c, [report.server for report in reports])}
+    later: list[Sighting] = []
+    resets: list[dict[str, Any]] = []
+    for report in reports:
+        key = report.server, report.host
+        if key not in words:
+            continue
+        before = words[key].sighting
+        after = before if report.at < before.state_at else _take_over(before, report)
+        if after != before:
+            words[key] = replace(words[key], sighting=after)
+            later.append(after)
+        if report.event_type in _RESET_EVENTS:
+            resets.append({"of_server": report.server, "of_host": report.host, "moment": report.at})
+    overwrite_sightings(c, later)
+    if later:
+        told = {sighting.server for sighting in later}
+        _settle(c, told, [word for word in words.values() if word.sighting.server in told], now=now)
+    has_reset = bool(resets) and c.execute(_RESET, resets).rowcount > 0
+    return bool(later) or has_reset
+
+
+def _take_over(sighting: Sighting, report: StateReport) -> Sighting:
+    started_at = report.at if report.event_type == _STARTED_EVENT else sighting.started_at
+    return replace(sighting, power_state=report.power_state, state_reason=report.reason, state_at=report.at, started_at=started_at)
 
 
 def apply_watchdog(c: Connection, server: str, *, host: str, watchdog: dict[str, Any], at: datetime, now: datetime) -> bool:
@@ -104,7 +128,7 @@ def apply_watchdog(c: Connection, server: str, *, host: str, watchdog: dict[str,
     sighting = find_sighting(c, host, server)
     if sighting is None or (sighting.watchdog_at is not None and sighting.watchdog_at > at):
         return False
-    overwrite_sighting(c, replace(sighting, watchdog=watchdog, watchdog_at=at))
+    overwrite_sightings(c, [replace(sighting, watchdog=watchdog, watchdog_at=at)])
     settle(c, [server], now=now)
     return True
 
@@ -178,13 +202,28 @@ def settle(
     :param grace_over: an owner that vanished without a word is waited for no longer
     :returns: servers of which a conflict began; their ``server.claimed_twice`` is in the outbox.
     """
-    departures = departures or {}
     wanted = set(ids)
+    return _settle(c, wanted, list_words(c, wanted), now=now, departed_from=departed_from, departures=departures, grace_over=grace_over)
+
+
+def _settle(
+    c: Connection,
+    wanted: Collection[str],
+    said: Iterable[Word],
+    *,
+    now: datetime,
+    departed_from: str | None = None,
+    departures: dict[str, Departure] | None = None,
+    grace_over: bool = False,
+) -> list[str]:
+    """:param said: all hosts' words about these servers"""
+    departures = departures or {}
     words: dict[str, list[Word]] = defaultdict(list)
-    for word in list_words(c, wanted):
+    for word in said:
         words[word.sighting.server].append(word)
     rows = {row.id: row for chunk in split(wanted) for row in list_by_id(c, chunk)}
     made: list[ServerRow] = []
+    overwritten: list[tuple[ServerRow, ServerRow]] = []
     claimed_twice: list[str] = []
     for server in sorted(wanted):
         before, heard = rows.get(server), words[server]
@@ -205,7 +244,7 @@ def settle(
         if before is None:
             made.append(after)
         else:
-            overwrite_server(c, before, after)
+            overwritten.append((before, after))
             if before.deleted_at is not None or (after.host == before.host and after.generation != before.generation):
                 had.forget_former_owners(c, [server])
             elif after.host != before.host:
@@ -213,6 +252,7 @@ def settle(
         if after.conflict_host is not None and (before is None or before.conflict_host is None):
             claimed_twice.append(server)
             _append_claimed_twice(c, after, now)
+    overwrite_servers(c, overwritten)
     insert_servers(c, made)
     return claimed_twice
 

@@ -166,8 +166,7 @@ def _put(c: Connection, host: str, servers: Iterable[Server], before: dict[str, 
             other.append(sighting)
     if new:
         c.execute(_INSERT, [values_of(sighting) for sighting in new])
-    if other:
-        c.execute(_UPDATE, [_values_for_update(sighting) for sighting in other])
+    overwrite_sightings(c, other)
     return frozenset(sighting.server for sighting in (*new, *other))
 
 
@@ -218,9 +217,10 @@ def _convert_flavor(flavor: Flavor) -> dict[str, Any]:
     }
 
 
-def overwrite_sighting(c: Connection, sighting: Sighting) -> None:
-    """Write an existing sighting anew."""
-    c.execute(_UPDATE, _values_for_update(sighting))
+def overwrite_sightings(c: Connection, sightings: Collection[Sighting]) -> None:
+    """Write existing sightings anew."""
+    if sightings:
+        c.execute(_UPDATE, [_values_for_update(sighting) for sighting in sightings])
 
 
 def _values_for_update(sighting: Sighting) -> dict[str, object]:

@@ -1,9 +1,8 @@
 """The tables. Each index says which question it answers, so that no listing scans; migrations make exactly this (tested)."""
 
-from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, LargeBinary, MetaData, String, Table, Text, UniqueConstraint
-from sqlalchemy.dialects import mysql
+from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
 
-from api_gateway.store.columns import JsonMap, JsonText, Moment, Words
+from api_gateway.store.columns import Body, JsonMap, JsonText, Moment, Words
 
 SCHEMA_REVISION = "0006"
 """The newest migration that this release needs, one that adds: those that only remove may come when they come.
@@ -23,8 +22,6 @@ _ID = String(64)
 _HOST = String(255)
 _NAME = String(255)
 _WORD = String(64)
-_KEY_LENGTHS = {"project": 224, "user": 224}
-"""As much of them as MariaDB takes into a key of 3,072 bytes beside an id and another name."""
 
 store_identity = Table(
     "store_identity",
@@ -94,8 +91,9 @@ actions = Table(
     Index("ix_actions_server_accepted", "server", "accepted_at", "id"),
     # A server's actions, changed since.
     Index("ix_actions_server_updated", "server", "updated_at"),
-    # The same request sent twice by one client. Rows without a key are free of it: NULLs are distinct in a unique index.
-    Index("uq_actions_idempotency", "server", "idempotency_key", "project", "user", unique=True, mysql_length=_KEY_LENGTHS),
+    # The same request sent twice by one client. Rows without a key are free of it: NULLs are distinct in a unique index. MariaDB has 224
+    # characters of project and user in it: more does not fit into a key.
+    Index("uq_actions_idempotency", "server", "idempotency_key", "project", "user", unique=True),
 )
 
 _SERVER_COLUMNS = (
@@ -359,7 +357,7 @@ dead_letters = Table(
     Column("id", Integer, primary_key=True),
     Column("source", _NAME, nullable=False),
     Column("reason", Text, nullable=False),
-    Column("body", LargeBinary(16 * 1024 * 1024 - 1).with_variant(mysql.MEDIUMBLOB(), "mysql", "mariadb"), nullable=False),
+    Column("body", Body, nullable=False),
     Column("shelved_at", Moment, nullable=False),
 )
 """Messages that could not be read or recorded, for people to look at."""

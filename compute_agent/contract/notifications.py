@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from kombu import Exchange, Queue
+from pydantic_core import from_json
 
 EVENTS_EXCHANGE = Exchange("crashcart.events", type="topic", durable=True)
 DEAD_EXCHANGE = Exchange("crashcart.dead", type="fanout", durable=True)
@@ -135,8 +136,8 @@ def decode(body: bytes | str) -> Notification:
     :raises UnreadableNotification: when it is none; the text says what is wrong with it.
     """
     try:
-        envelope = json.loads(body)
-        message = json.loads(envelope["oslo.message"])
+        envelope = _read_json(body)
+        message = _read_json(envelope["oslo.message"])
         notification = Notification(
             message_id=message["message_id"],
             event_type=message["event_type"],
@@ -147,13 +148,25 @@ def decode(body: bytes | str) -> Notification:
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UnreadableNotification(f"not an oslo.messaging envelope 2.0: {error!r}") from error
-    texts = (notification.message_id, notification.event_type, notification.publisher_id, notification.timestamp)
-    if not all(isinstance(text, str) for text in texts) or not isinstance(notification.payload, dict):
-        raise UnreadableNotification("message_id, event_type, publisher_id, timestamp must be text, payload an object")
     names = (notification.message_id, notification.event_type, notification.publisher_id)
-    if not all(len(name) <= _LONGEST_NAME and name.isprintable() for name in names):
-        raise UnreadableNotification(f"message_id, event_type, publisher_id must be {_LONGEST_NAME} printable characters at most")
+    for text in (*names, notification.timestamp):
+        if not isinstance(text, str):
+            raise UnreadableNotification("message_id, event_type, publisher_id, timestamp must be text")
+    if not isinstance(notification.payload, dict):
+        raise UnreadableNotification("payload must be an object")
+    for name in names:
+        if len(name) > _LONGEST_NAME or not name.isprintable():
+            raise UnreadableNotification(f"message_id, event_type, publisher_id must be {_LONGEST_NAME} printable characters at most")
     return notification
+
+
+def _read_json(text: bytes | str) -> Any:
+    """With pydantic's reader, which takes a third of the time that json's does; what it refuses and json takes (half of a surrogate pair, a
+    hundred levels more) is read as well."""
+    try:
+        return from_json(text, cache_strings="keys")
+    except ValueError:
+        return json.loads(text)
 
 
 def format_timestamp(moment: datetime) -> str:

@@ -178,6 +178,26 @@ def test_a_body_that_is_no_envelope_is_unreadable(body: bytes) -> None:
         notifications.decode(body)
 
 
+@pytest.mark.parametrize(
+    "payload",
+    [
+        '{"x": "\\ud800"}',
+        '{"x": ' + "[" * 300 + "]" * 300 + "}",
+        '{"x": NaN, "y": -Infinity, "z": 1e999}',
+        '{"x": 123456789012345678901234567890, "y": 0.1, "z": -0.0}',
+        '{"x": 1, "x": 2}',
+    ],
+    ids=["half of a surrogate pair", "300 levels", "no numbers", "large and small numbers", "a key twice"],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_payload_is_what_json_makes_of_it(payload: str, encoding: str) -> None:
+    message = notifications.encode(golden.make_notification("action.ended"))
+    inner = json.loads(json.loads(message)["oslo.message"])
+    body = json.dumps(inner | {"payload": {}}).replace('"payload": {}', f'"payload": {payload}')
+    read = notifications.decode(json.dumps({"oslo.version": "2.0", "oslo.message": body}).encode(encoding))
+    assert repr(read.payload) == repr(json.loads(payload))
+
+
 @given(st.binary() | st.text())
 def test_decoding_any_bytes_or_text_raises_nothing_but_unreadable(body: bytes | str) -> None:
     try:

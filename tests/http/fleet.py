@@ -320,19 +320,19 @@ def end_action(
     at = row.accepted_at
     steps = [at + timedelta(milliseconds=number) for number in range(1, 6)]
     epoch = f"journal-of-{row.host}"
-    with store.write() as c:
+    with store.write() as c, reports.reported_actions(c) as reported:
         reports.apply_received(
-            c, row.id, kind=row.kind, server=row.server, host=row.host, epoch=epoch,
+            reported, row.id, kind=row.kind, server=row.server, host=row.host, epoch=epoch,
             project=row.project, user=row.user, deadline=row.deadline, at=steps[0], now=steps[0],
         )  # fmt: skip
-        reports.apply_started(c, row.id, host=row.host, at=steps[1], now=steps[1])
+        reports.apply_started(reported, row.id, host=row.host, at=steps[1], now=steps[1])
         reports.apply_ended(
-            c, row.id, host=row.host, epoch=epoch, ending=ending, code=code, reason="As the driver said.",
+            reported, row.id, host=row.host, epoch=epoch, ending=ending, code=code, reason="As the driver said.",
             at=steps[3], now=steps[3], started_at=steps[1], signalled_at=steps[2] if ending == "succeeded" else None,
         )  # fmt: skip
         if observation is not None:
             reports.apply_observed(
-                c, row.id, host=row.host, epoch=epoch, observation=observation, final=final,
+                reported, row.id, host=row.host, epoch=epoch, observation=observation, final=final,
                 observed_at=steps[4], text="What it means.", now=steps[4],
             )  # fmt: skip
 
@@ -368,10 +368,10 @@ def _cast(store: Store, row: ActionRow) -> ActionRow:
 def _report(store: Store, row: ActionRow, *, started: bool) -> None:
     """Its agent has it, or has begun it."""
     at = row.accepted_at + timedelta(milliseconds=1)
-    with store.write() as c:
+    with store.write() as c, reports.reported_actions(c) as reported:
         reports.apply_received(
-            c, row.id, kind=row.kind, server=row.server, host=row.host, epoch=f"journal-of-{row.host}",
+            reported, row.id, kind=row.kind, server=row.server, host=row.host, epoch=f"journal-of-{row.host}",
             project=row.project, user=row.user, deadline=row.deadline, at=at, now=at,
         )  # fmt: skip
         if started:
-            reports.apply_started(c, row.id, host=row.host, at=at, now=at)
+            reports.apply_started(reported, row.id, host=row.host, at=at, now=at)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from api_gateway.deliveries.webhook import create_secret
+from api_gateway.deliveries.signature import create_secret
 from api_gateway.store import Store, deliveries, events, subscriptions
 from api_gateway.store.deliveries import ListedDelivery
 from api_gateway.store.subscriptions import SubscriptionRow

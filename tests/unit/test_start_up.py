@@ -6,7 +6,7 @@ import sys
 import pytest
 
 _DRIVERS = ("libvirt", "pyghmi", "sushy")
-_NOT_YET_NEEDED = ("alembic", "keystonemiddleware", "sqlalchemy.dialects.postgresql")
+_NOT_YET_NEEDED = ("alembic", "keystonemiddleware", "re2", "sqlalchemy.dialects.mysql", "sqlalchemy.dialects.postgresql")
 _NEVER = ("eventlet", "aiohttp")
 
 
@@ -17,7 +17,10 @@ _NEVER = ("eventlet", "aiohttp")
             "compute_agent.service",
             (*_DRIVERS, "sqlalchemy", "falcon", "granian", "uvicorn", "jsonschema", "requests", "urllib3", "smtplib", "cryptography"),
         ),
-        ("api_gateway.engine", (*_DRIVERS, "falcon", "granian", "jsonschema", "requests", "oslo_policy.policy", "bcrypt", "cryptography")),
+        (
+            "api_gateway.engine",
+            (*_DRIVERS, "falcon", "granian", "jsonschema", "requests", "oslo_policy.policy", "bcrypt", "cryptography", "urllib3"),
+        ),
         ("api_gateway.wsgi", (*_DRIVERS, "oslo_messaging", "oslo_service", "uvicorn", "bcrypt", "cryptography")),
     ],
 )

@@ -118,6 +118,12 @@ def _measure_recording(way: WholeWay, counts: Counts, table: Table) -> None:
         counts.take(STORE_FILE)
         way.recorder.record(batch)
     table[f"recording of {_BATCH} events of as many servers"] = counts.take(STORE_FILE)
+    voices = [AgentVoice(way.clock, f"h{number}", f"journal-of-h{number}") for number in range(3, 3 + _BATCH // 2)]
+    for _ in range(2):
+        batch = [voice.tell("server.levitated", server=None) for voice in voices for _ in range(2)]
+        counts.take(STORE_FILE)
+        way.recorder.record(batch)
+    table[f"recording of {_BATCH} events of {len(voices)} hosts"] = counts.take(STORE_FILE)
     way.recorder.record([voice.tell("server.levitated", server=servers[0])])
     table["recording of 1 event that changes nothing"] = counts.take(STORE_FILE)
 

@@ -33,22 +33,22 @@ def cancel(store: Store, clock: FakeClock) -> Cancel:
 
 
 def report_received(store: Store, clock: FakeClock, action: ActionRow) -> None:
-    with store.write() as c:
+    with store.write() as c, reports.reported_actions(c) as reported:
         reports.apply_received(
-            c, action.id, kind=action.kind, server=action.server, host=HOST, epoch=JOURNAL,
+            reported, action.id, kind=action.kind, server=action.server, host=HOST, epoch=JOURNAL,
             project=action.project, user=action.user, deadline=action.deadline, at=clock.now(), now=clock.now(),
         )  # fmt: skip
 
 
 def report_started(store: Store, clock: FakeClock, action: ActionRow) -> None:
-    with store.write() as c:
-        reports.apply_started(c, action.id, host=HOST, at=clock.now(), now=clock.now())
+    with store.write() as c, reports.reported_actions(c) as reported:
+        reports.apply_started(reported, action.id, host=HOST, at=clock.now(), now=clock.now())
 
 
 def report_ended(store: Store, clock: FakeClock, action: ActionRow, ending: str, code: str) -> None:
-    with store.write() as c:
+    with store.write() as c, reports.reported_actions(c) as reported:
         reports.apply_ended(
-            c, action.id, host=HOST, epoch=JOURNAL, ending=ending, code=code, reason="So.", at=clock.now(), now=clock.now()
+            reported, action.id, host=HOST, epoch=JOURNAL, ending=ending, code=code, reason="So.", at=clock.now(), now=clock.now()
         )  # fmt: skip
 
 
@@ -135,9 +135,9 @@ class TestAsking:
         """Its request has more than the report says: told by us, it would be another action under the same id."""
         action = add_action(store, clock)
         unasked = f"req-00000000{action.id[12:]}"
-        with store.write() as c:
+        with store.write() as c, reports.reported_actions(c) as reported:
             reports.apply_received(
-                c, unasked, kind=action.kind, server=action.server, host=HOST, epoch=JOURNAL, project=action.project,
+                reported, unasked, kind=action.kind, server=action.server, host=HOST, epoch=JOURNAL, project=action.project,
                 user=action.user, deadline=action.deadline, at=clock.now(), now=clock.now(),
             )  # fmt: skip
             made = actions.get_action(c, unasked)

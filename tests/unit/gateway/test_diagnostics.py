@@ -126,7 +126,7 @@ def test_a_last_answer_says_nothing_of_another_run(application: Application, clo
     clock.advance(1)
     with application.store.write() as c:
         state = PowerState.RUNNING
-        servers.apply_state(c, RUNNING, host=HOST, event_type=event_type, power_state=state, reason="", at=clock.now(), now=clock.now())
+        servers.apply_states(c, [servers.StateReport(RUNNING, HOST, event_type, state, "", clock.now())], now=clock.now())
     fall_silent(application)
 
     assert show(application).status_code == 503

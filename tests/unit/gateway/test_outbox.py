@@ -66,8 +66,8 @@ def test_a_revision_is_told_with_what_was_said_before_and_what_is_true(store: St
     ended_at = clock.now()
     clock.advance(5)
     said = {"ending": "failed", "code": "driver_fault", "reason": "As the driver said."}
-    with store.write() as c:
-        reports.apply_ended(c, action.id, host="a", epoch="j1", at=ended_at, now=clock.now(), **said)
+    with store.write() as c, reports.reported_actions(c) as reported:
+        reports.apply_ended(reported, action.id, host="a", epoch="j1", at=ended_at, now=clock.now(), **said)
     told = list_unsent(store)[-1]
     assert (told.event_type, told.server, told.occurred_at) == ("action.revised", SERVER, clock.now())
     expected = {"action_id": action.id, "kind": "trigger_crash_dump", "previous_ending": "unknown", "previous_code": "not_reported", **said}

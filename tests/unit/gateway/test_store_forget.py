@@ -153,9 +153,9 @@ def test_an_open_action_that_was_perhaps_sent_becomes_unknown_until_its_agent_sa
     clock.advance(22)
     sweep(store, clock)
     assert get_ending(store, action) == ("unknown", "not_reported")
-    with store.write() as c:
+    with store.write() as c, reports.reported_actions(c) as reported:
         reports.apply_ended(
-            c, action.id, host="a", epoch=a.journal_id, ending="succeeded", code="signal_delivered", reason="r", at=clock.now(),
+            reported, action.id, host="a", epoch=a.journal_id, ending="succeeded", code="signal_delivered", reason="r", at=clock.now(),
             now=clock.now(),
         )  # fmt: skip
         assert len(list_outbox_events(c, "action.revised")) == 1

@@ -138,9 +138,7 @@ def test_overlay_and_lock_last_through_heartbeats_restarts_and_events(store: Sto
         step()
         assert is_intact(get(store))
     with store.write() as c:
-        servers.apply_state(
-            c, SERVER, host="a", event_type="server.started", power_state="running", reason="", at=clock.now(), now=clock.now()
-        )
+        servers.apply_states(c, [servers.StateReport(SERVER, "a", "server.started", "running", "", clock.now())], now=clock.now())
     assert is_intact(get(store))
 
 

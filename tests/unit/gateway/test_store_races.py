@@ -94,9 +94,7 @@ def test_an_ending_by_the_gateway_does_not_wait_for_a_recorder_that_waits_for_it
         actions.insert_action(c, action)
 
     def record(c: Connection) -> None:
-        servers.apply_state(
-            c, SERVER, host="a", event_type="server.paused", power_state="paused", reason="", at=clock.now(), now=clock.now()
-        )
+        servers.apply_states(c, [servers.StateReport(SERVER, "a", "server.paused", "paused", "", clock.now())], now=clock.now())
 
     def end(c: Connection) -> bool:
         return endings.end_by_gateway(c, action.id, ending=Ending.EXPIRED, code=Code.DEADLINE_PASSED, reason="late", at=clock.now())

@@ -9,7 +9,7 @@ import pytest
 
 from api_gateway.store import Store, actions, counters, endings
 from api_gateway.store.actions import ActionRow
-from api_gateway.store.reports import Applied, apply_ended, apply_observed, apply_received, apply_started
+from api_gateway.store.reports import Applied, apply_ended, apply_observed, apply_received, apply_started, reported_actions
 from compute_agent.contract.errors import Code, Ending
 from compute_agent.contract.events import ActionRevised
 from tests.fakes import FakeClock
@@ -28,8 +28,8 @@ class Reporter:
         self.action = action
 
     def _apply(self, apply: Callable[..., Applied], **values: Any) -> Applied:
-        with self._store.write() as c:
-            return apply(c, self.action.id, **({"host": "a", "now": self._clock.now()} | values))
+        with self._store.write() as c, reported_actions(c) as reported:
+            return apply(reported, self.action.id, **({"host": "a", "now": self._clock.now()} | values))
 
     def received(self, **changes: Any) -> Applied:
         known = {"kind": "trigger_crash_dump", "server": SERVER, "epoch": "j1", "project": "demo", "user": "admin"}
@@ -263,8 +263,8 @@ def test_what_followed_an_action_that_was_given_up_is_told_before_its_ending_com
 
 def test_a_report_and_its_violation_are_one_transaction(store: Store, reporter: Reporter, clock: FakeClock) -> None:
     def fail() -> None:
-        with store.write() as c:
-            apply_started(c, reporter.action.id, host="b", at=at(clock, 1), now=clock.now())
+        with store.write() as c, reported_actions(c) as reported:
+            apply_started(reported, reporter.action.id, host="b", at=at(clock, 1), now=clock.now())
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 from api_gateway.store import Store, actions, agents, counters, endings, events, gaps, outbox
 from api_gateway.store.actions import ActionRow
-from api_gateway.store.reports import Applied, apply_received
+from api_gateway.store.reports import Applied, apply_received, reported_actions
 from api_gateway.store.restoring import LEAP, UNKNOWN_JOURNAL, mark_restored
 from compute_agent.contract.errors import Code, Ending
 from compute_agent.contract.models import OPEN_END
@@ -132,8 +132,8 @@ def test_an_action_comes_back_although_its_server_has_migrated_since(store: Stor
 
     def tell(action_id: str, at_: datetime) -> Applied:
         details = {"kind": "trigger_crash_dump", "server": SERVER, "host": "b", "epoch": "j", "project": "demo", "user": None}
-        with store.write() as c:
-            return apply_received(c, action_id, **details, deadline=at(clock, 30), at=at_, now=clock.now())  # type: ignore[arg-type]
+        with store.write() as c, reported_actions(c) as reported:
+            return apply_received(reported, action_id, **details, deadline=at(clock, 30), at=at_, now=clock.now())  # type: ignore[arg-type]
 
     host = FakeHost(store, clock, "a")
     host.put()

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from api_gateway.store import Store, servers
-from api_gateway.store.servers import ServerRow
+from api_gateway.store.servers import ServerRow, StateReport
 from compute_agent.contract.events import ServerClaimedTwice
 from compute_agent.contract.models import Departure, PowerState
 from tests.fakes import FakeClock
@@ -38,9 +38,7 @@ def get(store: Store, server: str = SERVER) -> ServerRow:
 def tell(store: Store, clock: FakeClock, event_type: str, power_state: str, *, host: str = "a", seconds: float = 0) -> bool:
     with store.write() as c:
         moment = at(clock, seconds)
-        return servers.apply_state(
-            c, SERVER, host=host, event_type=event_type, power_state=power_state, reason="r", at=moment, now=clock.now()
-        )
+        return servers.apply_states(c, [StateReport(SERVER, host, event_type, power_state, "r", moment)], now=clock.now())
 
 
 def expire(store: Store, clock: FakeClock) -> list[str]:

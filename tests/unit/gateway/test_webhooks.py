@@ -13,8 +13,9 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from api_gateway.deliveries.addresses import parse_network
 from api_gateway.deliveries.outcome import Message, NotDelivered
+from api_gateway.deliveries.signature import create_secret
 from api_gateway.deliveries.targets import TargetRules
-from api_gateway.deliveries.webhook import WebhookSender, create_secret
+from api_gateway.deliveries.webhook import WebhookSender
 from api_gateway.store.subscriptions import SubscriptionRow
 from compute_agent.contract.clock import Clock, SystemClock
 from tests.delivery_servers import Receiver, run_receiver
