@@ -12,7 +12,14 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, exc, func, inspect, make_url, select, text
 
 from api_gateway.store import patterns
-from api_gateway.store.backends import begins_by_word, check_rested_connections, is_busy, is_rejection, list_engine_options
+from api_gateway.store.backends import (
+    begins_by_word,
+    check_rested_connections,
+    is_busy,
+    is_rejection,
+    list_engine_options,
+    raising_as_sqlalchemy,
+)
 from api_gateway.store.errors import SchemaOutdated, StoreBusy, StoreError, StoreRejected, StoreUnavailable
 from api_gateway.store.location import check_local
 from api_gateway.store.phases import Migration, Phase
@@ -120,7 +127,7 @@ class Store:
         engine = self._get_engine()
         with self._translated_errors(), engine.connect() as c:
             if self._path is not None:
-                c.exec_driver_sql("BEGIN")
+                _say(c, "BEGIN")
             yield c
 
     @contextmanager
@@ -174,7 +181,7 @@ class Store:
         give_up_at = time.monotonic() + self._busy_timeout
         while True:
             try:
-                c.exec_driver_sql("BEGIN IMMEDIATE")
+                _say(c, "BEGIN IMMEDIATE")
             except exc.OperationalError as error:
                 if not is_busy(error.orig) or time.monotonic() >= give_up_at:
                     raise
@@ -285,6 +292,13 @@ class Store:
             if self._engine is not None:
                 self._engine.dispose()
                 self._engine = None
+
+
+def _say(c: Connection, word: str) -> None:
+    """To SQLite itself: what SQLAlchemy does around a word takes ten times as long."""
+    connection: Any = c.connection.dbapi_connection
+    with raising_as_sqlalchemy(c.dialect):
+        connection.execute(word).close()
 
 
 def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
