@@ -22,6 +22,7 @@ from api_gateway.server_checks import (
     SET_WATCHDOG,
     Refused,
     ServerChecks,
+    Subject,
 )
 from api_gateway.store import Connection, actions, agents
 from api_gateway.store.actions import ActionRow, ActionState
@@ -85,7 +86,7 @@ class Accepted:
     new: bool
 
 
-_Earlier = Callable[[Connection, ServerRow, Asked, Circumstances], None]
+_Earlier = Callable[[Connection, Subject, Asked, Circumstances], None]
 
 
 @dataclass(frozen=True)
@@ -108,28 +109,41 @@ def accept_action(c: Connection, server: ServerRow, asked: Asked, *, now: dateti
     :raises TooManyOpen: its host has enough to do.
     :raises IdempotencyKeyReused: see there.
     """
-    return _accept(c, server, asked, AskedFor(c, now, terms.holdoff), now, terms)
+
+    def check_devices() -> None:
+        check = _KINDS[asked.kind].check_devices
+        if check is not None:
+            check(server, agents.find_agent(c, server.host), asked.arguments)
+
+    return _accept(c, server, asked, AskedFor(c, server, now, terms.holdoff), now, terms, check_devices)
 
 
 def accept_actions(c: Connection, wanted: Sequence[tuple[Prospect, Asked]], *, now: datetime, terms: Terms) -> list[Accepted | Refusal]:
-    """The same for crash dumps of several servers that do not stand still, none of them twice: with few statements for all of them.
+    """The same for crash dumps of several servers that do not stand still, none of them twice: with one statement for all of them, which
+    is the transaction's last.
 
     :returns: for each what :func:`accept_action` would return or raise.
     """
-    if not wanted:
-        return []
-    circumstances = ReadAhead(c, [prospect for prospect, _ in wanted], now, terms.holdoff)
+    circumstances = ReadAhead([prospect for prospect, _ in wanted])
     outcomes: list[Accepted | Refusal] = []
     for prospect, asked in wanted:
         try:
-            outcomes.append(_accept(c, prospect.server, asked, circumstances, now, terms))
+            outcomes.append(_accept(c, prospect, asked, circumstances, now, terms))
         except REFUSALS as refusal:
             outcomes.append(refusal)
-    circumstances.insert_all()
+    actions.insert_new_and_commit(c, circumstances.rows)
     return outcomes
 
 
-def _accept(c: Connection, server: ServerRow, asked: Asked, circumstances: Circumstances, now: datetime, terms: Terms) -> Accepted:
+def _accept(
+    c: Connection,
+    server: Subject,
+    asked: Asked,
+    circumstances: Circumstances,
+    now: datetime,
+    terms: Terms,
+    check_devices: Callable[[], None] = lambda: None,
+) -> Accepted:
     if asked.idempotency_key is not None:
         earlier = actions.find_by_idempotency_key(c, server.id, asked.project, asked.user, asked.idempotency_key)
         if earlier is not None:
@@ -139,8 +153,7 @@ def _accept(c: Connection, server: ServerRow, asked: Asked, circumstances: Circu
     speaker = circumstances.find_speaker(server.host)
     if speaker is not None:  # else it has not been heard of since its host was forgotten; the action waits for it until its deadline
         terms.speech.refuse_unless_taken(asked.kind, speaker, c)
-    if kind.check_devices is not None:
-        kind.check_devices(server, agents.find_agent(c, server.host), asked.arguments)
+    check_devices()
     kind.check_earlier(c, server, asked, circumstances)
     if terms.max_open is not None:
         _check_room(server, max(int(terms.max_open * kind.share), 1), circumstances)
@@ -187,24 +200,24 @@ def _repeat(earlier: ActionRow, asked: Asked) -> Accepted:
     return Accepted(earlier, new=False)
 
 
-def _check_room(server: ServerRow, most: int, circumstances: Circumstances) -> None:
+def _check_room(server: Subject, most: int, circumstances: Circumstances) -> None:
     if circumstances.count_open(server.host) >= most:
         raise TooManyOpen(f"The host of instance {server.id} has {most} open actions already, as many as it may; try again later.")
 
 
-def _refuse_while_dumping(_c: Connection, server: ServerRow, asked: Asked, circumstances: Circumstances) -> None:
+def _refuse_while_dumping(_c: Connection, server: Subject, asked: Asked, circumstances: Circumstances) -> None:
     if asked.force:
         return
-    blocking = circumstances.find_blocking(server)
+    blocking = circumstances.find_blocking(server.id)
     if blocking is not None:
         raise _still_dumping(ActionKind.TRIGGER_CRASH_DUMP, blocking)
 
 
-def _refuse_unless_dead(_c: Connection, server: ServerRow, asked: Asked, circumstances: Circumstances) -> None:
+def _refuse_unless_dead(_c: Connection, server: Subject, asked: Asked, circumstances: Circumstances) -> None:
     """A guest that panicked, and whose processors the hypervisor stopped for it, writes no dump of its own: its memory may be read."""
     if asked.force:
         return
-    blocking = circumstances.find_blocking(server)
+    blocking = circumstances.find_blocking(server.id)
     if blocking is None:
         return
     is_dead = server.power_state == PowerState.CRASHED or blocking.observation == Observation.GUEST_PANICKED
@@ -219,7 +232,7 @@ def _still_dumping(kind: ActionKind, blocking: ActionRow) -> Refused:
     )
 
 
-def _refuse_while_changing(c: Connection, server: ServerRow, _asked: Asked, _circumstances: Circumstances) -> None:
+def _refuse_while_changing(c: Connection, server: Subject, _asked: Asked, _circumstances: Circumstances) -> None:
     refuse_second_change(c, server)
 
 

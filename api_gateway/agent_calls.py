@@ -45,15 +45,25 @@ class AgentCaller(Protocol):
 
 
 class _Call(Generic[T]):
-    """One question and, once ``is_over`` is set, what came of it."""
+    """One question and, once it ``is_over``, what came of it."""
 
     def __init__(self, host: str, ask: Callable[[AgentCaller], T]) -> None:
         self.host = host
         self.ask = ask
-        self.is_over = threading.Event()
+        self.is_over = False
         self.is_overdue = False
+        self._running = threading.Lock()  # a bare lock: an Event wakes its thread twice, once to find that the Event is still held
+        self._running.acquire()
         self.answer: T | None = None
         self.error: Exception | None = None
+
+    def finish(self) -> None:
+        self.is_over = True
+        self._running.release()
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it was over by then."""
+        return self._running.acquire(timeout=seconds)
 
 
 class AgentCalls:
@@ -102,7 +112,7 @@ class AgentCalls:
         call: _Call[T] = _Call(host, ask)
         self._admit(host)
         self._calls.put(call)  # type: ignore[arg-type]
-        if not call.is_over.wait(self._limit):
+        if not call.wait(self._limit):
             self._note_overdue(call)
         if call.is_overdue:
             raise NoAnswer(f"The agent of host {host} could not be asked within {self._limit:g} s: the message broker is away or in alarm.")
@@ -136,7 +146,7 @@ class AgentCalls:
     def _note_overdue(self, call: _Call[T]) -> None:
         """Unless the answer came at the last moment."""
         with self._lock:
-            if call.is_over.is_set():
+            if call.is_over:
                 return
             call.is_overdue = True
             self._overdue += 1
@@ -163,7 +173,7 @@ class AgentCalls:
                 now = self._monotonic()
                 self._silent_hosts = {host: until for host, until in self._silent_hosts.items() if until > now}
                 self._silent_hosts[call.host] = now + PAUSE_SECONDS
-            call.is_over.set()
+            call.finish()
 
     def _get_caller(self) -> AgentCaller:
         with self._creating:

@@ -20,7 +20,7 @@ class Circumstances(Protocol):
         """What the host's agent said of its versions; None: it was never heard."""
         ...
 
-    def find_blocking(self, server: ServerRow) -> ActionRow | None:
+    def find_blocking(self, server: str) -> ActionRow | None:
         """The crash dump that forbids another one of this server."""
         ...
 
@@ -32,23 +32,23 @@ class Circumstances(Protocol):
 
 
 class AskedFor:
-    """Implements Circumstances: each is asked for when a check needs it.
+    """Implements Circumstances for one server: each is asked for when a check needs it.
 
     :param holdoff: how long after a crash dump's signal the dump may still be running
     """
 
-    def __init__(self, c: Connection, now: datetime, holdoff: timedelta) -> None:
+    def __init__(self, c: Connection, server: ServerRow, now: datetime, holdoff: timedelta) -> None:
         self._c = c
+        self._stands_still_since = server.state_at if server.power_state in STANDS_STILL else None
         self._now = now
         self._holdoff = holdoff
 
     def find_speaker(self, host: str) -> Speaker | None:
         return list_versions_of(self._c, [host]).get(host)
 
-    def find_blocking(self, server: ServerRow) -> ActionRow | None:
-        stands_still_since = server.state_at if server.power_state in STANDS_STILL else None
+    def find_blocking(self, server: str) -> ActionRow | None:
         return actions.find_blocking_crash_dump(
-            self._c, server.id, now=self._now, holdoff=self._holdoff, stands_still_since=stands_still_since
+            self._c, server, now=self._now, holdoff=self._holdoff, stands_still_since=self._stands_still_since
         )
 
     def count_open(self, host: str) -> int:
@@ -59,32 +59,26 @@ class AskedFor:
 
 
 class ReadAhead:
-    """Implements Circumstances: read for all servers before the first check, and the rows are inserted together after the last one.
+    """Implements Circumstances: what was read with the servers before the first check; the rows are inserted together after the last one.
 
     :param prospects: servers that do not stand still, none twice
-    :param holdoff: as above
     """
 
-    def __init__(self, c: Connection, prospects: Sequence[Prospect], now: datetime, holdoff: timedelta) -> None:
-        self._c = c
-        self._rows: list[ActionRow] = []
-        self._speakers = {one.server.host: one.spoken for one in prospects}
-        self._open = {one.server.host: one.open_actions for one in prospects}
-        self._blocking = actions.list_blocking_crash_dumps(c, [one.server.id for one in prospects], now=now, holdoff=holdoff)
+    def __init__(self, prospects: Sequence[Prospect]) -> None:
+        self.rows: list[ActionRow] = []
+        self._speakers = {one.host: one.spoken for one in prospects}
+        self._open = {one.host: one.open_actions for one in prospects}
+        self._blocking = {one.id: one.blocking for one in prospects}
 
     def find_speaker(self, host: str) -> Speaker | None:
         return self._speakers[host]
 
-    def find_blocking(self, server: ServerRow) -> ActionRow | None:
-        return self._blocking.get(server.id)
+    def find_blocking(self, server: str) -> ActionRow | None:
+        return self._blocking[server]
 
     def count_open(self, host: str) -> int:
         return self._open[host]
 
     def insert(self, row: ActionRow) -> None:
-        self._rows.append(row)
+        self.rows.append(row)
         self._open[row.host] += 1
-
-    def insert_all(self) -> None:
-        """:raises StoreRejected: out of the transaction's block: one of them was refused, so that all are."""
-        actions.insert_actions(self._c, self._rows)

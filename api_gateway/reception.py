@@ -12,10 +12,10 @@ from api_gateway.acceptance import REFUSALS, Asked, Terms, accept_action, accept
 from api_gateway.faults import Fault
 from api_gateway.identity import Identity
 from api_gateway.policy import permit
+from api_gateway.server_checks import Subject
 from api_gateway.store import Connection, Store, StoreRejected
 from api_gateway.store.actions import ActionRow
 from api_gateway.store.prospects import Prospect, hold_free_servers
-from api_gateway.store.servers import ServerRow
 from api_gateway.together import Together
 from api_gateway.visibility import get_visible_server_to_act_on, is_server_id, no_such_server, refuse_unless_visible
 from compute_agent.contract.clock import Clock
@@ -40,7 +40,7 @@ class Wish:
         rules = self.identity.rules
         return rules.is_lasting(self.rule) and (not self.asked.force or rules.is_lasting(_FORCE))
 
-    def permit(self, server: ServerRow) -> None:
+    def permit(self, server: Subject) -> None:
         """:raises Fault: 404 when it cannot be seen, 403 when this is not allowed."""
         refuse_unless_visible(self.identity, server)
         permit(self.identity, self.rule, server.project)
@@ -102,7 +102,7 @@ def accept_together(store: Store, clock: Clock, terms: Terms, wishes: Sequence[W
     """
     firsts = {wish.server: wish for wish in reversed(wishes)}
     try:
-        with store.write() as c:
+        with store.write(begins_later=True) as c:
             outcomes = _accept_firsts(c, clock, terms, firsts)
     except StoreRejected:
         return [None] * len(wishes)  # one of them is at fault; the others must not suffer for it
@@ -114,18 +114,17 @@ def _accept_firsts(c: Connection, clock: Clock, terms: Terms, firsts: Mapping[st
     that the time counts otherwise for it."""
     outcomes: dict[str, Received | Exception] = {}
     wanted: list[tuple[Prospect, Asked]] = []
-    for prospect in hold_free_servers(c, list(firsts)):
-        server = prospect.server
-        if server.power_state in STANDS_STILL:
+    now = clock.now()
+    for prospect in hold_free_servers(c, list(firsts), now=now, holdoff=terms.holdoff):
+        if prospect.power_state in STANDS_STILL:
             continue
         try:
-            firsts[server.id].permit(server)
+            firsts[prospect.id].permit(prospect)
         except Fault as fault:
-            outcomes[server.id] = fault
+            outcomes[prospect.id] = fault
         else:
-            wanted.append((prospect, firsts[server.id].asked))
-    accepted = accept_actions(c, wanted, now=clock.now(), terms=terms)
+            wanted.append((prospect, firsts[prospect.id].asked))
+    accepted = accept_actions(c, wanted, now=now, terms=terms)
     for (prospect, _), outcome in zip(wanted, accepted, strict=True):
-        server = prospect.server
-        outcomes[server.id] = outcome if isinstance(outcome, REFUSALS) else Received(outcome.action, outcome.new, server.project)
+        outcomes[prospect.id] = outcome if isinstance(outcome, REFUSALS) else Received(outcome.action, outcome.new, prospect.project)
     return outcomes

@@ -5,14 +5,31 @@ A server that was never launched, which Nova refuses too, there is not here: a h
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Protocol
 
-from api_gateway.store.servers import ServerRow
-from api_gateway.vm_state import get_vm_state
+from api_gateway.vm_state import Stateful, get_vm_state
 from compute_agent.contract.models import ActionKind, PowerState
 
 CRASH_DUMP_VM_STATES = frozenset({"active", "paused", "rescued", "resized", "error"})
 WATCHDOG_VM_STATES = CRASH_DUMP_VM_STATES | {"stopped", "suspended"}
 """Wherever there is a machine that has devices or will have them: one that is off, asleep, or has crashed too."""
+
+
+class Subject(Stateful, Protocol):
+    """A server that is to be acted on: what decides whether it may be."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def project(self) -> str: ...
+    @property
+    def host(self) -> str: ...
+    @property
+    def generation(self) -> int: ...
+    @property
+    def conflict_host(self) -> str | None: ...
+    @property
+    def locked_by(self) -> str | None: ...
 
 
 class Refused(Exception):
@@ -29,7 +46,7 @@ class ServerChecks:
     vm_states: Collection[str] = CRASH_DUMP_VM_STATES
     power_state: PowerState | None = None
 
-    def check(self, server: ServerRow, *, passes_locks: bool) -> None:
+    def check(self, server: Subject, *, passes_locks: bool) -> None:
         """:raises Refused: the server's state forbids the action."""
         if not (self.in_any_state or passes_locks):
             _check_lock(server)
@@ -39,7 +56,7 @@ class ServerChecks:
             self._check_vm_state(server)
             self._check_task_state(server)
 
-    def _check_vm_state(self, server: ServerRow) -> None:
+    def _check_vm_state(self, server: Subject) -> None:
         vm_state = get_vm_state(server)
         if vm_state not in self.vm_states:
             raise Refused(f"Cannot '{self.kind}' instance {server.id} while it is in vm_state {vm_state}")
@@ -48,7 +65,7 @@ class ServerChecks:
                 f"Cannot '{self.kind}' instance {server.id} while it is in power state {server.power_state}: it must be {self.power_state}."
             )
 
-    def _check_task_state(self, server: ServerRow) -> None:
+    def _check_task_state(self, server: Subject) -> None:
         if server.task_state is not None:
             raise Refused(f"Cannot '{self.kind}' instance {server.id} while it is in task_state {server.task_state}")
 
@@ -63,17 +80,17 @@ RESET_WATCHDOG_TIMER = ServerChecks(ActionKind.RESET_WATCHDOG_TIMER, in_any_stat
 """A lock that kept who feeds it off would have the server reset."""
 
 
-def _check_lock(server: ServerRow) -> None:
+def _check_lock(server: Subject) -> None:
     if server.locked_by is not None:
         raise Refused(f"Instance {server.id} is locked")
 
 
-def _check_ready(server: ServerRow) -> None:
+def _check_ready(server: Subject) -> None:
     if server.missing_since is not None:
         raise Refused(f"Instance {server.id} is not ready")
 
 
-def _check_conflict(server: ServerRow) -> None:
+def _check_conflict(server: Subject) -> None:
     if server.conflict_host is not None:
         raise Refused(
             f"Instance {server.id} is claimed by two hosts, {server.host} and {server.conflict_host}; "

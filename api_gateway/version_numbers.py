@@ -1,10 +1,12 @@
 """RPC versions as agents and operators write them: texts that may be anything."""
 
 import re
+from functools import lru_cache
 
 _NUMBER = re.compile(r"(0|[1-9][0-9]{0,4})\.(0|[1-9][0-9]{0,4})")
 
 
+@lru_cache(maxsize=64)
 def find_version(text: str) -> tuple[int, int] | None:
     """Its major and minor number; None: it is no version that can be read."""
     match = _NUMBER.fullmatch(text)

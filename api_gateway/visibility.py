@@ -4,6 +4,7 @@ import re
 
 from api_gateway.faults import Fault, not_found
 from api_gateway.identity import Identity
+from api_gateway.server_checks import Subject
 from api_gateway.store import Connection, counters, servers
 from api_gateway.store.servers import ServerRow
 
@@ -26,7 +27,7 @@ def get_visible_server(c: Connection, identity: Identity, server: str, *, includ
     return row
 
 
-def refuse_unless_visible(identity: Identity, server: ServerRow) -> None:
+def refuse_unless_visible(identity: Identity, server: Subject) -> None:
     """:raises Fault: 404 when ``identity`` cannot see it."""
     if not (identity.is_admin or server.project == identity.project):
         raise no_such_server(server.id)

@@ -6,7 +6,7 @@ What nobody told is not held against anybody: the action is accepted then and en
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from api_gateway.server_checks import Refused
+from api_gateway.server_checks import Refused, Subject
 from api_gateway.store import Connection, actions
 from api_gateway.store.agents import AgentRow
 from api_gateway.store.servers import ServerRow
@@ -58,7 +58,7 @@ def check_removal(server: ServerRow, _agent: AgentRow | None, _arguments: Mappin
         _check_obstacle(server, watchdog)
 
 
-def refuse_second_change(c: Connection, server: ServerRow) -> None:
+def refuse_second_change(c: Connection, server: Subject) -> None:
     """:raises Refused: the server's watchdog is being changed."""
     earlier = actions.find_open_of_server(c, server.id, WATCHDOG_CHANGES)
     if earlier is not None:

@@ -24,6 +24,19 @@ class _Call(Generic[_Result]):
         self.result: _Result | None = None
         self.error: BaseException | None = None
         self.is_done = False
+        self._waiting: list[threading.Lock] = []
+
+    def make_waiter(self) -> threading.Lock:
+        """To be acquired: it can be when the call is done. A bare lock for each, so that nobody is woken by somebody else's call."""
+        waiter = threading.Lock()
+        waiter.acquire()
+        self._waiting.append(waiter)
+        return waiter
+
+    def finish(self) -> None:
+        self.is_done = True
+        for waiter in self._waiting:
+            waiter.release()
 
 
 class BoundedCalls(Generic[_Result]):
@@ -60,9 +73,10 @@ class BoundedCalls(Generic[_Result]):
                 call = self._begin(key, work)
             elif self._is_stuck(call):
                 raise NoAnswer(f"the backend has not answered an earlier question for {time.monotonic() - call.began_at:.0f} s")
-            self._condition.wait_for(lambda: call.is_done, max(0.0, end - time.monotonic()))
-            if not call.is_done:
-                raise NoAnswer(f"the backend did not answer within {self._limit:g} s")
+            waiter = call.make_waiter()
+        waiter.acquire(timeout=max(0.0, end - time.monotonic()))
+        if not call.is_done:
+            raise NoAnswer(f"the backend did not answer within {self._limit:g} s")
         if call.error is not None:
             raise call.error
         return call.result  # type: ignore[return-value]  # done without an error
@@ -94,10 +108,10 @@ class BoundedCalls(Generic[_Result]):
         except BaseException as error:  # noqa: BLE001 -- raised again in whoever waits for it
             call.error = error
         with self._condition:
-            call.is_done = True
             del self._running[key]
             self._free += 1
             self._condition.notify_all()
+            call.finish()
 
     def _is_stuck(self, call: _Call[_Result]) -> bool:
         return time.monotonic() - call.began_at >= self._limit

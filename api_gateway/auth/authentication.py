@@ -1,11 +1,11 @@
 """The middleware that establishes who asks, except where anybody may."""
 
 import falcon
-from oslo_context.context import RequestContext
 
 from api_gateway.auth.strategy import Strategy
 from api_gateway.context import Request
 from api_gateway.policy.rule_set import Policy
+from compute_agent.contract.logs import LineContext
 
 OPEN_PATHS = frozenset({"/", "/v2.1", "/v2.1/", "/v2", "/v2/", "/healthcheck"})
 """Version documents and the healthcheck: answered without authentication."""
@@ -26,12 +26,6 @@ class Authentication:
 
 
 def _log_as(request: Request) -> None:
-    """oslo.log reads this thread's context; the thread's next request replaces it."""
     context = request.context
-    RequestContext(
-        request_id=context.request_id,
-        global_request_id=context.global_request_id,
-        user_id=context.identity.user or None,
-        project_id=context.identity.project or None,
-        overwrite=True,
-    )
+    identity = context.identity
+    LineContext(context.request_id, context.global_request_id, identity.user or None, identity.project or None)

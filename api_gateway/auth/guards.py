@@ -1,5 +1,6 @@
 """Keeps web pages away where a browser would be let in without asking its user: a page that somebody looks at must not send an NMI."""
 
+from functools import lru_cache
 from ipaddress import ip_address
 
 import falcon
@@ -30,6 +31,7 @@ class WebPageGuard:
             raise forbidden("Under this auth_strategy no requests of web pages are answered.")
 
 
+@lru_cache(maxsize=16)  # every request's Host is the same
 def is_loopback_name(name: str) -> bool:
     """Whether a host name or address can only mean this machine."""
     if name.lower() == "localhost":

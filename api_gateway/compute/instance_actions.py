@@ -3,6 +3,7 @@
 The event ``compute_trigger_crash_dump`` says whether the NMI was delivered, a second one, ``guest_observation``, what the guest did.
 """
 
+from datetime import datetime
 from typing import Any
 
 import falcon
@@ -21,7 +22,7 @@ from api_gateway.policy import is_permitted, permit
 from api_gateway.query import find_single, link_next, parse_limit, read_query
 from api_gateway.request_ids import is_request_id
 from api_gateway.store import Connection, actions
-from api_gateway.store.actions import ActionRow
+from api_gateway.store.actions import ActionRow, ActionSummary
 from api_gateway.store.servers import ServerRow
 from api_gateway.visibility import get_visible_server
 from compute_agent.contract.errors import Ending
@@ -43,7 +44,7 @@ def list_instance_actions(gateway: Gateway, request: Request, response: falcon.R
         server = _get_server(c, request, server_id)
         permit(request.context.identity, "os_compute_api:os-instance-actions:list", server.project)
         try:
-            rows = actions.list_actions_of_server(c, server.id, limit=limit, marker=marker, changes_since=since, changes_before=before)
+            rows = actions.summarize_actions_of_server(c, server.id, actions.Page(limit, marker, since, before))
         except LookupError as error:
             raise bad_request(f"Marker {marker} could not be found.") from error
     body: dict[str, Any] = {"instanceActions": [_view_action(row, version) for row in rows]}
@@ -73,8 +74,7 @@ def _get_server(c: Connection, request: Request, server_id: str) -> ServerRow:
     return get_visible_server(c, request.context.identity, server_id, include_deleted=deleted)
 
 
-def _view_action(row: ActionRow, version: int) -> dict[str, Any]:
-    failed = any(event["result"] == "Error" for event in _list_events(row))
+def _view_action(row: ActionRow | ActionSummary, version: int) -> dict[str, Any]:
     view: dict[str, Any] = {
         "action": row.kind,
         "instance_uuid": row.server,
@@ -82,7 +82,7 @@ def _view_action(row: ActionRow, version: int) -> dict[str, Any]:
         "user_id": row.user or "",
         "project_id": row.project or "",
         "start_time": format_microseconds(row.accepted_at),
-        "message": "Error" if failed else None,
+        "message": "Error" if "Error" in (_find_result(row), _find_result_of_observation(row)) else None,
     }
     if version >= Since.ACTION_PAGES:
         view["updated_at"] = format_microseconds(row.updated_at)
@@ -92,19 +92,32 @@ def _view_action(row: ActionRow, version: int) -> dict[str, Any]:
 def _list_events(row: ActionRow) -> list[dict[str, Any]]:
     """Newest first, as the Compute API orders them; empty until the host has picked the action up or it has ended without."""
     events: list[dict[str, Any]] = []
-    begun = row.received_at or (row.accepted_at if row.ended_at is not None else None)
+    begun = _find_begun(row)
     if begun is not None:
-        result = None if row.ending is None else "Success" if row.ending == Ending.SUCCEEDED else "Error"
         details = None if row.ending is None else f"{row.code}: {row.reason}"
-        events.append(_make_event(f"{'api' if row.kind in _API_KINDS else 'compute'}_{row.kind}", begun, row.ended_at, result, details))
+        name = f"{'api' if row.kind in _API_KINDS else 'compute'}_{row.kind}"
+        events.append(_make_event(name, begun, row.ended_at, _find_result(row), details))
     if row.observation is not None and begun is not None:
-        result = None
-        if row.observation_final:
-            result = "Error" if row.observation in _NOTHING_HAPPENED else "Success"
         finished = row.observed_at if row.observation_final else None
         details = f"{row.observation}: {row.observation_text}"
-        events.append(_make_event(OBSERVATION_EVENT, row.signalled_at or begun, finished, result, details))
+        events.append(_make_event(OBSERVATION_EVENT, row.signalled_at or begun, finished, _find_result_of_observation(row), details))
     return events[::-1]
+
+
+def _find_begun(row: ActionRow | ActionSummary) -> datetime | None:
+    return row.received_at or (row.accepted_at if row.ended_at is not None else None)
+
+
+def _find_result(row: ActionRow | ActionSummary) -> str | None:
+    if row.ending is None or _find_begun(row) is None:
+        return None
+    return "Success" if row.ending == Ending.SUCCEEDED else "Error"
+
+
+def _find_result_of_observation(row: ActionRow | ActionSummary) -> str | None:
+    if row.observation is None or not row.observation_final or _find_begun(row) is None:
+        return None
+    return "Error" if row.observation in _NOTHING_HAPPENED else "Success"
 
 
 def _make_event(name: str, begun: Any, finished: Any, result: str | None, details: str | None) -> dict[str, Any]:

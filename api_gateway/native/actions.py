@@ -48,7 +48,7 @@ def list_actions(gateway: Gateway, request: Request, response: falcon.Response, 
         server = get_visible_server(c, request.context.identity, server_id, include_deleted=True)
         permit(request.context.identity, "crashcart:actions:list", server.project)
         try:
-            rows = actions.list_actions_of_server(c, server.id, limit=limit, marker=marker)
+            rows = actions.list_actions_of_server(c, server.id, actions.Page(limit, marker))
         except LookupError as error:
             raise bad_request(f"marker [{marker}] not found") from error
     links = link_next(request, query, rows[-1].id) if rows and len(rows) == limit else []

@@ -1,15 +1,17 @@
 """Actions: what was asked for, and how far it has come. Their way down is in ``casts``, agents' reports in ``reports``, the gateway's own
 endings in ``endings``."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, func, insert, literal_column, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, insert, literal_column, or_, select, update
 
 from api_gateway.store.columns import Moment, columns_of, values_of
+from api_gateway.store.prepared import Prepared, PreparedForMany, ask, write_and_commit
 from api_gateway.store.tables import actions, servers
 from compute_agent.contract.errors import Ending
 from compute_agent.contract.models import STANDS_STILL, ActionKind, Observation
@@ -92,14 +94,24 @@ class ActionRow:
 
 
 OPEN_STATES = (ActionState.ACCEPTED, ActionState.RECEIVED, ActionState.STARTED)
-IS_OPEN = actions.c.state.in_([literal_column(f"'{state}'") for state in OPEN_STATES])
-"""Spelled out: a list of parameters is put together anew at each execution."""
+
+
+def _spell_out(words: Iterable[str]) -> list[ColumnElement[str]]:
+    """A list of parameters is put together anew at each execution."""
+    return [literal_column(f"'{word}'") for word in words]
+
+
+IS_OPEN = actions.c.state.in_(_spell_out(OPEN_STATES))
 
 _COLUMNS = columns_of(actions, ActionRow)
 _BY_ID = select(*_COLUMNS).where(actions.c.id == bindparam("action_id"))
+_FIND = Prepared(_BY_ID)
 _BY_ID_LOCKED = _BY_ID.with_for_update()
 _BY_IDS_LOCKED = select(*_COLUMNS).where(actions.c.id.in_(bindparam("action_ids", expanding=True))).with_for_update()
 _INSERT = insert(actions)
+_ASKED_FOR = ("project", "user", "arguments", "idempotency_key", "global_request_id")
+_INSERT_NEW = Prepared(_INSERT, [*(column.name for column in actions.c if not column.nullable), *_ASKED_FOR])
+"""With those of the columns that may be empty which a new action has."""
 _OPEN_OF_HOST = select(func.count()).where(actions.c.host == bindparam("open_host"), IS_OPEN)
 _OPEN_OF_SERVER = (
     select(*_COLUMNS)
@@ -116,15 +128,15 @@ _SIGNALLED_AT = func.coalesce(actions.c.signalled_at, actions.c.ended_at)
 
 _WAITS = and_(
     actions.c.observation == Observation.PENDING_UNTIL_RESUME,
-    or_(servers.c.power_state.in_(STANDS_STILL), servers.c.state_at > bindparam("fired_since", type_=Moment)),
+    or_(servers.c.power_state.in_(_spell_out(sorted(STANDS_STILL))), servers.c.state_at > bindparam("fired_since", type_=Moment)),
 )
 """The NMI was handed to a paused server, and has not fired yet or did so within the hold-off: with what the server runs since."""
 _STILL_DUMPING = and_(
-    actions.c.ending.in_((Ending.SUCCEEDED, Ending.UNKNOWN)),
+    actions.c.ending.in_(_spell_out((Ending.SUCCEEDED, Ending.UNKNOWN))),
     or_(bindparam("holdoff_since", type_=Moment) < _SIGNALLED_AT, _WAITS),
     or_(
         actions.c.observation.is_(None),
-        actions.c.observation.not_in((Observation.GUEST_REBOOTED, Observation.GUEST_STOPPED)),
+        actions.c.observation.not_in(_spell_out((Observation.GUEST_REBOOTED, Observation.GUEST_STOPPED))),
     ),
     or_(servers.c.reset_at.is_(None), servers.c.reset_at <= _SIGNALLED_AT),
 )
@@ -137,9 +149,9 @@ _CRASH_DUMPS = (
 _OPEN_CRASH_DUMPS = _CRASH_DUMPS.where(actions.c.state != ActionState.ENDED)
 _BLOCKING = _CRASH_DUMPS.where(or_(actions.c.state != ActionState.ENDED, _STILL_DUMPING))
 _OF_ONE = actions.c.server == bindparam("blocked_server")
-_OF_SEVERAL = actions.c.server.in_(bindparam("blocked_servers", expanding=True))
 _OPEN_OF_ONE, _BLOCKING_ONE = (query.where(_OF_ONE).limit(1) for query in (_OPEN_CRASH_DUMPS, _BLOCKING))
-_OPEN_OF_SEVERAL, _BLOCKING_SEVERAL = (query.where(_OF_SEVERAL) for query in (_OPEN_CRASH_DUMPS, _BLOCKING))
+_OPEN_OF_SEVERAL = PreparedForMany(lambda ids: _OPEN_CRASH_DUMPS.where(actions.c.server.in_(ids)))
+_BLOCKING_SEVERAL = PreparedForMany(lambda ids: _BLOCKING.where(actions.c.server.in_(ids)))
 
 
 def insert_action(c: Connection, row: ActionRow) -> None:
@@ -157,9 +169,18 @@ def insert_actions(c: Connection, rows: Sequence[ActionRow]) -> None:
     c.execute(_INSERT, [{name: one[name] for name in known} for one in values])
 
 
+def insert_new_and_commit(c: Connection, rows: Sequence[ActionRow]) -> None:
+    """Actions of which nothing is known but what was asked for, as the last thing of their transaction.
+
+    :raises StoreRejected: as above.
+    """
+    if rows:
+        write_and_commit(c, _INSERT_NEW, [values_of(row) for row in rows])
+
+
 def find_action(c: Connection, action_id: str) -> ActionRow | None:
-    row = c.execute(_BY_ID, {"action_id": action_id}).one_or_none()
-    return None if row is None else ActionRow(*row)
+    found = ask(c, _FIND, {"action_id": action_id})
+    return ActionRow(*found[0]) if found else None
 
 
 def get_action(c: Connection, action_id: str) -> ActionRow:
@@ -182,32 +203,76 @@ def find_by_idempotency_key(c: Connection, server: str, project: str | None, use
     return None if row is None else ActionRow(*row)
 
 
-def list_actions_of_server(
-    c: Connection,
-    server: str,
-    *,
-    limit: int | None = None,
-    marker: str | None = None,
-    changes_since: datetime | None = None,
-    changes_before: datetime | None = None,
-) -> list[ActionRow]:
-    """Newest first. ``marker`` is the id of the last action of the page before; bounds are inclusive, on ``updated_at``.
+@dataclass(frozen=True)
+class ActionSummary:
+    """Of one action what a list of them shows: a third of its row, and of the time to read it."""
 
-    :raises LookupError: the marker is no action of this server.
-    """
-    query = select(*_COLUMNS).where(actions.c.server == server)
-    if marker is not None:
-        last = find_action(c, marker)
+    id: str
+    kind: str
+    server: str
+    project: str | None
+    user: str | None
+    accepted_at: datetime
+    updated_at: datetime
+    received_at: datetime | None
+    ended_at: datetime | None
+    ending: str | None
+    observation: str | None
+    observation_final: bool
+
+
+@dataclass(frozen=True)
+class Page:
+    """Which part of a server's history, newest first. ``marker`` is the id of the last action of the page before; bounds are inclusive, on
+    ``updated_at``."""
+
+    limit: int = 2**31 - 1
+    marker: str | None = None
+    changes_since: datetime | None = None
+    changes_before: datetime | None = None
+
+
+_WHOLE_HISTORY = Page()
+
+
+def list_actions_of_server(c: Connection, server: str, page: Page = _WHOLE_HISTORY) -> list[ActionRow]:
+    """:raises LookupError: the marker is no action of this server."""
+    return [ActionRow(*row) for row in _read_page(c, ActionRow, server, page)]
+
+
+def summarize_actions_of_server(c: Connection, server: str, page: Page) -> list[ActionSummary]:
+    """:raises LookupError: as above."""
+    return [ActionSummary(*row) for row in _read_page(c, ActionSummary, server, page)]
+
+
+def _read_page(c: Connection, row_class: type, server: str, page: Page) -> list[Sequence[Any]]:
+    values = {"of_server": server, "page_limit": page.limit, "since": page.changes_since, "before": page.changes_before}
+    if page.marker is not None:
+        last = find_action(c, page.marker)
         if last is None or last.server != server:
-            raise LookupError(f"there is no action {marker} of server {server}")
-        earlier = and_(actions.c.accepted_at == last.accepted_at, actions.c.id < last.id)
-        query = query.where(or_(actions.c.accepted_at < last.accepted_at, earlier))
-    if changes_since is not None:
-        query = query.where(actions.c.updated_at >= changes_since)
-    if changes_before is not None:
-        query = query.where(actions.c.updated_at <= changes_before)
-    query = query.order_by(actions.c.accepted_at.desc(), actions.c.id.desc()).limit(limit)
-    return [ActionRow(*row) for row in c.execute(query)]
+            raise LookupError(f"there is no action {page.marker} of server {server}")
+        values |= {"last_at": last.accepted_at, "last_id": last.id}
+    question = _prepare_page(
+        row_class,
+        follows=page.marker is not None,
+        is_since=page.changes_since is not None,
+        is_before=page.changes_before is not None,
+    )
+    return ask(c, question, values)
+
+
+@cache
+def _prepare_page(row_class: type, *, follows: bool, is_since: bool, is_before: bool) -> Prepared:
+    query = select(*columns_of(actions, row_class)).where(actions.c.server == bindparam("of_server"))
+    if follows:
+        last_at = bindparam("last_at", type_=Moment)
+        earlier = and_(actions.c.accepted_at == last_at, actions.c.id < bindparam("last_id"))
+        query = query.where(or_(actions.c.accepted_at < last_at, earlier))
+    if is_since:
+        query = query.where(actions.c.updated_at >= bindparam("since", type_=Moment))
+    if is_before:
+        query = query.where(actions.c.updated_at <= bindparam("before", type_=Moment))
+    return Prepared(query.order_by(actions.c.accepted_at.desc(), actions.c.id.desc()).limit(bindparam("page_limit")))
 
 
 def find_blocking_crash_dump(
@@ -228,17 +293,18 @@ def find_blocking_crash_dump(
     return None if row is None else ActionRow(*row)
 
 
-def list_blocking_crash_dumps(c: Connection, blocked: Sequence[str], *, now: datetime, holdoff: timedelta) -> dict[str, ActionRow]:
-    """The same by server, for those that have one; of servers that do not stand still.
+def ask_for_blocking_crash_dumps(blocked: Sequence[str], *, now: datetime, holdoff: timedelta) -> tuple[Prepared, dict[str, Any]]:
+    """The question for the same of several servers, none of which stands still; for :func:`read_blocking_crash_dumps`.
 
     :param blocked: ids of servers
     """
-    found = c.execute(
-        _BLOCKING_SEVERAL if holdoff else _OPEN_OF_SEVERAL,
-        {"blocked_servers": blocked, **({"holdoff_since": now - holdoff, "fired_since": now - holdoff} if holdoff else {})},
-    )
-    rows = [ActionRow(*row) for row in found]
-    return {row.server: row for row in reversed(rows)}
+    question, values = (_BLOCKING_SEVERAL if holdoff else _OPEN_OF_SEVERAL).fit(blocked)
+    return question, {**values, "holdoff_since": now - holdoff, "fired_since": now - holdoff}
+
+
+def read_blocking_crash_dumps(found: Sequence[Sequence[Any]]) -> dict[str, ActionRow]:
+    """By server, for those that have one."""
+    return {row.server: row for row in reversed([ActionRow(*values) for values in found])}
 
 
 def find_open_of_server(c: Connection, server: str, kinds: Collection[ActionKind]) -> ActionRow | None:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, bindparam, delete, select, update
 
 from api_gateway.store import counters, gaps, outbox, restoring
 from api_gateway.store.columns import Moment, columns_of, upsert, values_of
+from api_gateway.store.prepared import Prepared, ask
 from api_gateway.store.servers import give_up, settle
 from api_gateway.store.sightings import AppliedInventory, apply_report, list_contested, list_sightings_of_host, remove_host
 from api_gateway.store.tables import agents, servers
@@ -80,15 +81,15 @@ _LONGEST_SPAN = 86_400.0
 """Seconds: what one agent says of itself must not overflow the clock of those who judge all agents, nor keep anything open for ever."""
 
 _COLUMNS = columns_of(agents, AgentRow)
-_BY_HOST = select(*_COLUMNS).where(agents.c.host == bindparam("key_host"))
+_BY_HOST = Prepared(select(*_COLUMNS).where(agents.c.host == bindparam("key_host")))
 _BY_HOSTS = select(*_COLUMNS).where(agents.c.host.in_(bindparam("key_hosts", expanding=True)))
 _STANDINGS = select(agents.c.host, *columns_of(agents, Standing)).where(agents.c.host.in_(bindparam("key_hosts", expanding=True)))
 _HEARTBEAT_TTL = timedelta(milliseconds=HEARTBEAT_TTL_MS)
 
 
 def find_agent(c: Connection, host: str) -> AgentRow | None:
-    row = c.execute(_BY_HOST, {"key_host": host}).one_or_none()
-    return None if row is None else AgentRow(*row)
+    found = ask(c, _BY_HOST, {"key_host": host})
+    return AgentRow(*found[0]) if found else None
 
 
 def find_agents(c: Connection, hosts: Sequence[str]) -> dict[str, AgentRow]:

@@ -7,9 +7,11 @@ off by the network), whose locks the server then takes away. SQLite is not here:
 import math
 import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import URL, Engine, event, exc
+from sqlalchemy import URL, Dialect, Engine, event, exc
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -22,6 +24,7 @@ _REST_SECONDS = 1.0
 _MARIADB_MODE = "STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
 """Whatever the server's own is: values that do not fit are refused, not cut off."""
 
+_PSYCOPG = "psycopg"
 _USED_AT = "crashcart.used_at"
 
 # Lock time-outs, deadlocks and lost races by SQLSTATE (PostgreSQL) and error number (MariaDB).
@@ -40,6 +43,9 @@ def list_engine_options(url: URL, busy_timeout: float, *, is_patient: bool = Fal
     if url.get_backend_name() == "postgresql":
         wanted = _list_postgresql_arguments(busy_timeout, is_patient)
         options: dict[str, Any] = {}
+        if url.get_driver_name() == _PSYCOPG and not is_patient:
+            # A statement that reads is a way to the server and back, not three: with a beginning and an end of its own, which it needs not.
+            options = {"isolation_level": "AUTOCOMMIT"}
     elif url.get_backend_name() in ("mysql", "mariadb"):
         wanted = _list_mariadb_arguments(busy_timeout, is_patient)
         # Its own default would show a transaction what was there at its first statement, and lock more than is read.
@@ -79,6 +85,20 @@ def _list_mariadb_arguments(busy_timeout: float, is_patient: bool) -> dict[str, 
         "connect_timeout": _CONNECT_SECONDS,
         **({} if is_patient else {"read_timeout": _STATEMENT_SECONDS + 5, "write_timeout": _STATEMENT_SECONDS + 5}),
     }
+
+
+def begins_by_word(dialect: Dialect) -> bool:
+    """Whether a transaction begins with a word of ours, which may go out together with its first statement."""
+    return dialect.driver == _PSYCOPG
+
+
+@contextmanager
+def raising_as_sqlalchemy(dialect: Dialect) -> Iterator[None]:
+    """For what is asked of a driver directly: its errors as SQLAlchemy would have raised them."""
+    try:
+        yield
+    except dialect.loaded_dbapi.Error as error:
+        raise exc.DBAPIError.instance(None, None, error, dialect.loaded_dbapi.Error, dialect=dialect) from error
 
 
 def check_rested_connections(engine: Engine) -> None:

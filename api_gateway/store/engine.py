@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,12 +12,20 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, exc, func, inspect, make_url, select, text
 
 from api_gateway.store import patterns
-from api_gateway.store.backends import check_rested_connections, is_busy, is_rejection, list_engine_options
+from api_gateway.store.backends import (
+    begins_by_word,
+    check_rested_connections,
+    is_busy,
+    is_rejection,
+    list_engine_options,
+    raising_as_sqlalchemy,
+)
 from api_gateway.store.errors import SchemaOutdated, StoreBusy, StoreError, StoreRejected, StoreUnavailable
 from api_gateway.store.location import check_local
 from api_gateway.store.phases import Migration, Phase
 from api_gateway.store.tables import SCHEMA_REVISION, counters, store_identity
 
+_LOOK_AGAIN_SECONDS = 0.001
 _CACHE_KIB = 1024
 """Of SQLite's pages that each connection has for itself, beside what the kernel keeps of the file. Enough for what a batch of events
 changes; SQLite's own two MiB fill up in each of half a dozen connections, with mostly the same pages."""
@@ -60,6 +69,7 @@ class Store:
         # SQLite's waiters poll with growing pauses; threads of one process queue here instead and go on at once.
         self._writing = threading.Lock()
         self._writer: int | None = None
+        self._written_with: Connection | None = None
 
     def _get_engine(self) -> Engine:
         if self._process != os.getpid():
@@ -89,6 +99,7 @@ class Store:
             pool_size=self._pool_size,
             max_overflow=0,
             pool_timeout=self._busy_timeout,
+            pool_use_lifo=True,  # the one that was used last remembers the most
             hide_parameters=True,  # some are secrets, and errors get into logs
         )
         if self._path is not None:
@@ -108,7 +119,7 @@ class Store:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A snapshot to read from; what is written in it is lost.
+        """To read from, and from nothing else: a snapshot on SQLite; on a database server each statement sees what there is.
 
         :raises StoreBusy: no connection came free in time.
         :raises StoreUnavailable: the database cannot be reached.
@@ -116,13 +127,14 @@ class Store:
         engine = self._get_engine()
         with self._translated_errors(), engine.connect() as c:
             if self._path is not None:
-                c.exec_driver_sql("BEGIN")
+                _say(c, "BEGIN")
             yield c
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self, *, begins_later: bool = False) -> Iterator[Connection]:
         """One transaction: committed when the block ends, rolled back when it raises. Never nest two in one thread.
 
+        :param begins_later: ``prepared.begin_and_ask`` is what is called first, and saves a way to the server
         :raises StoreBusy: the lock was not to be had within ``busy_timeout``; nothing was written.
         :raises StoreUnavailable: nothing was written, as far as can be known: an error out of the commit itself is this one too.
         :raises StoreRejected: a constraint refused the values.
@@ -130,6 +142,8 @@ class Store:
         engine = self._get_engine()
         if self._path is None:
             with self._translated_errors(), engine.begin() as c:
+                if begins_by_word(c.dialect) and not begins_later:
+                    c.exec_driver_sql("BEGIN")
                 yield c
             return
         if self._writer == threading.get_ident():
@@ -138,12 +152,42 @@ class Store:
             raise StoreBusy(f"another thread has been writing for {self._busy_timeout} s")
         try:
             self._writer = threading.get_ident()
-            with self._translated_errors(), engine.begin() as c:
-                c.exec_driver_sql("BEGIN IMMEDIATE")  # as a writer from the start: taking the lock later could only fail
-                yield c
+            with self._translated_errors():
+                c = self._get_writing_connection(engine)
+                with c.begin():
+                    self._begin_as_writer(c)
+                    yield c
         finally:
             self._writer = None
             self._writing.release()
+
+    def _get_writing_connection(self, engine: Engine) -> Connection:
+        """The one that all write with: its cache holds what was written last, and taking it out of the pool each time would cost as much
+        as two statements."""
+        c = self._written_with
+        if c is None or c.closed or c.invalidated:
+            c = self._written_with = engine.connect()
+            c.detach()
+            c.exec_driver_sql("PRAGMA busy_timeout = 0")  # see _begin_as_writer
+            c.rollback()
+        return c
+
+    def _begin_as_writer(self, c: Connection) -> None:
+        """As one from the start: taking the lock later could only fail.
+
+        SQLite's own way to wait is to look again after 1, 2, 5, 10, … 100 ms: beside another process that writes all the time, who has
+        waited longest looks least often.
+        """
+        give_up_at = time.monotonic() + self._busy_timeout
+        while True:
+            try:
+                _say(c, "BEGIN IMMEDIATE")
+            except exc.OperationalError as error:
+                if not is_busy(error.orig) or time.monotonic() >= give_up_at:
+                    raise
+                time.sleep(_LOOK_AGAIN_SECONDS)
+            else:
+                return
 
     @contextmanager
     def _translated_errors(self) -> Iterator[None]:
@@ -242,9 +286,19 @@ class Store:
             if self._watcher is not None:
                 self._watcher.close()
                 self._watcher = None
+            if self._written_with is not None:
+                self._written_with.close()
+                self._written_with = None
             if self._engine is not None:
                 self._engine.dispose()
                 self._engine = None
+
+
+def _say(c: Connection, word: str) -> None:
+    """To SQLite itself: what SQLAlchemy does around a word takes ten times as long."""
+    connection: Any = c.connection.dbapi_connection
+    with raising_as_sqlalchemy(c.dialect):
+        connection.execute(word).close()
 
 
 def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:

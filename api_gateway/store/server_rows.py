@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from api_gateway.store.columns import columns_of, values_of
+from api_gateway.store.prepared import Prepared, ask
 from api_gateway.store.tables import server_tags, servers
 
 
@@ -62,14 +63,14 @@ class ServerRow:
 
 COLUMNS = columns_of(servers, ServerRow)
 _BY_ID = select(*COLUMNS).where(servers.c.id == bindparam("server_id"))
+_FIND = Prepared(_BY_ID)
 _HELD = select(servers.c.id).where(servers.c.id == bindparam("server_id")).with_for_update()
 _BY_ID_LOCKED = _BY_ID.where(servers.c.deleted_at.is_(None)).with_for_update()
 
 
 def find_server(c: Connection, server: str, *, include_deleted: bool = False) -> ServerRow | None:
-    row = c.execute(_BY_ID, {"server_id": server}).one_or_none()
-    found = None if row is None else ServerRow(*row)
-    return None if found is None or (found.deleted_at is not None and not include_deleted) else found
+    found = [ServerRow(*row) for row in ask(c, _FIND, {"server_id": server})]
+    return found[0] if found and (found[0].deleted_at is None or include_deleted) else None
 
 
 def hold_server(c: Connection, server: str) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from typing import Any
 
 from oslo_config import cfg
 from oslo_context import context
@@ -11,6 +12,9 @@ from oslo_log.formatters import ContextFormatter
 _PROJECT = "crashcart"
 _EMPTY = dict.fromkeys(("instance", "color", "user_identity", "resource", "user_name", "project_name", "global_request_id"), "")
 """What oslo.log makes of values that a line does not have."""
+_OWN_WORDS = frozenset({"request_id", "context"})
+"""What a line brings itself that says which request it belongs to."""
+_MOST_CALLERS = 256
 
 
 def set_up_log(conf: cfg.ConfigOpts) -> None:
@@ -21,24 +25,47 @@ def set_up_log(conf: cfg.ConfigOpts) -> None:
             handler.setFormatter(QuickFormatter(config=conf, datefmt=conf.log_date_format))
 
 
+class LineContext(context.RequestContext):
+    """What the lines say that are written for a request, from here on, by this thread; the thread's next request replaces it."""
+
+    def __init__(self, request_id: str, global_request_id: str | None, user: str | None, project: str | None) -> None:
+        super().__init__(request_id=request_id, global_request_id=global_request_id, user_id=user, project_id=project, overwrite=True)
+
+
 class QuickFormatter(ContextFormatter):
-    """Writes what oslo.log writes. It does so itself where a line says that all is as it should be and no request's context belongs to it:
-    oslo.log makes a time zone for each line, for a time that no format of ours shows."""
+    """Writes what oslo.log writes. It does so itself where a line says that all is as it should be, unless a foreign context belongs to it:
+    oslo.log makes a time zone for each line, for a time that no format of ours shows, and describes the same caller anew each time."""
 
     def __init__(self, *, config: cfg.ConfigOpts, datefmt: str | None) -> None:
         super().__init__(project=_PROJECT, config=config, datefmt=datefmt)
         self._plain: str = config.logging_default_format_string
+        self._of_request: str = config.logging_context_format_string
+        self._identity: str = config.logging_user_identity_format
+        self._callers: dict[tuple[str | None, str | None], dict[str, Any]] = {}
         self._second = (-1, "")
 
     def format(self, record: logging.LogRecord) -> str:
+        about = context.get_current()
         is_plain = record.levelno == logging.INFO and not record.exc_info and not record.stack_info
-        if not is_plain or "request_id" in record.__dict__ or context.get_current() is not None:
+        if not is_plain or not (about is None or type(about) is LineContext) or not _OWN_WORDS.isdisjoint(record.__dict__):
             return str(super().format(record))
         values = {**_EMPTY, **record.__dict__, "message": record.getMessage(), "asctime": self._format_second(record)}
         try:
-            return self._plain % values
+            return self._plain % values if about is None else self._of_request % {**values, **self._describe(about)}
         except KeyError:  # the operator's own format shows what only oslo.log can tell
             return str(super().format(record))
+
+    def _describe(self, about: LineContext) -> dict[str, Any]:
+        """What oslo.log makes of it."""
+        caller = about.user_id, about.project_id
+        known = self._callers.get(caller)
+        if known is None:
+            if len(self._callers) >= _MOST_CALLERS:
+                self._callers.clear()
+            known = about.get_logging_values()
+            known["user_identity"] = self._identity % {name: value or "-" for name, value in known.items()}
+            self._callers[caller] = known
+        return {**known, "request_id": about.request_id, "global_request_id": about.global_request_id}
 
     def _format_second(self, record: logging.LogRecord) -> str:
         """The time without its fraction, which the format adds."""

@@ -121,7 +121,7 @@ def _list_general(key: Key, operation: Operation) -> list[Directed]:
 
 
 def _lose_store(application: Application) -> None:
-    def refuse() -> Any:
+    def refuse(**_: object) -> Any:
         raise StoreUnavailable("gone")
 
     application.store.read = refuse  # type: ignore[method-assign]

@@ -39,7 +39,7 @@ class WatchedStore(QuickStore):
         self._database = database
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self, *, begins_later: bool = False) -> Iterator[Connection]:
         label, process = "store." + sys._getframe(2).f_code.co_name.strip("_"), self.process
         process.check()
         self._database.enter(process)

@@ -119,6 +119,7 @@ class _QuickConnection:
     def __init__(self, thorough: Connection, raw: sqlite3.Connection) -> None:
         self.dialect = thorough.dialect
         self.exec_driver_sql = thorough.exec_driver_sql
+        self.connection = raw
         self._thorough = thorough
         self._raw = raw
 
@@ -182,7 +183,7 @@ class QuickStore(Store):
             yield c
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self, *, begins_later: bool = False) -> Iterator[Connection]:
         """As there."""
         if self._is_busy:
             raise RuntimeError("a write transaction inside a transaction of the same thread")

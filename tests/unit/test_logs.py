@@ -11,7 +11,7 @@ from oslo_context import context
 from oslo_log import log
 from oslo_log.formatters import ContextFormatter
 
-from compute_agent.contract.logs import QuickFormatter
+from compute_agent.contract.logs import LineContext, QuickFormatter
 
 
 @pytest.fixture
@@ -62,10 +62,39 @@ def test_an_operators_format_is_kept(conf: cfg.ConfigOpts) -> None:
     assert check(conf, make_record()).endswith("action req-1: started")
 
 
-def test_a_requests_context_is_written(conf: cfg.ConfigOpts) -> None:
+@pytest.fixture
+def _of_no_request() -> Iterator[None]:
+    """Again, when the test is over."""
     previous = context.get_current()
-    try:
-        context.RequestContext(request_id="req-7", user_id="me").update_store()
-        assert "req-7" in check(conf, make_record())
-    finally:
-        context._request_store.context = previous
+    yield
+    context._request_store.context = previous
+
+
+@pytest.mark.usefixtures("_of_no_request")
+@pytest.mark.parametrize("level", [logging.INFO, logging.WARNING])
+@pytest.mark.parametrize("user", ["me", None])
+def test_a_requests_context_is_written(conf: cfg.ConfigOpts, level: int, user: str | None) -> None:
+    for number in range(2):  # what is known of the caller, it knows the second time
+        LineContext(f"req-{number}", "req-of-somebody" if number else None, user, "demo")
+        assert f"req-{number}" in check(conf, make_record(level))
+
+
+@pytest.mark.usefixtures("_of_no_request")
+def test_so_is_a_context_that_is_none_of_ours(conf: cfg.ConfigOpts) -> None:
+    context.RequestContext(request_id="req-7", user_id="me", user_domain_id="theirs").update_store()
+    assert "theirs" in check(conf, make_record())
+
+
+@pytest.mark.usefixtures("_of_no_request")
+def test_what_a_line_brings_itself_counts(conf: cfg.ConfigOpts) -> None:
+    LineContext("req-8", None, "me", "demo")
+    assert "req-9" in check(conf, make_record(context=context.RequestContext(request_id="req-9", user_id="somebody", overwrite=False)))
+
+
+@pytest.mark.usefixtures("_of_no_request")
+def test_callers_are_not_mixed_up_and_not_kept_for_ever(conf: cfg.ConfigOpts) -> None:
+    formatter = QuickFormatter(config=conf, datefmt=conf.log_date_format)
+    for number in range(300):
+        LineContext("req-1", None, f"user-{number}", "demo")
+        assert f" user-{number} demo " in formatter.format(make_record())
+    assert len(formatter._callers) <= 256

@@ -133,7 +133,7 @@ def test_a_guest_that_rebooted_may_be_dumped_again_at_once(application: Applicat
 def test_a_store_that_is_away_is_a_503_with_retry_after(
     application: Application, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    def refuse() -> Any:
+    def refuse(**_: object) -> Any:
         raise error
 
     monkeypatch.setattr(application.store, "write", refuse)

@@ -100,15 +100,20 @@ def test_a_servers_actions_come_newest_first_page_by_page(store: Store, clock: F
         everything = actions.list_actions_of_server(c, SERVER)
         assert everything == sorted(rows, key=lambda row: (row.accepted_at, row.id), reverse=True)
         pages, marker = [], None
-        while page := actions.list_actions_of_server(c, SERVER, limit=4, marker=marker):
+        while page := actions.list_actions_of_server(c, SERVER, actions.Page(limit=4, marker=marker)):
             pages.append(page)
             marker = page[-1].id
         assert [len(page) for page in pages] == [4, 2]
         assert pages[0] + pages[1] == everything
-        assert actions.list_actions_of_server(c, SERVER, limit=0) == []
-        assert len(actions.list_actions_of_server(c, SERVER, changes_since=rows[2].updated_at, changes_before=rows[2].updated_at)) == 2
+        assert actions.list_actions_of_server(c, SERVER, actions.Page(limit=0)) == []
+        assert (
+            len(
+                actions.list_actions_of_server(c, SERVER, actions.Page(changes_since=rows[2].updated_at, changes_before=rows[2].updated_at))
+            )
+            == 2
+        )
         with pytest.raises(LookupError):
-            actions.list_actions_of_server(c, SERVER, marker=stranger.id)
+            actions.list_actions_of_server(c, SERVER, actions.Page(marker=stranger.id))
 
 
 def test_an_accepted_action_is_castable_once_its_hosts_agent_is_known(store: Store, clock: FakeClock) -> None:

@@ -70,6 +70,24 @@ def test_a_writer_that_does_not_get_its_turn_says_busy(store: Store, database: P
     holder.close()
 
 
+def test_a_writer_that_waits_for_another_process_looks_again_soon(store: Store, database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long it has waited: else who comes later would get its turn before it."""
+    holder = sqlite3.connect(database, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    waited: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 20:
+            holder.execute("ROLLBACK")
+
+    monkeypatch.setattr(time, "sleep", wait)
+    with store.write() as c:
+        stored_counters.count_violation(c, "x")
+    assert waited == [0.001] * 20
+    holder.close()
+
+
 def test_a_thread_that_does_not_get_its_turn_says_busy(store: Store) -> None:
     raised: list[Exception] = []
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Connection, event
 
 from api_gateway.cast_slots import ImmediateCasts
 from api_gateway.dispatcher import Dispatcher
@@ -32,9 +32,10 @@ class Disk:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._pages = 1_000_000
-        event.listen(store._get_engine(), "checkout", lambda connection, *_: self._limit(connection))
+        event.listen(store._get_engine(), "begin", self._limit)
 
-    def _limit(self, connection: Any) -> None:
+    def _limit(self, c: Connection) -> None:
+        connection: Any = c.connection.dbapi_connection
         connection.execute(f"PRAGMA max_page_count = {self._pages}").close()
 
     def fill(self) -> None:
