@@ -42,7 +42,7 @@ from compute_agent.endpoint import Endpoint
 from compute_agent.host_lock import HostLock
 from compute_agent.intake import Intake
 from compute_agent.inventory import Inventory
-from compute_agent.journal import Journal, JournalInUse, JournalUnusable
+from compute_agent.journal import Journal, JournalInUse, JournalledAction, JournalUnusable
 from compute_agent.kinds import TURN_OF_KIND
 from compute_agent.loops import Loop, run_bounded
 from compute_agent.observer import Observer
@@ -191,9 +191,9 @@ class AgentService:
     def _make_publisher(self, role: str) -> Publisher:
         return Publisher(self._make_address(role))
 
-    def _note_ending(self, action_id: str) -> None:
-        self._observer.action_ended(action_id)
-        self._aftermath.action_ended(action_id)
+    def _note_ending(self, action: JournalledAction) -> None:
+        self._observer.action_ended(action)
+        self._aftermath.action_ended(action)
 
     def _list_servers(self) -> set[str]:
         with self._journal.transaction("read") as transaction:
