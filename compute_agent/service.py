@@ -144,7 +144,6 @@ class AgentService:
             on_fatal=self._fail,
         )
         self._journal.on_new_events(self._publishing.want_report)
-        self._journal.on_new_events(self._publishing.want_report_now, urgent_only=True)
         self._intake = Intake(
             HostLock(self._make_address("lock"), conf.host),
             self._create_rpc_server,
