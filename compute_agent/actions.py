@@ -45,7 +45,7 @@ class Actions:
 
     :param kinds: one for each kind of action that may be in the journal
     :param max_clock_skew: seconds that a request's ``sent_at`` may lie in this host's future
-    :param on_ended: told the id of each action whose ending was committed here
+    :param on_ended: told each action whose ending was committed here, as it was then
     :param on_given_up: told the id of each that was ended because its call does not come back, while a thread still waits for it
     """
 
@@ -56,7 +56,7 @@ class Actions:
         clock: Clock,
         *,
         max_clock_skew: float,
-        on_ended: Callable[[str], None],
+        on_ended: Callable[[JournalledAction], None],
         on_given_up: Callable[[str], None] = lambda action_id: None,
     ) -> None:
         self._journal = journal
@@ -268,7 +268,7 @@ class Actions:
         :raises Refused: with nothing sent.
         """
         with self._journal.transaction("action.started") as transaction:
-            if transaction.get_action(action.request.id).state is not ActionState.RECEIVED:
+            if transaction.find_state(action.request.id) is not ActionState.RECEIVED:
                 return False  # else the hold-off would find this action's own signal
             self._check_generation(transaction, action)
             self._get_kind(action).check_at_start(transaction, action, seen)
@@ -278,8 +278,7 @@ class Actions:
         return started
 
     def _check_generation(self, transaction: JournalTransaction, action: JournalledAction) -> None:
-        known = transaction.find_known_server(action.request.server)
-        if known is None or known.removed_at is not None or known.server.generation != action.request.server_generation:
+        if transaction.find_generation(action.request.server) != action.request.server_generation:
             raise Refused(Code.SERVER_MOVED)
 
     def _check_deadline(self, action: JournalledAction) -> None:
@@ -329,15 +328,16 @@ class Actions:
         with self._lock:
             self._unrecorded.pop(action_id, None)
         self._forget_waiting(action_id)
-        if ended:
+        if ended is not None:
             self._log(action, f"ended {outcome.result.ending}: {outcome.result.code}: {outcome.result.reason}")
-            self._on_ended(action_id)
+            self._on_ended(ended)
         elif outcome.returned_at is not None:
             with self._lock:
                 self.late_returns += 1
             self._log(action, f"driver call came back after the ending was written, with {outcome.result.code}; the ending stays")
 
-    def _write_ending(self, transaction: JournalTransaction, action: JournalledAction, outcome: Outcome) -> bool:
+    def _write_ending(self, transaction: JournalTransaction, action: JournalledAction, outcome: Outcome) -> JournalledAction | None:
+        """The action as it is then; None: it had ended already."""
         result = outcome.result
         delivered = result.code is Code.SIGNAL_DELIVERED
         action_id = action.request.id
@@ -345,13 +345,15 @@ class Actions:
             for event in outcome.events:
                 transaction.append_event(event.event_type, server=action.request.server, occurred_at=outcome.at, body=event.body)
         ended = transaction.end_action(action_id, result, outcome.at, signalled_at=outcome.returned_at if delivered else None)
-        if outcome.returned_at is not None:
-            # Also when the answer was lost or late: the signal may have gone out until the call came back.
+        if outcome.returned_at is not None and (ended is None or not delivered):
+            # The ending has not said it: the answer was lost or late, and the signal may have gone out until the call came back.
             transaction.record_signal_time(action_id, outcome.returned_at)
-        if ended:
-            self._get_kind(action).keep(transaction, action, result)
-        if ended and outcome.pending:
+        if ended is None:
+            return None
+        self._get_kind(action).keep(transaction, action, result)
+        if outcome.pending:
             transaction.observe(action_id, Observation.PENDING_UNTIL_RESUME, outcome.at, final=False, text=_PAUSED_TEXT)
+            return transaction.get_action(action_id)
         return ended
 
     # Time

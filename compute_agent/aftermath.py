@@ -16,7 +16,7 @@ from compute_agent.contract.models import BlackBoxChunk
 from compute_agent.drivers.base import Driver
 from compute_agent.dumps_after_panic import DumpsAfterPanic
 from compute_agent.host_dumps import DumpPlace, HostDumps
-from compute_agent.journal import Journal
+from compute_agent.journal import Journal, JournalledAction
 from compute_agent.observations import Crash
 from compute_agent.sampler import Sampler
 
@@ -58,9 +58,9 @@ class Aftermath:
             self._boxes.crashed(crash)
         self._after_panic.crashed(crash)
 
-    def action_ended(self, action_id: str) -> None:
+    def action_ended(self, action: JournalledAction) -> None:
         if self._boxes is not None:
-            self._boxes.action_ended(action_id)
+            self._boxes.action_ended(action)
 
     def fill_box(self, timeout: float) -> bool:
         return self._boxes is not None and self._boxes.step(timeout)

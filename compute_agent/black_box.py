@@ -21,7 +21,7 @@ from compute_agent.diagnostics import find_earlier, make_report
 from compute_agent.drivers.base import Driver
 from compute_agent.drivers.errors import DriverError
 from compute_agent.drivers.models import InspectedServer
-from compute_agent.journal import Journal, JournalFull
+from compute_agent.journal import Journal, JournalFull, JournalledAction
 from compute_agent.kinds import Refused
 from compute_agent.observations import Crash
 from compute_agent.sampler import Sampler
@@ -85,12 +85,10 @@ class BlackBoxes:
         """Only enqueues."""
         self._add(crash.server, crash.event_type, crash.occurred_at, crash.action_id)
 
-    def action_ended(self, action_id: str) -> None:
+    def action_ended(self, action: JournalledAction) -> None:
         """A crash dump that was, or perhaps was, sent makes a box; called after its ending was committed."""
-        with self._journal.transaction("read") as transaction:
-            action = transaction.find_action(action_id)
-        if action is not None and action.perhaps_sent and action.started_at is not None:
-            self._add(action.request.server, action.request.kind, action.started_at, action_id)
+        if action.perhaps_sent and action.started_at is not None:
+            self._add(action.request.server, action.request.kind, action.started_at, action.request.id)
 
     def step(self, timeout: float) -> bool:
         """Fill one box that is due, waiting ``timeout`` seconds for one at most; False when there was none.

@@ -216,9 +216,12 @@ def _make_free_form(
         if nic.device:
             found |= {f"{nic.device}_{suffix}": getattr(nic, name) for suffix, name in _NIC_SUFFIXES.items()}
     found |= current.free_form
-    kept = ((key, value) for key, value in found.items() if value is not None and 0 < len(key) <= _LONGEST_KEY and abs(value) <= _LARGEST)
-    own = [(key, value) for key, value in kept if value >= 0 or key in current.free_form]
-    return dict(own[:MOST_FREE_FORM])
+    kept: dict[str, int] = {}
+    for key, value in found.items():
+        lowest = -_LARGEST if key in current.free_form else 0
+        if value is not None and key and len(key) <= _LONGEST_KEY and lowest <= value <= _LARGEST and len(kept) < MOST_FREE_FORM:
+            kept[key] = value
+    return kept
 
 
 def _limit_hardware(hardware: Hardware, cut: dict[str, str]) -> Hardware:

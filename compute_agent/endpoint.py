@@ -71,7 +71,7 @@ class Endpoint:
     :param get_black_box: reads a piece of a part of a box, given what a stranger may have written
     :param on_resend: told which range of events the gateway misses
     :param on_report_inventory: told that the gateway wants a full inventory
-    :param on_ended: told the id of an action whose ending was committed here (a refusal)
+    :param on_ended: told each action whose ending was committed here (a refusal), as it was then
     :param is_host_ours: False when another agent may serve this host by now: casts are dropped then, and come again to whoever does
     :param gate: what comes in must pass it before anything else; None: everything does
     """
@@ -89,7 +89,7 @@ class Endpoint:
         get_black_box: Callable[[str, str, int], BlackBoxChunk],
         on_resend: Callable[[EventRange], None],
         on_report_inventory: Callable[[], None],
-        on_ended: Callable[[str], None] = lambda action_id: None,
+        on_ended: Callable[[JournalledAction], None] = lambda action: None,
         is_host_ours: Callable[[], bool] = lambda: True,
         gate: CastGate | None = None,
     ) -> None:
@@ -263,11 +263,10 @@ class Endpoint:
             if known is None:
                 transaction.add_action(request, self._clock.now())
             refusal = self._find_refusal(request) if known is None else None
-            if refusal is not None:
-                transaction.end_action(request.id, refusal, self._clock.now())
-        if refusal is not None:
+            ended = None if refusal is None else transaction.end_action(request.id, refusal, self._clock.now())
+        if refusal is not None and ended is not None:
             self._log(request, f"refused {refusal.ending}: {refusal.code}: {refusal.reason}")
-            self._on_ended(request.id)
+            self._on_ended(ended)
             return
         if known is None:
             self._log(request, f"received, global request {request.global_request_id}")
@@ -296,9 +295,10 @@ class Endpoint:
                 transaction.add_action(request, self._clock.now())
                 refusal = self._find_refusal(request)
             result = refusal or make_result(Code.CANCELLED, kind=request.kind)
-            transaction.end_action(request.id, result, self._clock.now())
+            ended = transaction.end_action(request.id, result, self._clock.now())
         self._log(request, f"to be cancelled, ended {result.ending}: {result.code}: {result.reason}")
-        self._on_ended(request.id)
+        if ended is not None:
+            self._on_ended(ended)
 
     def _is_settled(self, transaction: JournalTransaction, request: ActionRequest, known: JournalledAction | None) -> bool:
         """Whether nothing is to be done any more for what comes under an id: it says something else than before, or it has ended."""

@@ -53,13 +53,13 @@ class Journal:
     def __init__(self, path: Path, file: OpenFile, *, host: str, clock: Clock, new_id: Callable[[], str]) -> None:
         """Use :meth:`open`."""
         self.path = path
+        self._file_name = str(path)
         self.host = host
         self._file = file
         self._connection = file.connection
         self._lock = threading.RLock()
         self._closed = False
-        self._callbacks: list[Callable[[], None]] = []
-        self._urgent_callbacks: list[Callable[[], None]] = []
+        self._callbacks: list[Callable[[float], None]] = []
         self._sent: dict[int, Sending] = {}
         self._sent_since = 0.0
         self._no_room = Outage(f"journal {path}: nothing is taken up that cannot be written")
@@ -125,12 +125,9 @@ class Journal:
                 self._no_room.end()
             if transaction.has_kept_sent:
                 self._sent.clear()
-        if transaction.has_news:
+        if transaction.patience is not None:
             for callback in self._callbacks:
-                callback()
-        if transaction.is_urgent:
-            for callback in self._urgent_callbacks:
-                callback()
+                callback(transaction.patience)
 
     def count_changes(self) -> int:
         """Rows that were written since it was opened: as long as that stays the same, so does all that can be read.
@@ -143,12 +140,10 @@ class Journal:
             self._check_file()
             return self._connection.total_changes
 
-    def on_new_events(self, callback: Callable[[], None], *, urgent_only: bool = False) -> None:
-        """Call ``callback`` after each commit that left something to send. It runs in the committing thread: it must only wake.
-
-        :param urgent_only: not after those that left only what another event will follow in a moment
-        """
-        (self._urgent_callbacks if urgent_only else self._callbacks).append(callback)
+    def on_new_events(self, callback: Callable[[float], None]) -> None:
+        """Call ``callback`` after each commit that left something to send, with the seconds that this may wait for more. It runs in the
+        committing thread: it must only wake."""
+        self._callbacks.append(callback)
 
     def note_sent(self, sequences: Iterable[int], at: datetime) -> None:
         """The broker confirmed these events. That is written down by the next transaction that writes, or by :meth:`keep_sent`: a commit
@@ -188,7 +183,7 @@ class Journal:
     def _check_file(self) -> None:
         """What is written to a deleted file is lost with the process: refuse to go on as if it were a journal."""
         try:
-            same = identify(self.path) == self._file.identity
+            same = identify(self._file_name) == self._file.identity
         except OSError:
             same = False
         if not same:

@@ -11,9 +11,13 @@ from compute_agent.contract.versions import EVENT_VERSION
 from compute_agent.journal_rows import OutboxRow, to_stored
 from compute_agent.journal_statements import NOTHING_SENT, Sending, Statements
 
-_CAN_WAIT = frozenset({"action.received", "action.started", "server.black_box"})
-"""Events that another of the same action follows, mostly within milliseconds, and one that comes a second after the crash anyway: they may
-go out together with others."""
+_PATIENCE = {"action.received": 0.25, "action.started": 0.25, "server.black_box": 5.0}
+"""Seconds for which an event may wait for others, to be confirmed and recorded together with them: another of the same action follows those
+of its beginning, mostly within milliseconds, and what was kept of a crash is looked at later anyway."""
+
+
+_REPEATED = 0.25
+"""The same of an event that is told again in case that it was lost."""
 
 
 class OutboxStatements(Statements):
@@ -50,7 +54,7 @@ class OutboxStatements(Statements):
             json.dumps(payload),
             to_stored(occurred_at),
         )
-        self._announce(is_urgent=event_type not in _CAN_WAIT)
+        self._announce(_PATIENCE.get(event_type, 0.0))
         return sequence
 
     def get_last_sequence(self) -> int:
@@ -118,7 +122,7 @@ class OutboxStatements(Statements):
             self._origin.age.count() - older_than,
         ).rowcount
         if count:
-            self._announce(is_urgent=False)
+            self._announce(_REPEATED)
 
     def resend_ending(self, action_id: str) -> bool:
         """Send the ending and the observations of an action again, with the same message ids; False when there is no ending."""
@@ -132,6 +136,5 @@ class OutboxStatements(Statements):
             self._announce()
         return count > 0
 
-    def _announce(self, *, is_urgent: bool = True) -> None:
-        self.has_news = True
-        self.is_urgent = self.is_urgent or is_urgent
+    def _announce(self, patience: float = 0.0) -> None:
+        self.patience = patience if self.patience is None else min(self.patience, patience)

@@ -30,7 +30,7 @@ def _find_moment(microseconds: int | None) -> datetime | None:
 
 
 @lru_cache(maxsize=256)
-def _read_request(text: str) -> ActionRequest:
+def read_request(text: str) -> ActionRequest:
     """An action is read ten times on its way, and what was asked never changes."""
     return ActionRequest.from_wire(json.loads(text))
 
@@ -82,7 +82,7 @@ class JournalledAction:
         if row["ending"] is not None:
             result = ActionResult(ending=Ending(row["ending"]), code=Code(row["code"]), reason=row["reason"])
         return cls(
-            request=_read_request(row["request"]),
+            request=read_request(row["request"]),
             state=ActionState(row["state"]),
             received_at=from_stored(row["received_at"]),
             incarnation=row["incarnation"],

@@ -219,7 +219,7 @@ def open_file(path: Path, *, host: str, new_id: Callable[[], str]) -> OpenFile:
         raise
 
 
-def identify(path: Path) -> tuple[int, int]:
+def identify(path: Path | str) -> tuple[int, int]:
     """Device and inode of the file now at ``path``.
 
     :raises OSError: there is none.

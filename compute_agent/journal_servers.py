@@ -29,6 +29,11 @@ class ServerStatements(WatchdogStatements):
         row = self.execute("SELECT * FROM servers WHERE id = ?", server).fetchone()
         return None if row is None else KnownServer.read(row)
 
+    def find_generation(self, server: str) -> int | None:
+        """Which of its lives a server has on this host; None: it is not here."""
+        row = self.execute("SELECT generation FROM servers WHERE id = ? AND removed_at IS NULL", server).fetchone()
+        return None if row is None else int(row["generation"])
+
     def next_generation(self, server: str) -> int:
         """The generation that this UUID gets when it appears now: 1 for a new one, one more than its last life's for a known one."""
         known = self.find_known_server(server)

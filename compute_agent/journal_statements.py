@@ -37,7 +37,7 @@ class Origin:
 class Statements:
     """Runs statements of one transaction; valid only inside its ``with`` block.
 
-    ``has_news``: the outbox has something to send; ``is_urgent``: somebody may be waiting for it.
+    ``patience``: seconds that what is new in the outbox may wait to be sent; None: nothing is new.
 
     :param sent: events that the broker has and whose rows do not say so yet: see ``Journal.note_sent``
     """
@@ -46,7 +46,7 @@ class Statements:
         self._origin = origin
         self._connection: sqlite3.Connection | None = connection
         self._sent = sent
-        self.has_news = self.is_urgent = False
+        self.patience: float | None = None
 
     def execute(self, statement: str, *values: str | int | float | None) -> sqlite3.Cursor:
         """One statement of the journal's own; nobody else knows the tables."""

@@ -5,6 +5,7 @@ Every method that changes an action's state appends its event here, in the same 
 
 import json
 from collections.abc import Collection
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from compute_agent.contract.errors import Ending
@@ -12,7 +13,7 @@ from compute_agent.contract.models import STANDS_STILL, ActionKind, ActionReques
 from compute_agent.contract.notifications import Severity
 from compute_agent.journal_firings import FiringStatements
 from compute_agent.journal_outbox import OutboxStatements
-from compute_agent.journal_rows import ActionState, JournalledAction, Signal, SignalCause, to_stored
+from compute_agent.journal_rows import ActionState, JournalledAction, Signal, SignalCause, read_request, to_stored
 from compute_agent.journal_servers import ServerStatements
 
 _SEVERITY_OF_ENDING = {
@@ -85,7 +86,12 @@ class JournalTransaction(FiringStatements, OutboxStatements, ServerStatements):
         )
         return [JournalledAction.read(row, self._origin.incarnation) for row in rows]
 
-    def add_action(self, request: ActionRequest, received_at: datetime) -> JournalledAction:
+    def find_state(self, action_id: str) -> ActionState | None:
+        """How far an action came, without reading the rest of it."""
+        row = self.execute("SELECT state FROM actions WHERE id = ?", action_id).fetchone()
+        return None if row is None else ActionState(row["state"])
+
+    def add_action(self, request: ActionRequest, received_at: datetime) -> None:
         """Journal a new action as ``received``, with its ``action.received`` event; its monotonic countdown begins here.
 
         :raises sqlite3.IntegrityError: the id is known; look first.
@@ -111,11 +117,10 @@ class JournalTransaction(FiringStatements, OutboxStatements, ServerStatements):
             "deadline": request.deadline,
         }
         self.append_event("action.received", server=request.server, occurred_at=received_at, body=body)
-        return self.get_action(request.id)
 
     def restart_countdown(self, action_id: str, at: datetime) -> None:
         """Give a ``received`` action of an earlier incarnation a countdown on this incarnation's monotonic clock."""
-        limit = self._count_down(self.get_action(action_id).request, at)
+        limit = self._count_down(self._get_request(action_id), at)
         self.execute("UPDATE actions SET incarnation = ?, monotonic_limit = ? WHERE id = ?", self._origin.incarnation, limit, action_id)
 
     def start_action(self, action_id: str, at: datetime) -> bool:
@@ -128,7 +133,7 @@ class JournalTransaction(FiringStatements, OutboxStatements, ServerStatements):
         ).rowcount
         if not changed:
             return False
-        request = self.get_action(action_id).request
+        request = self._get_request(action_id)
         self._add_signal(request, at)
         body = {"action_id": request.id, "kind": request.kind}
         self.append_event("action.started", server=request.server, occurred_at=at, body=body)
@@ -142,15 +147,18 @@ class JournalTransaction(FiringStatements, OutboxStatements, ServerStatements):
         self.execute("UPDATE actions SET state = 'received' WHERE id = ? AND state = 'started'", action_id)
         self.restart_countdown(action_id, at)
 
-    def end_action(self, action_id: str, result: ActionResult, at: datetime, signalled_at: datetime | None = None) -> bool:
-        """received | started -> ended, with the ``action.ended`` event; False when it had ended already (nothing is changed then).
+    def end_action(
+        self, action_id: str, result: ActionResult, at: datetime, signalled_at: datetime | None = None
+    ) -> JournalledAction | None:
+        """received | started -> ended, with the ``action.ended`` event; returns the action as it is then, None when it had ended already
+        (nothing is changed then).
 
         After an ending that says that nothing was sent, the signal record and an observation recorded meanwhile go away. After any
         other the hold-off counts from ``signalled_at`` if known, and an observation recorded meanwhile follows the ending.
         """
         before = self.find_action(action_id)
         if before is None or before.state is ActionState.ENDED:
-            return False
+            return None
         self.execute(
             "UPDATE actions SET state = 'ended', ended_at = ?, age = ?, signalled_at = ?, ending = ?, code = ?, reason = ? WHERE id = ?",
             to_stored(at),
@@ -176,21 +184,21 @@ class JournalTransaction(FiringStatements, OutboxStatements, ServerStatements):
         self.append_event(
             "action.ended", server=before.request.server, occurred_at=at, body=body, severity=_SEVERITY_OF_ENDING[result.ending]
         )
-        after = self.get_action(action_id)
+        after = replace(before, state=ActionState.ENDED, ended_at=at, signalled_at=signalled_at, result=result)
         if not after.perhaps_sent:
             self.execute("DELETE FROM signals WHERE action_id = ?", action_id)
             self.execute(
                 "UPDATE actions SET observation = NULL, observation_final = 0, observed_at = NULL, observation_text = NULL WHERE id = ?",
                 action_id,
             )
-            return True
+            return replace(after, observation=None, observation_final=False, observed_at=None, observation_text=None)
         if before.state is ActionState.RECEIVED:
             self._add_signal(before.request, at)
         elif signalled_at is not None:
             self.record_signal_time(action_id, signalled_at)
         if after.observation is not None:
             self._append_observed(after)
-        return True
+        return after
 
     def record_signal_time(self, action_id: str, at: datetime) -> None:
         """The signal of this action may have gone out as late as ``at``: the hold-off counts from there."""
@@ -316,6 +324,10 @@ class JournalTransaction(FiringStatements, OutboxStatements, ServerStatements):
             outbox_max_rows,
         ).rowcount
         return count
+
+    def _get_request(self, action_id: str) -> ActionRequest:
+        """What was asked, without reading how far it came."""
+        return read_request(self.execute("SELECT request FROM actions WHERE id = ?", action_id).fetchone()["request"])
 
     def _count_down(self, request: ActionRequest, at: datetime) -> float:
         return self._origin.clock.monotonic() + (request.deadline - at).total_seconds()

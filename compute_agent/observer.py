@@ -19,7 +19,7 @@ from compute_agent.drivers.models import DriverEvent, DriverEventKind
 from compute_agent.dump_search import DumpSearch
 from compute_agent.event_queue import EventQueue, Gap, Waiting
 from compute_agent.firings import Firings
-from compute_agent.journal import Journal, JournalFull, JournalTransaction
+from compute_agent.journal import Journal, JournalFull, JournalledAction, JournalTransaction
 from compute_agent.looks import Look, Looks
 from compute_agent.observations import Crash
 from compute_agent.server_states import ServerStates, find_here
@@ -158,15 +158,15 @@ class Observer:
                 each()
             raise
 
-    def action_ended(self, action_id: str) -> None:
+    def action_ended(self, action: JournalledAction) -> None:
         """An action has its ending: a server that resumed while it was being signalled has nothing to wait for. From any thread."""
+        if action.observation is not Observation.PENDING_UNTIL_RESUME:
+            return
         with self._journal.transaction("observation") as transaction:
-            action = transaction.find_action(action_id)
-            if action is None or action.observation is not Observation.PENDING_UNTIL_RESUME:
-                return
-            known = transaction.list_known_servers().get(action.request.server)
-        if known is not None and known.server.power_state is PowerState.RUNNING:
-            self._watch.note_running(action_id, self._clock.now())
+            now = transaction.get_action(action.request.id)
+            known = find_here(transaction, action.request.server)
+        if now.observation is Observation.PENDING_UNTIL_RESUME and known is not None and known.power_state is PowerState.RUNNING:
+            self._watch.note_running(action.request.id, self._clock.now())
 
     def check_timers(self) -> None:
         """Say what the passing of time says: nothing seen yet, nothing seen, not observed; after what was seen and still waits is told."""

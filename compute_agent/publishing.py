@@ -12,10 +12,12 @@ from compute_agent.loops import Backoff, Loop
 from compute_agent.reporter import Heartbeats, Reporter
 
 _KEEP_ALIVE_INTERVAL = 3.0
+"""Seconds between two heartbeats of a connection's."""
 _FIRST_RETRY, _LONGEST_RETRY = 0.1, 0.5
 """Seconds between tries to publish events: what a broker's return may cost the ending of an action."""
-_LINGER = 0.25
-"""Seconds that an action's first events wait for its ending, to be confirmed and recorded together: nobody is kept waiting by it."""
+_LOOK_INTERVAL = 1.0
+"""Seconds after which the reporter looks whether events that could wait have waited long enough. Nobody is woken for them: to wake a thread
+costs as much as to journal an event."""
 _RETRY_INTERVAL = 1.0
 _LONGEST_HEARTBEAT_RETRY = 10.0
 """Seconds: each try reads all servers, and a broker in alarm takes no heartbeat however often it is tried."""
@@ -62,23 +64,22 @@ class Publishing:
         self._heartbeat_interval = heartbeat_interval
         self._may_beat = may_beat
         self._report_wanted = threading.Event()
-        self._urgent_report_wanted = threading.Event()
+        self._report_due = time.monotonic()
+        self._lock = threading.Lock()
         self._heartbeat_wanted = threading.Event()
         self._events_wait = Outage(f"events of host {host} wait in the journal")
         self._heartbeats_wait = Outage(f"no heartbeats of host {host}")
         self._report_backoff = Backoff(_FIRST_RETRY, _LONGEST_RETRY)
         self._heartbeat_backoff = Backoff(_RETRY_INTERVAL, _LONGEST_HEARTBEAT_RETRY)
-        self._report_loop = Loop("reporter", self._report, on_fatal=on_fatal, wake=self.want_report_now)
+        self._report_loop = Loop("reporter", self._report, on_fatal=on_fatal, wake=self.want_report)
         self._heartbeat_loop = Loop("heartbeats", self._beat, on_fatal=on_fatal, wake=self.want_heartbeat)
 
-    def want_report(self) -> None:
-        """There are events to send, and more may come in a moment. From any thread; it only wakes."""
-        self._report_wanted.set()
-
-    def want_report_now(self) -> None:
-        """There are events to send that somebody may be waiting for. From any thread; it only wakes."""
-        self._urgent_report_wanted.set()
-        self._report_wanted.set()
+    def want_report(self, patience: float = 0.0) -> None:
+        """There are events to send, which may wait for others as long as ``patience`` says. From any thread; it only wakes."""
+        with self._lock:
+            self._report_due = min(self._report_due, time.monotonic() + patience)
+        if not patience:
+            self._report_wanted.set()
 
     def want_heartbeat(self) -> None:
         """There is something to say before the next heartbeat is due. From any thread; it only wakes."""
@@ -116,17 +117,20 @@ class Publishing:
     # One step of each thread
 
     def _report(self) -> None:
-        if self._report_wanted.wait(_KEEP_ALIVE_INTERVAL):
-            self._urgent_report_wanted.wait(_LINGER)
+        self._report_wanted.wait(_LOOK_INTERVAL)
         # Before anything is read: what is committed from here on wakes again.
-        self._urgent_report_wanted.clear()
         self._report_wanted.clear()
+        with self._lock:
+            if time.monotonic() < self._report_due:
+                return
+            self._report_due = time.monotonic() + _KEEP_ALIVE_INTERVAL
         try:
+            sent = False
             while self._reporter.step():
-                pass
+                sent = True
         except PublishFailed as error:
             self._events_wait.begin(error)
-            self.want_report_now()
+            self.want_report()
             self._report_loop.stopping.wait(self._report_backoff.take())
         except JournalFull:  # what was sent cannot be marked; the broker would take this side for dead all the same
             self._publisher.keep_alive()
@@ -134,7 +138,8 @@ class Publishing:
         else:
             self._report_backoff.reset()
             self._events_wait.end()
-            self._publisher.keep_alive()
+            if not sent:  # else the broker has just heard of this side, and been listened to
+                self._publisher.keep_alive()
 
     def _beat(self) -> None:
         if not self._may_beat():  # another agent may speak for this host by now

@@ -15,7 +15,7 @@ from compute_agent.journal import Journal, JournalFull, JournalTransaction
 
 LOG = logging.getLogger(__name__)
 
-_UNKEPT = 1.0
+_UNKEPT = 10.0
 """Seconds after which what was sent is written down although nothing else is written."""
 _ON_ITS_WAY = 30.0
 """Seconds for which an event that was sent is not missed yet by anybody."""
@@ -27,18 +27,26 @@ def make_publisher_id(host: str) -> str:
 
 
 class JournalOutbox:
-    """The journal's outbox as the pump wants it."""
+    """The journal's outbox as the pump wants it. One thread uses it."""
 
     def __init__(self, journal: Journal, clock: Clock) -> None:
         self._journal = journal
         self._clock = clock
         self._publisher_id = make_publisher_id(journal.host)
+        self._listed: set[int] = set()
+        """Of what was read last, what is not sent."""
+        self._complete_at: int | None = None
+        """Up to which change of the journal that was all there is to send; None: there was more."""
 
     def list_unsent(self, limit: int) -> list[OutboxEntry]:
+        changes = self._journal.count_changes()
+        if changes == self._complete_at and not self._listed:
+            self._journal.keep_sent(older_than=_UNKEPT)
+            return []
         with self._journal.transaction("outbox.read") as transaction:
             rows = transaction.list_unsent(limit)
-        if not rows:
-            self._journal.keep_sent(older_than=_UNKEPT)
+        self._listed = {row.sequence for row in rows}
+        self._complete_at = changes if len(rows) < limit else None
         return [
             OutboxEntry(
                 row.sequence,
@@ -56,6 +64,7 @@ class JournalOutbox:
 
     def mark_sent(self, sequences: Sequence[int]) -> None:
         self._journal.note_sent(sequences, self._clock.now())
+        self._listed.difference_update(sequences)
         self._journal.keep_sent(older_than=_UNKEPT)
 
 
@@ -65,7 +74,7 @@ class Reporter:
     def __init__(self, journal: Journal, publisher: ConfirmedPublisher, clock: Clock, *, batch: int = 100) -> None:
         self._journal = journal
         self._clock = clock
-        self._pump = OutboxPump(JournalOutbox(journal, clock), publisher, batch=batch)
+        self._pump = OutboxPump(JournalOutbox(journal, clock), publisher, batch=batch, marks_late=False)
 
     def step(self) -> int:
         """Send one batch; 0: nothing is left.

@@ -19,6 +19,7 @@ LOG = logging.getLogger(__name__)
 
 CALL_THREADS = 4
 """Questions that are answered at a time."""
+_QUESTIONS = frozenset({"get_diagnostics", "get_black_box", "ping"})
 
 
 class WorkThreads:
@@ -68,6 +69,24 @@ class WorkThreads:
                 self._free += 1
 
 
+class CastThreads(WorkThreads):
+    """What the server of casts works on: the thread that reads them. Each is one short transaction of the journal, of which there is one
+    at a time anyway, and to wake another thread for it would cost as much again.
+
+    What waits for a reply, or asks, does not belong there; it gets a thread, so that no action waits for it.
+    """
+
+    def submit(self, work: Callable[..., object], *arguments: Any) -> None:
+        [[incoming]] = arguments
+        if incoming.msg_id is not None or incoming.message.get("method") in _QUESTIONS:
+            super().submit(work, *arguments)
+            return
+        try:
+            work(*arguments)
+        except Exception:
+            LOG.exception("what came in through RPC was not worked off")
+
+
 class RpcServers:
     """Both, started and stopped together."""
 
@@ -82,8 +101,8 @@ class RpcServers:
             )
             for topic in (RPC_TOPIC, CALL_TOPIC)
         )
-        for server in (self._casts, self._calls):
-            server._executor_cls = WorkThreads
+        self._casts._executor_cls = CastThreads
+        self._calls._executor_cls = WorkThreads
 
     def start(self) -> Any:
         """Begin with the casts, which are what the agent is for: without its questions it goes on.

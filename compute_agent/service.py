@@ -42,7 +42,7 @@ from compute_agent.endpoint import Endpoint
 from compute_agent.host_lock import HostLock
 from compute_agent.intake import Intake
 from compute_agent.inventory import Inventory
-from compute_agent.journal import Journal, JournalInUse, JournalUnusable
+from compute_agent.journal import Journal, JournalInUse, JournalledAction, JournalUnusable
 from compute_agent.kinds import TURN_OF_KIND
 from compute_agent.loops import Loop, run_bounded
 from compute_agent.observer import Observer
@@ -144,7 +144,6 @@ class AgentService:
             on_fatal=self._fail,
         )
         self._journal.on_new_events(self._publishing.want_report)
-        self._journal.on_new_events(self._publishing.want_report_now, urgent_only=True)
         self._intake = Intake(
             HostLock(self._make_address("lock"), conf.host),
             self._create_rpc_server,
@@ -191,9 +190,9 @@ class AgentService:
     def _make_publisher(self, role: str) -> Publisher:
         return Publisher(self._make_address(role))
 
-    def _note_ending(self, action_id: str) -> None:
-        self._observer.action_ended(action_id)
-        self._aftermath.action_ended(action_id)
+    def _note_ending(self, action: JournalledAction) -> None:
+        self._observer.action_ended(action)
+        self._aftermath.action_ended(action)
 
     def _list_servers(self) -> set[str]:
         with self._journal.transaction("read") as transaction:

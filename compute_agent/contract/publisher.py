@@ -321,14 +321,17 @@ class ConfirmedPublisher(Protocol):
 class OutboxPump:
     """Moves outbox rows to the broker, in order, and marks them only after their confirm.
 
-    Marking costs a commit, and the rows that came meanwhile (an action's ending, say) should not wait for it: so it is done when nothing is
-    left to send, or for a full batch. Rows that a crash finds unmarked are published again, as always under the same message ids.
+    Where marking costs a commit, the rows that came meanwhile should not wait for it: so it is done when nothing is left to send, or for a
+    full batch. Rows that a crash finds unmarked are published again, as always under the same message ids.
+
+    :param marks_late: False: marking costs nothing, and is done at once
     """
 
-    def __init__(self, source: OutboxSource, publisher: ConfirmedPublisher, *, batch: int = 100) -> None:
+    def __init__(self, source: OutboxSource, publisher: ConfirmedPublisher, *, batch: int = 100, marks_late: bool = True) -> None:
         self._source = source
         self._publisher = publisher
         self._batch = batch
+        self._marks_late = marks_late
         self._unmarked: list[int] = []
 
     def step(self) -> int:
@@ -348,7 +351,7 @@ class OutboxPump:
             raise
         finally:
             self._unmarked += [entry.sequence for entry in entries[:confirmed]]
-            if confirmed < len(entries) or not entries or len(self._unmarked) >= self._batch:
+            if not self._marks_late or confirmed < len(entries) or not entries or len(self._unmarked) >= self._batch:
                 self._mark()
         return confirmed
 

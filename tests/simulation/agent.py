@@ -228,7 +228,7 @@ class Agent:
             on_given_up=queue.give_up,
         )
         reporter = Reporter(journal, SimulatedPublisher(self._broker, process, f"agent.{self.host}"), clock)
-        journal.on_new_events(wake["reporter"].set)
+        journal.on_new_events(lambda patience: wake["reporter"].set())
 
         def queue_action(request: ActionRequest) -> None:
             queue.add(request.server, request.id, TURN_OF_KIND[request.kind])
@@ -350,7 +350,7 @@ class Agent:
             if message is None:
                 self._broker.wait_for_rpc(self.host, 5.0)
                 return
-            # oslo.messaging hands each message to a thread of its own: two of them may overtake each other.
+            # More than an agent's one reader allows: two of them may overtake each other.
             kernel.spawn(process, lambda: self._dispatch(journal, rpc, message))
 
         for step in (observe, search, sweep):

@@ -89,7 +89,7 @@ class Agent:
             self._make_kinds(driver),
             self.clock,
             max_clock_skew=MAX_CLOCK_SKEW,
-            on_ended=self.ended.append,
+            on_ended=self._note_ending,
             on_given_up=self.queue.give_up,
         )
         self.endpoint = Endpoint(
@@ -101,7 +101,7 @@ class Agent:
             get_black_box=self.files.read,
             on_resend=self.resend.append,
             on_report_inventory=self._count_report,
-            on_ended=self.ended.append,
+            on_ended=self._note_ending,
         )
 
     def _make_kinds(self, driver: Driver) -> list[Kind]:
@@ -219,6 +219,9 @@ class Agent:
     def list_unsent(self) -> list[OutboxRow]:
         with self.change() as transaction:
             return transaction.list_unsent(10**6)
+
+    def _note_ending(self, action: JournalledAction) -> None:
+        self.ended.append(action.request.id)
 
     def _count_report(self) -> None:
         self.inventory_reports += 1

@@ -16,7 +16,9 @@ def append_lost(transaction: JournalTransaction, agent: Agent) -> int:
 
 def add(agent: Agent, number: int = 1) -> str:
     with agent.change() as transaction:
-        return transaction.add_action(agent.make_request(SERVER, number), agent.clock.now()).request.id
+        request = agent.make_request(SERVER, number)
+        transaction.add_action(request, agent.clock.now())
+    return request.id
 
 
 def start(agent: Agent, action_id: str) -> bool:
@@ -27,7 +29,8 @@ def start(agent: Agent, action_id: str) -> bool:
 def end(agent: Agent, action_id: str, code: Code = Code.SIGNAL_DELIVERED) -> bool:
     now = agent.clock.now()
     with agent.change() as transaction:
-        return transaction.end_action(action_id, make_result(code), now, now if code is Code.SIGNAL_DELIVERED else None)
+        ended = transaction.end_action(action_id, make_result(code), now, now if code is Code.SIGNAL_DELIVERED else None)
+    return ended is not None
 
 
 def observe(agent: Agent, action_id: str, observation: Observation, final: bool = True) -> bool:

@@ -234,7 +234,7 @@ class TestDeadline:
         server = agent.make_server()
         request = agent.make_request(server, seconds=30)
         agent.cast(request)
-        agent.journal.on_new_events(lambda: agent.clock.advance(30))  # runs right after a commit with events
+        agent.journal.on_new_events(lambda patience: agent.clock.advance(30))  # runs right after a commit with events
         agent.work()
         action = agent.get(request.id)
         assert action.started_at is not None

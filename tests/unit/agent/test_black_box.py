@@ -118,7 +118,7 @@ class TestBox:
         agent.sampler.step()
         agent.clock.advance(12)
         agent.do(agent.make_request(server))
-        bench.boxes.action_ended(make_id())
+        bench.boxes.action_ended(agent.get(make_id()))
         bench.crash(server, action_id=make_id())
         [event] = bench.fill()
         assert (event["cause"], event["action_id"], event["server"]) == ("trigger_crash_dump", make_id(), server)
@@ -139,7 +139,7 @@ class TestBox:
         agent.work()
         agent.clock.advance(0.01)
         bench.crash(server, action_id=make_id())
-        bench.boxes.action_ended(make_id())
+        bench.boxes.action_ended(agent.get(make_id()))
         [event] = bench.fill()
         assert (event["cause"], event["action_id"]) == ("trigger_crash_dump", make_id())
 
@@ -167,7 +167,7 @@ class TestBox:
         agent.hypervisor.behave(never, refuse(BackendUnavailable(None, "away")))
         for number, server in enumerate((perhaps, never), 1):
             agent.do(agent.make_request(server, number))
-            bench.boxes.action_ended(make_id(number))
+            bench.boxes.action_ended(agent.get(make_id(number)))
         assert [event["server"] for event in bench.fill()] == [perhaps]
 
     def test_without_the_console_being_allowed_it_is_not_even_read(self, bench: Bench) -> None:

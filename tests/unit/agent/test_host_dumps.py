@@ -117,7 +117,7 @@ class TestAsked:
         server = agent.make_server()
         request = agent.make_request(server, kind=ActionKind.TAKE_HOST_DUMP, seconds=30)
         agent.cast(request)
-        agent.journal.on_new_events(lambda: agent.clock.advance(30))  # runs right after a commit with events
+        agent.journal.on_new_events(lambda patience: agent.clock.advance(30))  # runs right after a commit with events
         agent.work()
         assert agent.code(make_id()) == Code.DEADLINE_PASSED
         assert list_files(directory) == []

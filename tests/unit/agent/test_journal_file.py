@@ -228,7 +228,7 @@ class TestTransaction:
 
     def test_new_events_are_announced_after_their_commit_and_only_then(self, agent: Agent) -> None:
         unsent: list[int] = []
-        agent.journal.on_new_events(lambda: unsent.append(len(agent.list_unsent())))
+        agent.journal.on_new_events(lambda patience: unsent.append(len(agent.list_unsent())))
         with agent.change() as transaction:
             append_lost(transaction, agent)
             assert unsent == []

@@ -4,6 +4,7 @@ import queue
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,7 +90,6 @@ class Bench:
             on_fatal=self.fatal.append,
         )
         self.journal.on_new_events(self.publishing.want_report)
-        self.journal.on_new_events(self.publishing.want_report_now, urgent_only=True)
 
     def ask(self) -> bool:
         answer = self.may_beat.is_set()
@@ -123,9 +123,18 @@ def test_an_event_is_sent_as_soon_as_it_is_committed(bench: Bench) -> None:
         assert bench.events.take().payload["sequence"] == sequence
 
 
-def test_what_another_event_will_follow_waits_for_it_a_moment(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+BOX = {"black_box_id": "0" * 32, "cause": "server.panicked", "parts": ()}
+
+
+@pytest.mark.parametrize(
+    ("event_type", "body"),
+    [("action.started", {"action_id": make_id(1), "kind": "trigger_crash_dump"}), ("server.black_box", BOX)],
+)
+def test_what_another_event_will_follow_waits_for_it_a_moment(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, event_type: str, body: dict[str, Any]
+) -> None:
     """Each batch is confirmed and recorded by itself: an action's three events should be one."""
-    monkeypatch.setattr(publishing, "_LINGER", LONG)
+    monkeypatch.setattr(publishing, "_LOOK_INTERVAL", LONG)
     batches: list[int] = []
     publish = bench.events.publish
 
@@ -135,15 +144,15 @@ def test_what_another_event_will_follow_waits_for_it_a_moment(bench: Bench, monk
 
     monkeypatch.setattr(bench.events, "publish", count)
     bench.publishing.start()
-    body = {"action_id": make_id(1), "kind": "trigger_crash_dump"}
     with bench.journal.transaction("test") as transaction:
-        transaction.append_event("action.started", server=SERVER, occurred_at=bench.clock.now(), body=body)
+        transaction.append_event(event_type, server=SERVER, occurred_at=bench.clock.now(), body=body)
     bench.append()
-    assert [bench.events.take().event_type for _ in range(2)] == ["action.started", "agent.up"]
+    assert [bench.events.take().event_type for _ in range(2)] == [event_type, "agent.up"]
     assert batches == [2]
 
 
-def test_what_nothing_follows_is_sent_all_the_same(bench: Bench) -> None:
+def test_what_nothing_follows_is_sent_all_the_same(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publishing, "_LOOK_INTERVAL", SHORT)
     bench.publishing.start()
     body = {"action_id": make_id(1), "kind": "trigger_crash_dump"}
     with bench.journal.transaction("test") as transaction:

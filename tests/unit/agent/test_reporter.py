@@ -138,7 +138,7 @@ def test_who_sends_is_woken_when_a_range_is_asked_for_and_not_for_nothing(bench:
     woken: list[bool] = []
     bench.append(2)
     bench.pump()
-    bench.journal.on_new_events(lambda: woken.append(True))
+    bench.journal.on_new_events(lambda patience: woken.append(True))
     bench.ask(5, 9)
     assert woken == []
     bench.ask(1, 1)

@@ -85,7 +85,7 @@ def watch_for(agent: AgentService, wanted: set[str]) -> Callable[[], list[Outbox
     rows: list[OutboxRow] = []
     told = threading.Event()
 
-    def look() -> None:
+    def look(patience: float = 0.0) -> None:
         with agent._journal.transaction("test") as transaction:
             rows[:] = transaction.list_outbox(1, 10**6)
         if wanted <= {row.event_type for row in rows}:
