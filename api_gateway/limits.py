@@ -53,7 +53,7 @@ def read_json(request: Request, media_types: Collection[str]) -> Any:
     else:
         raw = request.bounded_stream.read()
     try:
-        body = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_make_object)
+        body = _DECODER.decode(raw.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise bad_request(MALFORMED_BODY) from error
     _check_shape(body)
@@ -88,12 +88,15 @@ def _check_shape(body: Any) -> None:
 
 
 def _check_text(text: str) -> None:
-    if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+    if "\0" in text or (not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text)):
         raise bad_request("Texts in the request body must be Unicode without NUL.")
 
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_make_object)
 
 
 def _too_large() -> Fault:

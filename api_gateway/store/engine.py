@@ -26,6 +26,9 @@ from api_gateway.store.phases import Migration, Phase
 from api_gateway.store.tables import SCHEMA_REVISION, counters, store_identity
 
 _LOOK_AGAIN_SECONDS = 0.001
+_CHECKPOINT_PAGES = 4000
+"""After so many the log is brought into the file, which whoever commits then waits for. SQLite's own 1,000 come with every fortieth crash
+dump, and most of them are changed again soon."""
 _CACHE_KIB = 1024
 """Of SQLite's pages that each connection has for itself, beside what the kernel keeps of the file. Enough for what a batch of events
 changes; SQLite's own two MiB fill up in each of half a dozen connections, with mostly the same pages."""
@@ -309,5 +312,12 @@ def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     """
     connection.isolation_level = None
     connection.create_function("regexp", 2, patterns.search, deterministic=True)
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "journal_size_limit=67108864", f"cache_size=-{_CACHE_KIB}"):
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        "journal_size_limit=67108864",
+        f"cache_size=-{_CACHE_KIB}",
+        f"wal_autocheckpoint={_CHECKPOINT_PAGES}",
+    ):
         connection.execute(f"PRAGMA {pragma}").close()

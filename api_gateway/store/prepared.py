@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, Dialect, Insert, Select, bindparam
+from sqlalchemy import BindParameter, Connection, Dialect, Double, Insert, Select, bindparam
 from sqlalchemy.types import TypeEngine
 
 from api_gateway.store.backends import begins_by_word, raising_as_sqlalchemy
@@ -73,7 +73,7 @@ class _Text:
         ]
         self._names = [name for name, _, _ in self._values]
         columns = statement.selected_columns if isinstance(statement, Select) else ()
-        readers = [_implement(column.type, dialect).result_processor(dialect, None) for column in columns]
+        readers = [_find_reader(column.type, dialect) for column in columns]
         self._readers = [(place, reader) for place, reader in enumerate(readers) if reader is not None]
 
     def bind(self, values: _Values) -> Any:
@@ -91,6 +91,11 @@ class _Text:
                 values[place] = reader(values[place])
             read.append(values)
         return read
+
+
+def _find_reader(kind: TypeEngine[Any], dialect: Dialect) -> _Convert | None:
+    """None: the column's value is what the driver gives, as a float is: SQLAlchemy would have to know the driver's own type to say so."""
+    return None if isinstance(kind, Double) else _implement(kind, dialect).result_processor(dialect, None)
 
 
 def _implement(kind: TypeEngine[Any], dialect: Dialect) -> TypeEngine[Any]:

@@ -1,8 +1,11 @@
 """What our own formatter makes of a line: what oslo.log makes of it."""
 
+import io
 import logging
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +14,9 @@ from oslo_context import context
 from oslo_log import log
 from oslo_log.formatters import ContextFormatter
 
-from compute_agent.contract.logs import LineContext, QuickFormatter
+from compute_agent.contract.logs import LineContext, QuickFormatter, set_up_log
+
+LOG = logging.getLogger("crashcart.test")
 
 
 @pytest.fixture
@@ -98,3 +103,34 @@ def test_callers_are_not_mixed_up_and_not_kept_for_ever(conf: cfg.ConfigOpts) ->
         LineContext("req-1", None, f"user-{number}", "demo")
         assert f" user-{number} demo " in formatter.format(make_record())
     assert len(formatter._callers) <= 256
+
+
+@pytest.fixture
+def root() -> Iterator[logging.Logger]:
+    """Without what a test has added to it, when the test is over."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield root
+    root.handlers[:], root.level = handlers, level
+
+
+@pytest.mark.usefixtures("root")
+def test_lines_of_many_threads_are_written_whole(conf: cfg.ConfigOpts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (tmp_path / "log").open("w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        set_up_log(conf)
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda number: LOG.info("action %d: %s", number, "x" * 5000), range(100)))
+        LOG.info("half of a letter: %s", "\ud800")
+    *lines, last = (tmp_path / "log").read_text().splitlines()
+    assert sorted(line.rpartition("action ")[2] for line in lines) == sorted(f"{number}: {'x' * 5000}" for number in range(100))
+    assert last.endswith("half of a letter: \\ud800")
+
+
+def test_lines_that_go_to_no_file_are_written_as_ever(conf: cfg.ConfigOpts, root: logging.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", stream)
+    set_up_log(conf)
+    LOG.info("action started")
+    assert "action started" in stream.getvalue()
+    assert [type(handler) for handler in root.handlers] == [logging.StreamHandler]
