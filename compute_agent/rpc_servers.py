@@ -78,7 +78,7 @@ class CastThreads(WorkThreads):
 
     def submit(self, work: Callable[..., object], *arguments: Any) -> None:
         [[incoming]] = arguments
-        if incoming.msg_id is not None or incoming.message.get("method") in _QUESTIONS:
+        if getattr(incoming, "reply_q", None) is not None or incoming.message.get("method") in _QUESTIONS:
             super().submit(work, *arguments)
             return
         try:

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import logging
+import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -221,31 +222,50 @@ class TestBox:
 
 class TestFiles:
     def test_the_oldest_boxes_make_room_for_new_ones(self, tmp_path: Path) -> None:
-        files = BlackBoxFiles(tmp_path, 1000)
+        files = BlackBoxFiles(tmp_path, 5000)
         for number in range(5):
             files.put(f"{number:032x}", {"console.log": b"x" * 400})
-        assert sorted(box.name for box in tmp_path.iterdir()) == [f"{number:032x}" for number in (3, 4)]
+        assert sorted(box.name for box in tmp_path.iterdir()) == [f"{number:032x}.tar" for number in (3, 4)]
         assert files.read(f"{0:032x}", "console.log", 0).total is None
 
     def test_a_box_larger_than_the_quota_removes_nothing(self, tmp_path: Path) -> None:
-        files = BlackBoxFiles(tmp_path, 1000)
+        files = BlackBoxFiles(tmp_path, 5000)
         files.put(ID, {"console.log": b"x" * 400})
         with pytest.raises(NoRoom):
-            files.put(OTHER, {"console.log": b"x" * 1001})
+            files.put(OTHER, {"console.log": b"x" * 5000})
         assert files.read(ID, "console.log", 0).total == 400
 
     def test_only_its_owner_may_read_them(self, tmp_path: Path) -> None:
-        BlackBoxFiles(tmp_path / "boxes", 1000).put(ID, {"console.log": b"x"})
-        modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "boxes").rglob("*")}
-        assert modes == {0o700, 0o600}
+        BlackBoxFiles(tmp_path / "boxes", 5000).put(ID, {"console.log": b"x"})
+        assert (tmp_path / "boxes" / f"{ID}.tar").stat().st_mode & 0o777 == 0o600
         assert (tmp_path / "boxes").stat().st_mode & 0o777 == 0o700
 
     def test_what_a_dead_agent_was_writing_is_removed(self, tmp_path: Path) -> None:
-        files = BlackBoxFiles(tmp_path, 1000)
+        files = BlackBoxFiles(tmp_path, 5000)
         files.put(ID, {"console.log": b"x"})
+        (tmp_path / f"{OTHER}.tar.unfinished").write_bytes(b"the beginning of a tar file")
         (tmp_path / f"{OTHER}.unfinished").mkdir()
         files.remove_unfinished()
-        assert [box.name for box in tmp_path.iterdir()] == [ID]
+        assert [box.name for box in tmp_path.iterdir()] == [f"{ID}.tar"]
+
+    @given(st.dictionaries(st.sampled_from(sorted(PARTS)), st.binary(max_size=2000)))
+    def test_anybody_can_look_into_a_box_with_tar(self, tmp_path_factory: pytest.TempPathFactory, parts: dict[str, bytes]) -> None:
+        directory = tmp_path_factory.mktemp("boxes")
+        files = BlackBoxFiles(directory, BOXES_QUOTA)
+        files.put(ID, parts)
+        with tarfile.open(directory / f"{ID}.tar", errorlevel=2) as box:
+            assert {member.name: box.extractfile(member).read() for member in box} == parts  # type: ignore[union-attr]
+        assert {part: base64.b64decode(files.read(ID, part, 0).content) for part in parts} == parts
+        assert [part for part in PARTS if files.read(ID, part, 0).total is None] == [part for part in PARTS if part not in parts]
+
+    def test_a_box_of_an_older_release_is_read_and_makes_room_as_all_others(self, tmp_path: Path) -> None:
+        (tmp_path / ID).mkdir()
+        (tmp_path / ID / "console.log").write_bytes(b"x" * 3000)
+        files = BlackBoxFiles(tmp_path, 5000)
+        assert base64.b64decode(files.read(ID, "console.log", 2990).content) == b"x" * 10
+        assert files.read(ID, "state.json", 0).total is None
+        files.put(OTHER, {"console.log": b"x" * 1000})
+        assert [box.name for box in tmp_path.iterdir()] == [f"{OTHER}.tar"]
 
     def test_a_large_part_is_read_in_pieces_that_fit_into_a_message(self, tmp_path: Path) -> None:
         content = bytes(range(256)) * 2000
@@ -270,11 +290,11 @@ class TestFiles:
         self, tmp_path_factory: pytest.TempPathFactory, black_box_id: str, part: str, offset: int
     ) -> None:
         root = tmp_path_factory.getbasetemp() / "traversal"
-        files = BlackBoxFiles(root / "boxes", 1000)
+        files = BlackBoxFiles(root / "boxes", 5000)
         if not root.exists():
             files.put(ID, {"state.json": b"{}"})
             (root / "secret").write_text("secret")
-            (root / "boxes" / ID / "secret").write_text("secret")
+            (root / "boxes" / "secret").write_text("secret")
         chunk = files.read(black_box_id, part, offset)
         if chunk.total is not None:
             assert (black_box_id, part) == (ID, "state.json")

@@ -33,10 +33,10 @@ def test_work_is_done_by_as_few_threads_as_it_takes_and_no_more_than_allowed() -
     assert len(seen) <= 2
 
 
-def submit_and_name(threads: WorkThreads, method: str, msg_id: str | None = None) -> str:
+def submit_and_name(threads: WorkThreads, method: str, reply_q: str | None = None) -> str:
     """The name of the thread that works on a message."""
     names: queue.SimpleQueue[str] = queue.SimpleQueue()
-    incoming = SimpleNamespace(message={"method": method}, msg_id=msg_id)
+    incoming = SimpleNamespace(message={"method": method}, reply_q=reply_q)
     threads.submit(lambda _: names.put(threading.current_thread().name), [incoming])
     return names.get(timeout=PATIENCE)
 
@@ -48,16 +48,16 @@ def test_a_cast_is_taken_in_by_the_thread_that_read_it() -> None:
     threads.shutdown(wait=True)
 
 
-@pytest.mark.parametrize(("method", "msg_id"), [("get_diagnostics", None), ("trigger_crash_dump", "somebody waits for a reply")])
-def test_what_may_take_long_holds_up_no_cast_that_comes_after_it(method: str, msg_id: str | None) -> None:
+@pytest.mark.parametrize(("method", "reply_q"), [("get_diagnostics", None), ("trigger_crash_dump", "where somebody waits")])
+def test_what_may_take_long_holds_up_no_cast_that_comes_after_it(method: str, reply_q: str | None) -> None:
     threads = CastThreads(max_workers=1)
-    assert submit_and_name(threads, method, msg_id) != threading.current_thread().name
+    assert submit_and_name(threads, method, reply_q) != threading.current_thread().name
     threads.shutdown(wait=True)
 
 
 def test_a_cast_that_fails_does_not_end_the_reading_of_the_next() -> None:
     threads = CastThreads(max_workers=1)
-    threads.submit(lambda incoming: int("none"), [SimpleNamespace(message={}, msg_id=None)])
+    threads.submit(lambda incoming: int("none"), [SimpleNamespace(message={}, reply_q=None)])
     threads.shutdown(wait=True)
 
 
