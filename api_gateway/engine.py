@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 
 import kombu
 from oslo_config import cfg
@@ -195,13 +196,13 @@ class Engine:
             on_agent_restarted=lambda: self._wake_dispatcher(),
         )
 
-        def record(messages: Sequence[Received]) -> None:
-            recorder.record(messages)
+        def record(messages: Sequence[Received], source: str = RECORDER_QUEUES[0].name) -> None:
+            recorder.record(messages, source)
             for wake in self._on_recorded:
                 wake()
 
         self._add_consumer(RECORDER_QUEUES, record, spacing=_EVENTS_SPACING)
-        self._add_consumer([DEAD_LETTER_QUEUE], lambda messages: recorder.record(messages, DEAD_LETTER_QUEUE.name))
+        self._add_consumer([DEAD_LETTER_QUEUE], partial(record, source=DEAD_LETTER_QUEUE.name))
         self._add_consumer([HEARTBEAT_QUEUE], recorder.record_heartbeats, gathering=_HEARTBEATS_GATHER)
         self._add_echo()
 
@@ -278,7 +279,8 @@ class Engine:
             news.clear()
             for duty in deliverer.duties:
                 loop.attempt(duty)
-            if not wake.wait(_DELIVERIES_INTERVAL):  # of a busy fleet there is something new all the time
+            # Of a busy fleet there is something new all the time.
+            if not (wake.wait(_DELIVERIES_INTERVAL) or deliverer.is_behind):
                 news.wait(longest_wait - _DELIVERIES_INTERVAL)
 
         loop = self._add_loop("deliveries", step, wake=wake_now)

@@ -106,10 +106,11 @@ class OneProcessor:
 
     def come_home(self) -> None:
         """The caller's thread, and those that it starts from here on."""
-        if not getattr(self._own, "is_home", False):
-            self._own.is_home = True
+        while not getattr(self._own, "is_home", False):
+            home = self._home
             with suppress(OSError):  # where the kernel does not allow it, all goes on as it would without us
-                self._processors.keep(0, {self._home})
+                self._processors.keep(0, {home})
+            self._own.is_home = home == self._home  # else the others moved meanwhile
         if self._monotonic() - self._looked[0] >= _LOOK_EVERY_SECONDS and self._looking.acquire(blocking=False):
             try:
                 self._look()

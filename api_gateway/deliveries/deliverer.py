@@ -58,6 +58,8 @@ class Deliverer:
         self._lease = timedelta(seconds=lease)
         self._keep = timedelta(days=keep)
         self._prune_at = clock.now()
+        self.is_behind = False
+        """Whether the last :meth:`match` left something."""
 
     @property
     def duties(self) -> tuple[Callable[[], None], ...]:
@@ -73,10 +75,12 @@ class Deliverer:
 
     def match(self) -> None:
         """Give recorded events to those who subscribed to them; of very many the rest follows at the next step, behind what is due."""
+        self.is_behind = True
         for _ in range(_MATCH_ROUNDS):
             with self._store.read() as c:
-                if not stored_matching.is_behind(c):
-                    return
+                self.is_behind = stored_matching.is_behind(c)
+            if not self.is_behind:
+                return
             with self._store.write() as c:
                 stored_matching.match_events(c, now=self._clock.now())
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import URL, Dialect, Engine, event, exc
+from sqlalchemy import URL, Connection, Dialect, Engine, event, exc
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -93,12 +93,18 @@ def begins_by_word(dialect: Dialect) -> bool:
 
 
 @contextmanager
-def raising_as_sqlalchemy(dialect: Dialect) -> Iterator[None]:
-    """For what is asked of a driver directly: its errors as SQLAlchemy would have raised them."""
+def raising_as_sqlalchemy(c: Connection) -> Iterator[None]:
+    """For what is asked of a driver directly: its errors as SQLAlchemy would have raised them. When the server is gone, no connection that
+    was made before is used again: each would cost somebody a request to find that out."""
+    module = c.dialect.loaded_dbapi
     try:
         yield
-    except dialect.loaded_dbapi.Error as error:
-        raise exc.DBAPIError.instance(None, None, error, dialect.loaded_dbapi.Error, dialect=dialect) from error
+    except module.Error as error:
+        is_gone = c.dialect.is_disconnect(error, c.connection.dbapi_connection, None)
+        if is_gone:
+            c.invalidate(error)
+            c.engine.dispose()
+        raise exc.DBAPIError.instance(None, None, error, module.Error, connection_invalidated=is_gone, dialect=c.dialect) from error
 
 
 def check_rested_connections(engine: Engine) -> None:

@@ -42,7 +42,7 @@ class Store:
     :param url: an SQLAlchemy URL (``sqlite:////var/lib/crashcart/gateway.sqlite``, ``postgresql+psycopg://…``, or ``mysql+pymysql://…``,
         which is MariaDB)
     :param busy_timeout: how long a transaction may wait for others, in seconds
-    :param pool_size: connections at most, which bounds the concurrent transactions of this process
+    :param pool_size: connections at most, which bounds the concurrent transactions of this process; on SQLite there is one more, to write
     :raises UnsafeLocation: when a SQLite file would lie on a network or FUSE file system.
     :raises StoreError: when the URL is none, or asks for SQLite in memory, which no second process could see.
     """
@@ -69,7 +69,7 @@ class Store:
         self._watcher: sqlite3.Connection | None = None
         self._store_id: str | None = None
         self._making = threading.Lock()
-        # SQLite's waiters poll with growing pauses; threads of one process queue here instead and go on at once.
+        # SQLite's waiters poll; threads of one process queue here instead and go on at once.
         self._writing = threading.Lock()
         self._writer: int | None = None
         self._written_with: Connection | None = None
@@ -155,25 +155,28 @@ class Store:
             raise StoreBusy(f"another thread has been writing for {self._busy_timeout} s")
         try:
             self._writer = threading.get_ident()
-            with self._translated_errors():
-                c = self._get_writing_connection(engine)
-                with c.begin():
-                    self._begin_as_writer(c)
-                    yield c
+            with self._translated_errors(), self._writing_connection(engine) as c, c.begin():
+                self._begin_as_writer(c)
+                yield c
         finally:
             self._writer = None
             self._writing.release()
 
-    def _get_writing_connection(self, engine: Engine) -> Connection:
+    @contextmanager
+    def _writing_connection(self, engine: Engine) -> Iterator[Connection]:
         """The one that all write with: its cache holds what was written last, and taking it out of the pool each time would cost as much
-        as two statements."""
-        c = self._written_with
-        if c is None or c.closed or c.invalidated:
-            c = self._written_with = engine.connect()
-            c.detach()
-            c.exec_driver_sql("PRAGMA busy_timeout = 0")  # see _begin_as_writer
-            c.rollback()
-        return c
+        as two statements. After an error it is closed, whatever it may still hold: a lock, or half an answer."""
+        c, self._written_with = self._written_with, None
+        c = c or engine.connect()
+        try:
+            if not c.connection.is_detached:
+                c.detach()
+                _say(c, "PRAGMA busy_timeout = 0")  # see _begin_as_writer
+            yield c
+        except BaseException:
+            c.close()
+            raise
+        self._written_with = c
 
     def _begin_as_writer(self, c: Connection) -> None:
         """As one from the start: taking the lock later could only fail.
@@ -281,11 +284,11 @@ class Store:
                 raise StoreUnavailable(f"the database cannot be watched: {error}") from error
 
     def dispose(self) -> None:
-        """Close all connections; the store may be used again afterwards."""
+        """Close all connections, when nobody writes any more; the store may be used again afterwards."""
         if self._process != os.getpid():
             self._forget_connections()
             return
-        with self._making:
+        with self._writing, self._making:
             if self._watcher is not None:
                 self._watcher.close()
                 self._watcher = None
@@ -300,7 +303,7 @@ class Store:
 def _say(c: Connection, word: str) -> None:
     """To SQLite itself: what SQLAlchemy does around a word takes ten times as long."""
     connection: Any = c.connection.dbapi_connection
-    with raising_as_sqlalchemy(c.dialect):
+    with raising_as_sqlalchemy(c):
         connection.execute(word).close()
 
 

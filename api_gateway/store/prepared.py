@@ -105,7 +105,7 @@ def _implement(kind: TypeEngine[Any], dialect: Dialect) -> TypeEngine[Any]:
 def ask(c: Connection, question: Prepared, values: _Values) -> list[_Row]:
     """Its rows."""
     text = question.get_text(c.dialect)
-    with raising_as_sqlalchemy(c.dialect):
+    with raising_as_sqlalchemy(c):
         cursor = c.connection.cursor()
         cursor.execute(text.text, text.bind(values))
         return text.read(cursor.fetchall())
@@ -115,7 +115,7 @@ def begin_and_ask(c: Connection, *questions: tuple[Prepared, _Values]) -> list[l
     """The rows of each, in a transaction that was made with ``write(begins_later=True)``."""
     texts = [(prepared.get_text(c.dialect), values) for prepared, values in questions]
     cursors = []
-    with raising_as_sqlalchemy(c.dialect):
+    with raising_as_sqlalchemy(c):
         with _one_message(c) as message:
             if message is not None:
                 _say(c, "BEGIN")
@@ -129,7 +129,7 @@ def begin_and_ask(c: Connection, *questions: tuple[Prepared, _Values]) -> list[l
 def write_and_commit(c: Connection, statement: Prepared, rows: Sequence[_Values]) -> None:
     """The transaction's last statement."""
     text = statement.get_text(c.dialect)
-    with raising_as_sqlalchemy(c.dialect), _one_message(c) as message:
+    with raising_as_sqlalchemy(c), _one_message(c) as message:
         c.connection.cursor().executemany(text.text, [text.bind(row) for row in rows])
         if message is not None:
             _say(c, "COMMIT")

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import select
 import threading
 import time
 from typing import Any, TextIO
@@ -40,25 +41,37 @@ def _has_descriptor(stream: TextIO) -> bool:
 
 
 class QuickHandler(logging.Handler):
-    """Writes each line with one word to the kernel, which keeps those of several threads apart by itself. Under the lock that logging
-    takes around a line, all who have one to write would wait for whoever waits for the kernel."""
+    """Writes each line with one word to the kernel, which keeps those of several threads apart by itself, on a pipe if they are short.
+    Under the lock that logging takes around each line, all who have one to write would wait for whoever waits for the kernel."""
 
     def __init__(self, stream: TextIO, formatter: "QuickFormatter") -> None:
         super().__init__()
         stream.flush()
         self._descriptor = stream.fileno()
+        self._long_lines = threading.Lock()
         self.setFormatter(formatter)
 
-    def createLock(self) -> None:
-        self.lock = None  # logging takes none then
+    def handle(self, record: logging.LogRecord) -> bool:
+        """As logging does it, without the lock."""
+        if not self.filter(record):
+            return False
+        self.emit(record)
+        return True
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            left = f"{self.format(record)}\n".encode(errors="backslashreplace")
-            while left:
-                left = left[os.write(self._descriptor, left) :]
+            line = f"{self.format(record)}\n".encode(errors="backslashreplace")
+            if len(line) <= select.PIPE_BUF:
+                self._write(line)
+            else:
+                with self._long_lines:
+                    self._write(line)
         except Exception:  # noqa: BLE001 -- as logging does: what cannot be logged must not keep anything from being done
             self.handleError(record)
+
+    def _write(self, line: bytes) -> None:
+        while line:
+            line = line[os.write(self._descriptor, line) :]
 
 
 class LineContext(context.RequestContext):
@@ -80,6 +93,7 @@ class QuickFormatter(ContextFormatter):
         self._plain: str = config.logging_default_format_string
         self._of_request: str = config.logging_context_format_string
         self._identity: str = config.logging_user_identity_format
+        self._is_of_callers = "request_id" not in self._identity
         self._callers: dict[tuple[str | None, str | None], dict[str, Any]] = {}
         self._second = (-1, "")
 
@@ -90,9 +104,13 @@ class QuickFormatter(ContextFormatter):
             return self._format_as_oslo(record)
         values = {**_EMPTY, **record.__dict__, "message": record.getMessage(), "asctime": self._format_second(record)}
         try:
-            return self._plain % values if about is None else self._of_request % {**values, **self._describe(about)}
+            if about is None:
+                return self._plain % values
+            if self._is_of_callers:
+                return self._of_request % {**values, **self._describe(about)}
         except KeyError:  # the operator's own format shows what only oslo.log can tell
-            return self._format_as_oslo(record)
+            pass
+        return self._format_as_oslo(record)
 
     def _format_as_oslo(self, record: logging.LogRecord) -> str:
         with self._oslos:

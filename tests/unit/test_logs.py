@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -105,6 +106,15 @@ def test_callers_are_not_mixed_up_and_not_kept_for_ever(conf: cfg.ConfigOpts) ->
     assert len(formatter._callers) <= 256
 
 
+@pytest.mark.usefixtures("_of_no_request")
+def test_of_a_caller_nothing_is_kept_that_belongs_to_a_request(conf: cfg.ConfigOpts) -> None:
+    conf.set_override("logging_user_identity_format", "%(user)s in %(request_id)s")
+    formatter = QuickFormatter(config=conf, datefmt=conf.log_date_format)
+    for number in range(2):
+        LineContext(f"req-{number}", None, "me", "demo")
+        assert f"me in req-{number}" in formatter.format(make_record())
+
+
 @pytest.fixture
 def root() -> Iterator[logging.Logger]:
     """Without what a test has added to it, when the test is over."""
@@ -125,6 +135,33 @@ def test_lines_of_many_threads_are_written_whole(conf: cfg.ConfigOpts, tmp_path:
     *lines, last = (tmp_path / "log").read_text().splitlines()
     assert sorted(line.rpartition("action ")[2] for line in lines) == sorted(f"{number}: {'x' * 5000}" for number in range(100))
     assert last.endswith("half of a letter: \\ud800")
+
+
+@pytest.mark.usefixtures("root")
+def test_so_are_long_ones_on_a_pipe_that_is_full(conf: cfg.ConfigOpts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A traceback, say, and another one."""
+    source, target = os.pipe()
+    with open(source) as lines, open(target, "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        set_up_log(conf)
+        with ThreadPoolExecutor(8) as pool:
+            done = [pool.submit(LOG.info, "action %d: %s", number, "x" * 9000) for number in range(100)]
+            read = [lines.readline() for _ in done]
+    assert sorted(line.rpartition("action ")[2] for line in read) == sorted(f"{number}: {'x' * 9000}\n" for number in range(100))
+
+
+@pytest.mark.usefixtures("root")
+def test_a_line_takes_the_way_that_every_release_of_python_sends_it(
+    conf: cfg.ConfigOpts, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From 3.13 on a handler's lock is entered as a context, whatever it is."""
+    monkeypatch.setattr(sys, "stdout", os.fdopen(os.dup(1), "w"))
+    set_up_log(conf)
+    [handler] = logging.getLogger().handlers
+    assert handler.lock is not None
+    with handler.lock:
+        LOG.info("action started")
+    assert "action started" in capfd.readouterr().out
 
 
 def test_lines_that_go_to_no_file_are_written_as_ever(conf: cfg.ConfigOpts, root: logging.Logger, monkeypatch: pytest.MonkeyPatch) -> None:

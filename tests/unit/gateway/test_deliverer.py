@@ -320,6 +320,21 @@ def test_matching_goes_on_where_the_last_commit_left_it(store: Store, clock: Fak
         assert not matching.is_behind(c)
 
 
+def test_who_has_more_to_match_than_one_step_takes_says_so(
+    store: Store, clock: FakeClock, sender: NotingSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the next step comes soon, also when nothing new is recorded."""
+    monkeypatch.setattr(matching, "_MOST_DELIVERIES", 1)
+    subscribe(store, clock)
+    record(store, clock, *(build_event(f"m-{number}") for number in range(15)))
+    deliverer, _slots = create_deliverer(store, clock, sender, slots=HeldCasts(0))
+    was_behind = []
+    for _ in range(2):
+        deliverer.step()
+        was_behind.append(deliverer.is_behind)
+    assert was_behind == [True, False]
+
+
 def test_settled_deliveries_are_forgotten_after_their_time_and_waiting_ones_never(
     store: Store, clock: FakeClock, sender: NotingSender
 ) -> None:

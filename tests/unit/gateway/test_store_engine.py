@@ -88,6 +88,44 @@ def test_a_writer_that_waits_for_another_process_looks_again_soon(store: Store, 
     holder.close()
 
 
+def test_who_writes_next_is_not_held_up_by_what_went_wrong_before(store: Store, database: Path) -> None:
+    """Neither in this process nor in another one: not by a commit that left its transaction open, nor by half an answer."""
+    kept: list[object] = []
+
+    def fail() -> None:
+        with store.write() as c:
+            c.exec_driver_sql("CREATE TABLE late (id INTEGER PRIMARY KEY, other INTEGER REFERENCES late DEFERRABLE INITIALLY DEFERRED)")
+            c.exec_driver_sql("INSERT INTO late VALUES (1, 2)")
+            kept.append(c.exec_driver_sql("SELECT name FROM sqlite_master"))
+
+    with pytest.raises(StoreRejected):
+        fail()
+    other = Store(f"sqlite:///{database}", busy_timeout=0.1)
+    for one in (other, store):
+        with one.write() as c:
+            stored_counters.count_violation(c, "x")
+    assert read_count(store, "x") == 2
+    other.dispose()
+
+
+def test_a_store_is_closed_when_its_writer_is_done(store: Store) -> None:
+    begun, disposed = threading.Event(), threading.Event()
+
+    def close() -> None:
+        begun.set()
+        store.dispose()
+        disposed.set()
+
+    thread = threading.Thread(target=close)
+    with store.write() as c:
+        thread.start()
+        begun.wait()
+        assert not disposed.wait(0.05)
+        stored_counters.count_violation(c, "x")
+    thread.join()
+    assert read_count(store, "x") == 1
+
+
 def test_a_thread_that_does_not_get_its_turn_says_busy(store: Store) -> None:
     raised: list[Exception] = []
 

@@ -100,18 +100,20 @@ def test_a_block_that_raises_leaves_nothing_behind(store: Store, clock: FakeCloc
     assert read_all(store) == []
 
 
-def test_a_connection_that_was_closed_is_said_to_be_and_replaced(database_server: DatabaseServer, empty_database: str) -> None:
+def test_of_a_server_that_was_restarted_one_request_learns_for_all(database_server: DatabaseServer, empty_database: str) -> None:
     store = Store(database_server.create_database("closed", template=empty_database))
     try:
-        with store.read() as c:
-            own = c.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        with store.read() as first, store.read() as second:
+            own = [c.execute(text("SELECT pg_backend_pid()")).scalar_one() for c in (first, second)]
         other = Store(database_server.build_url("closed"))
         with other.read() as c:
-            c.execute(text("SELECT pg_terminate_backend(:own, 10000)"), {"own": own})
+            for each in own:
+                c.execute(text("SELECT pg_terminate_backend(:own, 10000)"), {"own": each})
         other.dispose()
         with pytest.raises(StoreUnavailable), store.write(begins_later=True) as c:
             begin_and_ask(c, (_ALL, {}))
-        assert read_all(store) == []
+        with store.read() as first, store.read() as second:
+            assert [ask(c, _ALL, {}) for c in (first, second)] == [[], []]
     finally:
         store.dispose()
         database_server.drop_database("closed")
