@@ -4,7 +4,8 @@ import ctypes
 import gc
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 _QUESTIONS = frozenset({"-h", "--help", "--version"})
@@ -13,15 +14,30 @@ _M_ARENA_MAX = -8
 _ARENAS = 1
 
 
-def run_command(answer: Callable[[], object], module: str) -> int:
+def run_command(answer: Callable[[], object], module: str, *, unused: Collection[str] = ()) -> int:
     """Load ``module`` and run its ``main``; returns the exit code.
 
     :param answer: answers what its command line asks about the command, and ends the process; called when it asks
+    :param unused: libraries that others load where they are installed, for what is never asked of them here
     """
     if _QUESTIONS.intersection(sys.argv[1:]):
         answer()
     _share_arenas()
-    return int(_load(module).main())
+    with _hiding(unused):
+        loaded = _load(module)
+    return int(loaded.main())
+
+
+@contextmanager
+def _hiding(libraries: Collection[str]) -> Iterator[None]:
+    """As if they were not installed, for whoever is loaded in the block; who comes later (a driver, say) may have them all the same."""
+    hidden = set(libraries) - sys.modules.keys()
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None there means: there is none
+    try:
+        yield
+    finally:
+        for library in hidden:
+            del sys.modules[library]
 
 
 def _load(module: str) -> ModuleType:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 _ASK = """
 import sys
@@ -26,3 +27,23 @@ def test_help_is_told_without_loading_what_a_service_runs_on() -> None:
     assert asked.returncode == 0, asked.stderr
     for said in ("--config-file", "--only", "broker-definitions"):
         assert said in asked.stdout
+
+
+_PROGRAM = """
+try:
+    import colorsys
+except ImportError:
+    colorsys = None
+
+def main():
+    import colorsys as found_later
+    return 0 if colorsys is None and found_later is not None else 1
+"""
+
+
+def test_what_is_not_used_is_not_loaded_with_the_program_and_is_there_for_who_asks_for_it_later(tmp_path: Path) -> None:
+    """A driver may need what nothing else in its agent does."""
+    (tmp_path / "program.py").write_text(_PROGRAM)
+    run = "import sys; from compute_agent.contract.commands import run_command; "
+    run += "sys.path.insert(0, sys.argv.pop()); sys.exit(run_command(lambda: None, 'program', unused=['colorsys']))"
+    subprocess.run([sys.executable, "-c", run, str(tmp_path)], check=True)
