@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from compute_agent.contract.signing import CALLS
 from compute_agent.contract.transport import CALL_TOPIC, RPC_TOPIC, oslo_messaging
 from compute_agent.endpoint import Endpoint
 
@@ -19,7 +20,6 @@ LOG = logging.getLogger(__name__)
 
 CALL_THREADS = 4
 """Questions that are answered at a time."""
-_QUESTIONS = frozenset({"get_diagnostics", "get_black_box", "ping"})
 
 
 class WorkThreads:
@@ -69,22 +69,33 @@ class WorkThreads:
                 self._free += 1
 
 
-class CastThreads(WorkThreads):
+class CastReader(WorkThreads):
     """What the server of casts works on: the thread that reads them. Each is one short transaction of the journal, of which there is one
     at a time anyway, and to wake another thread for it would cost as much again.
 
-    What waits for a reply, or asks, does not belong there; it gets a thread, so that no action waits for it.
+    Whatever is not plainly a cast gets a thread, so that no action waits for it: a question, and what has oslo.messaging send a reply,
+    which may wait for a queue that never was or for the end of an alarm. Anybody with an account at the broker may send such things.
     """
 
     def submit(self, work: Callable[..., object], *arguments: Any) -> None:
-        [[incoming]] = arguments
-        if getattr(incoming, "reply_q", None) is not None or incoming.message.get("method") in _QUESTIONS:
+        if not _is_plain_cast(arguments):
             super().submit(work, *arguments)
             return
         try:
             work(*arguments)
         except Exception:
             LOG.exception("what came in through RPC was not worked off")
+
+
+def _is_plain_cast(arguments: tuple[Any, ...]) -> bool:
+    """Whether oslo.messaging's server has been given one message that nobody waits for; no as well where it says so in other words."""
+    try:
+        [[incoming]] = arguments
+        method = incoming.message["method"]
+        is_awaited = incoming.orig_msg_id is not None or incoming.reply_q is not None or bool(incoming.client_timeout)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return False
+    return isinstance(method, str) and method not in CALLS and not is_awaited
 
 
 class RpcServers:
@@ -101,7 +112,7 @@ class RpcServers:
             )
             for topic in (RPC_TOPIC, CALL_TOPIC)
         )
-        self._casts._executor_cls = CastThreads
+        self._casts._executor_cls = CastReader
         self._calls._executor_cls = WorkThreads
 
     def start(self) -> Any:

@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 from pydantic_core import to_json
-from sqlalchemy import BigInteger, Column, Connection, Dialect, Insert, LargeBinary, Table, Text, insert
+from sqlalchemy import BigInteger, Column, Connection, Dialect, Insert, LargeBinary, Table, Text
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -136,37 +136,6 @@ def upsert_several(c: Connection, table: Table, rows: Sequence[Mapping[str, Any]
     """The same for rows that name the same columns."""
     if rows:
         c.execute(_build_upsert(c.dialect.name, table, tuple(rows[0])), rows)
-
-
-def insert_rows(c: Connection, table: Table, rows: Sequence[Any]) -> None:
-    """Insert dataclass rows whose fields are the table's columns; for many of them: SQLAlchemy puts the parameters of each row together
-    anew, which takes half as long again as SQLite takes to insert it."""
-    if not rows:
-        return
-    insertion = _build_insertion(c.dialect, table, tuple(values_of(rows[0])))
-    c.exec_driver_sql(insertion.text, [insertion.build_parameters(values_of(row)) for row in rows])
-
-
-@dataclass(frozen=True)
-class _Insertion:
-    """A statement as the database's driver takes it, with each of its columns in order and how its value is converted. ``names`` are what
-    the driver calls them, None where it goes by the order."""
-
-    text: str
-    columns: tuple[tuple[str, Callable[[Any], Any] | None], ...]
-    is_by_name: bool
-
-    def build_parameters(self, values: Mapping[str, Any]) -> dict[str, Any] | tuple[Any, ...]:
-        converted = [values[name] if convert is None else convert(values[name]) for name, convert in self.columns]
-        return dict(zip((name for name, _ in self.columns), converted, strict=True)) if self.is_by_name else tuple(converted)
-
-
-@lru_cache(maxsize=8)
-def _build_insertion(dialect: Dialect, table: Table, names: tuple[str, ...]) -> _Insertion:
-    compiled = insert(table).compile(dialect=dialect, column_keys=list(names))
-    ordered = compiled.positiontup or names
-    converters = [table.c[name].type.dialect_impl(dialect).bind_processor(dialect) for name in ordered]
-    return _Insertion(compiled.string, tuple(zip(ordered, converters, strict=True)), is_by_name=not compiled.positional)
 
 
 @cache

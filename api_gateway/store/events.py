@@ -12,7 +12,8 @@ from sqlalchemy import ARRAY, Connection, String, and_, any_, bindparam, delete,
 
 from api_gateway.store import counters, gaps, had
 from api_gateway.store.actions import OPEN_STATES
-from api_gateway.store.columns import columns_of, insert_rows
+from api_gateway.store.columns import columns_of, values_of
+from api_gateway.store.prepared import Prepared, write
 from api_gateway.store.tables import actions, dead_letters, events, servers, store_identity
 from api_gateway.store.tables import counters as counters_table
 from compute_agent.contract.models import OPEN_END
@@ -46,6 +47,7 @@ class EventRow:
 
 
 COLUMNS = columns_of(events, EventRow)
+_INSERT = Prepared(insert(events), [column.name for column in COLUMNS])
 _END = (
     select(counters_table.c.value, select(store_identity.c.store_id).scalar_subquery())
     .where(counters_table.c.name == counters.POSITION)
@@ -93,7 +95,7 @@ def record_events(c: Connection, batch: Sequence[Notification], *, now: datetime
     owners = _find_owners(c, fresh)
     rows = [_read_row(notification, position, owners, now) for position, notification in enumerate(fresh, end + 1)]
     rows = _hide_foreign(c, rows, owners, own_epoch)
-    insert_rows(c, events, rows)
+    write(c, _INSERT, [values_of(row) for row in rows])
     places = [(row.host, row.epoch, row.sequence) for row in rows if row.host and row.epoch and row.sequence and row.epoch != own_epoch]
     gaps.note_sequences(c, places, now=now)
     return rows

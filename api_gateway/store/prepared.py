@@ -126,11 +126,17 @@ def begin_and_ask(c: Connection, *questions: tuple[Prepared, _Values]) -> list[l
         return [text.read(cursor.fetchall()) for (text, _), cursor in zip(texts, cursors, strict=True)]
 
 
-def write_and_commit(c: Connection, statement: Prepared, rows: Sequence[_Values]) -> None:
-    """The transaction's last statement."""
+def write(c: Connection, statement: Prepared, rows: Sequence[_Values]) -> None:
+    """For each of the rows."""
     text = statement.get_text(c.dialect)
-    with raising_as_sqlalchemy(c), _one_message(c) as message:
+    with raising_as_sqlalchemy(c):
         c.connection.cursor().executemany(text.text, [text.bind(row) for row in rows])
+
+
+def write_and_commit(c: Connection, statement: Prepared, rows: Sequence[_Values]) -> None:
+    """The same as the transaction's last statement: nothing may follow it."""
+    with raising_as_sqlalchemy(c), _one_message(c) as message:
+        write(c, statement, rows)
         if message is not None:
             _say(c, "COMMIT")
 
