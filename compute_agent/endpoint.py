@@ -65,7 +65,7 @@ def _gated(verb: _Verb[_Arguments, _Answer]) -> _Verb[_Arguments, _Answer]:
 
 
 class Endpoint:
-    """One method per RPC verb; called from the RPC server's threads, several at once.
+    """One method per RPC verb; casts are called from the thread that reads them, questions from several at once.
 
     :param get_diagnostics: answers for a server, with its history if True, within a limit of its own
     :param get_black_box: reads a piece of a part of a box, given what a stranger may have written

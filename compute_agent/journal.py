@@ -4,7 +4,7 @@ One SQLite file per agent (WAL, ``synchronous=FULL``), held with flock. All chan
 an action and its event are committed together or not at all. Thread-safe: one connection, one lock; transactions are short.
 
 Who may move an action is decided here by compare-and-set (``start_action``, ``end_action``), so workers, the sweep, duplicates of a cast
-and a restart may race: exactly one of them wins and appends the event; the others are told False.
+and a restart may race: exactly one of them wins and appends the event; the others are told so.
 """
 
 import sqlite3

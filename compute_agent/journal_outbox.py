@@ -11,11 +11,10 @@ from compute_agent.contract.versions import EVENT_VERSION
 from compute_agent.journal_rows import OutboxRow, to_stored
 from compute_agent.journal_statements import NOTHING_SENT, Sending, Statements
 
-_PATIENCE = {"action.received": 0.25, "action.started": 0.25, "server.black_box": 5.0}
-"""Seconds for which an event may wait for others, to be confirmed and recorded together with them: another of the same action follows those
-of its beginning, mostly within milliseconds, and what was kept of a crash is looked at later anyway."""
-
-
+PATIENCE = {"action.received": 0.25, "action.started": 0.25, "server.black_box": 3.0}
+"""Seconds for which an event may wait for others, and up to one more until the reporter looks, to be confirmed and recorded together with
+them: another of the same action follows those of its beginning, mostly within milliseconds, and what was kept of a crash is looked at later
+anyway."""
 _REPEATED = 0.25
 """The same of an event that is told again in case that it was lost."""
 
@@ -54,7 +53,7 @@ class OutboxStatements(Statements):
             json.dumps(payload),
             to_stored(occurred_at),
         )
-        self._announce(_PATIENCE.get(event_type, 0.0))
+        self._announce(PATIENCE.get(event_type, 0.0))
         return sequence
 
     def get_last_sequence(self) -> int:

@@ -31,7 +31,7 @@ def _find_moment(microseconds: int | None) -> datetime | None:
 
 @lru_cache(maxsize=256)
 def read_request(text: str) -> ActionRequest:
-    """An action is read ten times on its way, and what was asked never changes."""
+    """An action is read several times on its way, and what was asked never changes."""
     return ActionRequest.from_wire(json.loads(text))
 
 

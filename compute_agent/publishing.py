@@ -101,7 +101,6 @@ class Publishing:
         """
         while self._reporter.step():
             pass
-        self._reporter.keep_sent()
         self._heartbeats.step(stopping=True)
 
     def abort(self) -> None:

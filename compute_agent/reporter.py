@@ -3,6 +3,7 @@
 import logging
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from typing import Protocol
 
@@ -15,7 +16,7 @@ from compute_agent.journal import Journal, JournalFull, JournalTransaction
 
 LOG = logging.getLogger(__name__)
 
-_UNKEPT = 10.0
+_UNKEPT = 5.0
 """Seconds after which what was sent is written down although nothing else is written."""
 _ON_ITS_WAY = 30.0
 """Seconds for which an event that was sent is not missed yet by anybody."""
@@ -65,7 +66,8 @@ class JournalOutbox:
     def mark_sent(self, sequences: Sequence[int]) -> None:
         self._journal.note_sent(sequences, self._clock.now())
         self._listed.difference_update(sequences)
-        self._journal.keep_sent(older_than=_UNKEPT)
+        with suppress(JournalFull):  # they are marked all the same, and written down when there is room
+            self._journal.keep_sent(older_than=_UNKEPT)
 
 
 class Reporter:
@@ -82,13 +84,6 @@ class Reporter:
         :raises PublishFailed: those that the broker confirmed are marked; call again later.
         """
         return self._pump.step()
-
-    def keep_sent(self) -> None:
-        """Write down what was sent, for the next life of the agent.
-
-        :raises JournalFull, JournalUnusable: it is sent again then.
-        """
-        self._journal.keep_sent()
 
     def resend(self, events: EventRange) -> None:
         """Send a range again, with the same message ids; what is gone is named by ``events.lost``. From any thread."""

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -42,7 +43,7 @@ from compute_agent.endpoint import Endpoint
 from compute_agent.host_lock import HostLock
 from compute_agent.intake import Intake
 from compute_agent.inventory import Inventory
-from compute_agent.journal import Journal, JournalInUse, JournalledAction, JournalUnusable
+from compute_agent.journal import Journal, JournalFull, JournalInUse, JournalledAction, JournalUnusable
 from compute_agent.kinds import TURN_OF_KIND
 from compute_agent.loops import Loop, run_bounded
 from compute_agent.observer import Observer
@@ -293,6 +294,8 @@ class AgentService:
         elif not quiet:
             self._publishing.abort()
         self._intake.release()
+        with suppress(JournalFull, JournalUnusable):  # it is sent again then
+            self._journal.keep_sent()
         self._journal.close()
         LOG.info("agent of host %s has stopped", self._conf.host)
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from compute_agent import publishing
+from api_gateway.engine_options import DISPATCHER_OPTIONS
+from compute_agent import journal_outbox, publishing
 from compute_agent.contract.models import Heartbeat
 from compute_agent.contract.notifications import Notification
 from compute_agent.contract.publisher import PublishFailed
@@ -231,3 +232,9 @@ def test_the_last_things_sent_are_the_outbox_and_a_heartbeat_that_says_so(bench:
     bench.publishing.close()
     assert bench.events.closed
     assert bench.heartbeats.closed
+
+
+def test_word_that_an_action_came_leaves_long_before_it_would_be_cast_again() -> None:
+    """Else the gateway would cast each one twice whose driver takes its time."""
+    [received_timeout] = (option.default for option in DISPATCHER_OPTIONS if option.name == "received_timeout")
+    assert journal_outbox.PATIENCE["action.received"] + publishing._LOOK_INTERVAL < received_timeout / 2
