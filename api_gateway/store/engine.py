@@ -292,12 +292,9 @@ class Store:
             if self._watcher is not None:
                 self._watcher.close()
                 self._watcher = None
-            if self._written_with is not None and self._writing.acquire(timeout=self._busy_timeout):  # else somebody still writes
-                try:
-                    self._written_with.close()
-                    self._written_with = None
-                finally:
-                    self._writing.release()
+            if self._written_with is not None:
+                self._written_with.close()
+                self._written_with = None
             if self._engine is not None:
                 self._engine.dispose()
                 self._engine = None
