@@ -14,11 +14,9 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from functools import partial
 from typing import Any
-from wsgiref.types import WSGIApplication
 
 import falcon
 from granian import Granian
@@ -44,7 +42,6 @@ from api_gateway.limits import Limits
 from api_gateway.microversion import Microversions
 from api_gateway.native.routes import ROUTES as NATIVE_ROUTES
 from api_gateway.native.waiting import LongPolls, Stopping
-from api_gateway.one_processor import KernelsProcessors, OneProcessor
 from api_gateway.pins import read_pin
 from api_gateway.policy.rule_set import Policy
 from api_gateway.reception import Reception
@@ -83,7 +80,6 @@ def create_app(
     new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
     stopping: Stopping | None = None,
     agent_calls: AgentCalls | None = None,
-    anywhere: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> "falcon.App[Any, Any]":
     """The application over an open store.
 
@@ -91,14 +87,13 @@ def create_app(
     :param new_id: makes a UUID for each request
     :param stopping: ends all long polls when the process stops; None: nothing does
     :param agent_calls: to ask agents with; None: over the RPC transport of ``conf``, made when it is first needed
-    :param anywhere: around what takes a processor for long and needs no interpreter
     :raises ValueError: the pin of ``[upgrade_levels]`` names nothing that is known, or the key of ``[signing]`` cannot be used.
     :raises StrategyUnusable: the configured strategy lacks something.
     :raises Unreadable: a file of users or of the policy cannot be used.
     """
     clock = clock or SystemClock()
     speech = Speech(read_pin(conf), FleetVersions(store, clock))
-    strategy = create_strategy(conf, clock, anywhere)
+    strategy = create_strategy(conf, clock)
     middleware: list[Any] = [
         RequestIds(new_id),  # first, so that every refusal below carries the id
         *([LoopbackGuard()] if strategy.loopback_only else []),
@@ -210,16 +205,14 @@ def _check_address(host: str, port: int, patience: float) -> str:
                 return str(address[0])
 
 
-def _create_worker(arguments: Sequence[str], parent: int) -> WSGIApplication:
+def _create_worker(arguments: Sequence[str], parent: int) -> "falcon.App[Any, Any]":
     """Runs in each worker process: everything that holds a connection or a lock is made here."""
     die_with(parent)
     take_short_turns()
     stopping = StopSignals()
     conf = load_config(arguments, prog=_PROGRAM)
     set_up_log(conf)
-    place = OneProcessor(KernelsProcessors())
-    app = create_app(conf, store=_open_store(conf), wake=_create_wake(conf), stopping=stopping, anywhere=place.anywhere)
-    return place.wrap(app)
+    return create_app(conf, store=_open_store(conf), wake=_create_wake(conf), stopping=stopping)
 
 
 def _create_wake(conf: cfg.ConfigOpts) -> Callable[[], object]:

@@ -9,7 +9,7 @@ import bcrypt
 from oslo_config import cfg
 
 from api_gateway.auth.accounts import Accounts, read_accounts
-from api_gateway.auth.strategy import Anywhere, unauthorized
+from api_gateway.auth.strategy import unauthorized
 from api_gateway.auth.turnstile import Turnstile
 from api_gateway.auth.verdicts import Verdicts
 from api_gateway.context import Request
@@ -46,11 +46,9 @@ class HttpBasic:
     loopback_only = False
     browsers_log_in = True
 
-    def __init__(self, checked: Reloaded[_Checked], turnstile: Turnstile, anywhere: Anywhere) -> None:
-        """:param anywhere: around what takes a processor for long and needs no interpreter"""
+    def __init__(self, checked: Reloaded[_Checked], turnstile: Turnstile) -> None:
         self._checked = checked
         self._turnstile = turnstile
-        self._anywhere = anywhere
 
     def authenticate(self, request: Request) -> Caller:
         login = _read_login(request.get_header("Authorization"))
@@ -79,7 +77,7 @@ class HttpBasic:
             return False
         digest = checked.accounts.hashes.get(user)
         try:
-            with self._turnstile.enter(), self._anywhere():
+            with self._turnstile.enter():
                 equal = bcrypt.checkpw(password[:_LONGEST_PASSWORD_BYTES], digest or checked.accounts.decoy)
         except Fault:
             if known:
@@ -93,7 +91,7 @@ class HttpBasic:
         return right
 
 
-def create_http_basic(conf: cfg.ConfigOpts, clock: Clock, anywhere: Anywhere) -> HttpBasic:
+def create_http_basic(conf: cfg.ConfigOpts, clock: Clock) -> HttpBasic:
     """:raises api_gateway.reloading.Unreadable: a file cannot be used."""
     files = (conf.api.http_basic_auth_user_file, conf.api.http_basic_roles_file)
 
@@ -103,7 +101,7 @@ def create_http_basic(conf: cfg.ConfigOpts, clock: Clock, anywhere: Anywhere) ->
         bad = Verdicts(clock, seconds=conf.api.http_basic_cache_seconds, size=_REMEMBERED_LOGINS)
         return _Checked(read_accounts(*files), good, bad)
 
-    return HttpBasic(Reloaded(load, lambda: files, clock), Turnstile(max(1, conf.api.threads // _THREADS_PER_CHECK)), anywhere)
+    return HttpBasic(Reloaded(load, lambda: files, clock), Turnstile(max(1, conf.api.threads // _THREADS_PER_CHECK)))
 
 
 def _read_login(header: str | None) -> tuple[str, bytes] | None:

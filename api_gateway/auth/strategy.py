@@ -1,7 +1,6 @@
 """What every ``[api] auth_strategy`` is, and the table of them."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from oslo_config import cfg
@@ -10,8 +9,6 @@ from api_gateway.context import Request
 from api_gateway.faults import Fault
 from api_gateway.identity import Caller
 from compute_agent.contract.clock import Clock
-
-Anywhere = Callable[[], AbstractContextManager[object]]
 
 
 class StrategyUnusable(Exception):
@@ -43,19 +40,19 @@ def unauthorized(challenge: str) -> Fault:
 # Each is imported when it is asked for: an installation needs only what its own strategy needs.
 
 
-def _create_none(conf: cfg.ConfigOpts, _clock: Clock, _anywhere: Anywhere) -> Strategy:
+def _create_none(conf: cfg.ConfigOpts, _clock: Clock) -> Strategy:
     from api_gateway.auth.none import NoAuthentication
 
     return NoAuthentication(conf.api.default_user, conf.api.default_project)
 
 
-def _create_http_basic(conf: cfg.ConfigOpts, clock: Clock, anywhere: Anywhere) -> Strategy:
+def _create_http_basic(conf: cfg.ConfigOpts, clock: Clock) -> Strategy:
     from api_gateway.auth.http_basic import create_http_basic
 
-    return create_http_basic(conf, clock, anywhere)
+    return create_http_basic(conf, clock)
 
 
-def _create_keystone(conf: cfg.ConfigOpts, clock: Clock, _anywhere: Anywhere) -> Strategy:
+def _create_keystone(conf: cfg.ConfigOpts, clock: Clock) -> Strategy:
     try:
         from api_gateway.auth.keystone import create_keystone
     except ModuleNotFoundError as error:
@@ -65,18 +62,17 @@ def _create_keystone(conf: cfg.ConfigOpts, clock: Clock, _anywhere: Anywhere) ->
     return create_keystone(conf, clock)
 
 
-STRATEGIES: dict[str, Callable[[cfg.ConfigOpts, Clock, Anywhere], Strategy]] = {
+STRATEGIES: dict[str, Callable[[cfg.ConfigOpts, Clock], Strategy]] = {
     "none": _create_none,
     "http_basic": _create_http_basic,
     "keystone": _create_keystone,
 }
 
 
-def create_strategy(conf: cfg.ConfigOpts, clock: Clock, anywhere: Anywhere = nullcontext) -> Strategy:
+def create_strategy(conf: cfg.ConfigOpts, clock: Clock) -> Strategy:
     """The strategy that ``[api] auth_strategy`` names.
 
-    :param anywhere: around what takes a processor for long and needs no interpreter
     :raises StrategyUnusable: it cannot work as it is configured.
     :raises api_gateway.reloading.Unreadable: a file that it needs cannot be used.
     """
-    return STRATEGIES[conf.api.auth_strategy](conf, clock, anywhere)
+    return STRATEGIES[conf.api.auth_strategy](conf, clock)
