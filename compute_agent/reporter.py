@@ -16,7 +16,7 @@ from compute_agent.journal import Journal, JournalFull, JournalTransaction
 
 LOG = logging.getLogger(__name__)
 
-_UNKEPT = 5.0
+_UNKEPT = 3.0
 """Seconds after which what was sent is written down although nothing else is written."""
 _ON_ITS_WAY = 30.0
 """Seconds for which an event that was sent is not missed yet by anybody."""
