@@ -54,7 +54,9 @@ _IDLE_WAIT = 1.0
 """Seconds after which the dispatcher looks without having been woken."""
 _OUTBOX_INTERVAL = 0.5
 _DELIVERIES_INTERVAL = 0.25
-"""Seconds after which is looked for what was recorded meanwhile."""
+"""Seconds between two looks for what was recorded and what is due again."""
+_DELIVERIES_IDLE_WAIT = 1.0
+"""The same where the recorder of this process tells that there is something new, as long as there is not."""
 _HEARTBEATS_GATHER = 0.1
 """Seconds that heartbeats may wait for others: a thousand hosts send thirty a second, and as many commits would hold up those of events."""
 _EVENTS_SPACING = 0.02
@@ -248,25 +250,38 @@ class Engine:
 
     def _wire_deliveries(self) -> None:
         options = self._conf.deliveries
-        wake = threading.Event()
+        wake, news = threading.Event(), threading.Event()
+
+        def wake_now() -> None:
+            wake.set()
+            news.set()
+
         deliverer = Deliverer(
             self._store,
             self._clock,
             owner=create_process_name("deliveries"),
-            slots=self._add_pool("delivery", options.workers, on_free=wake.set),
+            slots=self._add_pool("delivery", options.workers, on_free=wake_now),
             senders=create_senders(self._conf, self._clock),
             back_off=read_back_off(self._conf),
             lease=options.lease,
             keep=options.keep,
         )
 
+        if "recorder" in self._roles:
+            self._on_recorded.append(news.set)
+            longest_wait = _DELIVERIES_IDLE_WAIT
+        else:
+            longest_wait = _DELIVERIES_INTERVAL
+
         def step() -> None:
             wake.clear()
+            news.clear()
             for duty in deliverer.duties:
                 loop.attempt(duty)
-            wake.wait(_DELIVERIES_INTERVAL)
+            if not wake.wait(_DELIVERIES_INTERVAL):  # of a busy fleet there is something new all the time
+                news.wait(longest_wait - _DELIVERIES_INTERVAL)
 
-        loop = self._add_loop("deliveries", step, wake=wake.set)
+        loop = self._add_loop("deliveries", step, wake=wake_now)
 
     def _wire_stream(self) -> None:
         options = self._conf.stream

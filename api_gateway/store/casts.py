@@ -50,10 +50,12 @@ _CASTABLE = (
     .limit(bindparam("row_limit"))
 )
 
-# An idle dispatcher asks these two every second: built once.
-_ANY_DUE = select(actions.c.id).select_from(_WITH_AGENTS).where(_IS_DUE).limit(1)
+_ANY_IS_DUE = select(actions.c.id).select_from(_WITH_AGENTS).where(_IS_DUE).correlate(None).exists()
 _RETRY_AT = case((and_(actions.c.cast_incarnation.is_(None), actions.c.lease_until > _NOW), actions.c.lease_until))
-_NEXT_CASTS = select(func.min(actions.c.last_cast_at), func.min(_RETRY_AT)).where(_TO_BE_CAST, actions.c.last_cast_at.is_not(None))
+_NEXT_CASTS = select(_ANY_IS_DUE, func.min(actions.c.last_cast_at), func.min(_RETRY_AT)).where(
+    _TO_BE_CAST, actions.c.last_cast_at.is_not(None)
+)
+"""An idle dispatcher asks this every second."""
 _ARE_CLAIMED = actions.c.id.in_(bindparam("claimed", expanding=True))
 _LEASE = update(actions).where(_ARE_CLAIMED).values(lease_owner=bindparam("holder"), lease_until=bindparam("until", type_=Moment))
 _CLAIMED = select(*_COLUMNS).where(_ARE_CLAIMED).with_for_update()
@@ -85,11 +87,11 @@ def claim_castable(
 
 def find_next_cast_at(c: Connection, *, now: datetime, received_timeout: timedelta) -> datetime | None:
     """When the next cast falls due: ``now`` if one is, later if a recast may become due, None when nothing waits. Reads only."""
-    if c.execute(_ANY_DUE, {"now": now, "unheard_since": now - received_timeout}).first() is not None:
+    row = c.execute(_NEXT_CASTS, {"now": now, "unheard_since": now - received_timeout}).one()
+    last: datetime | None = row[1]
+    retry_at: datetime | None = row[2]
+    if row[0]:
         return now
-    row = c.execute(_NEXT_CASTS, {"now": now}).one()
-    last: datetime | None = row[0]
-    retry_at: datetime | None = row[1]
     if last is None:
         return None
     return max(now, last + received_timeout if retry_at is None else min(last + received_timeout, retry_at))

@@ -27,6 +27,8 @@ _REQUEST_TIMEOUT = 10.0
 SPARE_CONNECTIONS = 100
 """More than streams are served: to those a refusal is said."""
 _TAKEN_INTERVAL = 1.0
+_TICK = 1.0
+"""Seconds after which the date in the answers' headers is another one."""
 
 
 class StreamListener:
@@ -114,13 +116,12 @@ class StreamListener:
         application = StreamApplication(
             feed, record, self._clock, max_connections=self._max_connections, lifetime=self._lifetime, closing=closing
         )
-        server = uvicorn.Server(self._configure(application))
+        server = _Server(self._configure(application), closing)
         serving = asyncio.create_task(server.serve([bound]))
         LOG.info("the event stream listens on %s port %s, for at most %s readers", self._host, self.port, self._max_connections)
         try:
             await asyncio.wait({following, serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
             closing.set()
-            server.should_exit = True
             await serving
             if following.done():
                 following.result()  # nothing but an error ends it
@@ -145,6 +146,21 @@ class StreamListener:
             proxy_headers=False,
             timeout_graceful_shutdown=2,
         )
+
+
+class _Server(uvicorn.Server):
+    """Waits to be told that it shall end; uvicorn's own looks ten times a second whether somebody has set that."""
+
+    def __init__(self, config: uvicorn.Config, closing: asyncio.Event) -> None:
+        super().__init__(config)
+        self._closing = closing
+
+    async def main_loop(self) -> None:
+        while not await self.on_tick(0):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_TICK):
+                    await self._closing.wait()
+                    self.should_exit = True
 
 
 class _Connection(H11Protocol):
