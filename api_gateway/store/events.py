@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, delete, exists, func, insert, select
+from sqlalchemy import ARRAY, Connection, String, and_, any_, bindparam, delete, exists, func, insert, select
 
 from api_gateway.store import counters, gaps, had
 from api_gateway.store.actions import OPEN_STATES
@@ -52,7 +52,11 @@ _END = (
     .with_for_update()
 )
 """Where the record ends, locked, and the epoch of the gateway's own events."""
-_KNOWN = select(events.c.message_id, events.c.host, events.c.epoch).where(events.c.message_id.in_(bindparam("message_ids", expanding=True)))
+_MESSAGE_ORIGINS = select(events.c.message_id, events.c.host, events.c.epoch)
+_KNOWN = _MESSAGE_ORIGINS.where(events.c.message_id.in_(bindparam("message_ids", expanding=True)))
+_KNOWN_BY_ARRAY = _MESSAGE_ORIGINS.where(events.c.message_id == any_(bindparam("message_ids", type_=ARRAY(String))))
+"""For PostgreSQL: of a hundred parameters it makes a plan that reads all events and compares each with each, as long as these are few
+thousands; an array it looks up."""
 _OWNERS = select(servers.c.id, servers.c.project, servers.c.host, servers.c.deleted_at).where(
     servers.c.id.in_(bindparam("of_servers", expanding=True))
 )
@@ -127,7 +131,8 @@ def _find_origin(notification: Notification) -> _Origin:
 
 def _find_origins(c: Connection, message_ids: Collection[str]) -> dict[str, _Origin]:
     """Whose events these ids are, of those that are recorded."""
-    return {message_id: (host, epoch) for message_id, host, epoch in c.execute(_KNOWN, {"message_ids": sorted(message_ids)})}
+    query = _KNOWN_BY_ARRAY if c.dialect.name == "postgresql" else _KNOWN
+    return {message_id: (host, epoch) for message_id, host, epoch in c.execute(query, {"message_ids": sorted(message_ids)})}
 
 
 def _derive_id(message_id: str, origin: _Origin) -> str:
