@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import amqp
@@ -28,8 +29,8 @@ _IDLE_WAIT = 0.5
 """Seconds that a quiet queue is waited for before the stop signal and the connection's heartbeat are looked at."""
 _MORE_WAIT = 0.001
 """Seconds that a begun batch waits for one more message: what was published together comes within less."""
-_FRAME_WAIT = 0.001
-"""Seconds that the rest of a frame is waited for. Not 0: py-amqp loses a half-read frame of a non-blocking socket."""
+_READ_AHEAD = 8192
+"""Bytes: about ten events."""
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 0.5
 """Seconds between tries to reach broker or store: what the return of either may cost an event."""
@@ -128,6 +129,7 @@ class QueueConsumer:
             return
         self._arrived.clear()
         link = self._open_link()
+        read_ahead(link)
         try:
             channel = link.channel()
             for queue in self._bindings:
@@ -147,11 +149,11 @@ class QueueConsumer:
     def _step(self, link: Link, channel: Any) -> None:
         """Collect one batch, record it, acknowledge it."""
         if not self._arrived:
-            _drain(link, _IDLE_WAIT)
+            _await_message(link, _IDLE_WAIT)
         gathered_at = max(time.monotonic() + self._gathering, self._recorded_at + self._spacing)
         while 0 < len(self._arrived) < self._batch_size and not self._stop.is_set():
             left = gathered_at - time.monotonic()
-            if not _has_more(link, max(left, _MORE_WAIT)) or not _drain(link, _FRAME_WAIT):
+            if not has_more(link, max(left, _MORE_WAIT)) or not _read_frame(link):
                 break
         link.heartbeat_tick()
         batch = [self._arrived.popleft() for _ in range(min(len(self._arrived), self._batch_size))]
@@ -162,19 +164,32 @@ class QueueConsumer:
             channel.basic_ack(batch[-1].delivery_tag, multiple=True)
 
 
-def _has_more(link: Link, seconds: float) -> bool:
+def read_ahead(link: Link) -> None:
+    """Have py-amqp read what has arrived at once: it reads each of a message's frames in three pieces, and each piece is two calls of the
+    system. What is more than the piece it keeps for the next one, as after a read that timed out."""
+    receive = link.transport._quick_recv
+    link.transport._quick_recv = lambda size: receive(max(size, _READ_AHEAD))
+
+
+def has_more(link: Link, seconds: float) -> bool:
     """Whether something can be read within a time that may be too short for the socket's own timeout."""
-    if isinstance(link.sock, ssl.SSLSocket) and link.sock.pending():
+    if link.transport._read_buffer or (isinstance(link.sock, ssl.SSLSocket) and link.sock.pending()):
         return True
     poll = select.poll()  # unlike select(), for any descriptor: the readers of an event stream may have the first thousand
     poll.register(link.sock, select.POLLIN)
     return bool(poll.poll(math.ceil(seconds * 1000)))
 
 
-def _drain(link: Link, timeout: float) -> bool:
-    """Read one frame or wait for it; False when none came in ``timeout`` seconds."""
-    try:
+def _await_message(link: Link, timeout: float) -> None:
+    """Read until a message is there, or nothing has come for ``timeout`` seconds."""
+    with suppress(TimeoutError):
         link.drain_events(timeout=timeout)
+
+
+def _read_frame(link: Link) -> bool:
+    """Read a frame of which something has arrived; False when the rest does not come in the time that all reads of a link have."""
+    try:
+        link.blocking_read()
     except TimeoutError:
         return False
     return True

@@ -2,7 +2,9 @@
 
 import fcntl
 import resource
+import select
 import socket
+import struct
 import threading
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
@@ -10,8 +12,9 @@ from typing import Any
 from unittest import mock
 
 import kombu
+from amqp.transport import TCPTransport
 
-from api_gateway.consumer import QueueConsumer
+from api_gateway.consumer import QueueConsumer, has_more, read_ahead
 from api_gateway.received import Received
 from api_gateway.store import StoreUnavailable
 from compute_agent.contract.notifications import HEARTBEAT_QUEUE, RECORDER_QUEUES
@@ -29,6 +32,7 @@ class ScriptedLink:
         ]
         self._then = then
         self.log: list[Any] = []
+        self.transport = SimpleNamespace(_quick_recv=None, _read_buffer=b"")
         self.sock, ours = socket.socketpair()
         ours.close()  # so that there always seems to be something to read
 
@@ -40,6 +44,9 @@ class ScriptedLink:
         return self._channel
 
     def drain_events(self, timeout: float) -> None:
+        self.blocking_read()
+
+    def blocking_read(self) -> None:
         if not self._waiting:
             self._then()
             raise TimeoutError
@@ -139,6 +146,24 @@ def test_after_a_batch_the_next_one_gathers_for_a_while() -> None:
     run_consumer([link], lambda messages: batches.append(list(messages)), spacing=5.0)
     assert [message for batch in batches for message in batch] == receive(b"1", b"2", b"3", b"4", b"5", b"6")
     assert len(batches) <= 3, "the first may have been alone, the others were not"
+
+
+def test_what_has_arrived_is_read_at_once_and_none_of_it_is_waited_for_again() -> None:
+    """As this py-amqp reads, which has no option for it."""
+    ours, theirs = socket.socketpair()
+    transport = TCPTransport("localhost")
+    transport.sock = theirs
+    transport._setup_transport()
+    link: Any = SimpleNamespace(transport=transport, sock=theirs)
+    read_ahead(link)
+    bodies = [b"one", b"two", b"three"]
+    with ours, theirs:
+        ours.sendall(b"".join(struct.pack(">BHI", 3, 1, len(body)) + body + b"\xce" for body in bodies))
+        for number, body in enumerate(bodies):
+            assert has_more(link, 0.0)
+            assert transport.read_frame() == (3, 1, body)
+            assert select.select([theirs], [], [], 0) == ([], [], []), f"{number} was not all that was read"
+        assert not has_more(link, 0.0)
 
 
 def test_a_link_is_read_however_many_files_the_process_has_open() -> None:
