@@ -135,10 +135,11 @@ def apply_watchdog(c: Connection, server: str, *, host: str, watchdog: dict[str,
 
 _OVERDUE = (
     select(servers.c.id)
-    .where(servers.c.missing_since <= bindparam("gone_by", type_=Moment), servers.c.deleted_at.is_(None))
+    .where(servers.c.missing_since <= bindparam("gone_by", type_=Moment))
     .order_by(servers.c.missing_since)
     .limit(bindparam("at_most", type_=Integer))
 )
+"""What is deleted is missing no longer. Asked whether it is, SQLite would look through all that are not."""
 
 
 def list_overdue(c: Connection, *, now: datetime, missing_grace: timedelta, limit: int = 1000) -> list[str]:
