@@ -53,6 +53,8 @@ LOG = logging.getLogger(__name__)
 
 _IDLE_WAIT = 1.0
 """Seconds after which the dispatcher looks without having been woken."""
+_CASTS_SPACING = 0.02
+"""Seconds between two of its looks: of a busy fleet what became of some casts and what is next come within it, and share a transaction."""
 _OUTBOX_INTERVAL = 0.5
 _DELIVERIES_INTERVAL = 0.25
 """Seconds between two looks for what was recorded and what is due again."""
@@ -176,10 +178,15 @@ class Engine:
         self._finishing.append(dispatcher.finish)
 
         def step() -> None:
+            begun_at = time.monotonic()
             due_in = dispatcher.step()
             receiver.wait(_IDLE_WAIT if due_in is None else min(due_in, _IDLE_WAIT))
+            rest = begun_at + _CASTS_SPACING - time.monotonic()
+            if rest > 0:
+                loop.pause(rest)
+                receiver.wait(0.0)  # what wakes us meanwhile is seen by the next step
 
-        self._add_loop("dispatcher", step, wake=receiver.wake)
+        loop = self._add_loop("dispatcher", step, wake=receiver.wake)
 
     def _wire_recorder(self) -> None:
         if self._conf.dispatcher.wake_socket and "dispatcher" not in self._roles:

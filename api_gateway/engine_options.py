@@ -22,7 +22,7 @@ DISPATCHER_OPTIONS: list[cfg.Opt] = [
     cfg.FloatOpt(
         "received_timeout", default=5.0, min=0.1, help="Seconds without word from the agent after which the same action is cast again."
     ),
-    cfg.IntOpt("workers", default=4, min=1, help="Casts in flight at most, to different hosts."),
+    cfg.IntOpt("workers", default=8, min=1, help="Casts in flight at most, to different hosts."),
 ]
 
 RECORDER_OPTIONS: list[cfg.Opt] = [
