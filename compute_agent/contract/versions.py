@@ -109,7 +109,7 @@ EVENT_HISTORY: tuple[EventVersion, ...] = (
     ),
 )
 
-VERSION = "1.1.1"
+VERSION = "1.1.2"
 """This package's version; ``setup.cfg`` takes it from here. Its last number is for corrections, which change nothing of the contract."""
 
 RELEASES: dict[str, ReleaseVersions] = {
