@@ -21,6 +21,7 @@ from api_gateway.cast_slots import CastThreads
 from api_gateway.config import create_process_name, load_config
 from api_gateway.consumer import QueueConsumer
 from api_gateway.deliveries.deliverer import Deliverer
+from api_gateway.deliveries.pace import Pace
 from api_gateway.deliveries.wiring import create_senders, read_back_off
 from api_gateway.dispatcher import Dispatcher
 from api_gateway.echo import ECHO_INTERVAL, Echo
@@ -56,10 +57,6 @@ _IDLE_WAIT = 1.0
 _CASTS_SPACING = 0.02
 """Seconds between two of its looks: of a busy fleet what became of some casts and what is next come within it, and share a transaction."""
 _OUTBOX_INTERVAL = 0.5
-_DELIVERIES_INTERVAL = 0.25
-"""Seconds between two looks for what was recorded and what is due again."""
-_DELIVERIES_IDLE_WAIT = 1.0
-"""The same where the recorder of this process tells that there is something new, as long as there is not."""
 _HEARTBEATS_GATHER = 0.1
 """Seconds that heartbeats may wait for others: a thousand hosts send thirty a second, and as many commits would hold up those of events."""
 _EVENTS_SPACING = 0.02
@@ -258,39 +255,28 @@ class Engine:
 
     def _wire_deliveries(self) -> None:
         options = self._conf.deliveries
-        wake, news = threading.Event(), threading.Event()
-
-        def wake_now() -> None:
-            wake.set()
-            news.set()
-
+        is_told = "recorder" in self._roles
+        pace = Pace(is_told=is_told)
+        if is_told:
+            self._on_recorded.append(pace.note_news)
         deliverer = Deliverer(
             self._store,
             self._clock,
             owner=create_process_name("deliveries"),
-            slots=self._add_pool("delivery", options.workers, on_free=wake_now),
+            slots=self._add_pool("delivery", options.workers, on_free=pace.hurry),
             senders=create_senders(self._conf, self._clock),
             back_off=read_back_off(self._conf),
             lease=options.lease,
             keep=options.keep,
         )
 
-        if "recorder" in self._roles:
-            self._on_recorded.append(news.set)
-            longest_wait = _DELIVERIES_IDLE_WAIT
-        else:
-            longest_wait = _DELIVERIES_INTERVAL
-
         def step() -> None:
-            wake.clear()
-            news.clear()
+            pace.begin_look()
             for duty in deliverer.duties:
                 loop.attempt(duty)
-            # Of a busy fleet there is something new all the time.
-            if not (wake.wait(_DELIVERIES_INTERVAL) or deliverer.is_behind):
-                news.wait(longest_wait - _DELIVERIES_INTERVAL)
+            pace.wait(is_behind=deliverer.is_behind)
 
-        loop = self._add_loop("deliveries", step, wake=wake_now)
+        loop = self._add_loop("deliveries", step, wake=pace.hurry)
 
     def _wire_stream(self) -> None:
         options = self._conf.stream
