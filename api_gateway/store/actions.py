@@ -156,17 +156,8 @@ _BLOCKING_SEVERAL = PreparedForMany(lambda ids: _BLOCKING.where(actions.c.server
 
 def insert_action(c: Connection, row: ActionRow) -> None:
     """:raises StoreRejected: out of the transaction's block: the id, or (server, project, user, idempotency_key), exists already."""
-    insert_actions(c, [row])
-
-
-def insert_actions(c: Connection, rows: Sequence[ActionRow]) -> None:
-    """:raises StoreRejected: as above, for all of them."""
-    if not rows:
-        return
-    values = [values_of(row) for row in rows]
     # More than half of a new action is not known yet; what is left out is NULL, and need not be converted and sent.
-    known = [name for name in values[0] if any(one[name] is not None for one in values)]
-    c.execute(_INSERT, [{name: one[name] for name in known} for one in values])
+    c.execute(_INSERT, {name: value for name, value in values_of(row).items() if value is not None})
 
 
 def insert_new_and_commit(c: Connection, rows: Sequence[ActionRow]) -> None:

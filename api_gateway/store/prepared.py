@@ -118,7 +118,7 @@ def begin_and_ask(c: Connection, *questions: tuple[Prepared, _Values]) -> list[l
     with raising_as_sqlalchemy(c):
         with _one_message(c) as message:
             if message is not None:
-                _say(c, "BEGIN")
+                _add_word(c, "BEGIN")
             for text, values in texts:
                 cursor = c.connection.cursor()
                 cursor.execute(text.text, text.bind(values))
@@ -128,17 +128,21 @@ def begin_and_ask(c: Connection, *questions: tuple[Prepared, _Values]) -> list[l
 
 def write(c: Connection, statement: Prepared, rows: Sequence[_Values]) -> None:
     """For each of the rows."""
-    text = statement.get_text(c.dialect)
     with raising_as_sqlalchemy(c):
-        c.connection.cursor().executemany(text.text, [text.bind(row) for row in rows])
+        _write(c, statement, rows)
 
 
 def write_and_commit(c: Connection, statement: Prepared, rows: Sequence[_Values]) -> None:
     """The same as the transaction's last statement: nothing may follow it."""
     with raising_as_sqlalchemy(c), _one_message(c) as message:
-        write(c, statement, rows)
+        _write(c, statement, rows)
         if message is not None:
-            _say(c, "COMMIT")
+            _add_word(c, "COMMIT")
+
+
+def _write(c: Connection, statement: Prepared, rows: Sequence[_Values]) -> None:
+    text = statement.get_text(c.dialect)
+    c.connection.cursor().executemany(text.text, [text.bind(row) for row in rows])
 
 
 def _one_message(c: Connection) -> AbstractContextManager[Any]:
@@ -150,6 +154,7 @@ def _one_message(c: Connection) -> AbstractContextManager[Any]:
     return pipeline
 
 
-def _say(c: Connection, word: str) -> None:
+def _add_word(c: Connection, word: str) -> None:
+    """To the message of :func:`_one_message`."""
     connection: Any = c.connection.driver_connection
     connection.execute(word, prepare=False)

@@ -109,7 +109,7 @@ def apply_states(c: Connection, reports: Sequence[StateReport], *, now: datetime
     overwrite_sightings(c, later)
     if later:
         told = {sighting.server for sighting in later}
-        _settle(c, told, [word for word in words.values() if word.sighting.server in told], now=now)
+        settle(c, told, now=now, said=[word for word in words.values() if word.sighting.server in told])
     has_reset = bool(resets) and c.execute(_RESET, resets).rowcount > 0
     return bool(later) or has_reset
 
@@ -196,31 +196,19 @@ def settle(
     departed_from: str | None = None,
     departures: dict[str, Departure] | None = None,
     grace_over: bool = False,
+    said: Iterable[Word] | None = None,
 ) -> list[str]:
     """Decide anew who owns these servers and take over the owners' words; every change of a sighting or of an agent's state ends here.
 
     :param departed_from: the host whose ``departures`` these are
     :param grace_over: an owner that vanished without a word is waited for no longer
+    :param said: all hosts' words about these servers; None: they are read
     :returns: servers of which a conflict began; their ``server.claimed_twice`` is in the outbox.
     """
     wanted = set(ids)
-    return _settle(c, wanted, list_words(c, wanted), now=now, departed_from=departed_from, departures=departures, grace_over=grace_over)
-
-
-def _settle(
-    c: Connection,
-    wanted: Collection[str],
-    said: Iterable[Word],
-    *,
-    now: datetime,
-    departed_from: str | None = None,
-    departures: dict[str, Departure] | None = None,
-    grace_over: bool = False,
-) -> list[str]:
-    """:param said: all hosts' words about these servers"""
     departures = departures or {}
     words: dict[str, list[Word]] = defaultdict(list)
-    for word in said:
+    for word in list_words(c, wanted) if said is None else said:
         words[word.sighting.server].append(word)
     rows = {row.id: row for chunk in split(wanted) for row in list_by_id(c, chunk)}
     made: list[ServerRow] = []

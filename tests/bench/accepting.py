@@ -236,7 +236,8 @@ def _add_history(store: Store, ids: Sequence[str]) -> None:
         for number, server in enumerate(ids)
     ]
     with store.write() as c:
-        stored_actions.insert_actions(c, rows)
+        for row in rows:
+            stored_actions.insert_action(c, row)
         if c.dialect.name != "sqlite":
             c.execute(text("ANALYZE"))
 

@@ -88,7 +88,8 @@ def record(database: Path, clock: FakeClock, batches: Sequence[Sequence[Received
         ]
     )
     with store.write() as c:
-        stored_actions.insert_actions(c, [build_action(clock, id=action, host="a", server=SERVER) for action in ("req-1", "req-2")])
+        for action in ("req-1", "req-2"):
+            stored_actions.insert_action(c, build_action(clock, id=action, host="a", server=SERVER))
         endings.end_by_gateway(c, "req-2", ending=Ending.UNKNOWN, code=Code.NOT_REPORTED, reason="Silence.", at=clock.now())
     for batch in batches:
         recorder.record(batch)
