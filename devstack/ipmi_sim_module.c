@@ -12,6 +12,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -198,6 +199,8 @@ int ipmi_sim_module_init(sys_data_t *sys, const char *options)
 	has_clock = strcmp(clock, "none") != 0;
 	clock_ahead = has_clock ? strtol(clock, NULL, 10) : 0;
 	has_whole_watchdog = strcmp(watchdog, "whole") == 0;
+	/* It tells of sessions on every console, and died of one that had just been closed. */
+	signal(SIGPIPE, SIG_IGN);
 	the_system = sys;
 	chassis_control_handler = chassis_netfn_handlers[IPMI_CHASSIS_CONTROL_CMD];
 	ipmi_emu_register_cmd_handler(IPMI_CHASSIS_NETFN, IPMI_CHASSIS_CONTROL_CMD, control_chassis, NULL);
