@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from devstack import testrun
+from devstack import machine_speed, testrun
 from devstack.steps import StepFailed, Steps
-from devstack.testrun import LATER, QUICK, TESTS, TIERS, Budget, Outcome, Tier
+from devstack.testrun import LATER, QUICK, TESTS, TIERS, Budget, Outcome, Spent, Tier
 
 
 @pytest.mark.parametrize(
@@ -17,8 +17,8 @@ from devstack.testrun import LATER, QUICK, TESTS, TIERS, Budget, Outcome, Tier
         (Outcome(passed=3, failed=1), 1),
         (Outcome(), 1),
         (Outcome(skipped=4), 1),
-        (Outcome(passed=3, seconds={QUICK: QUICK.seconds + 1}), 1),
-        (Outcome(passed=3, seconds={QUICK: QUICK.seconds - 1}), 0),
+        (Outcome(passed=3, spent={QUICK: Spent(QUICK.seconds + 1, QUICK.seconds + 1)}), 1),
+        (Outcome(passed=3, spent={QUICK: Spent(QUICK.seconds - 1, QUICK.seconds - 1)}), 0),
     ],
 )
 def test_exit_code(outcome: Outcome, code: int, capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,7 +44,25 @@ def test_a_group_of_tiers_shares_one_budget() -> None:
     outcome = Outcome()
     outcome.spend(budget, 6)
     outcome.spend(budget, 7)
-    assert outcome.seconds == {budget: 13}
+    assert outcome.spent == {budget: Spent(13, 13)}
+
+
+def test_a_machine_that_is_slower_gets_as_much_longer_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = Outcome(passed=1)
+    outcome.spend(Budget("kept tiers", 10), 14, slowness=1.5)
+    outcome.spend(Budget("slow tiers", 10), 16, slowness=1.5)
+    assert testrun._conclude(outcome, Steps()) == 1
+    told = capsys.readouterr().out
+    assert "14.0 s of 10 s (times 1.50, for this machine is that much slower)  kept tiers: kept" in told
+    assert "slow tiers: EXCEEDED" in told
+
+
+def test_no_machine_is_taken_for_faster_or_for_more_than_twice_as_slow() -> None:
+    assert [machine_speed.rate(times * machine_speed.REFERENCE_SECONDS) for times in (0.5, 1, 1.5, 4)] == pytest.approx([1, 1, 1.5, 2])
+
+
+def test_the_work_that_a_machine_is_rated_by_ends_well() -> None:
+    machine_speed.work()
 
 
 def test_a_tiers_longest_files_begin_first_and_none_is_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
