@@ -1,11 +1,14 @@
-"""For all tests: compiled statements are shared, and what was loaded is never looked through for garbage.
+"""For all tests: compiled statements are shared, nothing that was loaded is looked through for garbage, and a program's log ends with its test.
 
 In CI examples are the same in each run, so that a change is judged by what it changes.
 """
 
 import gc
+import logging
 import os
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import settings
 
 from tests.databases import share_compiled_statements
@@ -22,3 +25,12 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000)
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before() -> Iterator[None]:
+    """A program that was run by a test has set up a log on that test's output, on which later ones would write in vain, and say so."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:], root.level = handlers, level

@@ -115,16 +115,6 @@ def test_of_a_caller_nothing_is_kept_that_belongs_to_a_request(conf: cfg.ConfigO
         assert f"me in req-{number}" in formatter.format(make_record())
 
 
-@pytest.fixture
-def root() -> Iterator[logging.Logger]:
-    """Without what a test has added to it, when the test is over."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield root
-    root.handlers[:], root.level = handlers, level
-
-
-@pytest.mark.usefixtures("root")
 def test_lines_of_many_threads_are_written_whole(conf: cfg.ConfigOpts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (tmp_path / "log").open("w") as stream:
         monkeypatch.setattr(sys, "stdout", stream)
@@ -137,7 +127,6 @@ def test_lines_of_many_threads_are_written_whole(conf: cfg.ConfigOpts, tmp_path:
     assert last.endswith("half of a letter: \\ud800")
 
 
-@pytest.mark.usefixtures("root")
 def test_so_are_long_ones_on_a_pipe_that_is_full(conf: cfg.ConfigOpts, monkeypatch: pytest.MonkeyPatch) -> None:
     """A traceback, say, and another one."""
     source, target = os.pipe()
@@ -150,7 +139,6 @@ def test_so_are_long_ones_on_a_pipe_that_is_full(conf: cfg.ConfigOpts, monkeypat
     assert sorted(line.rpartition("action ")[2] for line in read) == sorted(f"{number}: {'x' * 9000}\n" for number in range(100))
 
 
-@pytest.mark.usefixtures("root")
 def test_a_line_takes_the_way_that_every_release_of_python_sends_it(
     conf: cfg.ConfigOpts, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,10 +152,10 @@ def test_a_line_takes_the_way_that_every_release_of_python_sends_it(
     assert "action started" in capfd.readouterr().out
 
 
-def test_lines_that_go_to_no_file_are_written_as_ever(conf: cfg.ConfigOpts, root: logging.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_that_go_to_no_file_are_written_as_ever(conf: cfg.ConfigOpts, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stdout", stream)
     set_up_log(conf)
     LOG.info("action started")
     assert "action started" in stream.getvalue()
-    assert [type(handler) for handler in root.handlers] == [logging.StreamHandler]
+    assert [type(handler) for handler in logging.getLogger().handlers] == [logging.StreamHandler]
