@@ -1,4 +1,4 @@
-"""For all tests: compiled statements are shared, nothing that was loaded is looked through for garbage, and a program's log ends with its test.
+"""For all tests: compiled statements are shared, nothing loaded is looked through for garbage, and a program's log ends with its test.
 
 In CI examples are the same in each run, so that a change is judged by what it changes.
 """
