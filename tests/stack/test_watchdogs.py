@@ -216,6 +216,7 @@ def test_an_isa_watchdog_fires_with_the_expiry_action_that_it_was_given_while_it
     guest.commands.starve_watchdog(timeout=2)
     [firing] = wait_firings(stack, guest)
     assert_told(firing, "ib700:poweroff", "poweroff", "stopped")
+    wait_seen(stack, guest, "ib700:poweroff", None)
 
 
 def test_what_a_server_cannot_have_and_a_second_watchdog_are_refused_before_any_change(stack: Stack) -> None:
