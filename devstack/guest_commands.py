@@ -65,7 +65,7 @@ class GuestCommands:
         self.send(f"starve_watchdog {timeout} {times}")
 
     def feed_watchdog(self, timeout: int = 1) -> None:
-        """Start a daemon that opens the watchdog with a timeout in seconds and feeds it five times a second."""
+        """Start a daemon that opens the watchdog with a timeout in seconds and feeds it five times a second; returns when it counts."""
         self.run(f"feed_watchdog {timeout}")
 
     def kill_watchdog_daemon(self) -> None:
