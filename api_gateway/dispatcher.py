@@ -114,15 +114,16 @@ class Dispatcher:
         self._tried: list[_Tried] = []
         self._probing = CastProbing(clock)
 
-    def step(self) -> float | None:
+    def step(self, *, woken: bool = False) -> float | None:
         """Begin every cast that is due and has a free slot, and note what became of those that were tried.
 
+        :param woken: somebody said that something is to be cast: it is claimed without a look first, which takes as long again
         :returns: seconds until the next one falls due; None when only a wake-up or a freed slot can bring one, or nothing waits.
         :raises StoreError: nothing was claimed; try again later.
         """
         tried = self._take_tried()
         free = self._slots.count_free()
-        if not tried:  # else whether anything is due shows in the transaction that is needed anyway
+        if not tried and not (woken and free):  # else whether anything is due shows in the transaction that is needed anyway
             now, next_at = self._look()
             if free == 0 or next_at is None or next_at > now:
                 return _seconds_between(now, next_at)
@@ -170,7 +171,7 @@ class Dispatcher:
         return min(free, 1), None
 
     def _look(self) -> tuple[datetime, datetime | None]:
-        """Now, and when the next cast falls due. Without the writer's lock: most wake-ups of an idle gateway need no write."""
+        """Now, and when the next cast falls due. Without the writer's lock: an idle gateway looks often, and needs no write."""
         now = self._clock.now()
         with self._store.read() as c:
             return now, stored_casts.find_next_cast_at(c, now=now, received_timeout=self._received_timeout)

@@ -174,14 +174,17 @@ class Engine:
 
         self._finishing.append(dispatcher.finish)
 
+        woken = False
+
         def step() -> None:
+            nonlocal woken
             begun_at = time.monotonic()
-            due_in = dispatcher.step()
-            receiver.wait(_IDLE_WAIT if due_in is None else min(due_in, _IDLE_WAIT))
+            due_in = dispatcher.step(woken=woken)
+            woken = receiver.wait(_IDLE_WAIT if due_in is None else min(due_in, _IDLE_WAIT))
             rest = begun_at + _CASTS_SPACING - time.monotonic()
             if rest > 0:
                 loop.pause(rest)
-                receiver.wait(0.0)  # what wakes us meanwhile is seen by the next step
+                woken = receiver.wait(0.0) or woken  # what wakes us meanwhile is seen by the next step
 
         loop = self._add_loop("dispatcher", step, wake=receiver.wake)
 

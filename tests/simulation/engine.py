@@ -120,9 +120,12 @@ class Engine:
         echo = Echo(store, SimulatedPublisher(self._broker, process, _ACCOUNT), clock, publisher_id="gateway")
         self.wake_dispatcher = wake.set
 
+        woken = False
+
         def dispatch() -> None:
-            due_in = dispatcher.step()
-            wake.wait(IDLE_WAIT if due_in is None else min(due_in, IDLE_WAIT))
+            nonlocal woken
+            due_in = dispatcher.step(woken=woken)
+            woken = wake.wait(IDLE_WAIT if due_in is None else min(due_in, IDLE_WAIT))
             wake.clear()
             if self._gathering:
                 self._kernel.sleep(self._gathering / 4 * self._chance.random())

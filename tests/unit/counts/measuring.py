@@ -60,7 +60,7 @@ def _measure_action(way: WholeWay, counts: Counts, table: Table) -> None:
         for file in (STORE_FILE, JOURNAL_FILE):
             counts.take(file)
         action = way.post_crash_dump(server)
-        way.dispatcher.step()
+        way.dispatcher.step(woken=True)
         casts = way.deliver()
         way.report()
         events = {event.event_type: len(encode(event)) for event in way.record()}

@@ -53,6 +53,18 @@ def test_an_accepted_action_is_cast_once_with_all_that_the_agent_needs(
     assert request.sent_at == clock.now()
 
 
+def test_who_is_woken_for_nothing_goes_on_waiting_and_else_casts_once(
+    held: Dispatcher, store: Store, caster: NotingCaster, clock: FakeClock, slots: HeldCasts
+) -> None:
+    assert held.step(woken=True) is None
+    action = add_action(store, clock)
+    assert held.step(woken=True) is None
+    assert held.step(woken=True) is None  # its cast is on its way
+    slots.finish()
+    held.step(woken=True)
+    assert [request.id for request in caster.requests] == [action.id]
+
+
 def test_the_cast_is_committed_before_it_is_tried(dispatcher: Dispatcher, store: Store, caster: NotingCaster, clock: FakeClock) -> None:
     """A process that dies during the cast must leave the action as perhaps delivered."""
     action = add_action(store, clock)
