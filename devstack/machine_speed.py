@@ -22,7 +22,12 @@ _ROUNDS = 400
 
 
 def measure_slowness() -> float:
-    """How slow this machine is now, as :func:`rate` says it; takes a second or two of all processors.
+    """How slow this machine is now, as :func:`rate` says it. Takes a second or two, and raises, as :func:`compare`."""
+    return rate(compare())
+
+
+def compare() -> float:
+    """How many times as long the work takes here and now as on the reference, on all processors; takes a second or two.
 
     Raises subprocess.CalledProcessError if the work fails.
     """
@@ -31,12 +36,12 @@ def measure_slowness() -> float:
     for run in runs:
         if run.wait() != 0:
             raise subprocess.CalledProcessError(run.returncode, run.args)
-    return rate(time.monotonic() - started)
+    return (time.monotonic() - started) / REFERENCE_SECONDS
 
 
-def rate(seconds: float) -> float:
-    """1.0 for the reference and all that is faster, else how many times as long the work took, up to ``MOST``."""
-    return min(MOST, max(1.0, seconds / REFERENCE_SECONDS))
+def rate(times: float) -> float:
+    """1.0 for the reference and all that is faster, else how many ``times`` as long the work took, up to ``MOST``."""
+    return min(MOST, max(1.0, times))
 
 
 def work() -> None:

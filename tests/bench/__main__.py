@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from devstack import machine_speed
 from devstack.steps import StepFailed
 from tests.bench import (
     accepting,
@@ -121,7 +122,9 @@ def main() -> int:
     complaint = None
     try:
         for name in arguments.suites or SUITES:
+            report.slowness.append(machine_speed.compare())
             report.figures += SUITES[name].measure(arguments)
+        report.slowness.append(machine_speed.compare())
     except StepFailed as failure:
         complaint = failure.explain()
     except (TimeoutError, RuntimeError) as error:

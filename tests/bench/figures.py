@@ -103,6 +103,9 @@ class Report:
     figures: list[Figure] = field(default_factory=list)
     load_before: float = field(default_factory=lambda: os.getloadavg()[0])
     """Of the minute before: what else the machine was doing."""
+    slowness: list[float] = field(default_factory=list)
+    """How many times as long as the reference machine of ``devstack/machine_speed.py`` this one took for the same work, before and after
+    each suite: a goal in milliseconds means that one."""
 
     def to_markdown(self) -> str:
         """One row per figure; the last columns compare its median with its floor's and with its goal."""
@@ -159,6 +162,8 @@ class Report:
     def _describe_machine(self) -> dict[str, str]:
         packages = {name: metadata.version(name) for name in _PACKAGES if _is_installed(name)}
         load = {"load before": f"{self.load_before:.1f}"}
+        if self.slowness:
+            load["slowness"] = f"{min(self.slowness):.2f} to {max(self.slowness):.2f}"
         return {"cores": str(os.cpu_count()), **load, "kernel": platform.release(), "python": platform.python_version(), **packages}
 
 
