@@ -117,13 +117,16 @@ class Dispatcher:
     def step(self, *, woken: bool = False) -> float | None:
         """Begin every cast that is due and has a free slot, and note what became of those that were tried.
 
-        :param woken: somebody said that something is to be cast: it is claimed without a look first, which takes as long again
+        :param woken: somebody said that something is to be cast: where no cast is on its way, it is claimed without a look first, which
+            takes as long again
         :returns: seconds until the next one falls due; None when only a wake-up or a freed slot can bring one, or nothing waits.
         :raises StoreError: nothing was claimed; try again later.
         """
         tried = self._take_tried()
         free = self._slots.count_free()
-        if not tried and not (woken and free):  # else whether anything is due shows in the transaction that is needed anyway
+        # With what was tried, whether anything is due shows in the transaction that is needed anyway.
+        claims_at_once = bool(tried) or (woken and free > 0 and not self._hosts_in_flight)
+        if not claims_at_once:
             now, next_at = self._look()
             if free == 0 or next_at is None or next_at > now:
                 return _seconds_between(now, next_at)

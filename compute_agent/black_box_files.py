@@ -108,7 +108,7 @@ class BlackBoxFiles:
             return
         with box.with_suffix(".tar").open("rb") as file:
             while (header := file.read(tarfile.BLOCKSIZE)).strip(b"\0"):
-                kept = tarfile.TarInfo.frombuf(header, tarfile.ENCODING, "strict")
+                kept = tarfile.TarInfo.frombuf(header, tarfile.ENCODING, "surrogateescape")
                 if kept.name == part:
                     yield file, kept.size
                     return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -127,7 +128,7 @@ def main() -> int:
         report.slowness.append(machine_speed.compare())
     except StepFailed as failure:
         complaint = failure.explain()
-    except (TimeoutError, RuntimeError) as error:
+    except (TimeoutError, RuntimeError, subprocess.SubprocessError) as error:
         complaint = f"bench: FAILED: {error}"
     if report.figures:  # also those of the suites before one that failed: they took their time
         _write(report, arguments.output)

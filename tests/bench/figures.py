@@ -104,8 +104,8 @@ class Report:
     load_before: float = field(default_factory=lambda: os.getloadavg()[0])
     """Of the minute before: what else the machine was doing."""
     slowness: list[float] = field(default_factory=list)
-    """How many times as long as the reference machine of ``devstack/machine_speed.py`` this one took for the same work, before and after
-    each suite: a goal in milliseconds means that one."""
+    """How many times as long as the reference machine of ``devstack/machine_speed.py`` this one took for the same work, before each suite
+    and at the end. Nothing is scaled by it: whether a goal is met is said of this machine."""
 
     def to_markdown(self) -> str:
         """One row per figure; the last columns compare its median with its floor's and with its goal."""
@@ -163,7 +163,7 @@ class Report:
         packages = {name: metadata.version(name) for name in _PACKAGES if _is_installed(name)}
         load = {"load before": f"{self.load_before:.1f}"}
         if self.slowness:
-            load["slowness"] = f"{min(self.slowness):.2f} to {max(self.slowness):.2f}"
+            load["slowness"] = " ".join(f"{times:.2f}" for times in self.slowness)
         return {"cores": str(os.cpu_count()), **load, "kernel": platform.release(), "python": platform.python_version(), **packages}
 
 

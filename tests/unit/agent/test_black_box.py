@@ -258,6 +258,12 @@ class TestFiles:
         assert {part: base64.b64decode(files.read(ID, part, 0).content) for part in parts} == parts
         assert [part for part in PARTS if files.read(ID, part, 0).total is None] == [part for part in PARTS if part not in parts]
 
+    @pytest.mark.parametrize("name", [b"\xff.json", b"state.json\xff"])
+    def test_a_box_with_a_name_that_is_no_text_has_no_such_part(self, tmp_path: Path, name: bytes) -> None:
+        header = tarfile.TarInfo(name.decode("utf-8", "surrogateescape")).tobuf(tarfile.USTAR_FORMAT, "utf-8", "surrogateescape")
+        (tmp_path / f"{ID}.tar").write_bytes(header + bytes(2 * tarfile.BLOCKSIZE))
+        assert BlackBoxFiles(tmp_path, 5000).read(ID, "state.json", 0).total is None
+
     def test_a_box_of_an_older_release_is_read_and_makes_room_as_all_others(self, tmp_path: Path) -> None:
         (tmp_path / ID).mkdir()
         (tmp_path / ID / "console.log").write_bytes(b"x" * 3000)
