@@ -16,6 +16,9 @@ from typing import TypeVar
 
 from devstack.steps import StepFailed
 
+PATIENCE = float(os.environ.get("CRASHCART_PATIENCE", "1"))
+"""How many times as long as usual is waited before it is given up: on a machine that is shared with others, work takes as it likes."""
+
 T = TypeVar("T")
 
 _never = threading.Event()
@@ -24,9 +27,10 @@ _never = threading.Event()
 def wait_until(condition: Callable[[], T | None], timeout: float, what: str, interval: float = 0.02) -> T:
     """Call `condition` until it returns something true and return that.
 
-    Raises TimeoutError saying `what` was waited for after `timeout` seconds. For conditions of other processes
+    Raises TimeoutError saying `what` was waited for after `timeout` seconds (times PATIENCE). For conditions of other processes
     that offer nothing to wait on; an exception of the condition is the caller's.
     """
+    timeout *= PATIENCE
     give_up = time.monotonic() + timeout
     while True:
         found = condition()

@@ -8,11 +8,12 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 
 from devstack.checks import ROOT, prepare_checks, run_checks
 from devstack.environments import CLIENTS, KEYSTONE
@@ -26,6 +27,8 @@ TESTS = ROOT / "tests"
 _MEMORY = Path("/dev/shm")
 _LEAST_MEMORY_BYTES = 1 << 30
 _TOLD_SLOWER = 1.01
+_PATIENCE = "2.5"
+_TEST_TIMEOUT_SECONDS = 300
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,11 @@ class Tier:
     options: tuple[str, ...] = ()
     in_memory: bool = False
 
+    @property
+    def runs_processes(self) -> bool:
+        """Whether what its tests wait for is other processes' work: how long that takes is a matter of the machine, not of the tests."""
+        return self.budget not in (QUICK, WORLDS)
+
     def list_paths(self) -> list[Path]:
         """Directories, or each file in the order in which it begins."""
         found = [TESTS / path for path in self.paths or (self.name,) if (TESTS / path).exists()]
@@ -79,6 +87,8 @@ class Tier:
         options = [*self.options, *(f"--ignore={TESTS / path}" for path in self.leaves)]
         if self.name != "clients":  # the only one with schemathesis, whose plug-in would take each process longer to load than pytest
             options += ["-p", "no:schemathesis"]
+        if self.runs_processes:
+            options.append(f"--timeout={_TEST_TIMEOUT_SECONDS}")
         processors = len(os.sched_getaffinity(0))
         if self.shares is not None and (processors > 1 or self.wait):
             options += [f"--numprocesses={processors + 1 if self.wait else processors}", f"--dist={self.shares}"]
@@ -187,7 +197,8 @@ def run_tests(suites: list[str], *, all_suites: bool, state_dir: Path) -> int:
             _run_checks(outcome, steps)
         else:
             tests = [str(path) for path in tier.list_paths()]
-            _run_pytest(outcome, tier.name, tests, results, all_suites, tier.list_options(), in_memory=tier.in_memory)
+            patience = {"CRASHCART_PATIENCE": _PATIENCE} if tier.runs_processes else {}
+            _run_pytest(outcome, tier.name, tests, results, all_suites, tier.list_options(), patience, in_memory=tier.in_memory)
         seconds = time.monotonic() - started
         # Who else is on the machine changes in the meantime.
         before, slowness = slowness, measure_slowness()
@@ -259,18 +270,19 @@ def _run_pytest(
     results: Path,
     all_suites: bool,
     options: Sequence[str] = (),
+    variables: Mapping[str, str] = MappingProxyType({}),
     *,
     in_memory: bool = False,
 ) -> None:
     report = results / f"{name}.xml"
     report.unlink(missing_ok=True)
     argv = [sys.executable, "-m", "pytest", f"--junitxml={report}", *paths, *options]
-    environment = dict(os.environ) | ({"CRASHCART_TEST_ALL": "1"} if all_suites else {})
+    environment = dict(os.environ) | dict(variables) | ({"CRASHCART_TEST_ALL": "1"} if all_suites else {})
     if not paths:
         code = 5
     elif in_memory:
-        with _files_in_memory() as (places, variables):
-            code = subprocess.run([*argv, *places], cwd=ROOT, env=environment | variables).returncode
+        with _files_in_memory() as (places, places_of_others):
+            code = subprocess.run([*argv, *places], cwd=ROOT, env=environment | places_of_others).returncode
     else:
         code = subprocess.run(argv, cwd=ROOT, env=environment).returncode
     counted = _read_report(report)

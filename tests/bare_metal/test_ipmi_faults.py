@@ -37,7 +37,7 @@ LIMIT = 0.5
 RESEND_AFTER = 0.05
 LATE = 1.0
 """What a caller may come back after its limit, on a machine that boots guests beside."""
-FAULT_LIMIT = 1.0
+FAULT_LIMIT = 2.0
 PAUSE = 0.005
 """Between two injections into a faulty BMC that refuses at once."""
 OTHERS = 99

@@ -16,7 +16,7 @@ import pytest
 from devstack.guests import Guest, GuestKind
 from devstack.services import wait_until
 from devstack.stack import GuestSpec, Stack
-from tests.stack.real_stack import TIMEOUT, find_qemu, get_server, running_stack, trigger, wait_for, wait_power_state
+from tests.stack.real_stack import TIMEOUT, find_qemu, get_server, running_stack, trigger, trigger_until, wait_for, wait_power_state
 
 pytestmark = pytest.mark.timeout(300)
 """Seconds of one test; the first one waits for the guests to boot, and beside them others may boot theirs."""
@@ -219,7 +219,7 @@ def test_killed_gateway_processes_lose_nothing(stack: Stack) -> None:
 def test_posts_are_answered_while_the_broker_is_down_and_done_when_it_is_back(stack: Stack) -> None:
     guest = stack.guests["broker"]
     stack.broker.stop()
-    action_id = trigger(stack, guest)
+    action_id = trigger_until(stack, guest, 120)
     stack.broker.start()
     wait_for(stack, action_id, ending="succeeded")
     assert_signalled_once(stack, guest)
@@ -229,7 +229,7 @@ def test_posts_are_answered_while_the_broker_is_in_alarm_and_done_when_it_is_ove
     guest = stack.guests["alarm"]
     stack.broker.set_memory_alarm(True)
     try:
-        action_id = trigger(stack, guest)
+        action_id = trigger_until(stack, guest, 120)
     finally:
         stack.broker.set_memory_alarm(False)
     wait_for(stack, action_id, ending="succeeded")
