@@ -112,6 +112,8 @@ class BlackBoxFiles:
                 if kept.name == part:
                     yield file, kept.size
                     return
+                if kept.size < 0:  # a binary number may be: what follows would be before it, again and again
+                    raise tarfile.ReadError(f"part {kept.name!r} has {kept.size} bytes")
                 file.seek(kept.size + _count_padding(kept.size), os.SEEK_CUR)
         raise FileNotFoundError(part)
 

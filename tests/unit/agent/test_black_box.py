@@ -264,6 +264,12 @@ class TestFiles:
         (tmp_path / f"{ID}.tar").write_bytes(header + bytes(2 * tarfile.BLOCKSIZE))
         assert BlackBoxFiles(tmp_path, 5000).read(ID, "state.json", 0).total is None
 
+    def test_a_box_whose_part_has_less_than_nothing_is_not_read_for_ever(self, tmp_path: Path) -> None:
+        part = tarfile.TarInfo("domain.xml")
+        part.size = -tarfile.BLOCKSIZE
+        (tmp_path / f"{ID}.tar").write_bytes(part.tobuf(tarfile.GNU_FORMAT) + bytes(2 * tarfile.BLOCKSIZE))
+        assert BlackBoxFiles(tmp_path, 5000).read(ID, "state.json", 0).total is None
+
     def test_a_box_of_an_older_release_is_read_and_makes_room_as_all_others(self, tmp_path: Path) -> None:
         (tmp_path / ID).mkdir()
         (tmp_path / ID / "console.log").write_bytes(b"x" * 3000)
