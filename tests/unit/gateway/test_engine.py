@@ -13,6 +13,7 @@ from oslo_config import cfg
 
 from api_gateway.cast_slots import CastThreads
 from api_gateway.config import load_config
+from api_gateway.dispatcher import Dispatcher
 from api_gateway.engine import Engine, main
 from api_gateway.engine_options import ROLES
 from api_gateway.loops import Loop
@@ -56,6 +57,28 @@ def test_a_datagram_brings_the_cast_at_once(conf: cfg.ConfigOpts, store: Store, 
     assert engine.stop() == []
     assert took < 0.8
     assert get_action(store, action).lease_owner is None, "an ordered stop lets the cast's end be recorded"
+
+
+def test_the_dispatcher_is_told_that_it_was_woken(
+    conf: cfg.ConfigOpts, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that it need not look first."""
+    told = threading.Event()
+    step = Dispatcher.step
+
+    def note(dispatcher: Dispatcher, *, woken: bool = False) -> float | None:
+        if woken:
+            told.set()
+        return step(dispatcher, woken=woken)
+
+    monkeypatch.setattr(Dispatcher, "step", note)
+    engine = Engine(conf, store, roles=["dispatcher"], caster=NotingCaster())
+    engine.start()
+    sender = WakeSender(tmp_path / "wake.sock")
+    sender.wake()
+    assert told.wait(10)
+    sender.close()
+    assert engine.stop() == []
 
 
 def test_every_role_starts_and_stops_while_the_broker_is_away(conf: cfg.ConfigOpts, store: Store) -> None:
