@@ -14,8 +14,8 @@ import sys
 import time
 
 REFERENCE_SECONDS = 0.8
-"""What the work takes where the budgets were set, on two processors that are at it at the same time. Where it took 1.03, conformance and
-stack took 665 s, and 498 to 522 there."""
+"""What the work would take where the budgets were set, on two processors that are at it at the same time: reckoned, not measured there.
+Where it took 1.03, conformance and stack took 665 s, and 498 to 522 where the budgets were set."""
 MOST = 2.0
 """A machine that is slower than that is not one to judge a change on, and no reason to wait for longer."""
 _ROUNDS = 400

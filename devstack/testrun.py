@@ -8,12 +8,11 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import MappingProxyType
 
 from devstack.checks import ROOT, prepare_checks, run_checks
 from devstack.environments import CLIENTS, KEYSTONE
@@ -27,8 +26,10 @@ TESTS = ROOT / "tests"
 _MEMORY = Path("/dev/shm")
 _LEAST_MEMORY_BYTES = 1 << 30
 _TOLD_SLOWER = 1.01
-_PATIENCE = "2.5"
+_PATIENCE = 2.5
+"""How many times as long as usual tests wait for other processes before they give it up: nothing takes longer where nothing fails."""
 _TEST_TIMEOUT_SECONDS = 300
+"""Of one such test: more than its longest waits then take."""
 
 
 @dataclass(frozen=True)
@@ -197,8 +198,8 @@ def run_tests(suites: list[str], *, all_suites: bool, state_dir: Path) -> int:
             _run_checks(outcome, steps)
         else:
             tests = [str(path) for path in tier.list_paths()]
-            patience = {"CRASHCART_PATIENCE": _PATIENCE} if tier.runs_processes else {}
-            _run_pytest(outcome, tier.name, tests, results, all_suites, tier.list_options(), patience, in_memory=tier.in_memory)
+            options, patience = tier.list_options(), _PATIENCE if tier.runs_processes else 1
+            _run_pytest(outcome, tier.name, tests, results, all_suites, options, in_memory=tier.in_memory, patience=patience)
         seconds = time.monotonic() - started
         # Who else is on the machine changes in the meantime; one that is slow at either end is taken for slow in between.
         before, slowness = slowness, measure_slowness()
@@ -270,19 +271,19 @@ def _run_pytest(
     results: Path,
     all_suites: bool,
     options: Sequence[str] = (),
-    variables: Mapping[str, str] = MappingProxyType({}),
     *,
     in_memory: bool = False,
+    patience: float = 1,
 ) -> None:
     report = results / f"{name}.xml"
     report.unlink(missing_ok=True)
     argv = [sys.executable, "-m", "pytest", f"--junitxml={report}", *paths, *options]
-    environment = dict(os.environ) | dict(variables) | ({"CRASHCART_TEST_ALL": "1"} if all_suites else {})
+    environment = {"CRASHCART_PATIENCE": str(patience)} | os.environ | ({"CRASHCART_TEST_ALL": "1"} if all_suites else {})
     if not paths:
         code = 5
     elif in_memory:
-        with _files_in_memory() as (places, places_of_others):
-            code = subprocess.run([*argv, *places], cwd=ROOT, env=environment | places_of_others).returncode
+        with _files_in_memory() as (places, variables):
+            code = subprocess.run([*argv, *places], cwd=ROOT, env=environment | variables).returncode
     else:
         code = subprocess.run(argv, cwd=ROOT, env=environment).returncode
     counted = _read_report(report)
