@@ -6,11 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
+import textwrap
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,6 +28,10 @@ TESTS = ROOT / "tests"
 _MEMORY = Path("/dev/shm")
 _LEAST_MEMORY_BYTES = 1 << 30
 _TOLD_SLOWER = 1.01
+_UNSURE = 1.25
+"""How far the measure of a slower machine may be off: two seconds of work at a tier's ends stand for its minutes, and who else is on the
+machine changes in between. A run of all tiers whose tests all passed was over two budgets by one second in 170 and less than one in 820."""
+_MOST_TOLD = 30
 _PATIENCE = 2.5
 """How many times as long as usual tests wait for other processes before they give it up: nothing takes longer where nothing fails."""
 _TEST_TIMEOUT_SECONDS = 300
@@ -151,6 +157,14 @@ TIERS = {
 _EXPECTED = ("check", "unit", "contract", "simulation", "conformance", "stack", "bare_metal", "clients", "upgrade")
 
 
+class Verdict(StrEnum):
+    """On the time that tiers took, against their budget."""
+
+    KEPT = "kept"
+    UNSURE = "over, by no more than the measure of the machine may be off"
+    EXCEEDED = "EXCEEDED"
+
+
 @dataclass
 class Spent:
     """How long tiers took: here, and as long as the reference machine takes for as much."""
@@ -165,12 +179,18 @@ class Spent:
 
 @dataclass
 class Outcome:
-    """Counts of one or more tiers."""
+    """Counts of one or more tiers, and a line for each thing that ``failed``."""
 
     passed: int = 0
-    failed: int = 0
+    failed: list[str] = field(default_factory=list)
     skipped: int = 0
     spent: dict[Budget, Spent] = field(default_factory=dict)
+
+    def add(self, other: Outcome) -> None:
+        """Take in what ``other`` counted; not its time."""
+        self.passed += other.passed
+        self.failed += other.failed
+        self.skipped += other.skipped
 
     def spend(self, budget: Budget, seconds: float, slowness: float = 1.0) -> None:
         self.spent.setdefault(budget, Spent()).add(seconds, slowness)
@@ -179,7 +199,7 @@ class Outcome:
 def run_tests(suites: list[str], *, all_suites: bool, state_dir: Path) -> int:
     """Run what is asked for, by default every tier that belongs in each change; the exit code.
 
-    Non-zero when anything failed, when no test ran, or when tiers took longer than their budget. Raises StepFailed
+    Non-zero when anything failed, when no test ran, or when tiers took longer than their budget, for sure. Raises StepFailed
     for a suite that does not exist and for set-up that fails.
     """
     steps = Steps()
@@ -260,7 +280,7 @@ def _run_checks(outcome: Outcome, steps: Steps) -> None:
         elif result.passed:
             outcome.passed += 1
         else:
-            outcome.failed += 1
+            outcome.failed.append(f"check: {result.name}")
             steps.say(result.output)
 
 
@@ -287,10 +307,10 @@ def _run_pytest(
     else:
         code = subprocess.run(argv, cwd=ROOT, env=environment).returncode
     counted = _read_report(report)
-    outcome.passed += counted.passed
-    outcome.skipped += counted.skipped
+    outcome.add(counted)
     # Also when pytest itself broke, was interrupted, or found nothing to run (5): that proves nothing.
-    outcome.failed += max(counted.failed, 1 if code != 0 else 0)
+    if code != 0 and not counted.failed:
+        outcome.failed.append(f"{name}: pytest ended with exit code {code}")
     if code == 5:
         print(f"{name}: no test ran", flush=True)
 
@@ -311,27 +331,47 @@ def _files_in_memory() -> Iterator[tuple[list[str], dict[str, str]]]:
 
 
 def _read_report(report: Path) -> Outcome:
-    if not report.exists():
-        return Outcome()
     outcome = Outcome()
-    for suite in ElementTree.parse(report).getroot().iter("testsuite"):
-        tests, skipped = int(suite.get("tests", 0)), int(suite.get("skipped", 0))
-        failed = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
-        outcome.failed += failed
-        outcome.skipped += skipped
-        outcome.passed += tests - failed - skipped
+    if not report.exists():
+        return outcome
+    for case in ElementTree.parse(report).getroot().iter("testcase"):
+        troubles = [*case.iter("failure"), *case.iter("error")]
+        if troubles:
+            message = (troubles[0].get("message") or "").partition("\n")[0]
+            outcome.failed.append(f"{case.get('classname')}::{case.get('name')}: {message}")
+        elif case.find("skipped") is not None:
+            outcome.skipped += 1
+        else:
+            outcome.passed += 1
     return outcome
 
 
 def _conclude(outcome: Outcome, steps: Steps) -> int:
+    """Say what was spent and what failed, last of all: a log that is too long to be kept whole is kept from its end."""
     steps.say("\n=== time budgets, after set-up")
     for budget, spent in outcome.spent.items():
-        kept = spent.reference_seconds <= budget.seconds
-        slower = spent.seconds / spent.reference_seconds if spent.reference_seconds else 1.0
+        verdict, slower = _judge(budget, spent)
         allowance = f" (times {slower:.2f}, for this machine is that much slower)" if slower >= _TOLD_SLOWER else ""
-        verdict = "kept" if kept else "EXCEEDED"
-        steps.say(f"{spent.seconds:7.1f} s of {budget.seconds:.0f} s{allowance}  {budget.name}: {verdict}")
-        outcome.failed += 0 if kept else 1
+        told = f"{spent.seconds:7.1f} s of {budget.seconds:.0f} s{allowance}  {budget.name}: {verdict}"
+        steps.say(told)
+        if verdict is Verdict.EXCEEDED:
+            outcome.failed.append(f"time budget: {told.strip()}")
+    if outcome.failed:
+        steps.say("\n=== failed")
+        for line in outcome.failed[:_MOST_TOLD]:
+            steps.say(textwrap.shorten(line, 300, placeholder=" ..."))
+        if len(outcome.failed) > _MOST_TOLD:
+            steps.say(f"and {len(outcome.failed) - _MOST_TOLD} more, see above")
     steps.say("")
-    steps.say(f"{outcome.passed} passed, {outcome.failed} failed, {outcome.skipped} skipped")
-    return 0 if outcome.failed == 0 and outcome.passed > 0 else 1
+    steps.say(f"{outcome.passed} passed, {len(outcome.failed)} failed, {outcome.skipped} skipped")
+    return 0 if not outcome.failed and outcome.passed > 0 else 1
+
+
+def _judge(budget: Budget, spent: Spent) -> tuple[Verdict, float]:
+    """What is to be said of the time that tiers took, and how many times as slow as the reference the machine was for it."""
+    slower = spent.seconds / spent.reference_seconds if spent.reference_seconds else 1.0
+    if spent.reference_seconds <= budget.seconds:
+        return Verdict.KEPT, slower
+    if slower >= _TOLD_SLOWER and spent.reference_seconds <= budget.seconds * _UNSURE:
+        return Verdict.UNSURE, slower
+    return Verdict.EXCEEDED, slower

@@ -14,7 +14,7 @@ from devstack.testrun import LATER, QUICK, TESTS, TIERS, Budget, Outcome, Spent,
     ("outcome", "code"),
     [
         (Outcome(passed=3), 0),
-        (Outcome(passed=3, failed=1), 1),
+        (Outcome(passed=3, failed=["one"]), 1),
         (Outcome(), 1),
         (Outcome(skipped=4), 1),
         (Outcome(passed=3, spent={QUICK: Spent(QUICK.seconds + 1, QUICK.seconds + 1)}), 1),
@@ -50,11 +50,41 @@ def test_a_group_of_tiers_shares_one_budget() -> None:
 def test_a_machine_that_is_slower_gets_as_much_longer_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     outcome = Outcome(passed=1)
     outcome.spend(Budget("kept tiers", 10), 14, slowness=1.5)
-    outcome.spend(Budget("slow tiers", 10), 16, slowness=1.5)
+    assert testrun._conclude(outcome, Steps()) == 0
+    assert "14.0 s of 10 s (times 1.50, for this machine is that much slower)  kept tiers: kept" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("seconds", "verdict", "code"), [(18, "over, by no more than", 0), (19, "EXCEEDED", 1)])
+def test_a_slower_machine_fails_a_run_only_beyond_what_its_measure_may_be_off(
+    seconds: float, verdict: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome = Outcome(passed=1)
+    outcome.spend(Budget("slow tiers", 10), seconds, slowness=1.5)
+    assert testrun._conclude(outcome, Steps()) == code
+    assert f"slow tiers: {verdict}" in capsys.readouterr().out
+
+
+def test_a_run_ends_with_what_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A log of CI is kept from its end: what is not said there is not known."""
+    report = tmp_path / "some.xml"
+    report.write_text(
+        """<testsuites><testsuite>
+        <testcase classname="tests.some" name="test_good"/>
+        <testcase classname="tests.some" name="test_left"><skipped message="no guests here"/></testcase>
+        <testcase classname="tests.some" name="test_bad"><failure message="assert 1 == 2&#10;and more">where</failure></testcase>
+        <testcase classname="tests.some" name="test_broken"><error message="failed on teardown">where</error></testcase>
+        </testsuite></testsuites>"""
+    )
+    outcome = testrun._read_report(report)
+    outcome.spend(QUICK, QUICK.seconds + 1)
     assert testrun._conclude(outcome, Steps()) == 1
-    told = capsys.readouterr().out
-    assert "14.0 s of 10 s (times 1.50, for this machine is that much slower)  kept tiers: kept" in told
-    assert "slow tiers: EXCEEDED" in told
+    assert capsys.readouterr().out.partition("=== failed\n")[2].splitlines() == [
+        "tests.some::test_bad: assert 1 == 2",
+        "tests.some::test_broken: failed on teardown",
+        "time budget: 121.0 s of 120 s check + unit + contract + simulation: EXCEEDED",
+        "",
+        "1 passed, 3 failed, 1 skipped",
+    ]
 
 
 def test_no_machine_is_taken_for_faster_or_for_more_than_twice_as_slow() -> None:
