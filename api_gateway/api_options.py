@@ -2,7 +2,7 @@
 
 from oslo_config import cfg
 
-from compute_agent.contract.broker_definitions import LONGEST_DEADLINE_MS
+from compute_agent.contract.deadlines import LONGEST_DEADLINE_MS
 
 _LONGEST_DEADLINE = LONGEST_DEADLINE_MS // 1000
 

@@ -11,7 +11,8 @@ from typing import Protocol
 
 from api_gateway.store import Store
 from compute_agent.contract.clock import Clock
-from compute_agent.contract.notifications import Notification, Severity, format_timestamp
+from compute_agent.contract.notifications import Notification, format_timestamp
+from compute_agent.contract.topics import Severity
 
 LOG = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from oslo_config import cfg
 from oslo_log import log
 
 from api_gateway.config import load_config
-from api_gateway.manage_broker import add_broker_command
+from compute_agent.contract.accounts import GATEWAY_ACCOUNT
 
 EXIT_FAILED = 1
 EXIT_IMPOSSIBLE = 255
@@ -53,7 +53,7 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     key.add_argument("--issuer", help="whose key it is, as agents will know it; [signing] issuer if not given")
     key.set_defaults(run="create_signing_key")
 
-    add_broker_command(subparsers)
+    _add_broker_command(subparsers)
 
     shown = subparsers.add_parser("versions", help="which releases the agents run, what the pin comes to, and what holds it back")
     shown.set_defaults(run="show_versions")
@@ -66,6 +66,21 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     checked.set_defaults(run="check_upgrade")
     for command in (shown, checked):
         command.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _add_broker_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    definitions = subparsers.add_parser(
+        "broker-definitions",
+        help="print accounts, permissions, policies and queues for rabbitmqctl import_definitions",
+        description="Reads one account and its password a line, with a blank between them: agent.HOST for the agent of each host, "
+        "consumer.NAME for each program of yours that hears events (its queues are named consumer.NAME or "
+        "consumer.NAME.ANYTHING), controller.NAME for each that tells agents itself what to do; any other name is the gateway's "
+        f"({GATEWAY_ACCOUNT}, usually). Prints hashes of the passwords only; safe "
+        "to import again, and accounts that are not in the list stay as they are.",
+    )
+    definitions.add_argument("accounts", metavar="FILE", type=Path, help="the list, which only its owner may read; - for standard input")
+    definitions.add_argument("--vhost", default="/", help="of transport_url (%(default)s)")
+    definitions.set_defaults(run="print_definitions")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

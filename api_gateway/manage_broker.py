@@ -11,9 +11,9 @@ from pathlib import Path
 
 from oslo_config import cfg
 
-from compute_agent.contract.accounts import AGENT_PREFIX, GATEWAY_ACCOUNT
+from compute_agent.contract.accounts import AGENT_PREFIX
 from compute_agent.contract.broker_definitions import build_definitions
-from compute_agent.contract.notifications import CONSUMER_PREFIX, CONTROLLER_PREFIX
+from compute_agent.contract.topics import CONSUMER_PREFIX, CONTROLLER_PREFIX
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _PROGRAM_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
@@ -69,22 +69,6 @@ def print_definitions(_conf: cfg.ConfigOpts, arguments: argparse.Namespace) -> s
         accounts.gateways, accounts.agents, accounts.consumers, controllers=accounts.controllers, vhost=arguments.vhost
     )
     return json.dumps(definitions, indent=2)
-
-
-def add_broker_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """The command line; no database is needed."""
-    definitions = subparsers.add_parser(
-        "broker-definitions",
-        help="print accounts, permissions, policies and queues for rabbitmqctl import_definitions",
-        description="Reads one account and its password a line, with a blank between them: agent.HOST for the agent of each host, "
-        "consumer.NAME for each program of yours that hears events (its queues are named consumer.NAME or "
-        "consumer.NAME.ANYTHING), controller.NAME for each that tells agents itself what to do; any other name is the gateway's "
-        f"({GATEWAY_ACCOUNT}, usually). Prints hashes of the passwords only; safe "
-        "to import again, and accounts that are not in the list stay as they are.",
-    )
-    definitions.add_argument("accounts", metavar="FILE", type=Path, help="the list, which only its owner may read; - for standard input")
-    definitions.add_argument("--vhost", default="/", help="of transport_url (%(default)s)")
-    definitions.set_defaults(run="print_definitions")
 
 
 def _read_secretly(path: Path) -> list[str]:

@@ -29,8 +29,8 @@ from compute_agent.contract.models import (
     PingReply,
     ServerId,
 )
-from compute_agent.contract.notifications import Severity
 from compute_agent.contract.signing import CastRefused
+from compute_agent.contract.topics import Severity
 from compute_agent.contract.transport import oslo_messaging
 from compute_agent.contract.versions import RELEASE, RPC_API_VERSION
 from compute_agent.journal import ActionState, Journal, JournalFull, JournalledAction, JournalTransaction

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from compute_agent.contract.events import WatchdogResult
-from compute_agent.contract.notifications import Severity
+from compute_agent.contract.topics import Severity
 from compute_agent.contract.watchdogs import ExpiryAction
 from compute_agent.drivers.models import FoundDump
 from compute_agent.journal_outbox import OutboxStatements

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from compute_agent.contract.events import EVENT_TYPES
-from compute_agent.contract.notifications import Severity
+from compute_agent.contract.topics import Severity
 from compute_agent.contract.versions import EVENT_VERSION
 from compute_agent.journal_rows import OutboxRow, to_stored
 from compute_agent.journal_statements import NOTHING_SENT, Sending, Statements

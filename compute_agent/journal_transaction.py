@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from compute_agent.contract.errors import Ending
 from compute_agent.contract.models import STANDS_STILL, ActionKind, ActionRequest, ActionResult, DecidedBy, Observation
-from compute_agent.contract.notifications import Severity
+from compute_agent.contract.topics import Severity
 from compute_agent.journal_firings import FiringStatements
 from compute_agent.journal_outbox import OutboxStatements
 from compute_agent.journal_rows import ActionState, JournalledAction, Signal, SignalCause, read_request, to_stored

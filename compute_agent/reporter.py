@@ -9,8 +9,9 @@ from typing import Protocol
 
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.models import EventRange, Heartbeat
-from compute_agent.contract.notifications import HEARTBEAT_TYPE, Notification, Severity, format_timestamp
+from compute_agent.contract.notifications import HEARTBEAT_TYPE, Notification, format_timestamp
 from compute_agent.contract.publisher import ConfirmedPublisher, OutboxEntry, OutboxPump, PublishFailed
+from compute_agent.contract.topics import Severity
 from compute_agent.inventory import Inventory
 from compute_agent.journal import Journal, JournalFull, JournalTransaction
 

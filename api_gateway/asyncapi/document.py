@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from compute_agent.contract import versions
-from compute_agent.contract.notifications import EVENTS_EXCHANGE, HEARTBEAT_ROUTING_KEY, HEARTBEAT_TYPE, TOPIC, Severity
+from compute_agent.contract.notifications import EVENTS_EXCHANGE, HEARTBEAT_TYPE
 from compute_agent.contract.schema_files import ENVELOPE, read_schemas
+from compute_agent.contract.topics import EVENT_TOPIC, HEARTBEAT_ROUTING_KEY, Severity
 
 Schema = dict[str, Any]
 """A JSON Schema in the words that drafts 07 and 2020-12 have in common, or another object of the document."""
@@ -40,7 +41,7 @@ def build_document() -> Schema:
         "channels": {
             "events": {
                 **_describe_channel(
-                    f"{TOPIC}.{{severity}}",
+                    f"{EVENT_TOPIC}.{{severity}}",
                     "What happened. Bind a queue of your own with the routing key of each severity that you want.",
                     (name for name in payloads if name != HEARTBEAT_TYPE),
                 ),

@@ -13,8 +13,8 @@ from api_gateway.query import find_single
 from api_gateway.request_ids import is_request_id
 from api_gateway.store.event_listing import EventFilters
 from api_gateway.visibility import is_server_id
-from compute_agent.contract.notifications import Severity
 from compute_agent.contract.text import LONGEST_LINE
+from compute_agent.contract.topics import Severity
 
 Query = Mapping[str, list[str]]
 

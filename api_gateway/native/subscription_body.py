@@ -9,8 +9,8 @@ from api_gateway.faults import bad_request
 from api_gateway.native.event_query import MOST_TYPES, TYPE_PATTERN
 from api_gateway.native.overlay_body import is_line
 from api_gateway.visibility import is_server_id
-from compute_agent.contract.notifications import Severity
 from compute_agent.contract.text import LONGEST_LINE
+from compute_agent.contract.topics import Severity
 
 _FIELDS = frozenset({"types", "severity", "server", "project", "target"})
 TARGET_FIELDS = {WEBHOOK: "url", EMAIL: "address"}

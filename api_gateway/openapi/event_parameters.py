@@ -5,8 +5,8 @@ from api_gateway.native.times import TIME_PATTERN
 from api_gateway.openapi.operation import Schema
 from api_gateway.openapi.parameters import describe_query
 from api_gateway.openapi.words import REQUEST_ID, SERVER_ID
-from compute_agent.contract.notifications import Severity
 from compute_agent.contract.text import LONGEST_LINE
+from compute_agent.contract.topics import Severity
 
 _LINE: Schema = {"type": "string", "minLength": 1, "maxLength": LONGEST_LINE}
 _TIME: Schema = {"type": "string", "format": "date-time", "pattern": TIME_PATTERN}

@@ -3,7 +3,7 @@
 from api_gateway.openapi.operation import Answer, Operation, Operations, Schema, describe_list, describe_object, or_null, refer
 from api_gateway.openapi.parameters import describe_query
 from api_gateway.openapi.words import STRING, URI
-from compute_agent.contract.notifications import Severity
+from compute_agent.contract.topics import Severity
 
 _TAG = "crashcart"
 _VERSION: Schema = {"type": "string", "pattern": r"^[0-9]+\.[0-9]+$"}

@@ -8,8 +8,8 @@ from api_gateway.openapi.operation import Answer, Operation, Operations, Schema,
 from api_gateway.openapi.parameters import LIMIT, describe_query
 from api_gateway.openapi.words import COUNT, NEXT_LINKS, SERVER_ID, STRING, TIME, URI
 from api_gateway.store.matching import DeliveryState
-from compute_agent.contract.notifications import Severity
 from compute_agent.contract.text import LONGEST_LINE
+from compute_agent.contract.topics import Severity
 
 _TAG = "crashcart"
 _TIME_OR_NULL = or_null(TIME)

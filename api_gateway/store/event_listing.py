@@ -15,7 +15,7 @@ from sqlalchemy import BigInteger, Column, ColumnElement, Connection, Select, bi
 from api_gateway.store.columns import Moment
 from api_gateway.store.events import COLUMNS, EventRow, get_last_position
 from api_gateway.store.tables import events
-from compute_agent.contract.notifications import Severity
+from compute_agent.contract.topics import Severity
 
 Condition = ColumnElement[bool]
 

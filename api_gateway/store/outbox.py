@@ -13,7 +13,7 @@ from api_gateway.store.columns import columns_of
 from api_gateway.store.tables import events, outbox, store_identity
 from compute_agent.contract import versions
 from compute_agent.contract.events import EVENT_TYPES, EventPayload
-from compute_agent.contract.notifications import Severity
+from compute_agent.contract.topics import Severity
 
 
 @dataclass(frozen=True)

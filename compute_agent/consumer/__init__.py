@@ -12,7 +12,8 @@ from compute_agent.consumer.ordering import Event, Gap, GapState, Ordering, Unus
 from compute_agent.consumer.queues import EventQueue, create_kept_queue, create_temporary_queue
 from compute_agent.consumer.seen import Seen
 from compute_agent.consumer.senders import Senders
-from compute_agent.contract.notifications import Notification, Severity, UnreadableNotification, decode
+from compute_agent.contract.notifications import Notification, UnreadableNotification, decode
+from compute_agent.contract.topics import Severity
 
 __all__ = [
     "Disbelieved",

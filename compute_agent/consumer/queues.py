@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from compute_agent.contract.notifications import CONSUMER_PREFIX, CONTROLLER_PREFIX, EVENTS_EXCHANGE, Severity, routing_key
+from compute_agent.contract.notifications import EVENTS_EXCHANGE
+from compute_agent.contract.topics import CONSUMER_PREFIX, CONTROLLER_PREFIX, Severity, routing_key
 
 MAX_LENGTH = 100_000
 """Events in a queue at most; the oldest make room for new ones, and are then missed as a gap."""

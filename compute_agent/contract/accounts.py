@@ -13,17 +13,20 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from compute_agent.contract.notifications import (
+from compute_agent.contract.topics import (
+    CALL_TOPIC,
     CONSUMER_PREFIX,
     CONTROLLER_PREFIX,
-    DEAD_EXCHANGE,
-    EVENTS_EXCHANGE,
+    DEAD_EXCHANGE_NAME,
+    EVENT_TOPIC,
+    EVENTS_EXCHANGE_NAME,
     HEARTBEAT_ROUTING_KEY,
-    TOPIC,
+    RPC_EXCHANGE,
+    RPC_TOPIC,
     Severity,
-    build_consumer_exchange,
+    build_consumer_exchange_name,
+    build_lock_name,
 )
-from compute_agent.contract.topics import CALL_TOPIC, RPC_EXCHANGE, RPC_TOPIC, build_lock_name
 
 AGENT_PREFIX = "agent."
 GATEWAY_ACCOUNT = "gateway"
@@ -71,11 +74,11 @@ def build_agent_permissions(host: str) -> Permissions:
     severities = _any_of(list(Severity))
     return Permissions(
         configure=_exactly(queues, re.escape(RPC_EXCHANGE), re.escape(build_lock_name(host))),
-        write=_exactly(queues, re.escape(EVENTS_EXCHANGE.name), re.escape(_DEFAULT_EXCHANGE)),
+        write=_exactly(queues, re.escape(EVENTS_EXCHANGE_NAME), re.escape(_DEFAULT_EXCHANGE)),
         read=_exactly(queues, re.escape(RPC_EXCHANGE)),
         topics=(
             TopicPermission(RPC_EXCHANGE, write=_NOTHING, read=_exactly(rf"{topics}(\.{host_pattern})?")),
-            TopicPermission(EVENTS_EXCHANGE.name, write=_exactly(rf"{TOPIC}\.{severities}", HEARTBEAT_ROUTING_KEY), read=_NOTHING),
+            TopicPermission(EVENTS_EXCHANGE_NAME, write=_exactly(rf"{EVENT_TOPIC}\.{severities}", HEARTBEAT_ROUTING_KEY), read=_NOTHING),
         ),
     )
 
@@ -86,21 +89,21 @@ def build_consumer_account(name: str) -> str:
 
 
 def build_consumer_permissions(name: str) -> Permissions:
-    """What the consumer of that name needs: queues and an exchange of its own (see ``build_consumer_exchange``), named as its account or
-    that, a dot and more, bound to events.
+    """What the consumer of that name needs: queues and an exchange of its own (see ``notifications.build_consumer_exchange``), named as
+    its account or that, a dot and more, bound to events.
 
     No heartbeats, and nothing is published: not by the exchange without a name either, which reaches every queue. ``#`` as a binding
     would bring heartbeats too.
 
     :param name: without a dot, so that none is the beginning of another's names
     """
-    own = rf"{re.escape(build_consumer_exchange(name).name)}(\..*)?"
-    keys = rf"{TOPIC}\.{_any_of([*Severity, '*', '#'])}"
+    own = rf"{re.escape(build_consumer_exchange_name(name))}(\..*)?"
+    keys = rf"{EVENT_TOPIC}\.{_any_of([*Severity, '*', '#'])}"
     return Permissions(
         configure=_exactly(own),
         write=_exactly(own),
-        read=_exactly(own, re.escape(EVENTS_EXCHANGE.name)),
-        topics=(TopicPermission(EVENTS_EXCHANGE.name, write=_NOTHING, read=_exactly(keys)),),
+        read=_exactly(own, re.escape(EVENTS_EXCHANGE_NAME)),
+        topics=(TopicPermission(EVENTS_EXCHANGE_NAME, write=_NOTHING, read=_exactly(keys)),),
     )
 
 
@@ -118,15 +121,15 @@ def build_controller_permissions(name: str) -> Permissions:
     :param name: without a dot, so that none is the beginning of another's names
     """
     own = rf"{re.escape(build_controller_account(name))}(\..*)?"
-    keys = rf"{TOPIC}\.{_any_of([*Severity, '*', '#'])}"
+    keys = rf"{EVENT_TOPIC}\.{_any_of([*Severity, '*', '#'])}"
     rpc = re.escape(RPC_EXCHANGE)
     return Permissions(
         configure=_exactly(own, rpc, _REPLIES),
         write=_exactly(own, rpc),
-        read=_exactly(own, re.escape(EVENTS_EXCHANGE.name), _REPLIES),
+        read=_exactly(own, re.escape(EVENTS_EXCHANGE_NAME), _REPLIES),
         topics=(
             TopicPermission(RPC_EXCHANGE, write=_exactly(rf"{_any_of([RPC_TOPIC, CALL_TOPIC])}\..+"), read=_NOTHING),
-            TopicPermission(EVENTS_EXCHANGE.name, write=_NOTHING, read=_exactly(keys, HEARTBEAT_ROUTING_KEY)),
+            TopicPermission(EVENTS_EXCHANGE_NAME, write=_NOTHING, read=_exactly(keys, HEARTBEAT_ROUTING_KEY)),
         ),
     )
 
@@ -134,7 +137,7 @@ def build_controller_permissions(name: str) -> Permissions:
 def build_gateway_permissions() -> Permissions:
     """What API and engine need: to cast and call, to hear everything, and a reply queue for each process that calls."""
     own = rf"{re.escape(RPC_EXCHANGE)}(\..*)?"  # the exchanges and queues of events are all named so
-    assert all(name.startswith(f"{RPC_EXCHANGE}.") for name in (EVENTS_EXCHANGE.name, DEAD_EXCHANGE.name))
+    assert all(name.startswith(f"{RPC_EXCHANGE}.") for name in (EVENTS_EXCHANGE_NAME, DEAD_EXCHANGE_NAME))
     return Permissions(configure=_exactly(own, _REPLIES), write=_exactly(own), read=_exactly(own, _REPLIES))
 
 

@@ -12,20 +12,17 @@ from typing import Any
 
 from compute_agent.contract import accounts
 from compute_agent.contract.accounts import Permissions
+from compute_agent.contract.deadlines import LONGEST_DEADLINE_MS
 from compute_agent.contract.notifications import (
-    CONSUMER_PREFIX,
-    CONTROLLER_PREFIX,
     DEAD_EXCHANGE,
     DEAD_LETTER_QUEUE,
     EVENTS_EXCHANGE,
     HEARTBEAT_QUEUE,
     RECORDER_QUEUES,
-    TOPIC,
     build_consumer_exchange,
 )
+from compute_agent.contract.topics import CONSUMER_PREFIX, CONTROLLER_PREFIX, EVENT_TOPIC
 
-LONGEST_DEADLINE_MS = 3_600_000
-"""An action's deadline lies at most this far ahead, so a cast that waited longer in the broker is of no use."""
 _AGENT_QUEUE_LENGTH = 10_000
 _CONSUMER_KEEP_MS = 7 * 24 * 3_600_000
 _CONSUMER_QUEUE_BYTES = 256 * 2**20
@@ -140,7 +137,7 @@ def _list_event_routes(vhost: str, consumers: Iterable[str]) -> dict[str, Any]:
         ]
         + [
             {"vhost": vhost, "source": EVENTS_EXCHANGE.name, "destination": exchange.name, "destination_type": "exchange"}
-            | {"routing_key": f"{TOPIC}.*", "arguments": {}}
+            | {"routing_key": f"{EVENT_TOPIC}.*", "arguments": {}}
             for exchange in of_consumers
         ],
     }

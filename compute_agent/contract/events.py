@@ -19,7 +19,7 @@ from compute_agent.contract.models import (
     PowerState,
     ServerId,
 )
-from compute_agent.contract.notifications import Severity
+from compute_agent.contract.topics import Severity
 from compute_agent.contract.units import Bytes, Seconds
 from compute_agent.contract.watchdogs import Watchdog, WatchdogDevice, Word
 from compute_agent.contract.wire import WireModel

@@ -9,33 +9,25 @@ import json
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 
 from kombu import Exchange, Queue
 from pydantic_core import from_json
 
-EVENTS_EXCHANGE = Exchange("crashcart.events", type="topic", durable=True)
-DEAD_EXCHANGE = Exchange("crashcart.dead", type="fanout", durable=True)
-TOPIC = "notifications"
-"""Topic for listeners: oslo.messaging turns it into the routing keys ``notifications.<severity>``."""
+from compute_agent.contract.topics import (
+    DEAD_EXCHANGE_NAME,
+    EVENTS_EXCHANGE_NAME,
+    HEARTBEAT_ROUTING_KEY,
+    Severity,
+    build_consumer_exchange_name,
+    routing_key,
+)
+
+EVENTS_EXCHANGE = Exchange(EVENTS_EXCHANGE_NAME, type="topic", durable=True)
+DEAD_EXCHANGE = Exchange(DEAD_EXCHANGE_NAME, type="fanout", durable=True)
 
 HEARTBEAT_TYPE = "agent.heartbeat"
-HEARTBEAT_ROUTING_KEY = "heartbeats"
 HEARTBEAT_TTL_MS = 60_000
-
-
-class Severity(StrEnum):
-    """The notification's priority, which is also the tail of its routing key."""
-
-    INFO = "info"
-    WARN = "warn"
-    ERROR = "error"
-
-
-def routing_key(severity: Severity) -> str:
-    return f"{TOPIC}.{severity}"
-
 
 _NO_DELIVERY_LIMIT = 2**31 - 1
 """RabbitMQ 4 drops what a quorum queue delivered 20 times; how often a recorder died says nothing about an event. -1 means the same only
@@ -84,16 +76,10 @@ HEARTBEAT_QUEUE = Queue(
 )
 
 
-CONSUMER_PREFIX = "consumer."
-"""Of the names of others' accounts, and of the queues of events that these may have, which the broker's policy bounds."""
-CONTROLLER_PREFIX = "controller."
-"""The same of those who tell agents themselves what to do, beside the gateway."""
-
-
 def build_consumer_exchange(name: str) -> Exchange:
     """A consumer's own, to which all events are passed on: an oslo.messaging listener declares the exchange that it listens to, and who may
     declare an exchange may delete it."""
-    return Exchange(f"{CONSUMER_PREFIX}{name}", type="topic", durable=True)
+    return Exchange(build_consumer_exchange_name(name), type="topic", durable=True)
 
 
 @dataclass(frozen=True)

@@ -18,17 +18,8 @@ from typing import Any, Protocol
 from amqp.exceptions import AccessRefused
 
 from compute_agent.contract.broker import BROKER_ERRORS, BrokerAddress, Link
-from compute_agent.contract.notifications import (
-    DEAD_LETTER_QUEUE,
-    EVENTS_EXCHANGE,
-    HEARTBEAT_QUEUE,
-    HEARTBEAT_ROUTING_KEY,
-    RECORDER_QUEUES,
-    Notification,
-    Severity,
-    encode,
-    routing_key,
-)
+from compute_agent.contract.notifications import DEAD_LETTER_QUEUE, EVENTS_EXCHANGE, HEARTBEAT_QUEUE, RECORDER_QUEUES, Notification, encode
+from compute_agent.contract.topics import HEARTBEAT_ROUTING_KEY, Severity, routing_key
 
 LOG = logging.getLogger(__name__)
 

@@ -10,7 +10,8 @@ from typing import Any
 from compute_agent.contract import versions
 from compute_agent.contract.events import EVENT_TYPES
 from compute_agent.contract.models import Capabilities, EventRange, Heartbeat, InventoryReport, PowerState, Server, hash_inventory
-from compute_agent.contract.notifications import HEARTBEAT_TYPE, Notification, Severity, format_timestamp
+from compute_agent.contract.notifications import HEARTBEAT_TYPE, Notification, format_timestamp
+from compute_agent.contract.topics import Severity
 
 _KEPT = 400
 """Events of a host that can be sent again."""

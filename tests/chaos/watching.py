@@ -8,7 +8,8 @@ from typing import Any
 import kombu
 
 from compute_agent.contract.broker import BROKER_ERRORS, BrokerAddress
-from compute_agent.contract.notifications import EVENTS_EXCHANGE, Severity, UnreadableNotification, decode, routing_key
+from compute_agent.contract.notifications import EVENTS_EXCHANGE, UnreadableNotification, decode
+from compute_agent.contract.topics import Severity, routing_key
 from devstack.services import wait_until
 from tests.chaos.history import History, What
 from tests.chaos.system import STRANGERS, ChaosSystem, choose_client

@@ -11,7 +11,7 @@ from enum import StrEnum
 from functools import cache
 from typing import Any
 
-from compute_agent.contract import diagnostics, errors, events, models, notifications, versions
+from compute_agent.contract import diagnostics, errors, events, models, notifications, topics, versions
 from compute_agent.contract.schema_files import ENVELOPE, SCHEMAS, build_schema_id
 from compute_agent.contract.wire import WireModel
 from tests.contract.schemas import list_models
@@ -100,7 +100,7 @@ def _build_envelope_schema() -> Schema:
             "message_id": {**name, "description": "The event's identity: published again it has the same. Sort out repeated ones by it."},
             "publisher_id": {**name, "description": "Who published it, as `SERVICE.HOST`; a name, no proof."},
             "event_type": {**name, "description": "Says which schema the payload has, together with the version in it."},
-            "priority": {"enum": [severity.value.upper() for severity in notifications.Severity], "description": "The severity."},
+            "priority": {"enum": [severity.value.upper() for severity in topics.Severity], "description": "The severity."},
             "payload": {"type": "object", "description": "As the schema of the event type and of the payload's own `version` says."},
             "timestamp": {
                 "type": "string",

@@ -11,7 +11,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from compute_agent.contract import events, notifications, versions
+from compute_agent.contract import events, notifications, topics, versions
 from compute_agent.contract.diagnostics import (
     CpuDetails,
     Diagnostics,
@@ -332,7 +332,7 @@ def make_payload(event_type: str) -> dict[str, Any]:
 def make_notification(event_type: str) -> notifications.Notification:
     """The sample notification of one event type, or the heartbeat."""
     if event_type == notifications.HEARTBEAT_TYPE:
-        severity, payload = notifications.Severity.INFO, HEARTBEAT.to_wire()
+        severity, payload = topics.Severity.INFO, HEARTBEAT.to_wire()
     else:
         severity, payload = events.EVENT_TYPES[event_type].severity, make_payload(event_type)
     return notifications.Notification(

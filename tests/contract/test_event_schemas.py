@@ -10,8 +10,9 @@ from jsonschema import Draft202012Validator
 from jsonschema.validators import validator_for
 
 from compute_agent.contract import events, notifications, schema_files, versions
-from compute_agent.contract.notifications import EVENTS_EXCHANGE, HEARTBEAT_ROUTING_KEY, Severity, routing_key
+from compute_agent.contract.notifications import EVENTS_EXCHANGE
 from compute_agent.contract.schema_files import ENVELOPE
+from compute_agent.contract.topics import HEARTBEAT_ROUTING_KEY, Severity, routing_key
 from compute_agent.contract.units import UNIT_KEY
 from tests.contract import compatibility, event_schemas, golden
 

@@ -28,8 +28,8 @@ from pydantic import ValidationError, create_model
 
 from compute_agent.contract import errors, events, models, notifications, transport, versions
 from compute_agent.contract.errors import Code, Ending, Meaning
-from compute_agent.contract.notifications import Severity
 from compute_agent.contract.schema_files import read_schemas
+from compute_agent.contract.topics import Severity
 from compute_agent.contract.units import Unit
 from compute_agent.contract.wire import WireModel
 from compute_agent.endpoint import Endpoint

@@ -9,7 +9,8 @@ import kombu
 
 from compute_agent.contract.broker import Link
 from compute_agent.contract.models import Heartbeat
-from compute_agent.contract.notifications import EVENTS_EXCHANGE, HEARTBEAT_ROUTING_KEY, HEARTBEAT_TYPE, Notification, decode
+from compute_agent.contract.notifications import EVENTS_EXCHANGE, HEARTBEAT_TYPE, Notification, decode
+from compute_agent.contract.topics import HEARTBEAT_ROUTING_KEY
 from compute_agent.reporter import make_publisher_id
 from devstack.rabbitmq import PrivateRabbitMQ
 from devstack.services import PATIENCE

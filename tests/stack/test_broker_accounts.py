@@ -23,14 +23,13 @@ from compute_agent.contract.notifications import (
     DEAD_LETTER_QUEUE,
     EVENTS_EXCHANGE,
     HEARTBEAT_QUEUE,
-    HEARTBEAT_ROUTING_KEY,
     RECORDER_QUEUES,
-    TOPIC,
     Notification,
     build_consumer_exchange,
 )
 from compute_agent.contract.publisher import Publisher
 from compute_agent.contract.rpcapi import ComputeAgentAPI
+from compute_agent.contract.topics import EVENT_TOPIC, HEARTBEAT_ROUTING_KEY
 from compute_agent.contract.transport import (
     CALL_TOPIC,
     RPC_EXCHANGE,
@@ -300,7 +299,7 @@ def test_a_consumer_hears_events_on_a_queue_of_its_own(broker: PrivateRabbitMQ, 
     heard: list[str] = []
     name = f"{OWN_QUEUE}.{uuid.uuid4().hex}"
     channel.queue_declare(name, durable=True, auto_delete=False, arguments={"x-expires": 60_000})
-    channel.queue_bind(name, source, f"{TOPIC}.#")
+    channel.queue_bind(name, source, f"{EVENT_TOPIC}.#")
     channel.basic_consume(name, callback=lambda message: heard.append(message.properties["user_id"]), no_ack=True)
     publisher = Publisher(BrokerAddress(broker.build_agent_url(MINE), name="agent"))
     publisher.publish([EVENT])
@@ -316,7 +315,7 @@ def test_a_listener_of_oslo_messaging_needs_no_more_than_a_consumers_account(bro
     transport = oslo_messaging.get_notification_transport(conf, url=consumers[CONSUMER])
     conf.set_override("amqp_durable_queues", True, group="oslo_messaging_rabbit")
     endpoint = NotingListener()
-    target = oslo_messaging.Target(exchange=OWN_QUEUE, topic=TOPIC)
+    target = oslo_messaging.Target(exchange=OWN_QUEUE, topic=EVENT_TOPIC)
     listener = oslo_messaging.get_notification_listener(transport, [target], [endpoint], executor="threading", pool=OWN_QUEUE)
     listener.start()
     publisher = Publisher(BrokerAddress(broker.build_agent_url(MINE), name="agent"))
@@ -372,7 +371,7 @@ def test_a_consumer_neither_casts_nor_publishes(consumer_link: Link, exchange: s
 @pytest.mark.parametrize("attempt", ATTEMPTS)
 def test_a_consumer_has_no_hold_of_others_queues(consumer_link: Link, queue: str, attempt: str) -> None:
     with pytest.raises(AccessRefused):
-        lay_hold(consumer_link, queue, attempt, EVENTS_EXCHANGE.name, f"{TOPIC}.info")
+        lay_hold(consumer_link, queue, attempt, EVENTS_EXCHANGE.name, f"{EVENT_TOPIC}.info")
 
 
 @pytest.mark.parametrize(

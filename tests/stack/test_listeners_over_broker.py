@@ -11,8 +11,9 @@ from oslo_config import cfg
 
 from compute_agent.contract.broker import Link
 from compute_agent.contract.events import EVENT_TYPES
-from compute_agent.contract.notifications import EVENTS_EXCHANGE, TOPIC, Notification, decode
+from compute_agent.contract.notifications import EVENTS_EXCHANGE, Notification, decode
 from compute_agent.contract.publisher import Publisher
+from compute_agent.contract.topics import EVENT_TOPIC
 from compute_agent.contract.transport import oslo_messaging
 from devstack.rabbitmq import PrivateRabbitMQ
 from devstack.services import wait_until
@@ -50,7 +51,7 @@ def endpoint(broker: PrivateRabbitMQ) -> Iterator[Endpoint]:
     transport = oslo_messaging.get_notification_transport(conf, url=broker.transport_url)
     conf.set_override("amqp_durable_queues", True, group="oslo_messaging_rabbit")
     endpoint = Endpoint()
-    target = oslo_messaging.Target(exchange=EVENTS_EXCHANGE.name, topic=TOPIC)
+    target = oslo_messaging.Target(exchange=EVENTS_EXCHANGE.name, topic=EVENT_TOPIC)
     listener = oslo_messaging.get_notification_listener(
         transport, [target], [endpoint], executor="threading", pool=f"somebody.{uuid.uuid4().hex[:8]}"
     )
@@ -67,7 +68,7 @@ def queue(broker: PrivateRabbitMQ) -> Iterator[tuple[Link, list[Notification]]]:
     link = create_address(broker, "somebody-else").open_link()
     channel = link.channel()
     name = f"somebody-else.{uuid.uuid4().hex[:8]}"
-    kombu.Queue(name, EVENTS_EXCHANGE, routing_key=f"{TOPIC}.*", durable=True, expires=60)(channel).declare()
+    kombu.Queue(name, EVENTS_EXCHANGE, routing_key=f"{EVENT_TOPIC}.*", durable=True, expires=60)(channel).declare()
     heard: list[Notification] = []
     channel.basic_consume(name, callback=lambda message: heard.append(decode(message.body)), no_ack=True)
     yield link, heard

@@ -15,7 +15,7 @@ from devstack.rabbitmq import PrivateRabbitMQ
 from tests.stack.broker_events import build_events, create_address
 from tests.stack.consumer_programs import ConsumerAccount, Program
 
-_RUN = "import sys; from compute_agent.consumer.tail import main; sys.exit(main())"
+_RUN = "import sys; from compute_agent.tail.command import main; sys.exit(main())"
 _RUN_WITHOUT_READER = f"import os; reader, writer = os.pipe(); os.dup2(writer, 1); os.close(reader); os.close(writer); {_RUN}"
 Tail = Callable[..., Program]
 

@@ -12,8 +12,9 @@ from jsonschema import Draft7Validator
 from api_gateway.asyncapi.document import build_document
 from compute_agent.contract.broker import Link
 from compute_agent.contract.events import EVENT_TYPES
-from compute_agent.contract.notifications import EVENTS_EXCHANGE, Severity, routing_key
+from compute_agent.contract.notifications import EVENTS_EXCHANGE
 from compute_agent.contract.publisher import Publisher, PublishFailed
+from compute_agent.contract.topics import Severity, routing_key
 from devstack.rabbitmq import PrivateRabbitMQ
 from devstack.services import wait_until
 from tests.contract import golden

@@ -8,8 +8,9 @@ _ASK = """
 import sys
 from api_gateway import commands, manage
 from compute_agent import command
+from compute_agent.tail import command as notifications
 
-for main in (command.main, commands.run_api, commands.run_engine, manage.main):
+for main in (command.main, commands.run_api, commands.run_engine, manage.main, notifications.main):
     sys.argv = ["crashcart", "--help"]
     try:
         main()
@@ -17,7 +18,7 @@ for main in (command.main, commands.run_api, commands.run_engine, manage.main):
         assert end.code == 0, end
     else:
         raise AssertionError(f"{main} goes on after its --help")
-loaded = {"falcon", "granian", "oslo_messaging", "pydantic", "sqlalchemy"} & sys.modules.keys()
+loaded = {"amqp", "falcon", "granian", "kombu", "oslo_messaging", "pydantic", "sqlalchemy"} & sys.modules.keys()
 assert not loaded, loaded
 """
 
@@ -25,7 +26,7 @@ assert not loaded, loaded
 def test_help_is_told_without_loading_what_a_service_runs_on() -> None:
     asked = subprocess.run([sys.executable, "-c", _ASK], capture_output=True, text=True, check=False)
     assert asked.returncode == 0, asked.stderr
-    for said in ("--config-file", "--only", "broker-definitions"):
+    for said in ("--config-file", "--only", "broker-definitions", "tail"):
         assert said in asked.stdout
 
 

@@ -7,10 +7,11 @@ import pytest
 from oslo_config import cfg
 
 from compute_agent.consumer import Disbelieved, Event, Gap, GapState, Notification, Unreadable
-from compute_agent.consumer.sentences import KNOWN_TYPES, build_sentence, describe_event, describe_gap
-from compute_agent.consumer.tail import EXIT_FAILED, Lines, load_config, main
 from compute_agent.contract.events import EVENT_TYPES
 from compute_agent.contract.models import OPEN_END
+from compute_agent.tail.command_line import EXIT_FAILED, load_config
+from compute_agent.tail.following import Lines, main
+from compute_agent.tail.sentences import KNOWN_TYPES, build_sentence, describe_event, describe_gap
 from tests.contract import golden
 
 

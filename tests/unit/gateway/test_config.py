@@ -6,7 +6,7 @@ import pytest
 from oslo_config import cfg
 
 from api_gateway.config import list_opts, load_config, register_options
-from compute_agent.contract.broker_definitions import LONGEST_DEADLINE_MS
+from compute_agent.contract.deadlines import LONGEST_DEADLINE_MS
 
 
 def load(tmp_path: Path, text: str) -> cfg.ConfigOpts:

@@ -11,7 +11,8 @@ from api_gateway.store import Connection, Store, counters, events, gaps, outbox,
 from api_gateway.store.events import EventRow
 from compute_agent.contract import versions
 from compute_agent.contract.events import EventsLost
-from compute_agent.contract.notifications import Notification, Severity
+from compute_agent.contract.notifications import Notification
+from compute_agent.contract.topics import Severity
 from tests.databases import write_database
 from tests.fakes import FakeClock
 from tests.unit.gateway.store_parts import OTHER_SERVER, SERVER, FakeHost, at, build_event, list_outbox_events
