@@ -3,7 +3,6 @@
 Domain code raises errors of its own; :data:`STATUS_OF_ERROR` says what each means in HTTP. Nothing leaves the gateway as a bare 500 page.
 """
 
-import json
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import falcon
 
 from api_gateway.acceptance import IdempotencyKeyReused, TooManyOpen
+from api_gateway.ascii_json import write_json
 from api_gateway.cancellation import NotCancellable
 from api_gateway.context import Request
 from api_gateway.fault_names import FAULT_NAMES
@@ -87,8 +87,7 @@ def _write(response: falcon.Response, status: int, message: str, *, retry_after:
         body["retryAfter"] = str(retry_after) if status in _STATUSES_THAT_PASS else "0"
     response.status = status
     response.content_type = falcon.MEDIA_JSON
-    # ASCII only: what a client sent may hold lone surrogates, which no UTF-8 body can carry.
-    response.data = json.dumps({FAULT_NAMES.get(status, "computeFault"): body}).encode("ascii")
+    response.data = write_json({FAULT_NAMES.get(status, "computeFault"): body})
 
 
 def _answer_fault(request: Request, response: falcon.Response, fault: Fault, _params: Any) -> None:

@@ -5,8 +5,9 @@ which clients allow for. ``host_status`` is never ``MAINTENANCE``: nothing here 
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from api_gateway.compute.links import link_flavor, link_server
@@ -24,22 +25,53 @@ _STATUSES_WITH_FAULT = frozenset({"ERROR", "DELETED"})
 
 @dataclass(frozen=True)
 class Viewer:
-    """What one request may see of servers; worked out once for all servers of an answer."""
+    """What one request may see of servers; worked out once for all servers of an answer. ``alike``: the fields that all of them have with
+    the same value."""
 
     request: Request
     version: int
     sees_attributes: bool
     sees_host_status: bool
+    alike: Mapping[str, Any]
 
     @classmethod
     def of(cls, request: Request) -> "Viewer":
-        identity = request.context.identity
-        return cls(
-            request,
-            request.context.version,
-            is_permitted(identity, "os_compute_api:os-extended-server-attributes"),
-            request.context.version >= Since.HOST_STATUS and is_permitted(identity, "os_compute_api:servers:show:host_status"),
-        )
+        identity, version = request.context.identity, request.context.version
+        sees_attributes = is_permitted(identity, "os_compute_api:os-extended-server-attributes")
+        sees_host_status = version >= Since.HOST_STATUS and is_permitted(identity, "os_compute_api:servers:show:host_status")
+        return cls(request, version, sees_attributes, sees_host_status, _list_alike(version, sees_attributes))
+
+
+@cache
+def _list_alike(version: int, sees_attributes: bool) -> Mapping[str, Any]:
+    alike: dict[str, Any] = {
+        "metadata": {},
+        "addresses": {},
+        "image": "",
+        "accessIPv4": "",
+        "accessIPv6": "",
+        "config_drive": "",
+        "key_name": None,
+        "OS-DCF:diskConfig": "MANUAL",
+        "OS-EXT-AZ:availability_zone": "",
+        "os-extended-volumes:volumes_attached": [],
+    }
+    if sees_attributes and version >= Since.EXTENDED_ATTRIBUTES:
+        alike |= {
+            "OS-EXT-SRV-ATTR:kernel_id": "",
+            "OS-EXT-SRV-ATTR:launch_index": 0,
+            "OS-EXT-SRV-ATTR:ramdisk_id": "",
+            "OS-EXT-SRV-ATTR:reservation_id": "",
+            "OS-EXT-SRV-ATTR:root_device_name": None,
+            "OS-EXT-SRV-ATTR:user_data": None,
+        }
+    if version >= Since.TRUSTED_CERTIFICATES:
+        alike["trusted_image_certificates"] = None
+    if version >= Since.PINNED_ZONE:
+        alike["pinned_availability_zone"] = None
+    if version >= Since.SCHEDULER_HINTS:
+        alike["scheduler_hints"] = {}
+    return alike
 
 
 def view_brief(viewer: Viewer, server: ServerRow) -> dict[str, Any]:
@@ -51,6 +83,7 @@ def view_server(viewer: Viewer, server: ServerRow, agent: Standing | None, *, al
     version, status = viewer.version, get_status(server)
     host = None if server.missing_since is not None else server.host
     view: dict[str, Any] = {
+        **viewer.alike,
         "id": server.id,
         "name": server.name,
         "status": status,
@@ -59,33 +92,27 @@ def view_server(viewer: Viewer, server: ServerRow, agent: Standing | None, *, al
         "created": format_seconds(server.created_at),
         "updated": format_seconds(server.updated_at),
         "hostId": hash_host(server.project, host),
-        "metadata": {},
-        "addresses": {},
         "links": link_server(viewer.request, server.id),
         "flavor": _view_flavor(viewer, server),
-        "image": "",
-        "accessIPv4": "",
-        "accessIPv6": "",
-        "config_drive": "",
-        "key_name": None,
-        "OS-DCF:diskConfig": "MANUAL",
-        "OS-EXT-AZ:availability_zone": "",
         "OS-EXT-STS:task_state": server.task_state,
         "OS-EXT-STS:vm_state": get_vm_state(server),
         "OS-EXT-STS:power_state": get_power_number(server),
         "OS-SRV-USG:launched_at": format_microseconds(server.created_at),
         "OS-SRV-USG:terminated_at": format_microseconds(server.deleted_at),
-        "os-extended-volumes:volumes_attached": [],
     }
     if status in _STATUSES_WITH_PROGRESS:
         view["progress"] = 0
     if status in _STATUSES_WITH_FAULT and server.vm_state == "error":
         view["fault"] = _view_fault(server)
     if viewer.sees_attributes:
-        view |= _view_attributes(version, server, host)
+        view["OS-EXT-SRV-ATTR:host"] = view["OS-EXT-SRV-ATTR:hypervisor_hostname"] = host
+        view["OS-EXT-SRV-ATTR:instance_name"] = server.instance_name
+    if version >= Since.HOSTNAME_FOR_ALL or (viewer.sees_attributes and version >= Since.EXTENDED_ATTRIBUTES):
+        view["OS-EXT-SRV-ATTR:hostname"] = server.name
     if viewer.sees_host_status:
         view["host_status"] = "" if host is None else _get_host_status(agent)
-    return view | _view_additions(version, server, alone=alone)
+    _add_later_fields(view, version, server, alone=alone)
+    return view
 
 
 @lru_cache(maxsize=4096)
@@ -107,47 +134,18 @@ def _view_fault(server: ServerRow) -> dict[str, Any]:
     return {"code": 500, "created": format_seconds(server.updated_at), "message": f"An administrator set this server to error.{said}"}
 
 
-def _view_attributes(version: int, server: ServerRow, host: str | None) -> dict[str, Any]:
-    view: dict[str, Any] = {
-        "OS-EXT-SRV-ATTR:host": host,
-        "OS-EXT-SRV-ATTR:hypervisor_hostname": host,
-        "OS-EXT-SRV-ATTR:instance_name": server.instance_name,
-    }
-    if version >= Since.EXTENDED_ATTRIBUTES:
-        view |= {
-            "OS-EXT-SRV-ATTR:hostname": server.name,
-            "OS-EXT-SRV-ATTR:kernel_id": "",
-            "OS-EXT-SRV-ATTR:launch_index": 0,
-            "OS-EXT-SRV-ATTR:ramdisk_id": "",
-            "OS-EXT-SRV-ATTR:reservation_id": "",
-            "OS-EXT-SRV-ATTR:root_device_name": None,
-            "OS-EXT-SRV-ATTR:user_data": None,
-        }
-    return view
-
-
-def _view_additions(version: int, server: ServerRow, *, alone: bool) -> dict[str, Any]:
+def _add_later_fields(view: dict[str, Any], version: int, server: ServerRow, *, alone: bool) -> None:
     """What later versions added for everybody."""
-    added: dict[str, Any] = {}
     if version >= Since.LOCKED:
-        added["locked"] = server.locked_by is not None
+        view["locked"] = server.locked_by is not None
     if version >= Since.DESCRIPTION:
-        added["description"] = server.description
+        view["description"] = server.description
     if version >= Since.TAGS:
-        added["tags"] = list(server.tags)
-    if version >= Since.TRUSTED_CERTIFICATES:
-        added["trusted_image_certificates"] = None
+        view["tags"] = list(server.tags)
     if version >= Since.SERVER_GROUPS and alone:
-        added["server_groups"] = []
+        view["server_groups"] = []
     if version >= Since.LOCKED_REASON:
-        added["locked_reason"] = server.locked_reason
-    if version >= Since.HOSTNAME_FOR_ALL:
-        added["OS-EXT-SRV-ATTR:hostname"] = server.name
-    if version >= Since.PINNED_ZONE:
-        added["pinned_availability_zone"] = None
-    if version >= Since.SCHEDULER_HINTS:
-        added["scheduler_hints"] = {}
-    return added
+        view["locked_reason"] = server.locked_reason
 
 
 def _view_flavor(viewer: Viewer, server: ServerRow) -> dict[str, Any]:
@@ -155,8 +153,15 @@ def _view_flavor(viewer: Viewer, server: ServerRow) -> dict[str, Any]:
     name = flavor["name"]
     if viewer.version < Since.EMBEDDED_FLAVOR:
         return {"id": name, "links": link_flavor(viewer.request, name)}
-    amounts = {amount: flavor.get(amount, 0) for amount in ("vcpus", "ram", "disk", "ephemeral", "swap")}
-    return {**amounts, "original_name": name, "extra_specs": flavor.get("extra_specs", {})}
+    return {
+        "vcpus": flavor.get("vcpus", 0),
+        "ram": flavor.get("ram", 0),
+        "disk": flavor.get("disk", 0),
+        "ephemeral": flavor.get("ephemeral", 0),
+        "swap": flavor.get("swap", 0),
+        "original_name": name,
+        "extra_specs": flavor.get("extra_specs", {}),
+    }
 
 
 def _find_flavor(server: ServerRow) -> dict[str, Any]:

@@ -4,7 +4,6 @@ The target's name is resolved once for each try and the connection goes to an ad
 certificate must have. Nothing else is asked: neither a proxy nor another place that the target names.
 """
 
-import json
 import re
 import ssl
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from http.client import HTTPException
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
+from api_gateway.ascii_json import write_json
 from api_gateway.deliveries.addresses import Resolver, is_allowed, resolve
 from api_gateway.deliveries.cutoff import cut_off_after
 from api_gateway.deliveries.outcome import Message, NotDelivered
@@ -56,7 +56,7 @@ class WebhookSender:
             addresses = self._find_addresses(url)
         except TargetRefused as error:
             raise NotDelivered(str(error)) from error
-        body = json.dumps(message.event, separators=(",", ":")).encode("ascii")
+        body = write_json(message.event)
         headers = self._build_headers(message, url, body)
         for number, address in enumerate(addresses, 1):
             try:

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, insert, literal_column, or_, select, update
 
-from api_gateway.store.columns import Moment, columns_of, values_of
+from api_gateway.store.columns import Moment, columns_of, reader_of, values_of
 from api_gateway.store.prepared import Prepared, PreparedForMany, ask, write_and_commit
 from api_gateway.store.tables import actions, servers
 from compute_agent.contract.errors import Ending
@@ -104,6 +104,7 @@ def _spell_out(words: Iterable[str]) -> list[ColumnElement[str]]:
 IS_OPEN = actions.c.state.in_(_spell_out(OPEN_STATES))
 
 _COLUMNS = columns_of(actions, ActionRow)
+read_action = reader_of(ActionRow)
 _BY_ID = select(*_COLUMNS).where(actions.c.id == bindparam("action_id"))
 _FIND = Prepared(_BY_ID)
 _BY_ID_LOCKED = _BY_ID.with_for_update()
@@ -171,7 +172,7 @@ def insert_new_and_commit(c: Connection, rows: Sequence[ActionRow]) -> None:
 
 def find_action(c: Connection, action_id: str) -> ActionRow | None:
     found = ask(c, _FIND, {"action_id": action_id})
-    return ActionRow(*found[0]) if found else None
+    return read_action(found[0]) if found else None
 
 
 def get_action(c: Connection, action_id: str) -> ActionRow:
@@ -191,7 +192,7 @@ def find_by_idempotency_key(c: Connection, server: str, project: str | None, use
             actions.c.user.is_not_distinct_from(user),
         )
     ).first()
-    return None if row is None else ActionRow(*row)
+    return None if row is None else read_action(row)
 
 
 @dataclass(frozen=True)
@@ -212,6 +213,9 @@ class ActionSummary:
     observation_final: bool
 
 
+_read_summary = reader_of(ActionSummary)
+
+
 @dataclass(frozen=True)
 class Page:
     """Which part of a server's history, newest first. ``marker`` is the id of the last action of the page before; bounds are inclusive, on
@@ -228,12 +232,12 @@ _WHOLE_HISTORY = Page()
 
 def list_actions_of_server(c: Connection, server: str, page: Page = _WHOLE_HISTORY) -> list[ActionRow]:
     """:raises LookupError: the marker is no action of this server."""
-    return [ActionRow(*row) for row in _read_page(c, ActionRow, server, page)]
+    return [read_action(row) for row in _read_page(c, ActionRow, server, page)]
 
 
 def summarize_actions_of_server(c: Connection, server: str, page: Page) -> list[ActionSummary]:
     """:raises LookupError: as above."""
-    return [ActionSummary(*row) for row in _read_page(c, ActionSummary, server, page)]
+    return [_read_summary(row) for row in _read_page(c, ActionSummary, server, page)]
 
 
 def _read_page(c: Connection, row_class: type, server: str, page: Page) -> list[Sequence[Any]]:
@@ -281,7 +285,7 @@ def find_blocking_crash_dump(
         counted_to = now if stands_still_since is None else min(now, stands_still_since)
         times = {"holdoff_since": counted_to - holdoff, "fired_since": now - holdoff}
         row = c.execute(_BLOCKING_ONE, {"blocked_server": server, **times}).first()
-    return None if row is None else ActionRow(*row)
+    return None if row is None else read_action(row)
 
 
 def ask_for_blocking_crash_dumps(blocked: Sequence[str], *, now: datetime, holdoff: timedelta) -> tuple[Prepared, dict[str, Any]]:
@@ -295,13 +299,13 @@ def ask_for_blocking_crash_dumps(blocked: Sequence[str], *, now: datetime, holdo
 
 def read_blocking_crash_dumps(found: Sequence[Sequence[Any]]) -> dict[str, ActionRow]:
     """By server, for those that have one."""
-    return {row.server: row for row in reversed([ActionRow(*values) for values in found])}
+    return {row.server: row for row in reversed([read_action(values) for values in found])}
 
 
 def find_open_of_server(c: Connection, server: str, kinds: Collection[ActionKind]) -> ActionRow | None:
     """The earliest action of these kinds that has not ended."""
     row = c.execute(_OPEN_OF_SERVER, {"open_server": server, "kinds": list(kinds)}).first()
-    return None if row is None else ActionRow(*row)
+    return None if row is None else read_action(row)
 
 
 def count_open(c: Connection) -> int:
@@ -317,12 +321,12 @@ def count_open_of_host(c: Connection, host: str) -> int:
 def find_action_locked(c: Connection, action_id: str) -> ActionRow | None:
     """The row, kept from other transactions until this one ends."""
     row = c.execute(_BY_ID_LOCKED, {"action_id": action_id}).one_or_none()
-    return None if row is None else ActionRow(*row)
+    return None if row is None else read_action(row)
 
 
 def list_actions_locked(c: Connection, action_ids: Collection[str]) -> list[ActionRow]:
     """The same of several, in any order."""
-    return [ActionRow(*row) for row in c.execute(_BY_IDS_LOCKED, {"action_ids": sorted(action_ids)})] if action_ids else []
+    return [read_action(row) for row in c.execute(_BY_IDS_LOCKED, {"action_ids": sorted(action_ids)})] if action_ids else []
 
 
 _CHANGE = update(actions).where(actions.c.id == bindparam("changed_action"))

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, and_, bindparam, case, func, or_, select, update
 
 from api_gateway.store import counters
-from api_gateway.store.actions import ActionRow, ActionState
+from api_gateway.store.actions import ActionRow, ActionState, read_action
 from api_gateway.store.columns import Moment, columns_of
 from api_gateway.store.tables import actions, agents
 from compute_agent.contract.models import ActionKind
@@ -81,7 +81,7 @@ def claim_castable(
         return []
     c.execute(_LEASE, {"claimed": ids, "holder": owner, "until": now + lease})
     # As they are now that nobody else can change them: an agent may have reported, or somebody called one off.
-    rows = {row[0]: ActionRow(*row) for row in c.execute(_CLAIMED, {"claimed": ids})}
+    rows = {row[0]: read_action(row) for row in c.execute(_CLAIMED, {"claimed": ids})}
     return [rows[action_id] for action_id in ids]
 
 

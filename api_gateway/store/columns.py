@@ -5,12 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic_core import to_json
 from sqlalchemy import BigInteger, Column, Connection, Dialect, Insert, LargeBinary, Table, Text
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from api_gateway.ascii_json import write_json
+
+Row = TypeVar("Row")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -32,9 +34,6 @@ class Moment(TypeDecorator[datetime]):
     def bind_processor(self, dialect: Dialect) -> Callable[[datetime | None], int | None]:
         """The same without the two calls around it: an action has several moments, a page of servers thousands."""
         return _write_moment
-
-    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
-        return _read_moment(value)
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[int | None], datetime | None]:
         """As above."""
@@ -64,18 +63,11 @@ class JsonText(TypeDecorator[dict[str, Any]]):
         return dialect.type_descriptor(MEDIUMTEXT())
 
     def process_bind_param(self, value: dict[str, Any] | None, dialect: Dialect) -> str | None:
-        return None if value is None else _write_json(value)
+        return None if value is None else write_json(value).decode()
 
-    def process_result_value(self, value: str | None, dialect: Dialect) -> dict[str, Any] | None:
-        return None if value is None else json.loads(value)
-
-
-def _write_json(value: dict[str, Any]) -> str:
-    """As json writes it without spaces, in a fifth of its time; what only json writes, half of a surrogate pair, it does write."""
-    try:
-        return to_json(value, ensure_ascii=True).decode()
-    except ValueError:
-        return json.dumps(value, separators=(",", ":"))
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[str | None], dict[str, Any] | None]:
+        """As ``Moment``'s: a page of servers has thousands."""
+        return _read_json
 
 
 class Body(TypeDecorator[bytes]):
@@ -100,8 +92,9 @@ class JsonMap(JsonText):
     def process_bind_param(self, value: dict[str, Any] | None, dialect: Dialect) -> str | None:
         return super().process_bind_param(value or None, dialect)
 
-    def process_result_value(self, value: str | None, dialect: Dialect) -> dict[str, Any]:
-        return super().process_result_value(value, dialect) or {}
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[str | None], dict[str, Any]]:
+        """As above."""
+        return _read_json_map
 
 
 class Words(TypeDecorator[tuple[str, ...]]):
@@ -113,13 +106,41 @@ class Words(TypeDecorator[tuple[str, ...]]):
     def process_bind_param(self, value: tuple[str, ...] | None, dialect: Dialect) -> str | None:
         return json.dumps(value, separators=(",", ":")) if value else None
 
-    def process_result_value(self, value: str | None, dialect: Dialect) -> tuple[str, ...]:
-        return () if value is None else tuple(json.loads(value))
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[str | None], tuple[str, ...]]:
+        """As above."""
+        return _read_words
+
+
+def _read_json(value: str | None) -> dict[str, Any] | None:
+    return None if value is None else json.loads(value)
+
+
+def _read_json_map(value: str | None) -> dict[str, Any]:
+    return {} if value is None else json.loads(value)
+
+
+def _read_words(value: str | None) -> tuple[str, ...]:
+    return () if value is None else tuple(json.loads(value))
 
 
 def columns_of(table: Table, row_class: type) -> list[Column[Any]]:
     """The table's columns in the order of the dataclass's fields, so that ``row_class(*row)`` reads a result."""
     return [table.c[field.name] for field in fields(row_class)]
+
+
+def reader_of(row_class: type[Row]) -> Callable[[Sequence[Any]], Row]:
+    """What does as ``row_class(*row)`` does, in a third of the time: ``__init__`` of a frozen dataclass sets its fields one by one.
+
+    :param row_class: a dataclass without slots or ``__post_init__``
+    """
+    names = tuple(field.name for field in fields(row_class))  # type: ignore[arg-type]
+
+    def read(row: Sequence[Any]) -> Row:
+        made = object.__new__(row_class)
+        made.__dict__.update(zip(names, row, strict=True))
+        return made
+
+    return read
 
 
 def values_of(row: Any) -> dict[str, Any]:

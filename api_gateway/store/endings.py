@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, Integer, bindparam, or_, select
 
 from api_gateway.store import counters, outbox
-from api_gateway.store.actions import OPEN_STATES, ActionRow, ActionState, change_action, find_action_locked
+from api_gateway.store.actions import OPEN_STATES, ActionRow, ActionState, change_action, find_action_locked, read_action
 from api_gateway.store.columns import Moment, columns_of
 from api_gateway.store.tables import actions
 from compute_agent.contract.errors import Code, Ending
@@ -32,7 +32,7 @@ def list_past_deadline(c: Connection, *, now: datetime, begun_dumps_take: timede
     """Open actions whose deadline lies before ``now``, earliest first; a memory dump that its agent has begun only ``begun_dumps_take``
     later: an hour's worth of them must not be looked at each second, nor have others wait behind them."""
     parameters = {"now": now, "dumps_due": now - begun_dumps_take, "at_most": limit}
-    return [ActionRow(*row) for row in c.execute(_PAST_DEADLINE, parameters)]
+    return [read_action(row) for row in c.execute(_PAST_DEADLINE, parameters)]
 
 
 def end_by_gateway(c: Connection, action_id: str, *, ending: Ending, code: Code, reason: str, at: datetime) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Column, ColumnElement, Connection, Select, bindparam, func, literal, or_, select, union_all
 
 from api_gateway.store.columns import Moment
-from api_gateway.store.events import COLUMNS, EventRow, get_last_position
+from api_gateway.store.events import COLUMNS, EventRow, get_last_position, read_event
 from api_gateway.store.tables import events
 from compute_agent.contract.topics import Severity
 
@@ -98,7 +98,7 @@ def list_page(
     others = [condition for name, condition in conditions.items() if name != way.answers]
     positions = _select_positions(walk, way, end, others, limit)
     query = walk.order(select(*COLUMNS).where(events.c.position.in_(positions)))
-    rows = tuple(EventRow(*row) for row in c.execute(query))
+    rows = tuple(read_event(row) for row in c.execute(query))
     return EventPage(rows, rows[-1].position if len(rows) == limit else end)
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import ARRAY, Connection, String, and_, any_, bindparam, delete,
 
 from api_gateway.store import counters, gaps, had
 from api_gateway.store.actions import OPEN_STATES
-from api_gateway.store.columns import columns_of, values_of
+from api_gateway.store.columns import columns_of, reader_of, values_of
 from api_gateway.store.prepared import Prepared, write
 from api_gateway.store.tables import actions, dead_letters, events, servers, store_identity
 from api_gateway.store.tables import counters as counters_table
@@ -47,6 +47,7 @@ class EventRow:
 
 
 COLUMNS = columns_of(events, EventRow)
+read_event = reader_of(EventRow)
 _INSERT = Prepared(insert(events), [column.name for column in COLUMNS])
 _END = (
     select(counters_table.c.value, select(store_identity.c.store_id).scalar_subquery())
@@ -225,7 +226,9 @@ def _find_moment(payload: dict[str, Any]) -> datetime | None:
 
 def list_events(c: Connection, *, after: int = 0, limit: int = 100) -> list[EventRow]:
     """In order of ``position``, those behind ``after``; whose and what is asked for narrows the list in ``event_listing``."""
-    return [EventRow(*row) for row in c.execute(select(*COLUMNS).where(events.c.position > after).order_by(events.c.position).limit(limit))]
+    return [
+        read_event(row) for row in c.execute(select(*COLUMNS).where(events.c.position > after).order_by(events.c.position).limit(limit))
+    ]
 
 
 def get_last_position(c: Connection) -> int:
@@ -236,14 +239,14 @@ def get_last_position(c: Connection) -> int:
 def list_events_of_action(c: Connection, action_id: str) -> list[EventRow]:
     """In order of ``position``."""
     query = select(*COLUMNS).where(events.c.action_id == action_id).order_by(events.c.position)
-    return [EventRow(*row) for row in c.execute(query)]
+    return [read_event(row) for row in c.execute(query)]
 
 
 def list_latest_of_action(c: Connection, action_id: str, host: str, event_types: Collection[str]) -> list[EventRow]:
     """The last event of each of these types that the action's own host told of it: no other host has a say in what came of it."""
     of_action = and_(events.c.action_id == action_id, events.c.host == host, events.c.event_type.in_(event_types))
     latest = select(func.max(events.c.position)).where(of_action).group_by(events.c.event_type)
-    return [EventRow(*row) for row in c.execute(select(*COLUMNS).where(events.c.position.in_(latest)).order_by(events.c.position))]
+    return [read_event(row) for row in c.execute(select(*COLUMNS).where(events.c.position.in_(latest)).order_by(events.c.position))]
 
 
 def find_event(c: Connection, event_id: str) -> EventRow | None:
@@ -251,7 +254,7 @@ def find_event(c: Connection, event_id: str) -> EventRow | None:
     is_position = event_id.isascii() and event_id.isdecimal() and len(event_id) < 20 and int(event_id) <= _LARGEST_POSITION
     found = events.c.position == int(event_id) if is_position else events.c.message_id == event_id
     row = c.execute(select(*COLUMNS).where(found)).one_or_none()
-    return None if row is None else EventRow(*row)
+    return None if row is None else read_event(row)
 
 
 def prune(c: Connection, *, recorded_before: datetime, limit: int = 1000) -> int:

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypedDict, Unpack
 from sqlalchemy import ColumnElement, Connection, and_, case, exc, exists, false, func, or_, select
 
 from api_gateway.store.patterns import BadPattern, check_pattern
-from api_gateway.store.server_rows import COLUMNS, ServerRow
+from api_gateway.store.server_rows import COLUMNS, ServerRow, read_server
 from api_gateway.store.tables import events, server_tags, servers
 from api_gateway.vm_state import POWER_NUMBERS, UNKNOWN, find_vm_states_of_status
 
@@ -95,7 +95,7 @@ def list_servers(
     in_order = [term.asc() if direction == "asc" else term.desc() for term, direction in by]
     query = select(*COLUMNS).where(*conditions).order_by(*in_order).limit(limit)
     try:
-        return [ServerRow(*row) for row in c.execute(query)]
+        return [read_server(row) for row in c.execute(query)]
     except exc.DataError as error:
         if filters.get("name_pattern") is None and filters.get("description_pattern") is None:
             raise

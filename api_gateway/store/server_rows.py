@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
-from api_gateway.store.columns import columns_of, values_of
+from api_gateway.store.columns import columns_of, reader_of, values_of
 from api_gateway.store.prepared import Prepared, ask
 from api_gateway.store.tables import server_tags, servers
 
@@ -62,6 +62,7 @@ class ServerRow:
 
 
 COLUMNS = columns_of(servers, ServerRow)
+read_server = reader_of(ServerRow)
 _BY_ID = select(*COLUMNS).where(servers.c.id == bindparam("server_id"))
 _FIND = Prepared(_BY_ID)
 _HELD = select(servers.c.id).where(servers.c.id == bindparam("server_id")).with_for_update()
@@ -69,7 +70,7 @@ _BY_ID_LOCKED = _BY_ID.where(servers.c.deleted_at.is_(None)).with_for_update()
 
 
 def find_server(c: Connection, server: str, *, include_deleted: bool = False) -> ServerRow | None:
-    found = [ServerRow(*row) for row in ask(c, _FIND, {"server_id": server})]
+    found = [read_server(row) for row in ask(c, _FIND, {"server_id": server})]
     return found[0] if found and (found[0].deleted_at is None or include_deleted) else None
 
 
@@ -88,7 +89,7 @@ def get_server_locked(c: Connection, server: str) -> ServerRow:
     row = c.execute(_BY_ID_LOCKED, {"server_id": server}).one_or_none()
     if row is None:
         raise LookupError(f"there is no server {server}")
-    return ServerRow(*row)
+    return read_server(row)
 
 
 _BY_IDS = select(*COLUMNS).where(servers.c.id.in_(bindparam("ids", expanding=True)))
@@ -96,7 +97,7 @@ _BY_IDS = select(*COLUMNS).where(servers.c.id.in_(bindparam("ids", expanding=Tru
 
 def list_by_id(c: Connection, ids: Sequence[str]) -> list[ServerRow]:
     """At most ``sightings.CHUNK`` of them, in any order."""
-    return [ServerRow(*row) for row in c.execute(_BY_IDS, {"ids": ids})]
+    return [read_server(row) for row in c.execute(_BY_IDS, {"ids": ids})]
 
 
 def insert_servers(c: Connection, rows: Sequence[ServerRow]) -> None:

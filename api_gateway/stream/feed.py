@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Protocol, TypeVar
 
+from api_gateway.ascii_json import write_json
 from api_gateway.native.event_view import view_event
 from api_gateway.store import StoreBusy, StoreUnavailable
 from api_gateway.store.event_listing import EventFilters
@@ -54,7 +55,7 @@ class Told:
         """As a message of the stream, for readers from whom this is withheld."""
         written = self._written.get(withheld)
         if written is None:
-            content = json.dumps(view_event(self.event, withheld), separators=(",", ":"))  # ASCII, on one line
+            content = write_json(view_event(self.event, withheld)).decode()  # ASCII, on one line
             event_type = json.dumps(self.event.event_type)[1:-1]  # a line break in it would end the field
             written = f"id: {self.event.position}\nevent: {event_type}\ndata: {content}\n\n".encode("ascii")
             self._written[withheld] = written
