@@ -10,12 +10,12 @@ import libvirt
 from compute_agent.drivers.base import Servers
 from compute_agent.drivers.errors import BackendUnavailable, ServerNotFound
 from compute_agent.drivers.libvirt.connection import Connection
-from compute_agent.drivers.libvirt.domain_xml import MalformedDomain, read_root
+from compute_agent.drivers.libvirt.domain_reader import DomainReader
+from compute_agent.drivers.libvirt.domain_xml import MalformedDomain
 from compute_agent.drivers.libvirt.errors import translate_read_error
-from compute_agent.drivers.libvirt.metadata import NOVA, describe_domain
+from compute_agent.drivers.libvirt.metadata import NOVA
 from compute_agent.drivers.libvirt.runs import find_run_start
 from compute_agent.drivers.libvirt.states import describe_state, is_run_of_process, translate_power_state
-from compute_agent.drivers.libvirt.watchdog_state import read_state
 from compute_agent.drivers.models import DriverServer
 
 LOG = logging.getLogger(__name__)
@@ -48,6 +48,7 @@ class LibvirtServers(Servers):
         self._connection = connection
         self._on_lost_watchdog = on_lost_watchdog
         self._pid_file_directory = pid_file_directory
+        self._reader = DomainReader(pid_file_directory)
         self._has_told_of_nova = False
 
     def list_servers(self) -> Sequence[DriverServer]:
@@ -57,6 +58,7 @@ class LibvirtServers(Servers):
             transient = {domain.UUIDString() for domain in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_TRANSIENT)}
         except libvirt.libvirtError as error:
             raise translate_read_error(error, None) from error
+        self._reader.forget_all_but({domain.UUIDString() for domain, _ in states})
         servers = []
         for domain, stats in states:
             is_persistent = domain.UUIDString() not in transient
@@ -78,18 +80,17 @@ class LibvirtServers(Servers):
     def _read(self, domain: libvirt.virDomain, state: int, reason: int, is_persistent: bool) -> DriverServer:
         server = domain.UUIDString()
         try:
-            root = read_root(domain.XMLDesc())
-            description = describe_domain(root)
-            watchdogs = read_state(domain, self._pid_file_directory, is_persistent=is_persistent, root=root)
+            facts = self._reader.read(domain, is_persistent=is_persistent)
             is_arriving = _is_arriving(domain, state, reason, is_persistent)
         except libvirt.libvirtError as error:
             raise translate_read_error(error, server) from error
         except MalformedDomain as error:
             # Whose server it is cannot be told; giving it to the default project would show it to strangers.
             raise BackendUnavailable(server, f"server {server}: {error}") from error
+        description = facts.description
         if description.foreign_owner == NOVA:
             self._tell_of_nova()
-        if watchdogs.live is not None and watchdogs.live.was_lost:
+        if facts.has_lost_watchdog:
             self._on_lost_watchdog(server)
         return DriverServer(
             id=server,
@@ -110,7 +111,7 @@ class LibvirtServers(Servers):
             tags=description.tags,
             foreign_owner=description.foreign_owner,
             host_dump_after_panic=description.host_dump_after_panic,
-            watchdog=watchdogs.describe(),
+            watchdog=facts.watchdog,
         )
 
     def _tell_of_nova(self) -> None:

@@ -42,17 +42,30 @@ class WatchdogState:
         )
 
 
-def read_state(
-    domain: libvirt.virDomain, pid_file_directory: Path | None, *, is_persistent: bool, root: Element | None = None
-) -> WatchdogState:
+def read_state(domain: libvirt.virDomain, pid_file_directory: Path | None, *, is_persistent: bool) -> WatchdogState:
     """Of a domain that runs and is persistent libvirt has two XMLs, and both are read each time: nothing tells when either changed.
 
-    :param root: what ``XMLDesc()`` has just said, where the caller has read it
     :raises MalformedDomain: libvirt's answer is not the XML of a domain.
     :raises libvirt.libvirtError: libvirt did not answer.
     """
-    root = read_root(domain.XMLDesc()) if root is None else root
-    if root.get("id") is None:  # it is off: there is only its configuration
+    root = read_root(domain.XMLDesc())
+    has_another = is_running(root) and is_persistent
+    configured = read_root(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)) if has_another else None
+    return build_state(domain, root, configured, pid_file_directory)
+
+
+def build_state(domain: libvirt.virDomain, root: Element, configured: Element | None, pid_file_directory: Path | None) -> WatchdogState:
+    """The same of what was read.
+
+    :param configured: the other XML of a domain that runs and is persistent
+    :raises libvirt.libvirtError: libvirt did not answer.
+    """
+    if not is_running(root):  # there is only its configuration
         return WatchdogState(read_machine(root), read_watchdogs(root), None, None)
-    configured = read_watchdogs(read_root(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))) if is_persistent else None
-    return WatchdogState(read_machine(root), configured, read_live(domain, root, pid_file_directory), root)
+    written = None if configured is None else read_watchdogs(configured)
+    return WatchdogState(read_machine(root), written, read_live(domain, root, pid_file_directory), root)
+
+
+def is_running(root: Element) -> bool:
+    """Whether this is the XML of a machine that runs: only that has a number."""
+    return root.get("id") is not None

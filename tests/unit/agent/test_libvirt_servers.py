@@ -220,6 +220,40 @@ def test_a_watchdog_that_was_lost_is_told_wherever_servers_are_read(run: str, to
     assert lost == told
 
 
+@pytest.mark.parametrize("flags", [0, libvirt.VIR_DOMAIN_XML_INACTIVE])
+def test_a_watchdog_that_somebody_else_added_is_told_by_the_next_list_in_whichever_xml_it_is(flags: int) -> None:
+    xml = {0: make_watched(""), libvirt.VIR_DOMAIN_XML_INACTIVE: make_watched("").replace(" id='3'", "")}
+    domain = FakeDomain()
+    domain.XMLDesc = lambda flags=0: xml[flags]
+    servers = LibvirtServers(FakeLink(domain), None, ignore)
+    assert servers.list_servers()[0].watchdog.others == ()
+    xml[flags] = xml[flags].replace("<devices>", "<devices><watchdog model='diag288' action='reset'/>")
+    assert servers.list_servers()[0].watchdog.others == (WatchdogDevice(model="diag288", expiry_action="reset"),)
+    assert servers.get_server(SERVER).watchdog.others != ()
+
+
+def test_what_did_not_change_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To read the XML was most of what an idle agent did."""
+    servers = LibvirtServers(FakeLink(FakeDomain(XMLDesc=make_watched(""))), None, ignore)
+    before = servers.list_servers()
+    monkeypatch.setattr("defusedxml.ElementTree.fromstring", None)
+    assert servers.list_servers() == before
+    assert servers.get_server(SERVER) == before[0]
+
+
+def test_a_note_is_compared_with_the_process_each_time() -> None:
+    """Memory may be restored into another one under the same number: the same text, and the note is void."""
+    note = "<c:live xmlns:c='https://crashcart.dev/xmlns/watchdog/1.0' run='host/3' leaving='i6300esb:reset'/>"
+    domain = FakeDomain(XMLDesc=make_watched("", note))
+    domain.answers["connect"] = FakeDomain(getHostname="host")
+    lost: list[str] = []
+    servers = LibvirtServers(FakeLink(domain), None, lost.append)
+    servers.list_servers()
+    domain.answers["connect"] = FakeDomain(getHostname="another host")
+    servers.list_servers()
+    assert lost == [SERVER]
+
+
 def test_what_is_not_seen_of_nova_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     servers = LibvirtServers(FakeLink(FakeDomain(XMLDesc=f"<domain>{NOVA_XML}</domain>")), None, ignore)
     with caplog.at_level(logging.WARNING):
