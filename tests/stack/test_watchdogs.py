@@ -105,8 +105,10 @@ def expire(stack: Stack, guest: Guest) -> Firing:
     wait_card(guest)
     guest.commands.starve_watchdog()
     [firing] = wait_firings(stack, guest)
-    wait_power_state(stack, guest, EXPIRIES[guest.name][-1])
-    if guest.state()[0] == libvirt.VIR_DOMAIN_SHUTOFF:
+    became = EXPIRIES[guest.name][-1]
+    wait_power_state(stack, guest, became)
+    if became == STOPPED:  # which is told when its guest has ended, before QEMU has
+        wait_until(lambda: guest.state()[0] == libvirt.VIR_DOMAIN_SHUTOFF, TIMEOUT, "QEMU to be gone")
         guest.start()
     return firing
 
