@@ -13,10 +13,11 @@ import re
 import shutil
 import tarfile
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from compute_agent.contract.events import BlackBoxPart
 from compute_agent.contract.models import BlackBoxChunk
@@ -29,6 +30,16 @@ LONGEST_CHUNK = 192 << 10
 _ID = re.compile(r"[0-9a-f]{32}")
 _BOX = re.compile(r"[0-9a-f]{32}(\.tar)?")
 _UNFINISHED = ".unfinished"
+_SHARE_AT_A_TIME = 32
+"""Of the quota: how much of it is cleared when it is used up."""
+
+
+class _Box(NamedTuple):
+    """In the order in which they go."""
+
+    modified_ns: int
+    name: str
+    size: int
 
 
 class NoRoom(Exception):
@@ -59,7 +70,7 @@ class BlackBoxFiles:
             raise NoRoom(f"{len(box)} bytes, the quota is {self._quota}")
         if self._used is None or self._used + len(box) > self._quota or not os.path.isdir(self._directory):
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._used = self._make_room(self._quota - len(box))
+            self._used = self._make_room(len(box))
         path = f"{self._directory}/{black_box_id}.tar"
         unfinished = f"{path}{_UNFINISHED}"
         try:
@@ -117,24 +128,34 @@ class BlackBoxFiles:
                 file.seek(kept.size + _count_padding(kept.size), os.SEEK_CUR)
         raise FileNotFoundError(part)
 
-    def _make_room(self, left: int) -> int:
-        """Remove the oldest boxes until ``left`` bytes are enough for the others; returns how many these have. It looks at each file that
-        is kept, so it is called when there may be too many."""
-        boxes = sorted((box for box in self._directory.iterdir() if _BOX.fullmatch(box.name)), key=lambda box: box.stat().st_mtime_ns)
-        sizes = {box: _measure(box) for box in boxes}
-        used = sum(sizes.values())
+    def _make_room(self, size: int) -> int:
+        """Remove the oldest boxes if there is no room for ``size`` bytes more; returns how many bytes the others have. It looks at each
+        file that is kept, tens of thousands perhaps, so it makes room for many more than one."""
+        boxes = deque(sorted(self._list_boxes()))
+        used = sum(box.size for box in boxes)
+        if used + size <= self._quota:
+            return used
+        left = self._quota - max(size, self._quota // _SHARE_AT_A_TIME)
+        removed = []
         while boxes and used > left:
-            oldest = boxes.pop(0)
+            oldest = boxes.popleft()
             with suppress(OSError):
-                _remove(oldest)
-            used -= sizes[oldest]
-            LOG.info("black box %s was removed to make room for a newer one", oldest.stem)
+                _remove(self._directory / oldest.name)
+            used -= oldest.size
+            removed.append(oldest.name)
+        LOG.info("%d black boxes were removed to make room for newer ones, up to %s", len(removed), removed[-1])
         return used
 
+    def _list_boxes(self) -> Iterator[_Box]:
+        for entry in os.scandir(self._directory):
+            if _BOX.fullmatch(entry.name):
+                with suppress(FileNotFoundError):  # somebody else removed it
+                    yield _Box(entry.stat().st_mtime_ns, entry.name, _measure(Path(entry.path)) if entry.is_dir() else entry.stat().st_size)
 
-def _measure(box: Path) -> int:
-    """Its bytes; a directory is an older release's."""
-    return sum(file.stat().st_size for file in box.iterdir()) if box.is_dir() else box.stat().st_size
+
+def _measure(directory: Path) -> int:
+    """Bytes of an older release's box."""
+    return sum(file.stat().st_size for file in directory.iterdir())
 
 
 def _remove(box: Path) -> None:

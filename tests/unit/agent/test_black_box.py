@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import logging
+import os
 import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -227,6 +228,17 @@ class TestFiles:
             files.put(f"{number:032x}", {"console.log": b"x" * 400})
         assert sorted(box.name for box in tmp_path.iterdir()) == [f"{number:032x}.tar" for number in (3, 4)]
         assert files.read(f"{0:032x}", "console.log", 0).total is None
+
+    def test_a_full_directory_is_gone_through_once_for_many_boxes(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        looked: list[Path] = []
+        scandir = os.scandir
+        monkeypatch.setattr(os, "scandir", lambda path: looked.append(path) or scandir(path))
+        files = BlackBoxFiles(tmp_path, 200_000)
+        for number in range(200):
+            files.put(f"{number:032x}", {"console.log": b"x" * 400})
+        assert len(list(tmp_path.iterdir())) >= 90
+        assert files.read(f"{199:032x}", "console.log", 0).total == 400
+        assert len(looked) < 200 // 3 + 2, "once for three boxes or more"
 
     def test_a_box_larger_than_the_quota_removes_nothing(self, tmp_path: Path) -> None:
         files = BlackBoxFiles(tmp_path, 5000)
