@@ -49,7 +49,7 @@ class NoRoom(Exception):
 class BlackBoxFiles:
     """Only one thread puts boxes; any may read them.
 
-    :param quota: bytes of all boxes together; the oldest ones make room for a new one
+    :param quota: bytes of all boxes together; the oldest ones make room for new ones, a thirty-second of it at a time
     """
 
     def __init__(self, directory: Path, quota: int) -> None:
@@ -136,14 +136,15 @@ class BlackBoxFiles:
         if used + size <= self._quota:
             return used
         left = self._quota - max(size, self._quota // _SHARE_AT_A_TIME)
-        removed = []
+        removed = 0
         while boxes and used > left:
             oldest = boxes.popleft()
             with suppress(OSError):
                 _remove(self._directory / oldest.name)
             used -= oldest.size
-            removed.append(oldest.name)
-        LOG.info("%d black boxes were removed to make room for newer ones, up to %s", len(removed), removed[-1])
+            removed += 1
+            LOG.debug("black box %s was removed to make room for newer ones", Path(oldest.name).stem)
+        LOG.info("the %d oldest black boxes were removed to make room for newer ones", removed)
         return used
 
     def _list_boxes(self) -> Iterator[_Box]:

@@ -14,7 +14,7 @@ PANIC_LINE = "Kernel panic - not syncing: NMI"
 _PANIC = re.compile(rf"^(?!.*---\[ end).*{re.escape(PANIC_LINE)}", re.MULTILINE)
 _NMI_COUNT = re.compile(r"^crashcart-nmi-count: (\d+)\s*$", re.MULTILINE)
 _DUMP = re.compile(r"^crashcart-dump-begins\s*$", re.MULTILINE)
-# Not at the beginning of a line: a guest that was switched off in the middle of one leaves it without an end.
+# Wherever in a line: a guest that was switched off in the middle of one leaves it without an end.
 _READY = re.compile(rf"{READY_MARKER} (\w+) (\S+)\s*$", re.MULTILINE)
 _PROBLEM = re.compile(r"^crashcart-guest-problem: .*$", re.MULTILINE)
 

@@ -26,7 +26,7 @@ _STATUSES_WITH_FAULT = frozenset({"ERROR", "DELETED"})
 @dataclass(frozen=True)
 class Viewer:
     """What one request may see of servers; worked out once for all servers of an answer. ``alike``: the fields that all of them have with
-    the same value."""
+    the same value, which belong to all requests and are never changed."""
 
     request: Request
     version: int
@@ -135,7 +135,7 @@ def _view_fault(server: ServerRow) -> dict[str, Any]:
 
 
 def _add_later_fields(view: dict[str, Any], version: int, server: ServerRow, *, alone: bool) -> None:
-    """What later versions added for everybody."""
+    """What later versions added for everybody, and differs between servers."""
     if version >= Since.LOCKED:
         view["locked"] = server.locked_by is not None
     if version >= Since.DESCRIPTION:

@@ -104,7 +104,7 @@ class Words(TypeDecorator[tuple[str, ...]]):
     cache_ok = True
 
     def process_bind_param(self, value: tuple[str, ...] | None, dialect: Dialect) -> str | None:
-        return json.dumps(value, separators=(",", ":")) if value else None
+        return write_json(value).decode() if value else None
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[str | None], tuple[str, ...]]:
         """As above."""
@@ -124,7 +124,7 @@ def _read_words(value: str | None) -> tuple[str, ...]:
 
 
 def columns_of(table: Table, row_class: type) -> list[Column[Any]]:
-    """The table's columns in the order of the dataclass's fields, so that ``row_class(*row)`` reads a result."""
+    """The table's columns in the order of the dataclass's fields, so that ``row_class(*row)`` reads a row, and :func:`reader_of` many."""
     return [table.c[field.name] for field in fields(row_class)]
 
 

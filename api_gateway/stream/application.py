@@ -1,13 +1,13 @@
 """The stream as an ASGI application: a reader with a ticket is told events until it goes, is too slow, or its time is over."""
 
 import asyncio
-import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qs
 
+from api_gateway.ascii_json import write_json
 from api_gateway.fault_names import FAULT_NAMES
 from api_gateway.store import StoreBusy, StoreUnavailable
 from api_gateway.stream.feed import Feed
@@ -138,7 +138,7 @@ async def _write(send: Send, content: bytes) -> None:
 
 async def _refuse(send: Send, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
     """In the API's own envelope."""
-    body = json.dumps({FAULT_NAMES[status]: {"code": status, "message": message}}).encode("ascii")
+    body = write_json({FAULT_NAMES[status]: {"code": status, "message": message}})
     await _begin(send, status, {"content-type": "application/json", "content-length": str(len(body)), **(headers or {})})
     await send({"type": "http.response.body", "body": body})
 

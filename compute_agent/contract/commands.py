@@ -5,8 +5,10 @@ import gc
 import importlib
 import sys
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import ModuleType
+
+from oslo_config import cfg
 
 _QUESTIONS = frozenset({"-h", "--help", "--version"})
 _M_ARENA_MAX = -8
@@ -21,7 +23,8 @@ def run_command(answer: Callable[[], object], module: str, *, unused: Collection
     :param unused: libraries that others load where they are installed, for what is never asked of them here
     """
     if _QUESTIONS.intersection(sys.argv[1:]):
-        answer()
+        with suppress(cfg.Error):  # of its configuration file, which it reads first: what is run says what is wrong with that
+            answer()
     _share_arenas()
     with _hiding(unused):
         loaded = _load(module)

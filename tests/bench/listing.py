@@ -6,7 +6,6 @@ Requests run in this process, without a server or a network, so the CPU is the a
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 import uuid
@@ -20,6 +19,7 @@ import sqlalchemy
 from falcon import testing
 from sqlalchemy import Connection, event
 
+from api_gateway.ascii_json import write_json
 from api_gateway.config import load_config
 from api_gateway.store import Store
 from api_gateway.store.tables import actions, servers
@@ -183,7 +183,7 @@ def _measure_beside(
     def floor() -> None:
         with store.read() as c:
             c.execute(rows).all()
-        json.dumps(body)
+        write_json(body)
 
     floor_name = f"{name}, floor"
     pairs = [(_measure_cpu(floor), _measure_cpu(lambda: client.simulate_get(path))) for _ in range(runs)]

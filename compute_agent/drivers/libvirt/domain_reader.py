@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from xml.etree.ElementTree import Element
 
 import libvirt
 
@@ -11,7 +12,7 @@ from compute_agent.contract.watchdogs import Watchdog
 from compute_agent.drivers.libvirt.domain_xml import read_root
 from compute_agent.drivers.libvirt.metadata import DomainDescription, describe_domain
 from compute_agent.drivers.libvirt.watchdog_mark import find_mark
-from compute_agent.drivers.libvirt.watchdog_state import build_state, is_running
+from compute_agent.drivers.libvirt.watchdog_state import build_state, is_running, read_configured
 
 
 @dataclass(frozen=True)
@@ -51,21 +52,20 @@ class DomainReader:
         """
         text = domain.XMLDesc()
         kept = self._kept.get(domain.UUIDString())
-        if kept is not None and kept.live != _digest(text):
-            kept = None
-        runs = is_running(read_root(text)) if kept is None else kept.runs
-        configured = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE) if runs and is_persistent else None
-        if kept is not None and kept.configured == _digest(configured):
+        if kept is None or kept.live != _digest(text):
+            root = read_root(text)
+            return self._read(domain, text, root, read_configured(domain, runs=is_running(root), is_persistent=is_persistent))
+        configured = read_configured(domain, runs=kept.runs, is_persistent=is_persistent)
+        if kept.configured == _digest(configured):
             return kept.facts
-        return self._read(domain, text, configured)
+        return self._read(domain, text, read_root(text), configured)
 
     def forget_all_but(self, servers: Collection[str]) -> None:
         """What is not there any more need not be remembered."""
         for server in set(self._kept).difference(servers):
             self._kept.pop(server, None)
 
-    def _read(self, domain: libvirt.virDomain, text: str, configured: str | None) -> DomainFacts:
-        root = read_root(text)
+    def _read(self, domain: libvirt.virDomain, text: str, root: Element, configured: str | None) -> DomainFacts:
         watchdogs = build_state(domain, root, None if configured is None else read_root(configured), self._pid_file_directory)
         facts = DomainFacts(describe_domain(root), watchdogs.describe(), watchdogs.live is not None and watchdogs.live.was_lost)
         if find_mark(root) is None:

@@ -49,9 +49,17 @@ def read_state(domain: libvirt.virDomain, pid_file_directory: Path | None, *, is
     :raises libvirt.libvirtError: libvirt did not answer.
     """
     root = read_root(domain.XMLDesc())
-    has_another = is_running(root) and is_persistent
-    configured = read_root(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)) if has_another else None
-    return build_state(domain, root, configured, pid_file_directory)
+    configured = read_configured(domain, runs=is_running(root), is_persistent=is_persistent)
+    return build_state(domain, root, None if configured is None else read_root(configured), pid_file_directory)
+
+
+def read_configured(domain: libvirt.virDomain, *, runs: bool, is_persistent: bool) -> str | None:
+    """The XML with which it will start again, where that is another one.
+
+    :raises libvirt.libvirtError: libvirt did not answer.
+    """
+    text: str | None = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE) if runs and is_persistent else None
+    return text
 
 
 def build_state(domain: libvirt.virDomain, root: Element, configured: Element | None, pid_file_directory: Path | None) -> WatchdogState:

@@ -12,6 +12,7 @@ import pytest
 from compute_agent.contract.models import PowerState
 from compute_agent.contract.watchdogs import Watchdog, WatchdogDevice
 from compute_agent.drivers.errors import BackendUnavailable, DriverError, OutcomeUnknown, ServerNotFound, ServerNotRunning
+from compute_agent.drivers.libvirt.domain_reader import DomainReader
 from compute_agent.drivers.libvirt.nmi import LibvirtNmi
 from compute_agent.drivers.libvirt.servers import LibvirtServers
 from compute_agent.drivers.libvirt.states import describe_state, translate_power_state
@@ -239,6 +240,28 @@ def test_what_did_not_change_is_not_read_again(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("defusedxml.ElementTree.fromstring", None)
     assert servers.list_servers() == before
     assert servers.get_server(SERVER) == before[0]
+
+
+def test_a_domain_that_becomes_persistent_has_a_configuration_from_then_on() -> None:
+    domain = FakeDomain(isPersistent=0, XMLDesc=make_watched("<watchdog model='i6300esb'/>"))
+    servers = LibvirtServers(FakeLink(domain), None, ignore)
+    device = WatchdogDevice(model="i6300esb", expiry_action="reset")
+    for is_persistent, configured in ((0, None), (1, device), (0, None)):
+        domain.answers["isPersistent"] = is_persistent
+        assert servers.list_servers()[0].watchdog.configured == configured
+
+
+def test_what_is_gone_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host starts and ends more domains than it ever has."""
+    reader = DomainReader(None)
+    domains = [FakeDomain(SERVER), FakeDomain(OTHER)]
+    for domain in domains:
+        reader.read(domain, is_persistent=True)
+    reader.forget_all_but([OTHER])
+    monkeypatch.setattr("defusedxml.ElementTree.fromstring", lambda *_, **__: pytest.fail("it is read anew"))
+    reader.read(domains[1], is_persistent=True)
+    with pytest.raises(pytest.fail.Exception):
+        reader.read(domains[0], is_persistent=True)
 
 
 def test_a_note_is_compared_with_the_process_each_time() -> None:
