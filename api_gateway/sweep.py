@@ -19,6 +19,7 @@ from api_gateway.store import gaps as stored_gaps
 from api_gateway.store import hearing as stored_hearing
 from api_gateway.store import outbox as stored_outbox
 from api_gateway.store import servers as stored_servers
+from api_gateway.store import statistics as stored_statistics
 from api_gateway.store.actions import ActionRow
 from api_gateway.store.agents import AgentRow
 from api_gateway.store.gaps import GapRow
@@ -50,6 +51,7 @@ _PRUNE_INTERVAL = timedelta(minutes=10)
 _RECORDING_PATIENCE = timedelta(seconds=60)
 """Within that the recorder has what the broker has, unless the store was away."""
 _RECORDING_LOOKS = timedelta(seconds=30)
+_GROWTH_LOOKS = timedelta(seconds=5)
 
 
 class Sweep:
@@ -95,7 +97,7 @@ class Sweep:
         self._outbox_keep = min(timedelta(seconds=outbox_keep), longest)
         self._prune_at = clock.now() + _PRUNE_INTERVAL
         self._recorded_until = self._own_looked_until = 0
-        self._look_for_own_at = clock.now()
+        self._look_for_own_at = self._look_for_growth_at = clock.now()
 
     @property
     def duties(self) -> tuple[Callable[[], None], ...]:
@@ -106,6 +108,7 @@ class Sweep:
             self.ask_for_missing_events,
             self.publish_lost_again,
             self.expire_missing_servers,
+            self.take_statistics,
             self.prune,
         )
 
@@ -247,6 +250,18 @@ class Sweep:
         else:
             self._own_looked_until = self._recorded_until
             self._look_for_own_at = now + _RECORDING_LOOKS
+
+    def take_statistics(self) -> None:
+        """Let PostgreSQL know of tables that grow faster than it looks; a look at each every five seconds."""
+        now = self._clock.now()
+        if not self._store.needs_statistics or now < self._look_for_growth_at:
+            return
+        self._look_for_growth_at = now + _GROWTH_LOOKS
+        with self._store.read() as c:
+            outgrown = stored_statistics.list_outgrown(c)
+        for table in outgrown:
+            with self._store.write() as c:
+                stored_statistics.take_statistics(c, table)
 
     def prune(self) -> None:
         """Forget what was published or recorded long ago; every ten minutes, and at each step while there is more of it than one

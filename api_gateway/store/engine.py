@@ -112,6 +112,11 @@ class Store:
         return engine
 
     @property
+    def needs_statistics(self) -> bool:
+        """Whether ``store.statistics`` are of use: no other database plans badly of what it does not know."""
+        return self._url.get_backend_name() == "postgresql"
+
+    @property
     def store_id(self) -> str:
         """Made with the schema; the ``epoch`` of the gateway's own events."""
         self._get_engine()
