@@ -17,7 +17,7 @@ import libvirt
 import pytest
 
 from devstack.guests import LOAD_BYTES, LOAD_FRAMES, Guest, GuestKind
-from devstack.services import wait_until
+from devstack.services import PATIENCE, wait_until
 from devstack.stack import GuestSpec, Stack
 from devstack.stack_config import HOST, Options
 from tests.stack.ear import Ear
@@ -255,7 +255,7 @@ def test_a_frozen_libvirtd_is_answered_from_the_last_sample_by_no_more_threads(s
         for _ in range(20):
             began = time.monotonic()
             told = get_envelope(stack, guest)
-            assert time.monotonic() - began < 3
+            assert time.monotonic() - began < 3 * PATIENCE
             assert told["stale"] is True
             assert told["age"] > SAMPLE_INTERVAL + 1
             assert "collection" in told["errors"]

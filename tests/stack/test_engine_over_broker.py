@@ -22,7 +22,7 @@ from api_gateway.wsgi import create_app
 from compute_agent.contract.clock import SystemClock
 from compute_agent.contract.notifications import DEAD_EXCHANGE, DEAD_LETTER_QUEUE, EVENTS_EXCHANGE, RECORDER_QUEUES, decode
 from devstack.rabbitmq import PrivateRabbitMQ
-from devstack.services import Service, wait_until
+from devstack.services import PATIENCE, Service, wait_until
 from tests.stack.broker_events import build_events, count_messages, create_address, publish, settle
 from tests.stack.small_agent import SmallAgent
 from tests.unit.gateway.engine_parts import add_action, build_server, get_action
@@ -177,7 +177,7 @@ def test_a_host_whose_agent_is_gone_is_full_soon_and_keeps_nobody_else_waiting(
     assert accepted.status_code == 202
     action = accepted.headers["x-openstack-request-id"]
     wait_until(lambda: client.simulate_get(f"/v1/actions/{action}").json["ending"], 10, "another host's action ends")
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 3 * PATIENCE
 
 
 def test_the_gateways_own_endings_are_published_for_everybody_and_recorded(
@@ -272,7 +272,7 @@ def test_a_broker_in_alarm_holds_casts_and_neither_the_record_nor_the_stop(
         begun = time.monotonic()
         engine.stop(15)
         stopped_in = time.monotonic() - begun
-        assert stopped_in < 8
+        assert stopped_in < 8 * PATIENCE
         assert get_action(store, action).ending is None
         engine.start()
         wait_until(lambda: "crashcart.recorder: consuming" in engine.log.read_text(), 20, "it consumes during the alarm")

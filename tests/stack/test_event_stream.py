@@ -16,7 +16,7 @@ from compute_agent.contract.notifications import DEAD_LETTER_QUEUE, HEARTBEAT_QU
 from devstack.api_client import ApiClient
 from devstack.ports import find_free_base
 from devstack.rabbitmq import PrivateRabbitMQ
-from devstack.services import Service, wait_until
+from devstack.services import PATIENCE, Service, wait_until
 from tests.event_stream import EventStream, Message, Refused
 from tests.stack.broker_events import build_events, create_address, publish
 
@@ -195,5 +195,5 @@ def test_an_ordered_stop_of_the_engine_ends_the_streams_at_once(system: System) 
     streams = [wait_until(lambda: _try_opening(system.url), 20, "the stream is open") for _ in range(20)]
     begun = time.monotonic()
     assert engine.stop(10)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 5 * PATIENCE
     assert [list(stream) for stream in streams] == [[]] * 20
