@@ -7,7 +7,7 @@ from pydantic_core import to_json
 
 
 def write_json(value: Any) -> bytes:
-    """As json writes it, in a third of its time; what only json writes, half of a surrogate pair, it does write.
+    """As json writes it, in half its time; what only json writes, half of a surrogate pair, it does write.
 
     :param value: plain JSON types, with texts as keys; unlike json it refuses no others, a time for example, and writes them in its own way
     """

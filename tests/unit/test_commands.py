@@ -30,6 +30,17 @@ def test_help_is_told_without_loading_what_a_service_runs_on() -> None:
         assert said in asked.stdout
 
 
+def test_a_configuration_that_cannot_be_read_is_told_in_a_line_whatever_is_asked(tmp_path: Path) -> None:
+    (damaged := tmp_path / "damaged.conf").write_text("no section, no value\n")
+    run = "import sys; from compute_agent.tail.command import main; sys.exit(main())"
+    asked = subprocess.run(
+        [sys.executable, "-c", run, "--config-file", str(damaged), "--help"], capture_output=True, text=True, check=False
+    )
+    assert asked.returncode == 1
+    assert asked.stderr.startswith("crashcart-notifications: ")
+    assert "Traceback" not in asked.stderr
+
+
 _PROGRAM = """
 try:
     import colorsys
