@@ -96,10 +96,13 @@ class BrokerAddress:
         *,
         on_blocked: Callable[[str], None] | None = None,
         on_unblocked: Callable[[], None] | None = None,
+        heartbeat: float = HEARTBEAT,
     ) -> Link:
         """Connect to the next node, once.
 
         :param on_blocked: called from within a read when the broker is in alarm and takes no publishes
+        :param heartbeat: in seconds; whoever asks for one has to call ``heartbeat_tick`` twice as often, or the broker closes the link
+            after two to three of them. 0: none, for a link on which nothing is said for a while
         :raises BROKER_ERRORS: within about ``CONNECT_TIMEOUT``.
         """
         options = {
@@ -112,7 +115,7 @@ class BrokerAddress:
         url = next(self._urls)
         # The name makes py-amqp compare it with the certificate's; without one any that the CA made would do.
         tls = False if self._tls is None else {**self._tls, "server_hostname": urlsplit(url).hostname}
-        broker = kombu.Connection(url, ssl=tls, heartbeat=HEARTBEAT, connect_timeout=CONNECT_TIMEOUT, transport_options=options)
+        broker = kombu.Connection(url, ssl=tls, heartbeat=heartbeat, connect_timeout=CONNECT_TIMEOUT, transport_options=options)
         link: Link = broker.transport.establish_connection()
         # py-amqp reads on after read_timeout (it takes EAGAIN for an interruption); only the socket's own timeout ends a read.
         link.sock.settimeout(IO_TIMEOUT)

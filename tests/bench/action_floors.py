@@ -24,7 +24,7 @@ from compute_agent.contract.models import ActionKind, ActionRequest
 from compute_agent.contract.transport import RPC_TOPIC, create_rpc_transport, oslo_messaging, register_messaging_options
 from devstack.rabbitmq import PrivateRabbitMQ
 from tests.bench.figures import Figure, Unit
-from tests.stack.broker_events import create_address, create_queue
+from tests.stack.broker_events import create_queue, open_quiet_link
 
 EVENTS_OF_ACTION = 3
 JOURNAL_COMMITS = 3
@@ -140,7 +140,7 @@ def _open_caster(ending: ExitStack, broker: PrivateRabbitMQ) -> Callable[[], Non
 
 
 def _open_publisher(ending: ExitStack, broker: PrivateRabbitMQ) -> Callable[[], None]:
-    link = create_address(broker).open_link()
+    link = open_quiet_link(broker)
     ending.callback(link.close)
     channel = link.channel()
     queue: kombu.Queue = create_queue("bench.floor")

@@ -130,7 +130,7 @@ def _list_findings(posts: int, flood: _Flood, memory: Mapping[str, _Memory], ign
 
 def _count_ignored(stack: FakeStack) -> int:
     """How many messages the queue has that nobody reads; it is made when there is none."""
-    link = BrokerAddress(stack.broker.transport_url, name="bench").open_link()
+    link = BrokerAddress(stack.broker.transport_url, name="bench").open_link(heartbeat=0)
     queue = _IGNORED_QUEUE(link.channel())
     queue.declare()
     count = int(queue.queue_declare(passive=True).message_count)

@@ -33,7 +33,7 @@ from devstack.steps import NotInstalled
 from tests.bench.figures import Figure, Goal, Unit
 from tests.database_servers import run_database_server
 from tests.http.fleet import Agent, build_server
-from tests.stack.broker_events import create_address, create_queue, publish
+from tests.stack.broker_events import create_address, create_queue, open_quiet_link, publish
 from tests.unit.gateway.engine_parts import AgentVoice, NotingCaster
 
 EVENTS = 2000
@@ -107,7 +107,7 @@ def _make_figure(name: str, taken: list[float]) -> Figure:
 def _measure_one(broker: PrivateRabbitMQ, take: Take, servers: Sequence[Server]) -> float:
     """Events per second."""
     queue = create_queue("bench.recorder")
-    link = create_address(broker).open_link()
+    link = open_quiet_link(broker)
     try:
         publish(link, queue, _tell_firings(servers))
         began = time.perf_counter()
@@ -140,7 +140,7 @@ def _take_bare(broker: PrivateRabbitMQ, queue: kombu.Queue, path: Path) -> None:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("CREATE TABLE IF NOT EXISTS events (position INTEGER PRIMARY KEY, body BLOB NOT NULL)")
         arrived: list[kombu.Message] = []
-        link = create_address(broker).open_link()
+        link = open_quiet_link(broker)
         channel = link.channel()
         channel.basic_qos(0, 2 * BATCH, False)
         kombu.Consumer(channel, [queue], on_message=arrived.append, auto_declare=False).consume()

@@ -48,7 +48,7 @@ class Poison(Fault):
         return frozenset()
 
     def begin(self, scene: Scene, target: str) -> None:
-        link = BrokerAddress(scene.system.stack.broker.transport_url, name="poisoner").open_link()
+        link = BrokerAddress(scene.system.stack.broker.transport_url, name="poisoner").open_link(heartbeat=0)
         chance = random.Random(f"{scene.seed}/poison")
         try:
             channel = link.channel()

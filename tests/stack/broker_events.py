@@ -23,6 +23,11 @@ def create_address(broker: PrivateRabbitMQ, name: str = "test") -> BrokerAddress
     return BrokerAddress(broker.transport_url, name=name)
 
 
+def open_quiet_link(broker: PrivateRabbitMQ, name: str = "test") -> Link:
+    """Without AMQP heartbeats: a test says nothing on it while it waits for something else, however long that takes on a busy machine."""
+    return create_address(broker, name).open_link(heartbeat=0)
+
+
 def publish(link: Link, queue: kombu.Queue, bodies: list[bytes]) -> None:
     """Declare the queue and put the bodies into it, confirmed by the broker."""
     channel = link.channel()

@@ -14,7 +14,7 @@ from compute_agent.contract.topics import HEARTBEAT_ROUTING_KEY
 from compute_agent.reporter import make_publisher_id
 from devstack.rabbitmq import PrivateRabbitMQ
 from devstack.services import PATIENCE
-from tests.stack.broker_events import create_address
+from tests.stack.broker_events import open_quiet_link
 
 
 class Ear:
@@ -32,7 +32,7 @@ class Ear:
         self.connect()
 
     def connect(self) -> None:
-        self._link = create_address(self._broker, "ear").open_link()
+        self._link = open_quiet_link(self._broker, "ear")
         channel = self._link.channel()
         for key in ("notifications.*", HEARTBEAT_ROUTING_KEY):
             kombu.Queue(self._name, EVENTS_EXCHANGE, routing_key=key, durable=True, expires=60)(channel).declare()
@@ -40,7 +40,7 @@ class Ear:
 
     def close(self) -> None:
         assert self._link is not None
-        with suppress(OSError):  # a broker that has long heard nothing of it, on a busy machine, has closed it
+        with suppress(OSError):  # a broker that was killed or frozen meanwhile has closed it
             self._link.close()
 
     def wait_for(self, condition: Callable[[], object], what: str, timeout: float = 20) -> None:

@@ -55,7 +55,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRabbitMQ
     node = PrivateRabbitMQ(tmp_path_factory.mktemp("broker"), Ports(find_free_base()), hosts=(MINE, THEIRS))
     try:
         node.start()
-        link = BrokerAddress(node.gateway_url, name="gateway").open_link()
+        link = BrokerAddress(node.gateway_url, name="gateway").open_link(heartbeat=0)
         for queue in (*RECORDER_QUEUES, HEARTBEAT_QUEUE, DEAD_LETTER_QUEUE):
             queue(link.channel()).declare()
         link.close()
@@ -107,7 +107,7 @@ def agents(broker: PrivateRabbitMQ) -> Iterator[dict[str, Endpoint]]:
 @pytest.fixture
 def link(broker: PrivateRabbitMQ) -> Iterator[Link]:
     """What a hostile agent of ``MINE`` has: its account."""
-    link = BrokerAddress(broker.build_agent_url(MINE), name="hostile").open_link()
+    link = BrokerAddress(broker.build_agent_url(MINE), name="hostile").open_link(heartbeat=0)
     yield link
     link.collect()
 
@@ -128,7 +128,7 @@ def test_an_agent_tells_events_and_heartbeats_in_its_own_name(broker: PrivateRab
     publisher.publish_heartbeat(EVENT)
     publisher.close()
     senders: list[str] = []
-    gateway = BrokerAddress(broker.gateway_url, name="gateway").open_link()
+    gateway = BrokerAddress(broker.gateway_url, name="gateway").open_link(heartbeat=0)
     for queue in (RECORDER_QUEUES[0], HEARTBEAT_QUEUE):
         gateway.channel().basic_consume(queue.name, callback=lambda message: senders.append(message.properties["user_id"]), no_ack=True)
     while len(senders) < 2:
@@ -244,7 +244,7 @@ def test_nobody_speaks_in_anothers_name(link: Link, account: str) -> None:
 
 
 def test_the_gateway_takes_nothing_out_of_an_agents_queues(broker: PrivateRabbitMQ) -> None:
-    link = BrokerAddress(broker.gateway_url, name="gateway").open_link()
+    link = BrokerAddress(broker.gateway_url, name="gateway").open_link(heartbeat=0)
     with pytest.raises(AccessRefused):
         link.channel().basic_get(f"{RPC_TOPIC}.{MINE}")
     with pytest.raises(AccessRefused):
@@ -278,7 +278,7 @@ def consumers(broker: PrivateRabbitMQ, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture
 def consumer_link(consumers: dict[str, str]) -> Iterator[Link]:
-    link = BrokerAddress(consumers[CONSUMER], name="consumer").open_link()
+    link = BrokerAddress(consumers[CONSUMER], name="consumer").open_link(heartbeat=0)
     yield link
     link.collect()
 

@@ -22,7 +22,16 @@ from compute_agent.contract.clock import SystemClock
 from compute_agent.contract.notifications import DEAD_LETTER_QUEUE, RECORDER_QUEUES
 from devstack.rabbitmq import PrivateRabbitMQ
 from devstack.services import wait_until
-from tests.stack.broker_events import build_events, count_messages, create_address, create_queue, get_sequence, publish, settle
+from tests.stack.broker_events import (
+    build_events,
+    count_messages,
+    create_address,
+    create_queue,
+    get_sequence,
+    open_quiet_link,
+    publish,
+    settle,
+)
 
 
 class Notebook:
@@ -81,7 +90,7 @@ def notebook() -> Notebook:
 @pytest.fixture
 def put(broker: PrivateRabbitMQ, queue: kombu.Queue) -> Iterator[Callable[[list[bytes]], None]]:
     def put(bodies: list[bytes]) -> None:
-        link = create_address(broker).open_link()
+        link = open_quiet_link(broker)
         publish(link, queue, bodies)
         link.close()
 
@@ -89,7 +98,7 @@ def put(broker: PrivateRabbitMQ, queue: kombu.Queue) -> Iterator[Callable[[list[
 
 
 def assert_empty(broker: PrivateRabbitMQ, queue: kombu.Queue) -> None:
-    link = create_address(broker).open_link()
+    link = open_quiet_link(broker)
     wait_until(lambda: count_messages(link, queue) == 0, 10, "everything is acknowledged")
     link.close()
 
@@ -110,7 +119,7 @@ def test_what_claims_to_be_compressed_or_encoded_comes_as_it_was_sent_and_keeps_
 ) -> None:
     """Who may publish events could else stop the recorder with one message."""
     (body,) = build_events(1)
-    link = create_address(broker).open_link()
+    link = open_quiet_link(broker)
     publish(link, queue, [])
     channel = link.channel()
     channel.confirm_select()
@@ -247,7 +256,7 @@ def give_back(link: Link, queue: kombu.Queue, times: int) -> int:
 
 def test_no_event_is_lost_by_being_delivered_again_and_again(broker: PrivateRabbitMQ) -> None:
     """RabbitMQ 4 drops from a quorum queue what came back 20 times, unless the queue says otherwise; the third queue shows how."""
-    link = create_address(broker).open_link()
+    link = open_quiet_link(broker)
     channel = link.channel()
     limited = kombu.Queue("test.limited", durable=True, queue_arguments={"x-queue-type": "quorum", "x-delivery-limit": 20})
     delivered = []
@@ -262,7 +271,7 @@ def test_no_event_is_lost_by_being_delivered_again_and_again(broker: PrivateRabb
 
 
 def test_what_a_policy_takes_out_of_the_recorders_queue_waits_on_the_dead_letter_queue(broker: PrivateRabbitMQ) -> None:
-    link = create_address(broker).open_link()
+    link = open_quiet_link(broker)
     channel = link.channel()
     for queue in (*RECORDER_QUEUES, DEAD_LETTER_QUEUE):
         queue(channel).declare()

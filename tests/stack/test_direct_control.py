@@ -31,7 +31,7 @@ from compute_agent.contract.signing_keys import create_key_files
 from compute_agent.contract.topics import RPC_EXCHANGE, RPC_TOPIC
 from devstack.rabbitmq import PrivateRabbitMQ
 from devstack.services import Service, wait_until
-from tests.stack.broker_events import create_address
+from tests.stack.broker_events import open_quiet_link
 from tests.stack.consumer_programs import Program
 from tests.stack.ear import Ear
 from tests.stack.test_agent_over_broker import Agent
@@ -93,7 +93,7 @@ class Lab:
         agents = {host: self._passwords[host] for host in (self.signed, self.unsigned)}
         path.write_text(json.dumps(build_definitions({}, agents, controllers={self.name: self._passwords[self.name]})))
         broker.ctl("import_definitions", str(path))
-        link = create_address(broker).open_link()
+        link = open_quiet_link(broker)
         link.channel().queue_purge(RECORDER_QUEUES[0].name)  # of other tests' hosts
         link.close()
 
@@ -273,7 +273,7 @@ def test_a_cast_needs_no_library_of_openstacks(lab: Lab, ear: Ear, caster: Any) 
     message = {"method": "trigger_crash_dump", "version": direct_control.NEEDS["trigger_crash_dump"], "args": arguments}
     message |= {"_context_crashcart_signature": signed, "_unique_id": uuid.uuid4().hex}
     body = json.dumps({"oslo.version": "2.0", "oslo.message": json.dumps(message)})
-    link = BrokerAddress(lab.url, name="controller").open_link()
+    link = BrokerAddress(lab.url, name="controller").open_link(heartbeat=0)
     channel = link.channel()
     channel.confirm_select()
     prepared = channel.prepare_message(body, content_type="application/json", content_encoding="utf-8", properties={"delivery_mode": 2})
@@ -324,14 +324,14 @@ def test_an_agent_of_an_older_release_is_not_sent_what_it_would_drop_unsaid() ->
 
 @pytest.mark.parametrize("queue", ["compute_agent.HOST", RECORDER_QUEUES[0].name, "consumer.other"])
 def test_a_controllers_account_takes_nothing_out_of_others_queues(lab: Lab, queue: str) -> None:
-    link = BrokerAddress(lab.url, name="controller").open_link()
+    link = BrokerAddress(lab.url, name="controller").open_link(heartbeat=0)
     with pytest.raises(AccessRefused):
         link.channel().basic_consume(queue.replace("HOST", lab.signed), callback=print)
     link.collect()
 
 
 def test_a_controllers_account_tells_no_events(lab: Lab) -> None:
-    link = BrokerAddress(lab.url, name="controller").open_link()
+    link = BrokerAddress(lab.url, name="controller").open_link(heartbeat=0)
     channel = link.channel()
     channel.confirm_select()
     with pytest.raises(AccessRefused):

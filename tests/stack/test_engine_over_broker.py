@@ -23,7 +23,7 @@ from compute_agent.contract.clock import SystemClock
 from compute_agent.contract.notifications import DEAD_EXCHANGE, DEAD_LETTER_QUEUE, EVENTS_EXCHANGE, RECORDER_QUEUES, decode
 from devstack.rabbitmq import PrivateRabbitMQ
 from devstack.services import PATIENCE, Service, wait_until
-from tests.stack.broker_events import build_events, count_messages, create_address, publish, settle
+from tests.stack.broker_events import build_events, count_messages, open_quiet_link, publish, settle
 from tests.stack.small_agent import SmallAgent
 from tests.unit.gateway.engine_parts import add_action, build_server, get_action
 
@@ -52,7 +52,7 @@ def store(state: Path) -> Iterator[Store]:
 @pytest.fixture
 def engine(state: Path, store: Store, broker: PrivateRabbitMQ) -> Iterator[Service]:
     """Not started yet. What an earlier test left in the shared queues is dropped."""
-    link = create_address(broker).open_link()
+    link = open_quiet_link(broker)
     channel = link.channel()
     for queue in (*RECORDER_QUEUES, DEAD_LETTER_QUEUE):
         queue(channel).declare()
@@ -106,7 +106,7 @@ def wait_ended(store: Store, action: ActionRow, timeout: float = 30) -> ActionRo
 
 
 def publish_to_recorder(broker: PrivateRabbitMQ, bodies: list[bytes]) -> None:
-    link = create_address(broker).open_link()
+    link = open_quiet_link(broker)
     publish(link, RECORDER_QUEUES[0], bodies)
     link.close()
 
@@ -183,7 +183,7 @@ def test_a_host_whose_agent_is_gone_is_full_soon_and_keeps_nobody_else_waiting(
 def test_the_gateways_own_endings_are_published_for_everybody_and_recorded(
     engine: Service, store: Store, agent: SmallAgent, state: Path, broker: PrivateRabbitMQ
 ) -> None:
-    link = create_address(broker).open_link()
+    link = open_quiet_link(broker)
     channel = link.channel()
     EVENTS_EXCHANGE(channel).declare()
     somebody = kombu.Queue(f"somebody.{uuid.uuid4().hex}", EVENTS_EXCHANGE, routing_key="notifications.*", exclusive=True)
@@ -292,11 +292,11 @@ def test_missing_events_are_asked_for_and_filled_in(engine: Service, store: Stor
 
 
 def test_what_the_broker_gave_up_on_is_recorded_as_well(engine: Service, store: Store, broker: PrivateRabbitMQ) -> None:
-    link = create_address(broker).open_link()
+    link = open_quiet_link(broker)
     channel = link.channel()
     DEAD_EXCHANGE(channel).declare()
     link.close()
-    link = create_address(broker).open_link()
+    link = open_quiet_link(broker)
     publish(link, DEAD_LETTER_QUEUE, [*build_events(3), b"poison"])
     engine.start()
     wait_until(lambda: list_sequences(store, "journal-1") == [1, 2, 3], 20, "they are recorded")

@@ -18,7 +18,7 @@ from devstack.ports import find_free_base
 from devstack.rabbitmq import PrivateRabbitMQ
 from devstack.services import PATIENCE, Service, wait_until
 from tests.event_stream import EventStream, Message, Refused
-from tests.stack.broker_events import build_events, create_address, publish
+from tests.stack.broker_events import build_events, open_quiet_link, publish
 
 _ENGINE = "import sys; from api_gateway.engine import main; sys.exit(main())"
 _API = "import sys; from api_gateway.wsgi import main; sys.exit(main())"
@@ -64,7 +64,7 @@ class System:
 
 @pytest.fixture
 def system(tmp_path: Path, broker: PrivateRabbitMQ) -> Iterator[System]:
-    link = create_address(broker).open_link()
+    link = open_quiet_link(broker)
     channel = link.channel()
     # Heartbeats, too: an agent of a test before this one would be called down in the middle of what is counted here.
     for queue in (*RECORDER_QUEUES, DEAD_LETTER_QUEUE, HEARTBEAT_QUEUE):
@@ -156,7 +156,7 @@ def test_two_readers_see_every_event_once_while_recorders_are_killed_and_take_ov
 
 def _publish_slowly(broker: PrivateRabbitMQ) -> None:
     """Well over as long as the engines need to start four times."""
-    link = create_address(broker).open_link()
+    link = open_quiet_link(broker)
     bodies = build_events(_COUNT)
     for begin in range(0, _COUNT, _BATCH):
         publish(link, RECORDER_QUEUES[0], bodies[begin : begin + _BATCH])
@@ -168,7 +168,7 @@ def test_an_event_is_told_as_soon_as_it_is_recorded(system: System, broker: Priv
     system.engines[0].start()
     wait_until(lambda: "consuming" in system.read_log("engine-1"), 30, "the engine consumes")
     stream = wait_until(lambda: _try_opening(system.url), 20, "the stream is open")
-    link = create_address(broker).open_link()
+    link = open_quiet_link(broker)
     waits: list[float] = []
     for number, body in enumerate(build_events(20), 1):
         begun = time.monotonic()

@@ -18,7 +18,7 @@ from compute_agent.contract.transport import oslo_messaging
 from devstack.rabbitmq import PrivateRabbitMQ
 from devstack.services import wait_until
 from tests.contract import golden
-from tests.stack.broker_events import create_address
+from tests.stack.broker_events import create_address, open_quiet_link
 
 _REPEATED = 30
 """More than what oslo.messaging takes at a time: one that it did not acknowledge would hold up all behind it."""
@@ -65,7 +65,7 @@ def endpoint(broker: PrivateRabbitMQ) -> Iterator[Endpoint]:
 @pytest.fixture
 def queue(broker: PrivateRabbitMQ) -> Iterator[tuple[Link, list[Notification]]]:
     """Somebody else, who reads a queue."""
-    link = create_address(broker, "somebody-else").open_link()
+    link = open_quiet_link(broker, "somebody-else")
     channel = link.channel()
     name = f"somebody-else.{uuid.uuid4().hex[:8]}"
     kombu.Queue(name, EVENTS_EXCHANGE, routing_key=f"{EVENT_TOPIC}.*", durable=True, expires=60)(channel).declare()

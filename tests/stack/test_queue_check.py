@@ -10,12 +10,12 @@ from api_gateway.queue_checks import check_queues
 from api_gateway.upgrade_checks import Result
 from compute_agent.contract.broker import Link
 from devstack.rabbitmq import PrivateRabbitMQ
-from tests.stack.broker_events import create_address, create_queue
+from tests.stack.broker_events import create_address, create_queue, open_quiet_link
 
 
 @pytest.fixture
 def link(broker: PrivateRabbitMQ) -> Iterator[Link]:
-    link = create_address(broker).open_link()
+    link = open_quiet_link(broker)
     yield link
     link.close()
 

@@ -25,7 +25,7 @@ from compute_agent.contract.signing_keys import create_key_files, read_private_k
 from compute_agent.contract.transport import RPC_EXCHANGE, RPC_TOPIC, oslo_messaging
 from devstack.rabbitmq import PrivateRabbitMQ
 from devstack.services import wait_until
-from tests.stack.broker_events import create_address
+from tests.stack.broker_events import open_quiet_link
 from tests.stack.conftest import INTRUDER
 from tests.stack.test_agent_over_broker import Agent, Bench
 
@@ -43,9 +43,9 @@ class Spy:
     """A queue beside the host's own: sees what is cast to it, as whoever may read that queue would."""
 
     def __init__(self, broker: PrivateRabbitMQ, host: str) -> None:
-        self._link = create_address(broker, "spy").open_link()
+        self._link = open_quiet_link(broker, "spy")
         self._channel = self._link.channel()
-        self._queue = kombu.Queue(f"spy.{uuid.uuid4().hex[:8]}", durable=True, expires=60)(self._channel)
+        self._queue = kombu.Queue(f"spy.{uuid.uuid4().hex[:8]}", durable=True, expires=600)(self._channel)
         self._queue.queue_declare()
         self._channel.queue_bind(self._queue.name, RPC_EXCHANGE, f"{RPC_TOPIC}.{host}")
 
@@ -63,7 +63,7 @@ class Intruder:
 
     def __init__(self, broker: PrivateRabbitMQ, host: str) -> None:
         self._queue = f"{RPC_TOPIC}.{host}"
-        self._link = BrokerAddress(broker.build_agent_url(INTRUDER), name="intruder").open_link()
+        self._link = BrokerAddress(broker.build_agent_url(INTRUDER), name="intruder").open_link(heartbeat=0)
         self._channel = self._link.channel()
         self._channel.confirm_select()
 

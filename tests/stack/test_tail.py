@@ -12,7 +12,7 @@ import pytest
 from compute_agent.contract.notifications import decode
 from compute_agent.contract.publisher import Publisher
 from devstack.rabbitmq import PrivateRabbitMQ
-from tests.stack.broker_events import build_events, create_address
+from tests.stack.broker_events import build_events, create_address, open_quiet_link
 from tests.stack.consumer_programs import ConsumerAccount, Program
 
 _RUN = "import sys; from compute_agent.tail.command import main; sys.exit(main())"
@@ -138,7 +138,7 @@ def test_what_the_broker_refuses_ends_it_with_a_sentence(
 ) -> None:
     stranger = tail(url=account.build_url(password="wrong"), following=False)
     not_its_own = tail("--queue", "consumer.somebody-else", following=False)
-    link = create_address(broker).open_link()
+    link = open_quiet_link(broker)
     name = f"{account.name}.{journal.name}"
     kombu.Queue(name, durable=True, expires=60)(link.channel()).declare()
     link.close()

@@ -18,14 +18,14 @@ from compute_agent.contract.topics import Severity, routing_key
 from devstack.rabbitmq import PrivateRabbitMQ
 from devstack.services import wait_until
 from tests.contract import golden
-from tests.stack.broker_events import create_address
+from tests.stack.broker_events import create_address, open_quiet_link
 
 Declare = Callable[[dict[str, Any]], kombu.Queue]
 
 
 @pytest.fixture
 def link(broker: PrivateRabbitMQ) -> Iterator[Link]:
-    link = create_address(broker).open_link()
+    link = open_quiet_link(broker)
     yield link
     link.close()
 
