@@ -19,9 +19,9 @@ from api_gateway.received import Received
 from api_gateway.senders import SenderCheck
 from api_gateway.shelf import DeadLetter, Shelf, ShelfLimits
 from api_gateway.store import Store, StoreBusy, StoreUnavailable, counters
-from api_gateway.store import agents as stored_agents
 from api_gateway.store import events as stored_events
 from api_gateway.store import hearing as stored_hearing
+from api_gateway.store import heartbeats as stored_heartbeats
 from api_gateway.summary import Summary
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.models import Heartbeat
@@ -183,8 +183,8 @@ class Recorder:
         hosts_to_ask: dict[str, None] = {}
         restarted = False
         with self._store.write() as c:
-            for heartbeat in heartbeats:
-                outcome = stored_agents.apply_heartbeat(c, heartbeat, self._clock.now())
+            taken = stored_heartbeats.apply_heartbeats(c, heartbeats, self._clock.now())
+            for heartbeat, outcome in zip(heartbeats, taken.outcomes, strict=True):
                 restarted = restarted or outcome.restarted
                 if outcome.needs_full:
                     hosts_to_ask[heartbeat.host] = None
@@ -200,8 +200,8 @@ class Recorder:
                         heartbeat.journal_id,
                         heartbeat.incarnation,
                     )
-                for server in outcome.claimed_twice:
-                    LOG.error("server %s is claimed by two hosts, one of them %s", server, heartbeat.host)
+            for server in taken.claimed_twice:
+                LOG.error("server %s is claimed by two hosts: see its server.claimed_twice event", server)
         if restarted:
             self._on_agent_restarted()
         for host in hosts_to_ask:

@@ -151,8 +151,8 @@ _OPEN_CRASH_DUMPS = _CRASH_DUMPS.where(actions.c.state != ActionState.ENDED)
 _BLOCKING = _CRASH_DUMPS.where(or_(actions.c.state != ActionState.ENDED, _STILL_DUMPING))
 _OF_ONE = actions.c.server == bindparam("blocked_server")
 _OPEN_OF_ONE, _BLOCKING_ONE = (query.where(_OF_ONE).limit(1) for query in (_OPEN_CRASH_DUMPS, _BLOCKING))
-_OPEN_OF_SEVERAL = PreparedForMany(lambda ids: _OPEN_CRASH_DUMPS.where(actions.c.server.in_(ids)))
-_BLOCKING_SEVERAL = PreparedForMany(lambda ids: _BLOCKING.where(actions.c.server.in_(ids)))
+_OPEN_OF_SEVERAL = PreparedForMany(lambda is_one_of: _OPEN_CRASH_DUMPS.where(is_one_of(actions.c.server)))
+_BLOCKING_SEVERAL = PreparedForMany(lambda is_one_of: _BLOCKING.where(is_one_of(actions.c.server)))
 
 
 def insert_action(c: Connection, row: ActionRow) -> None:

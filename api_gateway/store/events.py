@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ARRAY, Connection, String, and_, any_, bindparam, delete, exists, func, insert, select
+from sqlalchemy import Connection, and_, delete, exists, func, insert, select
 
 from api_gateway.store import counters, gaps, had
 from api_gateway.store.actions import OPEN_STATES
 from api_gateway.store.columns import columns_of, reader_of, values_of
-from api_gateway.store.prepared import Prepared, write
+from api_gateway.store.prepared import Prepared, PreparedForMany, ask, write
 from api_gateway.store.tables import actions, dead_letters, events, servers, store_identity
 from api_gateway.store.tables import counters as counters_table
 from compute_agent.contract.models import OPEN_END
@@ -49,19 +49,16 @@ class EventRow:
 COLUMNS = columns_of(events, EventRow)
 read_event = reader_of(EventRow)
 _INSERT = Prepared(insert(events), [column.name for column in COLUMNS])
-_END = (
+_END = Prepared(
     select(counters_table.c.value, select(store_identity.c.store_id).scalar_subquery())
     .where(counters_table.c.name == counters.POSITION)
     .with_for_update()
 )
 """Where the record ends, locked, and the epoch of the gateway's own events."""
 _MESSAGE_ORIGINS = select(events.c.message_id, events.c.host, events.c.epoch)
-_KNOWN = _MESSAGE_ORIGINS.where(events.c.message_id.in_(bindparam("message_ids", expanding=True)))
-_KNOWN_BY_ARRAY = _MESSAGE_ORIGINS.where(events.c.message_id == any_(bindparam("message_ids", type_=ARRAY(String))))
-"""For PostgreSQL: of a hundred parameters it makes a plan that reads all events and compares each with each, as long as these are few
-thousands; an array it looks up."""
-_OWNERS = select(servers.c.id, servers.c.project, servers.c.host, servers.c.deleted_at).where(
-    servers.c.id.in_(bindparam("of_servers", expanding=True))
+_KNOWN = PreparedForMany(lambda is_one_of: _MESSAGE_ORIGINS.where(is_one_of(events.c.message_id)))
+_OWNERS = PreparedForMany(
+    lambda is_one_of: select(servers.c.id, servers.c.project, servers.c.host, servers.c.deleted_at).where(is_one_of(servers.c.id))
 )
 _LAST = select(func.max(events.c.position))
 _SHELF_SIZE = select(func.count(), func.coalesce(func.sum(func.length(dead_letters.c.body) + func.length(dead_letters.c.reason)), 0))
@@ -88,7 +85,7 @@ def record_events(c: Connection, batch: Sequence[Notification], *, now: datetime
     if not batch:
         return []
     # Locked first: another recorder must not record the same messages between our look and our insert.
-    end, own_epoch = c.execute(_END).one()
+    ((end, own_epoch),) = ask(c, _END, {})
     fresh = _list_fresh(c, batch)
     if not fresh:
         return []
@@ -134,8 +131,7 @@ def _find_origin(notification: Notification) -> _Origin:
 
 def _find_origins(c: Connection, message_ids: Collection[str]) -> dict[str, _Origin]:
     """Whose events these ids are, of those that are recorded."""
-    query = _KNOWN_BY_ARRAY if c.dialect.name == "postgresql" else _KNOWN
-    return {message_id: (host, epoch) for message_id, host, epoch in c.execute(query, {"message_ids": sorted(message_ids)})}
+    return {message_id: (host, epoch) for message_id, host, epoch in ask(c, *_KNOWN.fit(sorted(message_ids)))}
 
 
 def _derive_id(message_id: str, origin: _Origin) -> str:
@@ -154,8 +150,8 @@ class _Owner:
 def _find_owners(c: Connection, batch: Sequence[Notification]) -> dict[str, _Owner]:
     """Of the servers that a batch is about, as far as the store knows these servers, deleted ones among them."""
     about = {server for notification in batch if (server := _find_text(notification.payload, "server", _LONGEST_ID))}
-    found = c.execute(_OWNERS, {"of_servers": sorted(about)}) if about else ()
-    return {row.id: _Owner(row.project, row.host if row.deleted_at is None else None) for row in found}
+    found = ask(c, *_OWNERS.fit(sorted(about))) if about else ()
+    return {server: _Owner(project, host if deleted_at is None else None) for server, project, host, deleted_at in found}
 
 
 def _hide_foreign(c: Connection, rows: list[EventRow], owners: dict[str, _Owner], own_epoch: str) -> list[EventRow]:

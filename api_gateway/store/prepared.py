@@ -6,10 +6,10 @@ PostgreSQL is told several of them, with the transaction's beginning or end, in 
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, Dialect, Double, Insert, Select, bindparam
+from sqlalchemy import ARRAY, ColumnElement, Connection, Dialect, Double, Insert, Select, String, any_, bindparam
 from sqlalchemy.types import TypeEngine
 
 from api_gateway.store.backends import begins_by_word, raising_as_sqlalchemy
@@ -33,25 +33,49 @@ class Prepared:
     def get_text(self, dialect: Dialect) -> "_Text":
         text = self._texts.get(dialect.name)
         if text is None:
-            text = self._texts[dialect.name] = _Text(self._statement, self._names, dialect)
+            text = self._texts[dialect.name] = _Text(self._get_statement(dialect), self._names, dialect)
         return text
+
+    def _get_statement(self, dialect: Dialect) -> Select[Any] | Insert:
+        return self._statement
+
+
+IsOneOf = Callable[[ColumnElement[str]], ColumnElement[bool]]
+"""Says of a column of texts that it has one of the values."""
+_Build = Callable[[IsOneOf], Select[Any]]
 
 
 class PreparedForMany:
-    """The same with one list of values, of any length but zero.
+    """The same with one list of texts, of any length but zero.
 
-    :param build: the statement for a list of parameters. They are 1, 2, 4, 8, …, so that there are few texts; those that are too many
-        repeat the last value.
+    PostgreSQL takes the list as one array: of a hundred parameters it makes a plan that reads all rows of a table and compares each with
+    each, as long as these are few thousands. The others' parameters are 1, 2, 4, 8, …, so that there are few statements; those that are too
+    many repeat the last value.
     """
 
-    def __init__(self, build: Callable[[Sequence[BindParameter[Any]]], Select[Any]]) -> None:
-        self._of_width = cache(lambda width: Prepared(build([bindparam(name) for name in _name_many(width)])))
+    def __init__(self, build: _Build) -> None:
+        self._of_width = cache(partial(_PreparedForWidth, build))
 
-    def fit(self, many: Sequence[Any]) -> tuple[Prepared, dict[str, Any]]:
+    def fit(self, many: Sequence[str]) -> tuple[Prepared, dict[str, Any]]:
         """The statement for so many, and their names."""
         width = 1 << (len(many) - 1).bit_length()
         values = (*many, *(many[-1],) * (width - len(many)))
-        return self._of_width(width), dict(zip(_name_many(width), values, strict=True))
+        return self._of_width(width), {_ARRAY: list(many), **dict(zip(_name_many(width), values, strict=True))}
+
+
+class _PreparedForWidth(Prepared):
+    """For a list of one length, or, at PostgreSQL, of any."""
+
+    def __init__(self, build: _Build, width: int) -> None:
+        array = bindparam(_ARRAY, type_=ARRAY(String))
+        super().__init__(build(lambda column: column.in_([bindparam(name) for name in _name_many(width)])))
+        self._with_array = build(lambda column: column == any_(array))
+
+    def _get_statement(self, dialect: Dialect) -> Select[Any] | Insert:
+        return self._with_array if dialect.name == "postgresql" else super()._get_statement(dialect)
+
+
+_ARRAY = "all_of_many"
 
 
 @cache

@@ -5,10 +5,10 @@ from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, Select, func, select
+from sqlalchemy import Connection, Select, func, select
 
 from api_gateway.store.actions import IS_OPEN, ActionRow, ask_for_blocking_crash_dumps, read_blocking_crash_dumps
-from api_gateway.store.prepared import PreparedForMany, begin_and_ask
+from api_gateway.store.prepared import IsOneOf, PreparedForMany, begin_and_ask
 from api_gateway.store.tables import actions, agents, servers
 
 
@@ -45,7 +45,7 @@ class Prospect:
 _FACTS = [servers.c[field.name] for field in fields(Prospect) if field.name in servers.c]
 
 
-def _select_free(ids: Sequence[BindParameter[str]]) -> Select[Any]:
+def _select_free(is_one_of: IsOneOf) -> Select[Any]:
     return (
         select(
             *_FACTS,
@@ -53,7 +53,7 @@ def _select_free(ids: Sequence[BindParameter[str]]) -> Select[Any]:
             select(agents.c.rpc_version).where(agents.c.host == servers.c.host).scalar_subquery(),
             select(func.count()).where(actions.c.host == servers.c.host, IS_OPEN).scalar_subquery(),
         )
-        .where(servers.c.id.in_(ids))
+        .where(is_one_of(servers.c.id))
         .with_for_update(skip_locked=True)
     )
 

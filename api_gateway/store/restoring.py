@@ -5,6 +5,7 @@ The rows of the backup say of an action that nothing was cast, of a journal that
 was given it. Each of that may have changed since, and others have seen it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -74,11 +75,15 @@ def _leap(c: Connection, name: str, now: datetime) -> None:
     counters.advance(c, name, to_now if to_now > 0 else LEAP)
 
 
-def ask_unknown_journal(c: Connection, *, host: str, journal_id: str, now: datetime) -> None:
-    """Have a journal that the backup did not know told from its beginning: what it ended before the restoration is told by nothing else, as
-    long as nothing happens on its host."""
-    if is_forgotten(c, _EPOCH, now=now):
-        gaps.ask_for_tail(c, host=host, epoch=journal_id, now=now)
+def ask_unknown_journals(c: Connection, journals: Mapping[str, str], *, now: datetime) -> None:
+    """Have journals that the backup did not know told from their beginning: what they ended before the restoration is told by nothing else,
+    as long as nothing happens on their hosts.
+
+    :param journals: their ids, by host
+    """
+    if journals and is_forgotten(c, _EPOCH, now=now):
+        for host, journal_id in journals.items():
+            gaps.ask_for_tail(c, host=host, epoch=journal_id, now=now)
 
 
 def is_forgotten(c: Connection, occurred_at: datetime, *, now: datetime) -> bool:

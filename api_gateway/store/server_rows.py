@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from api_gateway.store.columns import columns_of, reader_of, values_of
-from api_gateway.store.prepared import Prepared, ask
+from api_gateway.store.prepared import Prepared, PreparedForMany, ask
 from api_gateway.store.tables import server_tags, servers
 
 
@@ -92,12 +92,12 @@ def get_server_locked(c: Connection, server: str) -> ServerRow:
     return read_server(row)
 
 
-_BY_IDS = select(*COLUMNS).where(servers.c.id.in_(bindparam("ids", expanding=True)))
+_BY_IDS = PreparedForMany(lambda is_one_of: select(*COLUMNS).where(is_one_of(servers.c.id)))
 
 
 def list_by_id(c: Connection, ids: Sequence[str]) -> list[ServerRow]:
     """At most ``sightings.CHUNK`` of them, in any order."""
-    return [read_server(row) for row in c.execute(_BY_IDS, {"ids": ids})]
+    return [read_server(row) for row in ask(c, *_BY_IDS.fit(ids))]
 
 
 def insert_servers(c: Connection, rows: Sequence[ServerRow]) -> None:

@@ -1,7 +1,7 @@
 """Servers: who has which, in which state. Each host's own word is kept (sightings); who owns a server is decided in ``ownership``."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -193,14 +193,13 @@ def settle(
     ids: Iterable[str],
     *,
     now: datetime,
-    departed_from: str | None = None,
-    departures: dict[str, Departure] | None = None,
+    departures: Mapping[tuple[str, str], Departure] | None = None,
     grace_over: bool = False,
     said: Iterable[Word] | None = None,
 ) -> list[str]:
     """Decide anew who owns these servers and take over the owners' words; every change of a sighting or of an agent's state ends here.
 
-    :param departed_from: the host whose ``departures`` these are
+    :param departures: why hosts have servers no longer, by host and server
     :param grace_over: an owner that vanished without a word is waited for no longer
     :param said: all hosts' words about these servers; None: they are read
     :returns: servers of which a conflict began; their ``server.claimed_twice`` is in the outbox.
@@ -218,8 +217,8 @@ def settle(
         before, heard = rows.get(server), words[server]
         owned = before is not None and before.deleted_at is None
         released = before is not None and before.host_released
-        if owned and before is not None and before.host == departed_from and server in departures:
-            released = departures[server] is not Departure.GONE
+        if owned and before is not None and (before.host, server) in departures:
+            released = departures[before.host, server] is not Departure.GONE
         claims = [Claim(word.sighting.host, word.sighting.power_state, word.sighting.state_at, word.up, word.current) for word in heard]
         decision = decide_owner(
             before.host if owned and before is not None and not grace_over else None,

@@ -4,17 +4,17 @@ Of two words about a state the later one (by the host's clock, ``state_at``) hol
 watchdog.
 """
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field, fields
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Select, and_, bindparam, delete, exists, insert, or_, select, update
 
-from api_gateway.store.columns import columns_of, values_of
+from api_gateway.store.columns import columns_of, reader_of, values_of
+from api_gateway.store.prepared import IsOneOf, PreparedForMany, ask
 from api_gateway.store.tables import agents, sightings
 from api_gateway.store.tables import servers as servers_table
-from compute_agent.contract.models import Departure, Flavor, InventoryReport, Server, hash_inventory
 
 
 @dataclass(frozen=True)
@@ -55,28 +55,22 @@ class Word:
     current: bool
 
 
-@dataclass(frozen=True)
-class AppliedInventory:
-    """What an inventory report changed. ``complete`` False: what we hold is not the host's whole inventory; ask for a full report."""
-
-    complete: bool
-    changed: frozenset[str] = frozenset()
-    departures: dict[str, Departure] = field(default_factory=dict)
-
-
 CHUNK = 500
 """Values in one IN list at most: databases limit the parameters of a statement."""
 
 _COLUMNS = columns_of(sightings, Sighting)
+read_sighting = reader_of(Sighting)
 _INSERT = insert(sightings)
 _KEY = and_(sightings.c.host == bindparam("key_host"), sightings.c.server == bindparam("key_server"))
-_OF_HOST = select(*_COLUMNS).where(sightings.c.host == bindparam("key_host"))
-_OF_SERVERS = (
-    select(*_COLUMNS, agents.c.state, agents.c.inventory_readable, agents.c.inventory_revision)
-    .outerjoin_from(sightings, agents, agents.c.host == sightings.c.host)
-    .where(sightings.c.server.in_(bindparam("servers", expanding=True)))
+_OF_HOSTS = PreparedForMany(lambda is_one_of: select(*_COLUMNS).where(is_one_of(sightings.c.host)))
+_OF_SERVERS = PreparedForMany(lambda is_one_of: select(*_COLUMNS).where(is_one_of(sightings.c.server)))
+_WORDS = PreparedForMany(
+    lambda is_one_of: (
+        select(*_COLUMNS, agents.c.state, agents.c.inventory_readable, agents.c.inventory_revision)
+        .outerjoin_from(sightings, agents, agents.c.host == sightings.c.host)
+        .where(is_one_of(sightings.c.server))
+    )
 )
-_AT_HOST = _OF_HOST.where(sightings.c.server.in_(bindparam("servers", expanding=True)))
 _GENERATIONS = select(sightings.c.server, sightings.c.generation).where(sightings.c.host == bindparam("key_host"))
 _ONE = select(*_COLUMNS).where(_KEY)
 _FACTS = [f.name for f in fields(Sighting) if f.name not in ("host", "server")]
@@ -85,136 +79,59 @@ _UPDATE = update(sightings).where(_KEY).values({name: bindparam(name) for name i
 
 def find_sighting(c: Connection, host: str, server: str) -> Sighting | None:
     row = c.execute(_ONE, {"key_host": host, "key_server": server}).one_or_none()
-    return None if row is None else Sighting(*row)
+    return None if row is None else read_sighting(row)
 
 
 def list_sightings_of_host(c: Connection, host: str) -> list[Sighting]:
-    return [Sighting(*row) for row in c.execute(_OF_HOST, {"key_host": host})]
+    return list_sightings_of_hosts(c, [host])
 
 
-def _list_sightings_at(c: Connection, host: str, servers: Iterable[str]) -> list[Sighting]:
-    """One host's words about these servers: of a host with many, most heartbeats tell of few."""
-    return [Sighting(*row) for chunk in split(servers) for row in c.execute(_AT_HOST, {"key_host": host, "servers": chunk})]
+def list_sightings_of_hosts(c: Connection, hosts: Sequence[str]) -> list[Sighting]:
+    """All that these hosts say, at most ``CHUNK`` of them."""
+    return [read_sighting(row) for row in ask(c, *_OF_HOSTS.fit(hosts))] if hosts else []
+
+
+def list_sightings_at(c: Connection, servers: Mapping[str, Collection[str]]) -> list[Sighting]:
+    """Each host's words about these of its servers."""
+    chunks = split({server for of_host in servers.values() for server in of_host})
+    found = (read_sighting(row) for chunk in chunks for row in ask(c, *_OF_SERVERS.fit(chunk)))
+    return [sighting for sighting in found if sighting.server in servers.get(sighting.host, ())]
+
+
+def list_generations(c: Connection, host: str) -> dict[str, int]:
+    """Of all servers that a host says it has."""
+    return {row.server: row.generation for row in c.execute(_GENERATIONS, {"key_host": host})}
 
 
 def list_words(c: Connection, servers: Iterable[str]) -> list[Word]:
     """All hosts' words about these servers."""
     words: list[Word] = []
     for chunk in split(servers):
-        for *facts, state, readable, revision in c.execute(_OF_SERVERS, {"servers": chunk}):
+        for row in ask(c, *_WORDS.fit(chunk)):
+            *facts, state, readable, revision = row
             up = state == "up"
-            words.append(Word(Sighting(*facts), up=up, current=up and readable and revision is not None))
+            words.append(Word(read_sighting(facts), up=up, current=up and readable and revision is not None))
     return words
 
 
-def list_contested(c: Connection, host: str) -> list[str]:
-    """Servers of which ``host`` has a sighting and at least one other host has one as well, or owned it last."""
-    other = sightings.alias("other")
-    seen = select(sightings.c.server).where(sightings.c.host == host)
-    by_others = seen.join(other, and_(other.c.server == sightings.c.server, other.c.host != sightings.c.host))
-    of_others = seen.join(servers_table, and_(servers_table.c.id == sightings.c.server, servers_table.c.host != sightings.c.host))
-    return list(c.execute(by_others.union(of_others)).scalars())
+def list_contested(c: Connection, hosts: Iterable[str]) -> frozenset[str]:
+    """Servers of which one of ``hosts`` has a sighting and at least one other host has one as well, or owned it last."""
+    return frozenset(server for chunk in split(hosts) for (server,) in ask(c, *_CONTESTED.fit(chunk)))
 
 
-def apply_report(
-    c: Connection, host: str, report: InventoryReport, *, sent_at: datetime, known_revision: int | None, known_hash: str | None
-) -> AppliedInventory:
-    """Apply a readable inventory report.
-
-    A full one replaces all; a difference is applied on top of its base only, and must lead to the hash that it names.
-
-    :param sent_at: by the host's clock
-    :param known_revision: the revision that our sightings of the host are at; None when they are not complete
-    """
-    if report.full:
-        departures = {removed.id: removed.departure for removed in report.removed}
-        return _replace_all(c, host, report.servers, departures, sent_at)
-    if known_revision is None or known_revision != report.base_revision:
-        repeated = known_revision == report.revision and known_hash == report.hash
-        return AppliedInventory(complete=repeated)
-    if not report.servers and not report.removed:
-        return AppliedInventory(complete=known_hash == report.hash)
-    named = {server.id for server in report.servers} | {removed.id for removed in report.removed}
-    before = {sighting.server: sighting for sighting in _list_sightings_at(c, host, named)}
-    changed = _put(c, host, report.servers, before, sent_at)
-    departures = {removed.id: removed.departure for removed in report.removed if removed.id in before}
-    remove_sightings(c, host, departures)
-    if departures or any(server.id not in before or before[server.id].generation != server.generation for server in report.servers):
-        known_hash = hash_inventory({row.server: row.generation for row in c.execute(_GENERATIONS, {"key_host": host})})
-    return AppliedInventory(complete=known_hash == report.hash, changed=changed, departures=departures)
+def _select_contested(is_one_of: IsOneOf) -> Select[Any]:
+    seen, other = sightings.alias("seen"), sightings.alias("other")
+    by_others = exists().where(other.c.server == seen.c.server, other.c.host != seen.c.host)
+    of_others = exists().where(servers_table.c.id == seen.c.server, servers_table.c.host != seen.c.host)
+    return select(seen.c.server).where(is_one_of(seen.c.host), or_(by_others, of_others))
 
 
-def _replace_all(c: Connection, host: str, servers: Collection[Server], said: dict[str, Departure], sent_at: datetime) -> AppliedInventory:
-    """What is not in a full report is gone; why, if the report says it."""
-    before = {sighting.server: sighting for sighting in list_sightings_of_host(c, host)}
-    changed = _put(c, host, servers, before, sent_at)
-    departures = {server: said.get(server, Departure.GONE) for server in before.keys() - {server.id for server in servers}}
-    remove_sightings(c, host, departures)
-    return AppliedInventory(complete=True, changed=changed, departures=departures)
+_CONTESTED = PreparedForMany(_select_contested)
 
 
-def _put(c: Connection, host: str, servers: Iterable[Server], before: dict[str, Sighting], sent_at: datetime) -> frozenset[str]:
-    """Insert or overwrite; ids of those that are another word than before."""
-    new: list[Sighting] = []
-    other: list[Sighting] = []
-    for server in servers:
-        old = before.get(server.id)
-        sighting = _merge(host, server, old, sent_at)
-        if old is None:
-            new.append(sighting)
-        elif sighting != old:
-            other.append(sighting)
-    if new:
-        c.execute(_INSERT, [values_of(sighting) for sighting in new])
-    overwrite_sightings(c, other)
-    return frozenset(sighting.server for sighting in (*new, *other))
-
-
-def _merge(host: str, server: Server, old: Sighting | None, sent_at: datetime) -> Sighting:
-    state, reason, state_at = server.power_state.value, server.state_reason, server.state_at
-    watchdog = None if server.watchdog is None else server.watchdog.to_wire()
-    watchdog_at = None
-    if old is not None and old.generation == server.generation:
-        # Where an event overtook the heartbeat.
-        if old.state_at > server.state_at:
-            state, reason, state_at = old.power_state, old.state_reason, old.state_at
-        if old.watchdog_at is not None and old.watchdog_at > sent_at:
-            watchdog = old.watchdog
-        watchdog_at = old.watchdog_at
-    return Sighting(
-        host=host,
-        server=server.id,
-        name=server.name,
-        project=server.project,
-        user=server.user,
-        generation=server.generation,
-        power_state=state,
-        state_reason=reason,
-        state_at=state_at,
-        instance_name=server.instance_name,
-        vcpus=server.vcpus,
-        memory_mib=server.memory_mib,
-        created_at=server.created_at,
-        started_at=server.started_at,
-        description=server.description,
-        flavor=None if server.flavor is None else _convert_flavor(server.flavor),
-        tags=server.tags,
-        foreign_owner=server.foreign_owner,
-        watchdog=watchdog,
-        watchdog_at=watchdog_at,
-    )
-
-
-def _convert_flavor(flavor: Flavor) -> dict[str, Any]:
-    return {
-        "name": flavor.name,
-        "vcpus": flavor.vcpus,
-        "ram": flavor.ram_mib,
-        "disk": flavor.disk_gib,
-        "ephemeral": flavor.ephemeral_gib,
-        "swap": flavor.swap_mib,
-        "extra_specs": {},
-    }
+def insert_sightings(c: Connection, sightings: Collection[Sighting]) -> None:
+    if sightings:
+        c.execute(_INSERT, [values_of(sighting) for sighting in sightings])
 
 
 def overwrite_sightings(c: Connection, sightings: Collection[Sighting]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import sha256
 
-from api_gateway.store import Store, actions, agents, events, matching, reports, servers, subscriptions
+from api_gateway.store import Store, actions, events, heartbeats, matching, reports, servers, subscriptions
 from api_gateway.store.actions import ActionRow, ActionState
 from api_gateway.store.subscriptions import SubscriptionRow
 from compute_agent.contract import versions
@@ -161,7 +161,7 @@ class Agent:
             ),
         )
         with store.write() as c:
-            agents.apply_heartbeat(c, heartbeat, now)
+            heartbeats.apply_heartbeats(c, [heartbeat], now)
 
 
 def build_server(server: str, power_state: PowerState, now: datetime, *, project: str = PROJECT, name: str | None = None) -> Server:

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from compute_agent.contract.notifications import encode
 from tests.http.fleet import Agent
 from tests.unit.counts.counting import Counts, counting_sqlite
 from tests.unit.counts.whole_way import INVENTORY_INTERVAL, JOURNAL_FILE, STORE_FILE, WholeWay, build_servers
-from tests.unit.gateway.engine_parts import AgentVoice
+from tests.unit.gateway.engine_parts import AgentVoice, build_server
 
 Table = dict[str, dict[str, int]]
 """What was done -> what was counted -> how often."""
@@ -145,7 +146,18 @@ def _measure_heartbeats(way: WholeWay, counts: Counts, table: Table) -> None:
         way.beat()
     counts.take(STORE_FILE)
     way.record_heartbeats()
-    table[f"{_HEARTBEATS} heartbeats, unchanged, in one batch, at the gateway"] = counts.take(STORE_FILE)
+    table[f"{_HEARTBEATS} heartbeats of one host, unchanged, in one batch, at the gateway"] = counts.take(STORE_FILE)
+    _measure_heartbeats_of_many(way, counts, table)
+
+
+def _measure_heartbeats_of_many(way: WholeWay, counts: Counts, table: Table) -> None:
+    voices = [AgentVoice(way.clock, f"fleet-{number}", f"journal-of-fleet-{number}") for number in range(_HEARTBEATS)]
+    servers = {voice.host: build_server(way.clock, str(uuid.uuid5(uuid.NAMESPACE_URL, voice.host))) for voice in voices}
+    for told, changes in (("all new", {}), ("a server of each changed", {"name": "renamed"}), ("unchanged", {"name": "renamed"})):
+        batch = [voice.beat(servers[voice.host].model_copy(update=changes), full=told == "all new") for voice in voices]
+        counts.take(STORE_FILE)
+        way.recorder.record_heartbeats(batch)
+        table[f"heartbeats of {_HEARTBEATS} hosts, {told}, in one batch, at the gateway"] = counts.take(STORE_FILE)
 
 
 def _beat(way: WholeWay, counts: Counts) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from api_gateway.received import Received
-from api_gateway.store import Store, actions, agents
+from api_gateway.store import Store, actions, heartbeats
 from api_gateway.store.actions import ActionRow
 from compute_agent.contract import versions
 from compute_agent.contract.clock import Clock
@@ -232,7 +232,7 @@ def build_server(clock: Clock, server: str = SERVER, *, watchdog: Watchdog | Non
 
 def add_agent(store: Store, voice: AgentVoice, clock: Clock) -> None:
     with store.write() as c:
-        agents.apply_heartbeat(c, voice.build_heartbeat(), clock.now())
+        heartbeats.apply_heartbeats(c, [voice.build_heartbeat()], clock.now())
 
 
 def add_action(

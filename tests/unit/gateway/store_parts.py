@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from api_gateway.store import Connection, Store, agents, outbox
+from api_gateway.store import Connection, Store, heartbeats, outbox
 from api_gateway.store.actions import ActionRow
-from api_gateway.store.agents import HeartbeatOutcome
+from api_gateway.store.heartbeats import HeartbeatOutcome
 from compute_agent.contract import versions
 from compute_agent.contract.clock import Clock
 from compute_agent.contract.models import (
@@ -70,6 +70,7 @@ class FakeHost:
     def __init__(self, store: Store, clock: Clock, name: str) -> None:
         self._store = store
         self._clock = clock
+        self.claimed_twice: tuple[str, ...] = ()
         self.name = name
         self.journal_id = f"journal-{name}"
         self.incarnation = 1
@@ -135,7 +136,10 @@ class FakeHost:
 
     def deliver(self, heartbeat: Heartbeat) -> HeartbeatOutcome:
         with self._store.write() as c:
-            return agents.apply_heartbeat(c, heartbeat, self._clock.now())
+            taken = heartbeats.apply_heartbeats(c, [heartbeat], self._clock.now())
+        self.claimed_twice = taken.claimed_twice
+        (outcome,) = taken.outcomes
+        return outcome
 
     def beat(self, **options: Any) -> HeartbeatOutcome:
         """Tell it and have it taken in."""

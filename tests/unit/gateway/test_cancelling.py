@@ -9,7 +9,7 @@ from api_gateway.dispatcher import Dispatcher
 from api_gateway.identity import Identity
 from api_gateway.native.action_view import view_action
 from api_gateway.rpc_versions import AgentTooOld, Speech
-from api_gateway.store import Store, actions, agents, reports, restoring
+from api_gateway.store import Store, actions, heartbeats, reports, restoring
 from api_gateway.store.actions import ActionRow
 from api_gateway.sweep import Sweep
 from compute_agent.contract.events import ActionEnded
@@ -126,7 +126,9 @@ class TestAsking:
         dispatcher.step()
         before = get_action(store, action)
         with store.write() as c:
-            agents.apply_heartbeat(c, voice.build_heartbeat().model_copy(update={"rpc_version": "1.3", "release": "1.0"}), clock.now())
+            heartbeats.apply_heartbeats(
+                c, [voice.build_heartbeat().model_copy(update={"rpc_version": "1.3", "release": "1.0"})], clock.now()
+            )
         with pytest.raises(AgentTooOld, match=r"agent on host-1 \(release 1.0\) does not support this: cancel_action"):
             cancel(action)
         assert get_action(store, action) == before

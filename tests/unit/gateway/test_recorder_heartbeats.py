@@ -1,20 +1,21 @@
 """Heartbeats and the gateway's own echoes: what is dropped stops nobody and is said, with its reason."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from unittest import mock
 
 import pytest
 
-from api_gateway import recorder as recorder_module
 from api_gateway.cast_slots import ImmediateCasts
 from api_gateway.echo import Echo
 from api_gateway.received import Received
 from api_gateway.recorder import Recorder
 from api_gateway.senders import SenderCheck
 from api_gateway.store import Connection, Store, StoreRejected, agents, hearing
-from api_gateway.store.agents import HeartbeatOutcome
+from api_gateway.store import heartbeats as stored_heartbeats
+from api_gateway.store.heartbeats import TakenIn
 from compute_agent.contract.models import Heartbeat
 from compute_agent.contract.notifications import HEARTBEAT_TYPE, Notification, encode
 from tests.fakes import FakeClock
@@ -67,14 +68,14 @@ def find_heard_until(store: Store) -> datetime | None:
 def test_a_heartbeat_that_the_store_cannot_take_is_dropped_alone_and_said(
     recorder: Recorder, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    apply_heartbeat = agents.apply_heartbeat
+    apply_heartbeats = stored_heartbeats.apply_heartbeats
 
-    def reject_the_second(c: Connection, heartbeat: Heartbeat, now: datetime) -> HeartbeatOutcome:
-        if heartbeat.host == "host-2":
+    def reject_the_second(c: Connection, heartbeats: Sequence[Heartbeat], now: datetime) -> TakenIn:
+        if any(heartbeat.host == "host-2" for heartbeat in heartbeats):
             raise StoreRejected("a value out of range")
-        return apply_heartbeat(c, heartbeat, now)
+        return apply_heartbeats(c, heartbeats, now)
 
-    monkeypatch.setattr(recorder_module.stored_agents, "apply_heartbeat", reject_the_second)
+    monkeypatch.setattr(stored_heartbeats, "apply_heartbeats", reject_the_second)
     recorder.record_heartbeats([AgentVoice(clock, f"host-{number}", f"journal-{number}").beat() for number in range(1, 5)])
     assert list_hosts(store) == ["host-1", "host-3", "host-4"]
     ((level, said),) = list_said(caplog)

@@ -13,8 +13,7 @@ from sqlalchemy import Connection, event
 from api_gateway.cast_slots import ImmediateCasts
 from api_gateway.dispatcher import Dispatcher
 from api_gateway.recorder import Recorder
-from api_gateway.store import Store, StoreUnavailable, actions
-from api_gateway.store import agents as stored_agents
+from api_gateway.store import Store, StoreUnavailable, actions, heartbeats
 from api_gateway.sweep import Sweep
 from tests.fakes import FakeClock
 from tests.http.application import create_application
@@ -95,7 +94,7 @@ def test_nothing_is_cast_whose_cast_is_not_recorded(store: Store, disk: Disk, cl
     row = add_action(store, clock, deadline=300)
     with store.write() as c:
         for number in range(3 * ENOUGH):
-            stored_agents.apply_heartbeat(c, AgentVoice(clock, f"host-{number}", f"journal-{number}").build_heartbeat(), clock.now())
+            heartbeats.apply_heartbeats(c, [AgentVoice(clock, f"host-{number}", f"journal-{number}").build_heartbeat()], clock.now())
             actions.insert_action(c, replace(row, id=f"req-{uuid.uuid4()}", host=f"host-{number}"))
     disk.fill()
     with pytest.raises(StoreUnavailable):

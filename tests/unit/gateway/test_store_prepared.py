@@ -63,7 +63,7 @@ def test_what_is_written_is_what_is_read(store: Store, clock: FakeClock) -> None
 def test_a_list_may_have_any_length(store: Store, clock: FakeClock, count: int) -> None:
     rows = build_actions(clock)
     insert(store, rows)
-    some = PreparedForMany(lambda ids: select(table.c.id).where(table.c.id.in_(ids)).order_by(table.c.id))
+    some = PreparedForMany(lambda is_one_of: select(table.c.id).where(is_one_of(table.c.id)).order_by(table.c.id))
     with store.read() as c:
         assert [row[0] for row in ask(c, *some.fit([row.id for row in rows[:count]]))] == [row.id for row in rows[:count]]
 
