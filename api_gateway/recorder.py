@@ -200,8 +200,8 @@ class Recorder:
                         heartbeat.journal_id,
                         heartbeat.incarnation,
                     )
-            for server in taken.claimed_twice:
-                LOG.error("server %s is claimed by two hosts: see its server.claimed_twice event", server)
+            for claimed in taken.claimed_twice:
+                LOG.error("server %s is claimed by two hosts, %s and %s", claimed.server, claimed.host, claimed.other_host)
         if restarted:
             self._on_agent_restarted()
         for host in hosts_to_ask:

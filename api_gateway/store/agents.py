@@ -70,7 +70,7 @@ def find_agent(c: Connection, host: str) -> AgentRow | None:
 
 
 def find_agents(c: Connection, hosts: Sequence[str]) -> dict[str, AgentRow]:
-    """By host, those of these hosts that are known."""
+    """By host, those of these hosts (hundreds, not tens of thousands) that are known."""
     return {row.host: row for row in (_read_agent(found) for found in ask(c, *_BY_HOSTS.fit(hosts)))} if hosts else {}
 
 

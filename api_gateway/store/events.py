@@ -55,8 +55,7 @@ _END = Prepared(
     .with_for_update()
 )
 """Where the record ends, locked, and the epoch of the gateway's own events."""
-_MESSAGE_ORIGINS = select(events.c.message_id, events.c.host, events.c.epoch)
-_KNOWN = PreparedForMany(lambda is_one_of: _MESSAGE_ORIGINS.where(is_one_of(events.c.message_id)))
+_KNOWN = PreparedForMany(lambda is_one_of: select(events.c.message_id, events.c.host, events.c.epoch).where(is_one_of(events.c.message_id)))
 _OWNERS = PreparedForMany(
     lambda is_one_of: select(servers.c.id, servers.c.project, servers.c.host, servers.c.deleted_at).where(is_one_of(servers.c.id))
 )

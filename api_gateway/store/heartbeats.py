@@ -4,6 +4,7 @@ Those of several hosts share their statements: a fleet sends hundreds in a secon
 the lock of the record's end in hand, for which all others wait.
 """
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,7 +15,7 @@ from api_gateway.store import counters, restoring
 from api_gateway.store.agents import DOWN, OVERDUE_INTERVALS, UP, AgentRow, append_state, find_agents
 from api_gateway.store.columns import upsert_several, values_of
 from api_gateway.store.inventories import AppliedInventory, Reported, apply_reports
-from api_gateway.store.servers import settle
+from api_gateway.store.servers import ClaimedTwice, settle
 from api_gateway.store.sightings import list_contested
 from api_gateway.store.tables import agents
 from compute_agent.contract.models import Heartbeat
@@ -44,40 +45,49 @@ class HeartbeatOutcome:
 
 @dataclass(frozen=True)
 class TakenIn:
-    """What became of a batch: of each heartbeat in its order, and ids of the servers of which a conflict began; their
-    ``server.claimed_twice`` events are in the outbox already."""
+    """What became of a batch: of each heartbeat in its order, and the conflicts that began; their ``server.claimed_twice`` events are in
+    the outbox already."""
 
     outcomes: tuple[HeartbeatOutcome, ...]
-    claimed_twice: tuple[str, ...]
+    claimed_twice: tuple[ClaimedTwice, ...]
 
 
 def apply_heartbeats(c: Connection, heartbeats: Sequence[Heartbeat], now: datetime) -> TakenIn:
     """Take heartbeats in, in any order: (journal_id, incarnation, number) says which is a host's latest. Applies their inventories too.
 
     The last one of an ordered stop (``stopping``) makes the agent down at once, with its ``agent.down`` event; one that is heard again
-    within the same incarnation gets an ``agent.up`` (a restarted agent publishes its own).
+    within the same incarnation gets an ``agent.up`` (a restarted agent publishes its own). Of a server that several of them tell of where
+    they leave it is decided at once: what moved from one to another was never claimed twice.
     """
     counters.lock_counters(c)
-    outcomes: list[HeartbeatOutcome] = []
-    claimed_twice: list[str] = []
-    for of_hosts in _list_rounds(heartbeats):
-        taken = _apply_round(c, of_hosts, now)
-        outcomes += taken.outcomes
-        claimed_twice += taken.claimed_twice
-    return TakenIn(tuple(outcomes), tuple(claimed_twice))
+    outcomes: dict[int, HeartbeatOutcome] = {}
+    claimed_twice: list[ClaimedTwice] = []
+    for places in _list_rounds(heartbeats):
+        told, conflicts = _apply_round(c, {heartbeats[place].host: heartbeats[place] for place in places}, now)
+        outcomes |= zip(places, told, strict=True)
+        claimed_twice += conflicts
+    return TakenIn(tuple(outcomes[place] for place in range(len(heartbeats))), tuple(claimed_twice))
 
 
-def _list_rounds(heartbeats: Sequence[Heartbeat]) -> list[dict[str, Heartbeat]]:
-    """In their order, by host: what a host says twice is in two rounds, for the later word is held against what the earlier one left."""
-    rounds: list[dict[str, Heartbeat]] = [{}]
-    for heartbeat in heartbeats:
-        if heartbeat.host in rounds[-1]:
-            rounds.append({})
-        rounds[-1][heartbeat.host] = heartbeat
+def _list_rounds(heartbeats: Sequence[Heartbeat]) -> list[list[int]]:
+    """Their places in the batch: what a host says twice is in two rounds, for the later word is held against what the earlier one left."""
+    rounds: list[list[int]] = []
+    said: Counter[str] = Counter()
+    for place, heartbeat in enumerate(heartbeats):
+        if said[heartbeat.host] == len(rounds):
+            rounds.append([])
+        rounds[said[heartbeat.host]].append(place)
+        said[heartbeat.host] += 1
     return rounds
 
 
-def _apply_round(c: Connection, heartbeats: Mapping[str, Heartbeat], now: datetime) -> TakenIn:
+def _apply_round(
+    c: Connection, heartbeats: Mapping[str, Heartbeat], now: datetime
+) -> tuple[list[HeartbeatOutcome], Sequence[ClaimedTwice]]:
+    """What became of each, and the conflicts that began.
+
+    :param heartbeats: by host
+    """
     known = find_agents(c, list(heartbeats))
     fresh = [
         heartbeat
@@ -90,8 +100,8 @@ def _apply_round(c: Connection, heartbeats: Mapping[str, Heartbeat], now: dateti
     new = {host: row.journal_id for host, row in rows.items() if host not in known or known[host].journal_id != row.journal_id}
     restoring.ask_unknown_journals(c, new, now=now)
     claimed_twice = _settle(c, applied, known, rows, now)
-    outcomes = {host: _tell(c, known.get(host), row, applied[host], now) for host, row in rows.items()}
-    return TakenIn(tuple(outcomes.get(host, _STALE) for host in heartbeats), claimed_twice)
+    outcomes = {host: _conclude(c, known.get(host), row, applied[host], now) for host, row in rows.items()}
+    return [outcomes.get(host, _STALE) for host in heartbeats], claimed_twice
 
 
 _STALE = HeartbeatOutcome(stale=True)
@@ -126,16 +136,16 @@ def _settle(
     known: Mapping[str, AgentRow],
     rows: Mapping[str, AgentRow],
     now: datetime,
-) -> tuple[str, ...]:
+) -> Sequence[ClaimedTwice]:
     """Decide over the servers that were told of, and over those whose agents' words are worth more or less than before."""
     departures = {(host, server): why for host, inventory in applied.items() for server, why in inventory.departures.items()}
     touched = {server for inventory in applied.values() for server in (*inventory.changed, *inventory.departures)}
     other_worth = [host for host, row in rows.items() if host not in known or _find_worth(known[host]) != _find_worth(row)]
     touched |= list_contested(c, other_worth)
-    return tuple(settle(c, touched, now=now, departures=departures)) if touched else ()
+    return settle(c, touched, now=now, departures=departures) if touched else ()
 
 
-def _tell(c: Connection, before: AgentRow | None, after: AgentRow, applied: AppliedInventory, now: datetime) -> HeartbeatOutcome:
+def _conclude(c: Connection, before: AgentRow | None, after: AgentRow, applied: AppliedInventory, now: datetime) -> HeartbeatOutcome:
     restarted = before is None or (before.journal_id, before.incarnation) != (after.journal_id, after.incarnation)
     came_up = after.state == UP and (before is None or before.state == DOWN)
     went_down = after.state == DOWN and before is not None and before.state == UP

@@ -46,6 +46,10 @@ class Reported:
         """The servers that it is about."""
         return frozenset(server.id for server in self.report.servers) | {removed.id for removed in self.report.removed}
 
+    def is_of_other_generations(self, before: "_Sightings") -> bool:
+        """Whether it names servers that were not there before, or were others: the hash of the host's inventory is another then."""
+        return any(server.id not in before or before[server.id].generation != server.generation for server in self.report.servers)
+
 
 @dataclass(frozen=True)
 class AppliedInventory:
@@ -76,19 +80,22 @@ def apply_reports(c: Connection, reported: Collection[Reported]) -> dict[str, Ap
             differences.append(each)
     before = _read_before(c, full, differences)
     changed = _put(c, [*full, *differences], before)
-    for each in full:
-        said = {removed.id: removed.departure for removed in each.report.removed}
-        gone = before[each.host].keys() - {server.id for server in each.report.servers}
-        departures = {server: said.get(server, Departure.GONE) for server in gone}
-        remove_sightings(c, each.host, departures)
-        applied[each.host] = AppliedInventory(complete=True, changed=changed[each.host], departures=departures)
-    for each in differences:
-        known = before[each.host]
-        departures = {removed.id: removed.departure for removed in each.report.removed if removed.id in known}
-        remove_sightings(c, each.host, departures)
-        complete = _find_hash_after(c, each, known, departures) == each.report.hash
-        applied[each.host] = AppliedInventory(complete=complete, changed=changed[each.host], departures=departures)
+    departures = {each.host: _find_departures(each, before[each.host]) for each in (*full, *differences)}
+    remove_sightings(c, [(host, server) for host, of_host in departures.items() for server in of_host])
+    others = [each.host for each in differences if departures[each.host] or each.is_of_other_generations(before[each.host])]
+    hashes = {host: hash_inventory(generations) for host, generations in list_generations(c, others).items()}
+    for each in (*full, *differences):
+        complete = each.report.full or hashes.get(each.host, each.known_hash) == each.report.hash
+        applied[each.host] = AppliedInventory(complete=complete, changed=changed[each.host], departures=departures[each.host])
     return applied
+
+
+def _find_departures(each: Reported, before: _Sightings) -> dict[str, Departure]:
+    """Why the host has servers no longer; of those that are not in a full report, it may not say it."""
+    said = {removed.id: removed.departure for removed in each.report.removed}
+    if not each.report.full:
+        return {server: departure for server, departure in said.items() if server in before}
+    return {server: said.get(server, Departure.GONE) for server in before.keys() - {server.id for server in each.report.servers}}
 
 
 def _read_before(c: Connection, full: Sequence[Reported], differences: Sequence[Reported]) -> dict[str, dict[str, Sighting]]:
@@ -115,14 +122,6 @@ def _put(c: Connection, reported: Iterable[Reported], before: Mapping[str, _Sigh
     insert_sightings(c, new)
     overwrite_sightings(c, other)
     return changed
-
-
-def _find_hash_after(c: Connection, difference: Reported, before: _Sightings, departures: Collection[str]) -> str | None:
-    """Of the host's sightings, which are written; that of before where the difference has changed nothing that it is made of."""
-    servers = difference.report.servers
-    if departures or any(server.id not in before or before[server.id].generation != server.generation for server in servers):
-        return hash_inventory(list_generations(c, difference.host))
-    return difference.known_hash
 
 
 def _merge(host: str, server: Server, old: Sighting | None, sent_at: datetime) -> Sighting:

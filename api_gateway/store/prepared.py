@@ -6,7 +6,7 @@ PostgreSQL is told several of them, with the transaction's beginning or end, in 
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 from sqlalchemy import ARRAY, ColumnElement, Connection, Dialect, Double, Insert, Select, String, any_, bindparam
@@ -33,11 +33,8 @@ class Prepared:
     def get_text(self, dialect: Dialect) -> "_Text":
         text = self._texts.get(dialect.name)
         if text is None:
-            text = self._texts[dialect.name] = _Text(self._get_statement(dialect), self._names, dialect)
+            text = self._texts[dialect.name] = _Text(self._statement, self._names, dialect)
         return text
-
-    def _get_statement(self, dialect: Dialect) -> Select[Any] | Insert:
-        return self._statement
 
 
 IsOneOf = Callable[[ColumnElement[str]], ColumnElement[bool]]
@@ -54,7 +51,8 @@ class PreparedForMany:
     """
 
     def __init__(self, build: _Build) -> None:
-        self._of_width = cache(partial(_PreparedForWidth, build))
+        with_array = Prepared(build(lambda column: column == any_(bindparam(_ARRAY, type_=ARRAY(String)))))
+        self._of_width = cache(lambda width: _PreparedForWidth(build, width, with_array))
 
     def fit(self, many: Sequence[str]) -> tuple[Prepared, dict[str, Any]]:
         """The statement for so many, and their names."""
@@ -64,15 +62,14 @@ class PreparedForMany:
 
 
 class _PreparedForWidth(Prepared):
-    """For a list of one length, or, at PostgreSQL, of any."""
+    """For a list of one length; ``with_array`` is PostgreSQL's, for a list of any."""
 
-    def __init__(self, build: _Build, width: int) -> None:
-        array = bindparam(_ARRAY, type_=ARRAY(String))
+    def __init__(self, build: _Build, width: int, with_array: Prepared) -> None:
         super().__init__(build(lambda column: column.in_([bindparam(name) for name in _name_many(width)])))
-        self._with_array = build(lambda column: column == any_(array))
+        self._with_array = with_array
 
-    def _get_statement(self, dialect: Dialect) -> Select[Any] | Insert:
-        return self._with_array if dialect.name == "postgresql" else super()._get_statement(dialect)
+    def get_text(self, dialect: Dialect) -> "_Text":
+        return self._with_array.get_text(dialect) if dialect.name == "postgresql" else super().get_text(dialect)
 
 
 _ARRAY = "all_of_many"

@@ -31,6 +31,7 @@ __all__ = [
     "OVERLAY_FIELDS",
     "SORT_KEYS",
     "BadPattern",
+    "ClaimedTwice",
     "HostIsUp",
     "ServerFilters",
     "ServerRow",
@@ -50,6 +51,19 @@ __all__ = [
     "settle",
     "unlock_server",
 ]
+
+
+@dataclass(frozen=True)
+class ClaimedTwice:
+    """Two hosts run the same server; ``host`` is its owner."""
+
+    server: str
+    host: str
+    other_host: str
+
+    def is_another_than(self, known: "ClaimedTwice | None") -> bool:
+        """Whether somebody else is a party to it."""
+        return known is None or {self.host, self.other_host} != {known.host, known.other_host}
 
 
 class HostIsUp(Exception):
@@ -183,7 +197,7 @@ def forget_server(c: Connection, server: str, *, now: datetime) -> None:
     for host, word in zip(hosts, words, strict=True):
         if word.up:
             raise HostIsUp(server, host)
-        remove_sightings(c, host, [server])
+        remove_sightings(c, [(host, server)])
     c.execute(update(agents).where(agents.c.host.in_(hosts)).values(inventory_revision=None, inventory_hash=None))
     give_up(c, [server], now=now)
 
@@ -196,13 +210,13 @@ def settle(
     departures: Mapping[tuple[str, str], Departure] | None = None,
     grace_over: bool = False,
     said: Iterable[Word] | None = None,
-) -> list[str]:
+) -> list[ClaimedTwice]:
     """Decide anew who owns these servers and take over the owners' words; every change of a sighting or of an agent's state ends here.
 
     :param departures: why hosts have servers no longer, by host and server
     :param grace_over: an owner that vanished without a word is waited for no longer
     :param said: all hosts' words about these servers; None: they are read
-    :returns: servers of which a conflict began; their ``server.claimed_twice`` is in the outbox.
+    :returns: the conflicts that began; their ``server.claimed_twice`` is in the outbox.
     """
     wanted = set(ids)
     departures = departures or {}
@@ -212,7 +226,7 @@ def settle(
     rows = {row.id: row for chunk in split(wanted) for row in list_by_id(c, chunk)}
     made: list[ServerRow] = []
     overwritten: list[tuple[ServerRow, ServerRow]] = []
-    claimed_twice: list[str] = []
+    claimed_twice: list[ClaimedTwice] = []
     for server in sorted(wanted):
         before, heard = rows.get(server), words[server]
         owned = before is not None and before.deleted_at is None
@@ -237,9 +251,10 @@ def settle(
                 had.forget_former_owners(c, [server])
             elif after.host != before.host:
                 had.note_move(c, server, left=before.host, owner=after.host, project=after.project, now=now)
-        if after.conflict_host is not None and (before is None or before.conflict_host is None):
-            claimed_twice.append(server)
-            _append_claimed_twice(c, after, now)
+        conflict = _find_conflict(after)
+        if conflict is not None and (before is None or conflict.is_another_than(_find_conflict(before))):
+            claimed_twice.append(conflict)
+            _append_claimed_twice(c, conflict, now)
     overwrite_servers(c, overwritten)
     insert_servers(c, made)
     return claimed_twice
@@ -285,12 +300,10 @@ def _find_reset(before: ServerRow | None, word: Sighting) -> datetime | None:
     return max(seen, default=None)
 
 
-def _append_claimed_twice(c: Connection, row: ServerRow, now: datetime) -> None:
-    outbox.append_event(
-        c,
-        "server.claimed_twice",
-        server=row.id,
-        host=row.host,
-        occurred_at=now,
-        body={"hosts": (row.host, row.conflict_host)},
-    )
+def _find_conflict(row: ServerRow) -> ClaimedTwice | None:
+    return None if row.conflict_host is None else ClaimedTwice(row.id, row.host, row.conflict_host)
+
+
+def _append_claimed_twice(c: Connection, conflict: ClaimedTwice, now: datetime) -> None:
+    hosts = (conflict.host, conflict.other_host)
+    outbox.append_event(c, "server.claimed_twice", server=conflict.server, host=conflict.host, occurred_at=now, body={"hosts": hosts})

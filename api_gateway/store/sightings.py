@@ -71,8 +71,11 @@ _WORDS = PreparedForMany(
         .where(is_one_of(sightings.c.server))
     )
 )
-_GENERATIONS = select(sightings.c.server, sightings.c.generation).where(sightings.c.host == bindparam("key_host"))
+_GENERATIONS = PreparedForMany(
+    lambda is_one_of: select(sightings.c.host, sightings.c.server, sightings.c.generation).where(is_one_of(sightings.c.host))
+)
 _ONE = select(*_COLUMNS).where(_KEY)
+_REMOVE = delete(sightings).where(_KEY)
 _FACTS = [f.name for f in fields(Sighting) if f.name not in ("host", "server")]
 _UPDATE = update(sightings).where(_KEY).values({name: bindparam(name) for name in _FACTS})
 
@@ -87,7 +90,7 @@ def list_sightings_of_host(c: Connection, host: str) -> list[Sighting]:
 
 
 def list_sightings_of_hosts(c: Connection, hosts: Sequence[str]) -> list[Sighting]:
-    """All that these hosts say, at most ``CHUNK`` of them."""
+    """All that these hosts, at most ``CHUNK``, say."""
     return [read_sighting(row) for row in ask(c, *_OF_HOSTS.fit(hosts))] if hosts else []
 
 
@@ -98,9 +101,12 @@ def list_sightings_at(c: Connection, servers: Mapping[str, Collection[str]]) -> 
     return [sighting for sighting in found if sighting.server in servers.get(sighting.host, ())]
 
 
-def list_generations(c: Connection, host: str) -> dict[str, int]:
-    """Of all servers that a host says it has."""
-    return {row.server: row.generation for row in c.execute(_GENERATIONS, {"key_host": host})}
+def list_generations(c: Connection, hosts: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Of all servers that each of these hosts, at most ``CHUNK``, says it has."""
+    generations: dict[str, dict[str, int]] = {host: {} for host in hosts}
+    for host, server, generation in ask(c, *_GENERATIONS.fit(hosts)) if hosts else ():
+        generations[host][server] = generation
+    return generations
 
 
 def list_words(c: Connection, servers: Iterable[str]) -> list[Word]:
@@ -120,10 +126,10 @@ def list_contested(c: Connection, hosts: Iterable[str]) -> frozenset[str]:
 
 
 def _select_contested(is_one_of: IsOneOf) -> Select[Any]:
-    seen, other = sightings.alias("seen"), sightings.alias("other")
-    by_others = exists().where(other.c.server == seen.c.server, other.c.host != seen.c.host)
-    of_others = exists().where(servers_table.c.id == seen.c.server, servers_table.c.host != seen.c.host)
-    return select(seen.c.server).where(is_one_of(seen.c.host), or_(by_others, of_others))
+    other = sightings.alias("other")
+    by_others = exists().where(other.c.server == sightings.c.server, other.c.host != sightings.c.host)
+    of_others = exists().where(servers_table.c.id == sightings.c.server, servers_table.c.host != sightings.c.host)
+    return select(sightings.c.server).where(is_one_of(sightings.c.host), or_(by_others, of_others))
 
 
 _CONTESTED = PreparedForMany(_select_contested)
@@ -145,9 +151,13 @@ def _values_for_update(sighting: Sighting) -> dict[str, object]:
     return {"key_host": values.pop("host"), "key_server": values.pop("server"), **values}
 
 
-def remove_sightings(c: Connection, host: str, servers: Iterable[str]) -> None:
-    for chunk in split(servers):
-        c.execute(delete(sightings).where(sightings.c.host == host, sightings.c.server.in_(chunk)))
+def remove_sightings(c: Connection, keys: Collection[tuple[str, str]]) -> None:
+    """What hosts said about servers that they have no longer.
+
+    :param keys: each a host and a server
+    """
+    if keys:
+        c.execute(_REMOVE, [{"key_host": host, "key_server": server} for host, server in keys])
 
 
 def remove_host(c: Connection, host: str) -> None:

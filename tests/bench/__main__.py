@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,11 +122,15 @@ def main() -> int:
         parser.error(f"no such suite: {', '.join(unknown)}; there are {', '.join(SUITES)}")
     report = Report()
     complaint = None
+    began = time.monotonic()
     try:
         for name in arguments.suites or SUITES:
             report.slowness.append(machine_speed.compare())
+            print(f"[{time.monotonic() - began:7.1f} s] {name}: {SUITES[name].finds}", flush=True)
             report.figures += SUITES[name].measure(arguments)
         report.slowness.append(machine_speed.compare())
+    except KeyboardInterrupt:
+        complaint = f"bench: interrupted in {name}; what was measured before it is above"
     except StepFailed as failure:
         complaint = failure.explain()
     except (TimeoutError, RuntimeError, subprocess.SubprocessError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -70,8 +71,8 @@ def running_fake_stack(
     :param is_fleet: the agents are forked out of one process that has loaded everything (see ``agent_fleet``): a hundred start in seconds
     """
     agents = agents or [FakeAgent(servers)]
-    with tempfile.TemporaryDirectory(prefix="crashcart-bench-") as name, ExitStack() as ending:
-        directory, ports = Path(name), Ports(find_free_base())
+    with _making_directory() as directory, ExitStack() as ending:
+        ports = Ports(find_free_base())
         broker = PrivateRabbitMQ(directory, ports)
         ending.callback(broker.stop)
         broker.start()
@@ -102,6 +103,21 @@ def running_fake_stack(
         wait_until(client.is_healthy, _START_TIMEOUT, "the API serves")
         wait_until(lambda: _count_servers(store) == expected, _START_TIMEOUT, "the API knows the servers")
         yield FakeStack(client, store, services, broker, directory)
+
+
+@contextmanager
+def _making_directory() -> Iterator[Path]:
+    """Removed in the end, unless the block fails: then it is kept and named, for the logs in it say why."""
+    directory = Path(tempfile.mkdtemp(prefix="crashcart-bench-"))
+    try:
+        yield directory
+    except Exception:
+        print(f"failed; logs, journals and stores are kept in {directory}", file=sys.stderr, flush=True)
+        raise
+    except BaseException:
+        shutil.rmtree(directory)
+        raise
+    shutil.rmtree(directory)
 
 
 def _count_servers(store: Store) -> int:

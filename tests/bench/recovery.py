@@ -7,12 +7,14 @@ restarted ends by kill -9, and an action that waits is one that a person waits f
 from __future__ import annotations
 
 import itertools
+import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from devstack.postgresql import PrivatePostgreSQL
 from devstack.services import wait_until
@@ -133,13 +135,13 @@ def _complete(stack: FakeStack, action: str) -> None:
     :raises RuntimeError: it is another one than that the signal was delivered.
     """
 
-    def find_ending() -> str | None:
+    def find_ended() -> dict[str, Any] | None:
         try:
             answer = stack.client.get(f"/v1/actions/{action}")
         except OSError:
             return None
-        return str(answer.body["ending"]) if answer.status == 200 and answer.body["ending"] is not None else None
+        return dict(answer.body) if answer.status == 200 and answer.body["ending"] is not None else None
 
-    ending = wait_until(find_ending, _TIMEOUT, f"action {action} to be completed", interval=0.01)
-    if ending != "succeeded":
-        raise RuntimeError(f"action {action} ended {ending}")
+    ended = wait_until(find_ended, _TIMEOUT, f"action {action} to be completed", interval=0.01)
+    if ended["ending"] != "succeeded":
+        raise RuntimeError(f"action {action} ended otherwise: {json.dumps(ended)}")

@@ -71,6 +71,7 @@ class FakeHost:
         self._store = store
         self._clock = clock
         self.claimed_twice: tuple[str, ...] = ()
+        """Servers of which its last heartbeat began a conflict."""
         self.name = name
         self.journal_id = f"journal-{name}"
         self.incarnation = 1
@@ -137,7 +138,7 @@ class FakeHost:
     def deliver(self, heartbeat: Heartbeat) -> HeartbeatOutcome:
         with self._store.write() as c:
             taken = heartbeats.apply_heartbeats(c, [heartbeat], self._clock.now())
-        self.claimed_twice = taken.claimed_twice
+        self.claimed_twice = tuple(claimed.server for claimed in taken.claimed_twice)
         (outcome,) = taken.outcomes
         return outcome
 

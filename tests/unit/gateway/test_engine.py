@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from oslo_config import cfg
 
+from api_gateway import engine as engine_module
 from api_gateway.cast_slots import CastThreads
 from api_gateway.config import load_config
 from api_gateway.dispatcher import Dispatcher
@@ -38,8 +39,9 @@ def conf(tmp_path: Path) -> cfg.ConfigOpts:
     return load_config([], config_files=[str(path)])
 
 
-def test_a_datagram_brings_the_cast_at_once(conf: cfg.ConfigOpts, store: Store, tmp_path: Path) -> None:
-    """Well before the second after which the dispatcher looks by itself."""
+def test_a_datagram_brings_the_cast_at_once(conf: cfg.ConfigOpts, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not wait until the dispatcher looks by itself."""
+    monkeypatch.setattr(engine_module, "_IDLE_WAIT", 600.0)
     clock = SystemClock()
     add_agent(store, AgentVoice(clock), clock)
     caster = NotingCaster()
@@ -48,14 +50,11 @@ def test_a_datagram_brings_the_cast_at_once(conf: cfg.ConfigOpts, store: Store, 
     engine = Engine(conf, store, roles=["dispatcher"], caster=caster)
     engine.start()
     sender = WakeSender(tmp_path / "wake.sock")
-    begun = time.monotonic()
     action = add_action(store, clock)
     sender.wake()
-    assert cast.wait(10)
-    took = time.monotonic() - begun
+    assert cast.wait(30)
     sender.close()
     assert engine.stop() == []
-    assert took < 0.8
     assert get_action(store, action).lease_owner is None, "an ordered stop lets the cast's end be recorded"
 
 
@@ -87,7 +86,7 @@ def test_every_role_starts_and_stops_while_the_broker_is_away(conf: cfg.ConfigOp
     assert engine.find_dead_loop() is None
     begun = time.monotonic()
     assert engine.stop() == []
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 20
 
 
 def test_events_that_wait_for_a_broker_are_said_to_once_in_an_outage(
@@ -237,8 +236,11 @@ def test_who_is_woken_by_a_slot_that_is_free_again_finds_it_free() -> None:
     assert pool.join(5) == 0
 
 
-def test_more_casts_than_slots_follow_each_other_without_waiting_for_the_next_look(conf: cfg.ConfigOpts, store: Store) -> None:
+def test_more_casts_than_slots_follow_each_other_without_waiting_for_the_next_look(
+    conf: cfg.ConfigOpts, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A full pool that was seen as still full cost each of them the second after which the dispatcher looks by itself."""
+    monkeypatch.setattr(engine_module, "_IDLE_WAIT", 600.0)
     clock = SystemClock()
     conf.set_override("workers", 1, group="dispatcher")
     for number in range(4):
@@ -249,11 +251,8 @@ def test_more_casts_than_slots_follow_each_other_without_waiting_for_the_next_lo
     caster.during_cast = lambda request: done.set() if len(caster.requests) == 4 else None
     engine = Engine(conf, store, roles=["dispatcher"], caster=caster)
     engine.start()
-    begun = time.monotonic()
-    assert done.wait(10)
-    took = time.monotonic() - begun
+    assert done.wait(30)
     assert engine.stop() == []
-    assert took < 0.8
 
 
 def test_a_job_that_fails_leaves_its_thread_for_the_next_one() -> None:

@@ -17,6 +17,7 @@ from api_gateway.store.event_listing import EventFilters
 from api_gateway.stream import application, feed, listener, reader
 from api_gateway.stream.listener import StreamListener
 from api_gateway.stream.ticket import PATH, Ticket, TicketRefused, read_ticket
+from devstack.services import wait_until
 from tests.event_stream import EventStream, Refused
 from tests.fakes import FakeClock
 from tests.unit.gateway.store_parts import SERVER, build_event
@@ -227,9 +228,13 @@ def test_silence_is_filled_with_comments(run: Callable[..., Running], monkeypatc
     monkeypatch.setattr(reader, "_KEEP_ALIVE_INTERVAL", 0.02)
     stream = run()
     opened = stream.open()
-    threading.Timer(0.2, stream.record).start()
+
+    def record() -> None:
+        wait_until(lambda: ": still here" in opened.comments, 30, "a comment")
+        stream.record()
+
+    threading.Thread(target=record).start()
     assert list_ids(opened, 1) == [1]
-    assert ": still here" in opened.comments
 
 
 def test_a_reader_to_whom_nothing_was_told_knows_where_to_go_on(run: Callable[..., Running], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,7 +252,7 @@ def test_a_reader_to_whom_nothing_was_told_knows_where_to_go_on(run: Callable[..
 
 
 def test_a_stream_ends_when_its_time_is_over(run: Callable[..., Running]) -> None:
-    stream = run(lifetime=0.1)
+    stream = run(lifetime=1.0)
     stream.record()
     assert [message.id for message in stream.open()] == [1]
 

@@ -3,7 +3,6 @@
 import http.client
 import json
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from devstack.ports import find_free_port
 from devstack.services import list_children
 from tests.http.application import create_application
 from tests.http.fleet import PENDING_ACTION
@@ -46,7 +46,7 @@ class Server:
             return False
 
 
-def wait_until(condition: Callable[[], bool], timeout: float = 20.0) -> bool:
+def wait_until(condition: Callable[[], bool], timeout: float = 60.0) -> bool:
     end = time.monotonic() + timeout
     paused = threading.Event()
     while time.monotonic() < end:
@@ -59,8 +59,7 @@ def wait_until(condition: Callable[[], bool], timeout: float = 20.0) -> bool:
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     create_application(tmp_path).close()
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = find_free_port()
     config = tmp_path / "gateway.conf"
     config.write_text(
         f"[database]\nconnection = sqlite:///{tmp_path / 'gateway.sqlite'}\n[api]\nlisten_port = {port}\n"
@@ -80,12 +79,12 @@ def test_an_ordered_stop_answers_those_who_wait(server: Server) -> None:
     answers: list[tuple[int, Any]] = []
     waiter = threading.Thread(target=lambda: answers.append(server.get(LONG_POLL)))
     waiter.start()
-    assert not wait_until(lambda: bool(answers), timeout=0.3)
+    assert not wait_until(lambda: bool(answers), timeout=2.0)
 
     server.process.send_signal(signal.SIGTERM)
 
-    assert server.process.wait(timeout=10) == 0
-    waiter.join(10)
+    assert server.process.wait(timeout=60) == 0
+    waiter.join(60)
     assert answers[0][0] == 200
     assert answers[0][1]["state"] == "accepted"
 
@@ -95,7 +94,7 @@ def test_a_killed_main_process_takes_its_workers_with_it(server: Server) -> None
     server.process.kill()
     server.process.wait()
 
-    assert wait_until(lambda: not server.answers(), timeout=10)
+    assert wait_until(lambda: not server.answers(), timeout=60)
 
 
 def test_a_killed_worker_is_replaced(server: Server) -> None:
@@ -104,9 +103,9 @@ def test_a_killed_worker_is_replaced(server: Server) -> None:
 
     worker.kill()
 
-    assert wait_until(server.answers, timeout=10)
+    assert wait_until(server.answers, timeout=60)
     server.process.send_signal(signal.SIGTERM)
-    server.process.wait(timeout=10)
+    server.process.wait(timeout=60)
 
 
 def test_a_worker_begins_without_the_signal_handlers_of_its_main_process() -> None:

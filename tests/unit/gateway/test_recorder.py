@@ -1,5 +1,6 @@
 """The recorder's steps: each event once, applied with its record; what cannot be taken in stops nobody."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -256,6 +257,23 @@ def test_an_inventory_that_cannot_be_followed_is_asked_for_once_per_batch(
 ) -> None:
     recorder.record_heartbeats([voice.beat(full=False), voice.beat(full=False)])
     assert caster.inventories == [HOST]
+
+
+def test_of_the_hosts_of_a_batch_those_are_asked_that_cannot_be_followed(
+    recorder: Recorder, caster: NotingCaster, clock: FakeClock
+) -> None:
+    voices = [AgentVoice(clock, f"host-{number}", f"journal-{number}") for number in range(4)]
+    recorder.record_heartbeats([voice.beat(full=number % 2 == 0) for number, voice in enumerate(voices)])
+    assert caster.inventories == ["host-1", "host-3"]
+
+
+def test_operators_read_in_the_log_who_claims_a_server_twice(
+    recorder: Recorder, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = build_server(clock)
+    recorder.record_heartbeats([AgentVoice(clock, host, f"journal-of-{host}").beat(server) for host in ("host-1", "host-2")])
+    (said,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert said.getMessage() == f"server {server.id} is claimed by two hosts, host-1 and host-2"
 
 
 def test_an_inventory_that_came_later_in_the_batch_is_not_asked_for(recorder: Recorder, caster: NotingCaster, voice: AgentVoice) -> None:

@@ -70,8 +70,9 @@ def test_a_writer_that_does_not_get_its_turn_says_busy(store: Store, database: P
     holder.close()
 
 
-def test_a_writer_that_waits_for_another_process_looks_again_soon(store: Store, database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_writer_that_waits_for_another_process_looks_again_soon(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long it has waited: else who comes later would get its turn before it."""
+    store = Store(f"sqlite:///{database}", busy_timeout=30)
     holder = sqlite3.connect(database, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     waited: list[float] = []
@@ -86,6 +87,7 @@ def test_a_writer_that_waits_for_another_process_looks_again_soon(store: Store, 
         stored_counters.count_violation(c, "x")
     assert waited == [0.001] * 20
     holder.close()
+    store.dispose()
 
 
 def test_who_writes_next_is_not_held_up_by_what_went_wrong_before(store: Store, database: Path) -> None:
@@ -100,7 +102,7 @@ def test_who_writes_next_is_not_held_up_by_what_went_wrong_before(store: Store, 
 
     with pytest.raises(StoreRejected):
         fail()
-    other = Store(f"sqlite:///{database}", busy_timeout=0.1)
+    other = Store(f"sqlite:///{database}", busy_timeout=30)
     for one in (other, store):
         with one.write() as c:
             stored_counters.count_violation(c, "x")

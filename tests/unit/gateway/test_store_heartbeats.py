@@ -1,21 +1,51 @@
 """Heartbeats of several hosts in one batch: each host's words as if they had come alone, and of a server that moves where it ends."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 
-from api_gateway.store import Store, agents, heartbeats, servers
+from api_gateway.store import Store, agents, had, heartbeats, servers
 from api_gateway.store.heartbeats import TakenIn
+from api_gateway.store.server_rows import ServerRow
 from api_gateway.store.tables import sightings
 from compute_agent.contract.models import Departure, Heartbeat, PowerState
+from devstack.databases import DatabaseServer
 from tests.databases import write_database
 from tests.fakes import FakeClock
 from tests.unit.gateway.store_parts import OTHER_SERVER, SERVER, FakeHost, list_outbox_events
 
 THIRD_SERVER = "99999999-7777-4888-8999-000000000000"
+
+
+@pytest.fixture(params=["sqlite", "server"])
+def create_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Store]]:
+    """Makes empty ones, of each kind."""
+    stores: list[Store] = []
+    named: list[str] = []
+
+    def create() -> Store:
+        if request.param == "sqlite":
+            url = f"sqlite:///{write_database(tmp_path / f'{len(stores)}.sqlite')}"
+        else:
+            server: DatabaseServer = request.getfixturevalue("database_server")
+            named.append(f"heartbeats_{len(stores)}")
+            url = server.create_database(named[-1], template=request.getfixturevalue("empty_database"))
+        stores.append(Store(url))
+        return stores[-1]
+
+    yield create
+    for store in stores:
+        store.dispose()
+    for name in named:
+        request.getfixturevalue("database_server").drop_database(name)
+
+
+@pytest.fixture
+def store(create_store: Callable[[], Store]) -> Store:
+    return create_store()
 
 
 @pytest.fixture
@@ -26,6 +56,24 @@ def a(store: Store, clock: FakeClock) -> FakeHost:
 @pytest.fixture
 def b(store: Store, clock: FakeClock) -> FakeHost:
     return FakeHost(store, clock, "b")
+
+
+@pytest.fixture
+def third(store: Store, clock: FakeClock) -> FakeHost:
+    return FakeHost(store, clock, "c")
+
+
+def get(store: Store) -> ServerRow:
+    with store.read() as c:
+        server = servers.find_server(c, SERVER)
+    assert server is not None
+    return server
+
+
+def list_conflicts(store: Store) -> list[set[str]]:
+    """Who was told to claim a server at the same time."""
+    with store.read() as c:
+        return [set(row.payload["hosts"]) for row in list_outbox_events(c, "server.claimed_twice")]
 
 
 def deliver(store: Store, clock: FakeClock, *batch: Heartbeat) -> TakenIn:
@@ -41,18 +89,10 @@ def read(store: Store) -> tuple[Sequence[Any], ...]:
         return agents.list_agents(c), words, servers.list_servers(c, deleted=None, limit=50), told
 
 
-@pytest.fixture
-def another_store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(f"sqlite:///{write_database(tmp_path / 'another.sqlite')}", busy_timeout=0.2)
-    yield store
-    store.dispose()
-
-
-def test_each_host_of_a_batch_is_taken_in_as_if_it_had_come_alone(store: Store, another_store: Store, clock: FakeClock) -> None:
+def test_each_host_of_a_batch_is_taken_in_as_if_it_had_come_alone(create_store: Callable[[], Store], clock: FakeClock) -> None:
     """New ones, full reports, differences with servers that came, changed, were replaced and left, stale ones, and orderly ends."""
 
-    def live(alone: bool) -> list[bool]:
-        into = store if alone else another_store
+    def live(into: Store, *, alone: bool) -> list[bool]:
         hosts = [FakeHost(into, clock, name) for name in "abcde"]
         needs_full: list[bool] = []
 
@@ -83,33 +123,78 @@ def test_each_host_of_a_batch_is_taken_in_as_if_it_had_come_alone(store: Store, 
         tell(late, skipped, changed.build_heartbeat(readable=False), gone.build_heartbeat(stopping=True))
         return needs_full
 
-    assert live(alone=True) == live(alone=False)
-    assert read(store) == read(another_store)
+    one, other = create_store(), create_store()
+    assert live(one, alone=True) == live(other, alone=False)
+    assert read(one) == read(other)
 
 
-def test_a_server_that_moves_within_a_batch_has_been_nobodys_and_is_no_conflict(
-    store: Store, clock: FakeClock, a: FakeHost, b: FakeHost
-) -> None:
+@pytest.mark.parametrize("order", [1, -1], ids=["it left first", "it came first"])
+def test_a_server_that_moves_within_a_batch_was_claimed_once(store: Store, clock: FakeClock, a: FakeHost, b: FakeHost, order: int) -> None:
     a.put()
     deliver(store, clock, a.build_heartbeat(full=True), b.build_heartbeat(full=True))
     a.servers.clear()
     b.put()
-    arrived, left = b.build_heartbeat(), a.build_heartbeat(departures={SERVER: Departure.MIGRATED})
-    assert deliver(store, clock, arrived, left).claimed_twice == ()
-    with store.read() as c:
-        server = servers.find_server(c, SERVER)
-    assert server is not None
+    batch = [a.build_heartbeat(departures={SERVER: Departure.MIGRATED}), b.build_heartbeat()]
+    taken = deliver(store, clock, *batch[::order])
+    assert taken.claimed_twice == ()
+    assert [outcome.needs_full for outcome in taken.outcomes] == [False, False]
+    server = get(store)
     assert (server.host, server.conflict_host, server.missing_since, server.host_released) == ("b", None, None, False)
+    assert list_conflicts(store) == []
+    with store.read() as c:
+        assert had.has_had(c, "a", SERVER, clock.now(), clock.now())
+
+
+def test_a_server_that_moves_twice_within_a_batch_is_its_last_hosts(
+    store: Store, clock: FakeClock, a: FakeHost, b: FakeHost, third: FakeHost
+) -> None:
+    """Why its owner has it no longer is for the owner to say, whatever others say of why they have it no longer."""
+    a.put()
+    b.put(power_state=PowerState.SHUTDOWN)
+    deliver(store, clock, *(host.build_heartbeat(full=True) for host in (a, b, third)))
+    a.servers.clear()
+    b.servers.clear()
+    third.put(power_state=PowerState.SHUTDOWN)
+    batch = [
+        b.build_heartbeat(departures={SERVER: Departure.GONE}),
+        a.build_heartbeat(departures={SERVER: Departure.MIGRATED}),
+        third.build_heartbeat(),
+    ]
+    deliver(store, clock, *batch)
+    assert (get(store).host, get(store).missing_since) == ("c", None)
+
+
+def test_a_running_copy_takes_over_from_a_host_that_stops_within_a_batch(store: Store, clock: FakeClock, a: FakeHost, b: FakeHost) -> None:
+    a.put()
+    deliver(store, clock, a.build_heartbeat(full=True), b.build_heartbeat(full=True))
+    b.put()
+    assert deliver(store, clock, b.build_heartbeat(), a.build_heartbeat(stopping=True)).claimed_twice == ()
+    assert (get(store).host, get(store).conflict_host) == ("b", None)
 
 
 def test_two_hosts_that_run_a_server_within_a_batch_are_a_conflict_that_is_told_once(
     store: Store, clock: FakeClock, a: FakeHost, b: FakeHost
 ) -> None:
+    deliver(store, clock, a.build_heartbeat(full=True), b.build_heartbeat(full=True))
     a.put()
     b.put()
-    assert deliver(store, clock, a.build_heartbeat(full=True), b.build_heartbeat(full=True)).claimed_twice == (SERVER,)
-    with store.read() as c:
-        assert len(list_outbox_events(c, "server.claimed_twice")) == 1
+    taken = deliver(store, clock, a.build_heartbeat(), b.build_heartbeat())
+    assert [outcome.needs_full for outcome in taken.outcomes] == [False, False]
+    assert [claimed.server for claimed in taken.claimed_twice] == [SERVER]
+    assert list_conflicts(store) == [{"a", "b"}]
+
+
+def test_another_party_to_a_conflict_is_another_conflict(store: Store, clock: FakeClock, a: FakeHost, b: FakeHost, third: FakeHost) -> None:
+    a.put()
+    deliver(store, clock, *(host.build_heartbeat(full=True) for host in (a, b, third)))
+    b.put()
+    deliver(store, clock, b.build_heartbeat())
+    assert (get(store).host, get(store).conflict_host) == ("a", "b")
+    b.servers.clear()
+    third.put()
+    deliver(store, clock, b.build_heartbeat(departures={SERVER: Departure.UNDEFINED}), third.build_heartbeat())
+    assert (get(store).host, get(store).conflict_host) == ("a", "c")
+    assert list_conflicts(store) == [{"a", "b"}, {"a", "c"}]
 
 
 def test_what_a_host_says_twice_in_a_batch_is_taken_in_its_order(store: Store, clock: FakeClock, a: FakeHost, b: FakeHost) -> None:
@@ -127,7 +212,5 @@ def test_what_a_host_says_twice_in_a_batch_is_taken_in_its_order(store: Store, c
         (True, False, False),
     ]
     with store.read() as c:
-        server = servers.find_server(c, SERVER)
         (agent, _) = agents.list_agents(c)
-    assert server is not None
-    assert (server.name, agent.heartbeat_number) == ("renamed", third.number)
+    assert (get(store).name, agent.heartbeat_number) == ("renamed", third.number)

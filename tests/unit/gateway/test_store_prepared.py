@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, text
 
-from api_gateway.store import Store, StoreRejected, StoreUnavailable, actions
+from api_gateway.store import Store, StoreRejected, StoreUnavailable, actions, backends
 from api_gateway.store.actions import ActionRow
 from api_gateway.store.columns import columns_of
 from api_gateway.store.prepared import Prepared, PreparedForMany, ask, begin_and_ask
@@ -100,7 +100,10 @@ def test_a_block_that_raises_leaves_nothing_behind(store: Store, clock: FakeCloc
     assert read_all(store) == []
 
 
-def test_of_a_server_that_was_restarted_one_request_learns_for_all(database_server: DatabaseServer, empty_database: str) -> None:
+def test_of_a_server_that_was_restarted_one_request_learns_for_all(
+    database_server: DatabaseServer, empty_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backends, "_REST_SECONDS", 600.0)
     store = Store(database_server.create_database("closed", template=empty_database))
     try:
         with store.read() as first, store.read() as second:

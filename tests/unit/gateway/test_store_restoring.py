@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 
-from api_gateway.store import Store, actions, agents, counters, endings, events, gaps, outbox
+from api_gateway.store import Store, actions, agents, counters, endings, events, gaps, heartbeats, outbox
 from api_gateway.store.actions import ActionRow
 from api_gateway.store.reports import Applied, apply_received, reported_actions
 from api_gateway.store.restoring import LEAP, UNKNOWN_JOURNAL, mark_restored
@@ -86,13 +86,14 @@ def test_an_agent_that_the_backup_did_not_know_is_asked_for_all_that_it_has(stor
     with store.write() as c:
         mark_restored(c, now=clock.now())
         events.record_events(c, [build_event("m1", host="a", epoch="journal-a", sequence=1)], now=clock.now())
-    host = FakeHost(store, clock, "b")
+    hosts = [FakeHost(store, clock, name) for name in "bc"]
     for _ in range(2):
-        host.beat()
-        assert list_tails(store, clock) == [("b", "journal-b", 1)]
+        with store.write() as c:
+            heartbeats.apply_heartbeats(c, [host.build_heartbeat() for host in hosts], clock.now())
+        assert list_tails(store, clock) == [("b", "journal-b", 1), ("c", "journal-c", 1)]
     clock.advance(86_401)
-    FakeHost(store, clock, "c").beat()
-    assert list_tails(store, clock) == [("b", "journal-b", 1)]
+    FakeHost(store, clock, "d").beat()
+    assert list_tails(store, clock) == [("b", "journal-b", 1), ("c", "journal-c", 1)]
 
 
 def list_tails(store: Store, clock: FakeClock) -> list[tuple[str, str, int]]:
