@@ -8,6 +8,10 @@ import urllib.request
 from dataclasses import dataclass
 from typing import Any
 
+from devstack.services import PATIENCE
+
+_TIMEOUT = 30.0 * PATIENCE
+"""Seconds that an answer is waited for."""
 COMPUTE_MICROVERSION = "2.17"
 """The first one that has trigger_crash_dump."""
 
@@ -49,15 +53,15 @@ class ApiClient:
         # A proxy of the environment has no business between us and 127.0.0.1.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Redirects)
 
-    def get(self, path: str, *, timeout: float = 10.0, headers: dict[str, str] | None = None) -> Answer:
+    def get(self, path: str, *, timeout: float = _TIMEOUT, headers: dict[str, str] | None = None) -> Answer:
         """GET; an HTTP error or a redirect is an Answer too. Raises OSError when there is no answer within `timeout` seconds."""
         return self.request("GET", path, timeout=timeout, headers=headers)
 
-    def post(self, path: str, body: Any, *, timeout: float = 10.0, headers: dict[str, str] | None = None) -> Answer:
+    def post(self, path: str, body: Any, *, timeout: float = _TIMEOUT, headers: dict[str, str] | None = None) -> Answer:
         """POST of a JSON body; as get()."""
         return self.request("POST", path, body=json.dumps(body).encode(), timeout=timeout, headers=headers)
 
-    def trigger_crash_dump(self, server: str, *, timeout: float = 10.0) -> Answer:
+    def trigger_crash_dump(self, server: str, *, timeout: float = _TIMEOUT) -> Answer:
         """Through the Compute API, as every client of today does it."""
         return self.post(
             f"/v2.1/servers/{server}/action",
@@ -68,7 +72,7 @@ class ApiClient:
 
     def get_action(self, action: str, *, wait: float = 0) -> dict[str, Any]:
         """Our own view of an action, once something is known of it or `wait` seconds have passed; raises LookupError."""
-        answer = self.get(f"/v1/actions/{action}?wait={wait:g}", timeout=wait + 10)
+        answer = self.get(f"/v1/actions/{action}?wait={wait:g}", timeout=wait + _TIMEOUT)
         if answer.status != 200:
             raise LookupError(f"GET /v1/actions/{action}: {answer.status} {answer.message}")
         found: dict[str, Any] = answer.body
@@ -90,7 +94,7 @@ class ApiClient:
             return False
 
     def request(
-        self, method: str, path: str, *, body: bytes | None = None, timeout: float = 10.0, headers: dict[str, str] | None = None
+        self, method: str, path: str, *, body: bytes | None = None, timeout: float = _TIMEOUT, headers: dict[str, str] | None = None
     ) -> Answer:
         """Any request; an HTTP error is an Answer too. Raises OSError when there is no answer."""
         sent = self._headers | (headers or {}) | ({"Content-Type": "application/json"} if body is not None else {})

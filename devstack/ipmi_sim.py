@@ -17,7 +17,7 @@ from devstack.bmc_sensors import SENSORS
 from devstack.cache import get_cache_dir
 from devstack.ipmi_sim_module import ensure_module
 from devstack.ports import find_free_port
-from devstack.services import Service, ServiceOwner
+from devstack.services import PATIENCE, Service, ServiceOwner
 from devstack.steps import StepFailed
 
 ADDRESS = "127.0.0.1"
@@ -199,7 +199,7 @@ class IpmiSim(ServiceOwner):
     def run_command(self, command: str) -> str:
         """What a command of ipmi_sim_cmd(5) says in the process, beside what that tells of sessions meanwhile; raises StepFailed when it
         is a complaint."""
-        with socket.create_connection((ADDRESS, int(self._console_file.read_text())), timeout=_CONSOLE_TIMEOUT) as console:
+        with socket.create_connection((ADDRESS, int(self._console_file.read_text())), timeout=_CONSOLE_TIMEOUT * PATIENCE) as console:
             _read_to_prompt(console)
             console.sendall(f"{command}\n".encode())
             said = _read_to_prompt(console).replace("\r", "").removeprefix(f"{command}\n").strip()

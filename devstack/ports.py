@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import re
 import socket
 from dataclasses import dataclass
 
@@ -13,6 +15,7 @@ _SEARCH_FIRST, _SEARCH_LAST = 20000, 32000
 # Single ports, of what a stack has many of.
 _SINGLE_FIRST, _SINGLE_LAST = 12000, 20000
 _SEARCH_TRIES = 200
+_PARTS = 8
 
 
 @dataclass(frozen=True)
@@ -83,12 +86,26 @@ class Ports:
 
 
 def find_free_base(blocks: int = 1) -> int:
-    """Base of so many blocks in which nothing listens; raises OSError when none was found in many tries."""
+    """Base of so many blocks in which nothing listens; raises OSError when none was found in many tries.
+
+    Processes of pytest-xdist look each in a part of its own: what one has found it begins to listen on only later.
+    """
+    first, last = _find_own_part()
     for _ in range(_SEARCH_TRIES):
-        base = random.randrange(_SEARCH_FIRST, _SEARCH_LAST, BLOCK)
+        base = random.randrange(first, last - BLOCK * (blocks - 1), BLOCK)
         if not Ports(base, blocks).list_taken():
             return base
     raise OSError(f"no block of {BLOCK * blocks} free ports between {_SEARCH_FIRST} and {_SEARCH_LAST} on 127.0.0.1")
+
+
+def _find_own_part() -> tuple[int, int]:
+    """Of all that are searched; a process that is none of several has them all."""
+    worker = re.fullmatch(r"gw(\d+)", os.environ.get("PYTEST_XDIST_WORKER", ""))
+    if worker is None:
+        return _SEARCH_FIRST, _SEARCH_LAST
+    size = (_SEARCH_LAST - _SEARCH_FIRST) // _PARTS
+    first = _SEARCH_FIRST + int(worker.group(1)) % _PARTS * size
+    return first, first + size
 
 
 def find_free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:

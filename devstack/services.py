@@ -21,14 +21,16 @@ PATIENCE = float(os.environ.get("CRASHCART_PATIENCE", "1"))
 
 T = TypeVar("T")
 
+_HELD_UP = 0.5
+"""Seconds by which a wait may end too late before the machine is said to have stood still."""
 _never = threading.Event()
 
 
 def wait_until(condition: Callable[[], T | None], timeout: float, what: str, interval: float = 0.02) -> T:
     """Call `condition` until it returns something true and return that.
 
-    Raises TimeoutError saying `what` was waited for after `timeout` seconds (times PATIENCE). For conditions of other processes
-    that offer nothing to wait on; an exception of the condition is the caller's.
+    Raises TimeoutError saying `what` was waited for after `timeout` seconds (times PATIENCE), without those in which the machine stood
+    still. For conditions of other processes that offer nothing to wait on; an exception of the condition is the caller's.
     """
     timeout *= PATIENCE
     give_up = time.monotonic() + timeout
@@ -38,7 +40,11 @@ def wait_until(condition: Callable[[], T | None], timeout: float, what: str, int
             return found
         if time.monotonic() >= give_up:
             raise TimeoutError(f"waited {timeout:g} s for {what}, in vain (last seen: {found!r})")
+        slept_at = time.monotonic()
         _never.wait(interval)
+        stood_still = time.monotonic() - slept_at - interval
+        if stood_still > _HELD_UP:
+            give_up += stood_still
 
 
 def iterate_command_lines() -> Iterator[tuple[int, bytes]]:
@@ -109,10 +115,10 @@ class ProcessId:
             os.close(pinned)
 
     def stop(self, grace: float = 10.0) -> bool:
-        """SIGTERM, up to `grace` seconds of patience, then SIGKILL. True when it ended by itself."""
+        """SIGTERM, up to `grace` seconds (times PATIENCE), then SIGKILL. True when it ended by itself."""
         self.send(signal.SIGCONT)  # a frozen process would not see the SIGTERM
         self.send(signal.SIGTERM)
-        if self.wait_gone(grace):
+        if self.wait_gone(grace * PATIENCE):
             return True
         self.kill()
         return False
@@ -120,8 +126,8 @@ class ProcessId:
     def kill(self) -> None:
         """kill -9, and wait until it is gone."""
         self.send(signal.SIGKILL)
-        if not self.wait_gone(10):
-            raise TimeoutError(f"process {self.pid} did not end within 10 s of SIGKILL")
+        if not self.wait_gone(10 * PATIENCE):
+            raise TimeoutError(f"process {self.pid} did not end within {10 * PATIENCE:g} s of SIGKILL")
 
     def save(self, path: Path) -> None:
         """Write the identity where another command finds it."""
@@ -263,7 +269,7 @@ class Service:
 
     def _forget(self) -> None:
         if self._child is not None:
-            self._child.wait(timeout=10)
+            self._child.wait(timeout=10 * PATIENCE)
         self._child = None
         self._process = None
         if self.record is not None:

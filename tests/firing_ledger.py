@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from devstack.guests import Guest
+from devstack.services import PATIENCE
 
 _ENABLE = b'{"execute": "qmp_capabilities"}\n'
 
@@ -71,7 +72,7 @@ class FiringLedger:
         :raises TimeoutError: it never did.
         """
         with self._changed:
-            if not self._changed.wait_for(lambda: condition(self._firings), timeout):
+            if not self._changed.wait_for(lambda: condition(self._firings), timeout * PATIENCE):
                 raise TimeoutError(f"waited {timeout:g} s for {what}, in vain; {len(self._firings)} firings until now")
 
     def wait_for_next(self, servers: Iterable[str], timeout: float) -> None:

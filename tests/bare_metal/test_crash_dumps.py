@@ -37,14 +37,14 @@ from tests.bare_metal.machines import (
 )
 from tests.bare_metal.test_ipmi_faults import ANSWERS_OF_AN_INJECTION, Watched, losing
 from tests.conformance.libvirt_host import require_real_parts
-from tests.stack.real_stack import TIMEOUT, running_stack, trigger, wait_for, wait_power_state
+from tests.stack.real_stack import TIMEOUT, running_stack, trigger, wait_asked, wait_for, wait_power_state
 from tests.stack.watchdogs_over_http import wait_events
 from tests.udp_relay import LOST, Delivery, Direction, Passing, Rule, UdpRelay, pass_on, relaying
 
 CALL_BOUND = 2.5
-PATIENCE = 2.0
+SILENCE = 2.0
 """Seconds that a BMC which does not answer is waited for: a share of the bound."""
-LATE = 1.0
+LATE = 15.0
 """Seconds that an action takes beside its call to the BMC, at most."""
 AGENT: Options = {
     "agent": {"workers": 32},
@@ -110,6 +110,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         held.wait_ready()
         wait_read(stack, entries["held"], entries["dying"], *(lone[name] for name in LONE if name != "mistyped"))
         wait_read(stack, *(each for each, _ in lossy))
+        wait_asked(stack, stack.machines["panicking"].uuid)
         yield World(stack, lone, entries, held, relay, lossy, dying, dying_relay)
 
 
@@ -200,7 +201,7 @@ def test_a_refusal_says_what_is_wrong_with_the_way_to_the_machine(
 def test_machines_that_are_silent_delay_no_other(world: World, refusals: dict[str, str]) -> None:
     prompt = wait_for(world.stack, refusals["prompt"], ending="succeeded")
     silent = [wait_for(world.stack, refusals[f"silent-{number}"], ending="failed") for number in range(SILENT)]
-    assert get_span(prompt) < PATIENCE
+    assert prompt["ended_at"] < min(action["ended_at"] for action in silent)
     assert max(get_span(action) for action in silent) < CALL_BOUND + LATE
     assert world.lone["prompt"].bmc.count_nmis() == 1
 
@@ -351,7 +352,7 @@ def test_no_answer_that_is_lost_makes_two_nmis_or_a_success(world: World) -> Non
                 assert (nmis, rule.was_answer_passed) == (1, True), action
             case "unknown":
                 # An answer that passed came when nobody waited for it any more.
-                assert not rule.was_answer_passed or get_span(action) > PATIENCE, action
+                assert not rule.was_answer_passed or get_span(action) > SILENCE, action
                 assert (action["code"], nmis <= 1) == ("answer_lost", True), action
             case _:
                 assert (action["code"], nmis) == ("backend_unavailable", 0), action

@@ -15,7 +15,6 @@ from typing import Any
 import libvirt
 import pytest
 
-from devstack.api_client import Answer
 from devstack.bmc_inventory import InventoryEntry
 from devstack.guests import Guest
 from devstack.services import wait_until
@@ -25,7 +24,7 @@ from devstack.sushy_emulator import SushyEmulator
 from tests.bare_metal.machines import OFF, PANICKED, show, wait_read
 from tests.conformance.libvirt_host import LibvirtHost, started_libvirt_host
 from tests.redfish_extras import ExtraFiles
-from tests.stack.real_stack import TIMEOUT, running_stack, trigger, wait_for, wait_power_state
+from tests.stack.real_stack import TIMEOUT, running_stack, trigger, wait_asked, wait_for, wait_power_state
 from tests.stack.watchdogs_over_http import Seen, change, put, see, wait_events
 
 ADDRESS = "127.0.0.1"
@@ -50,15 +49,7 @@ class World:
     extras: ExtraFiles
 
     def get_diagnostics(self, name: str, api: str = "v1", **headers: str) -> dict[str, Any]:
-        """Once the agent can be asked: on a busy machine the API may not have got through to it yet, and says so."""
-        path = f"/{api}/servers/{self.servers[name].uuid}/diagnostics"
-
-        def ask() -> Answer | None:
-            answer = self.stack.client.get(path, headers=headers)
-            return None if answer.status == 503 else answer
-
-        answer = wait_until(ask, TIMEOUT, f"diagnostics of {name}", interval=0.2)
-        assert answer.status == 200, answer.text
+        answer = wait_asked(self.stack, self.servers[name].uuid, api, **headers)
         found: dict[str, Any] = answer.body
         return found
 

@@ -32,6 +32,8 @@ class What(StrEnum):
     """A notification as another consumer received it: ``message_id``, ``type``, ``host``, ``epoch``, ``sequence``, ``action``."""
     FAULT = "fault"
     """``id``, ``name``, ``phase`` (``begins``, ``over``, ``failed``), ``hosts``, ``parts``, ``text``."""
+    STOOD_STILL = "stood still"
+    """The machine itself did, until now, for ``seconds``."""
     REVIVED = "revived"
     """``part`` had ended by itself and was started again; the last line of its log is ``text``."""
     POISON = "poison"

@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from devstack.databases import DatabaseKind
 from devstack.services import wait_until
+from devstack.standstills import noting_standstills
 from devstack.steps import Steps
 from tests.chaos.catalogue import choose_faults
 from tests.chaos.collecting import collect, find_unsettled, list_tracebacks
@@ -103,6 +104,7 @@ def run_chaos(directory: Path, port: int, wish: Wish, steps: Steps) -> Result:
         _write_setup(system, history, wish, chosen)
         system.hosting.begin(system.stack, history)
         seconds = _find_seconds(wish, time.monotonic() - began)
+        ending.enter_context(noting_standstills(lambda seconds: history.write(What.STOOD_STILL, seconds=seconds)))
         _attack(system, consumer, history, wish, chosen, seconds, steps)
     return judge(history.path)
 

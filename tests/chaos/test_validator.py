@@ -176,6 +176,12 @@ def test_an_ending_may_be_visible_late_while_there_was_no_engine(story: Story) -
     assert judge(story) == []
 
 
+def test_an_ending_may_be_visible_late_when_the_machine_stood_still(story: Story) -> None:
+    story.change(What.ROW, recorded_at=125.0)
+    story.add(What.STOOD_STILL, 120.0, seconds=8.0)
+    assert judge(story) == []
+
+
 def test_a_fault_of_an_agent_excuses_no_late_ending(story: Story) -> None:
     story.change(What.ROW, recorded_at=130.0)
     story.add_fault("kill -9", 105.0, 125.0, parts=("agent:host-1",))

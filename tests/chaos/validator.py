@@ -150,9 +150,14 @@ def _check_shown_endings(record: Record) -> Iterator[Violation]:
 
 
 def _check_punctuality(record: Record) -> Iterator[Violation]:
-    """Ended visibly by deadline and grace, as long as there is an engine and a store to write it down."""
+    """Ended visibly by deadline and grace, as long as there is an engine and a store to write it down, and the machine itself goes on."""
     come_back = _COME_BACK + 2 * record.setup["start_seconds"]
-    outages = sorted((window for window in record.windows if window.parts & _KEEPERS), key=lambda window: window.begins)
+    outages = sorted(
+        [
+            *((window.begins, window.over) for window in record.windows if window.parts & _KEEPERS),
+            *((line["at"] - line["seconds"], line["at"]) for line in record.lines[What.STOOD_STILL]),
+        ]
+    )
     assumed = {
         event["action"]: event["occurred_at"]
         for event in record.lines[What.EVENT]
@@ -167,9 +172,9 @@ def _check_punctuality(record: Record) -> Iterator[Violation]:
             continue
         grace = record.setup["skew"] + record.setup["bound"]
         allowed = row["deadline"] + grace * (2 if row["kind"] in _CHANGES else 1) + _SWEEP
-        for outage in outages:
-            if outage.begins <= allowed and outage.over + come_back >= row["accepted_at"]:
-                allowed = max(allowed, outage.over + come_back)
+        for begins, over in outages:
+            if begins <= allowed and over + come_back >= row["accepted_at"]:
+                allowed = max(allowed, over + come_back)
         if visible_at > allowed:
             text = f"{row['id']}: {row['ending']} ({row['code']}) was visible {visible_at - row['deadline']:.1f} s past its deadline"
             yield Violation(2, text, row["deadline"])

@@ -35,6 +35,7 @@ from compute_agent.contract.models import PowerState
 from compute_agent.drivers.base import Driver
 from compute_agent.drivers.errors import BackendUnavailable, ServerNotFound, ServerNotRunning
 from compute_agent.drivers.models import DriverEvent, DriverEventKind, DriverServer
+from devstack.services import PATIENCE
 
 
 class EventLog:
@@ -66,7 +67,7 @@ class EventLog:
             return next((event for event in self._events[since:] if event.kind in kinds and event.server == server), None)
 
         with self._arrived:
-            found = self._arrived.wait_for(find, timeout)
+            found = self._arrived.wait_for(find, timeout * PATIENCE)
             if found is None:
                 pytest.fail(f"no event {' or '.join(kinds)} of {server} within {timeout} s, only {self._events[since:]}")
             return found
@@ -78,7 +79,7 @@ class EventLog:
             return next((event.cursor for event in reversed(self._events) if event.server == server and event.cursor), None)
 
         with self._arrived:
-            found = self._arrived.wait_for(find, timeout)
+            found = self._arrived.wait_for(find, timeout * PATIENCE)
             if found is None:
                 pytest.fail(f"no cursor of {server} within {timeout} s, only {self._events}")
             return found

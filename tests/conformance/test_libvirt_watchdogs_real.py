@@ -114,8 +114,8 @@ def test_a_daemon_that_feeds_it_keeps_it_quiet_until_it_is_killed(guests: dict[s
     get_watchdogs(driver).set_watchdog(guest.uuid, esb("none"))
     wait_until(guest.commands.has_i6300esb, PATIENCE, "the guest to see the card")
     guest.commands.run("while ! [ -e /dev/watchdog ]; do sleep 0.1; done")
-    guest.commands.feed_watchdog(timeout=1)
-    guest.commands.run("sleep 2")
+    guest.commands.feed_watchdog(timeout=6)  # five times a second, which a guest under TCG may not come to for seconds
+    guest.commands.run("sleep 7")
     assert events.list_firings(guest.uuid) == []
     guest.commands.kill_watchdog_daemon()
     assert events.expect(DriverEventKind.WATCHDOG_FIRED, guest.uuid, timeout=PATIENCE).reason == "none"
@@ -193,7 +193,7 @@ class ChangeInFlight:
         self._thread.start()
 
     def wait(self, timeout: float) -> DriverError | None:
-        self._thread.join(timeout)
+        self._thread.join(timeout * PATIENCE)
         assert not self._thread.is_alive(), f"the call did not return within {timeout} s"
         return self.error
 

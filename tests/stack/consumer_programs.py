@@ -14,6 +14,7 @@ from pathlib import Path
 from compute_agent.contract.accounts import build_consumer_account
 from compute_agent.contract.broker_definitions import build_definitions
 from devstack.rabbitmq import PrivateRabbitMQ
+from devstack.services import PATIENCE
 
 _PASSWORD = "consumers-read-only"
 
@@ -58,7 +59,7 @@ class Program:
 
     def wait_for(self, condition: Callable[["Program"], object], what: str, timeout: float = 60) -> None:
         """Until what it has printed is as wanted."""
-        end = time.monotonic() + timeout
+        end = time.monotonic() + timeout * PATIENCE
         while not condition(self):
             try:
                 self._arrivals.get(timeout=max(0.0, end - time.monotonic()))
@@ -75,7 +76,7 @@ class Program:
 
     def join(self, timeout: float = 30) -> int:
         """Its exit status, with all that it said read."""
-        status = self.process.wait(timeout)
+        status = self.process.wait(timeout * PATIENCE)
         for reader in self._readers:
             reader.join(timeout)
         return status

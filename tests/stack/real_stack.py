@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import libvirt
 import pytest
 
+from devstack.api_client import Answer
 from devstack.bmc_inventory import InventoryEntry
 from devstack.fleet import MachineSpec
 from devstack.guests import Guest
@@ -66,6 +67,18 @@ def another_agent(stack: Stack, argv: Sequence[str], **environment: str) -> Iter
     finally:
         agent.kill()
         stack.agent.start()
+
+
+def wait_asked(stack: Stack, uuid: str, api: str = "v1", **headers: str) -> Answer:
+    """Diagnostics once the agent can be asked: on a busy machine the API may not have got through to it yet, and says so."""
+
+    def ask() -> Answer | None:
+        answer = stack.client.get(f"/{api}/servers/{uuid}/diagnostics", headers=headers)
+        return None if answer.status == 503 else answer
+
+    answer = wait_until(ask, TIMEOUT, f"diagnostics of {uuid}", interval=0.2)
+    assert answer.status == 200, answer.text
+    return answer
 
 
 def trigger(stack: Stack, server: Server) -> str:

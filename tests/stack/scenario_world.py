@@ -14,7 +14,7 @@ from compute_agent.drivers.fake import FakeHypervisor
 from devstack.api_client import ApiClient
 from devstack.ports import Ports, find_free_base
 from devstack.rabbitmq import PrivateRabbitMQ
-from devstack.services import wait_until
+from devstack.services import PATIENCE, wait_until
 from tests.scenarios.world import EVENTS_OF_ACTION, ActionView
 from tests.stack.counting_agent import PANICKING, SHUT_OFF, SURVIVING
 
@@ -48,7 +48,7 @@ class RealScenarioWorld:
         return self._servers["shut_off" if not running else "panicking" if panics else "surviving"].pop()
 
     def post(self, server: str, *, deadline: float, force: bool = False) -> str | None:
-        body = {"kind": "trigger_crash_dump", "deadline_seconds": deadline, "force": force}
+        body = {"kind": "trigger_crash_dump", "deadline_seconds": deadline * PATIENCE, "force": force}
         answer = self.api.post(f"/v1/servers/{server}/actions", body)
         assert answer.status in (202, 409), f"{answer.status} {answer.text}"
         return str(answer.body["id"]) if answer.status == 202 else None

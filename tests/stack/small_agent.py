@@ -14,6 +14,7 @@ from compute_agent.contract.notifications import Notification, decode
 from compute_agent.contract.publisher import Publisher, PublishFailed
 from compute_agent.contract.transport import RPC_TOPIC, create_rpc_transport, oslo_messaging, register_messaging_options
 from devstack.rabbitmq import PrivateRabbitMQ
+from devstack.services import PATIENCE
 from tests.unit.gateway.engine_parts import AgentVoice
 
 
@@ -94,4 +95,6 @@ class SmallAgent:
 
     def wait_for_actions(self, count: int, timeout: float = 30) -> None:
         with self.changed:
-            assert self.changed.wait_for(lambda: len(self.actions) >= count, timeout), f"{len(self.actions)} of {count} casts came"
+            assert self.changed.wait_for(lambda: len(self.actions) >= count, timeout * PATIENCE), (
+                f"{len(self.actions)} of {count} casts came"
+            )

@@ -19,7 +19,7 @@ from compute_agent.contract.notifications import HEARTBEAT_TYPE
 from compute_agent.contract.rpcapi import ComputeAgentAPI, Unroutable
 from compute_agent.contract.transport import create_rpc_transport, register_messaging_options
 from devstack.rabbitmq import PrivateRabbitMQ
-from devstack.services import wait_until
+from devstack.services import PATIENCE, wait_until
 from tests.stack.ear import Ear
 
 # Counts every injection in a file before it goes on (or hangs), so that a second one shows even after kill -9.
@@ -75,7 +75,7 @@ class Agent:
     def stop(self, timeout: float = 30) -> int:
         assert self.process is not None
         self.process.terminate()
-        return self.process.wait(timeout)
+        return self.process.wait(timeout * PATIENCE)
 
     def kill(self) -> None:
         assert self.process is not None
@@ -131,7 +131,7 @@ class Bench:
             server_generation=1,
             host=self.host,
             sent_at=now,
-            deadline=now + timedelta(seconds=60),
+            deadline=now + timedelta(seconds=600),
             journal_id=heartbeat.journal_id,
         )
 
@@ -175,7 +175,7 @@ def test_a_cast_becomes_a_signal_an_ending_and_an_observation(bench: Bench) -> N
     sequences = [event.payload["sequence"] for event in bench.ear.heard if event.event_type != HEARTBEAT_TYPE]
     assert sequences == sorted(set(sequences))
     assert bench.agent.count_signals() == 2
-    assert bench.api.ping(bench.host, timeout=5).journal_id == heartbeat.journal_id
+    assert bench.api.ping(bench.host, timeout=10 * PATIENCE).journal_id == heartbeat.journal_id
 
 
 def test_a_second_agent_of_one_name_refuses_and_says_nothing(bench: Bench) -> None:
@@ -184,7 +184,7 @@ def test_a_second_agent_of_one_name_refuses_and_says_nothing(bench: Bench) -> No
     second = bench.make_agent("two")
     second.start()
     assert second.process is not None
-    assert second.process.wait(30) == 1
+    assert second.process.wait(30 * PATIENCE) == 1
     assert "another agent serves host" in second.log.read_text()
     bench.ear.heard.clear()
     bench.ear.wait_for(lambda: len(bench.ear.beats()) >= 2, "two more heartbeats")
@@ -197,7 +197,7 @@ def test_an_agent_that_lost_its_lock_serves_again_once_it_holds_it(bench: Bench)
     links = [line.split("\t") for line in bench.broker.ctl("list_connections", "pid", "client_properties").splitlines()]
     (lock,) = [pid for pid, properties in links if f"{bench.host} lock" in properties]
     bench.broker.ctl("close_connection", lock, "as a partition would")
-    wait_until(lambda: bench.agent.log.read_text().count("actions are taken in") == 2, 15, "the intake")
+    wait_until(lambda: bench.agent.log.read_text().count("actions are taken in") >= 2, 15, "the intake")
     assert "nothing is taken in until it is held again" in bench.agent.log.read_text()
     request = bench.build(heartbeat, bench.find_servers(heartbeat)[1])
     bench.cast(request)
@@ -232,7 +232,7 @@ def test_a_journal_that_was_deleted_ends_the_agent_and_means_no_second_nmi(bench
     for path in bench.agent.directory.glob("journal.sqlite*"):
         path.unlink()
     assert bench.agent.process is not None
-    assert bench.agent.process.wait(20) == 1
+    assert bench.agent.process.wait(20 * PATIENCE) == 1
     bench.agent.start()
     bench.cast(request)
     bench.ear.wait_for_event("action.ended", request.id, count=2)
@@ -260,7 +260,7 @@ def test_a_broker_that_is_away_delays_neither_start_nor_stop_and_is_served_when_
         wait_until(lambda: "the broker is away" in bench.agent.log.read_text(), 15, "the agent's word on the broker")
         assert bench.agent.stop(10) == 0
         bench.agent.start()
-        wait_until(lambda: bench.agent.log.read_text().count("the broker is away") == 2, 15, "the agent's word on the broker")
+        wait_until(lambda: bench.agent.log.read_text().count("the broker is away") >= 2, 15, "the agent's word on the broker")
     finally:
         bench.broker.ctl("start_app")
     wait_until(lambda: _reconnect(bench.ear), 20, "the broker")
@@ -280,7 +280,7 @@ def test_an_alarm_holds_events_back_and_neither_the_stop_nor_the_journal(bench: 
     try:
         bench.agent.kill()
         bench.agent.start()  # its agent.up cannot be sent
-        wait_until(lambda: bench.agent.log.read_text().count("actions are taken in") == 2, 15, "the intake")
+        wait_until(lambda: bench.agent.log.read_text().count("actions are taken in") >= 2, 15, "the intake")
         assert bench.agent.stop(20) == 0
         assert bench.agent.count_unsent() >= 1
     finally:

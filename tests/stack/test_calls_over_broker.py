@@ -16,14 +16,17 @@ from compute_agent.contract.clock import SystemClock
 from compute_agent.contract.diagnostics import DiagnosticsReply
 from compute_agent.contract.transport import CALL_TOPIC, create_rpc_transport, oslo_messaging, register_messaging_options
 from devstack.rabbitmq import PrivateRabbitMQ
+from devstack.services import PATIENCE
 from tests.http.answering_agents import build_report
 
 SERVER = "11111111-2222-4333-8444-555555555555"
 LIMIT = 1.0
 THREADS = 2
-_HANDED_OVER = 0.5
-"""Seconds beyond the limit that a busy machine may take until who waits goes on."""
+_HANDED_OVER = 4.0 * PATIENCE
+"""Seconds beyond the limit that a busy machine may take until who waits goes on; without the limit it was 81 s."""
 _AT_ONCE = 0.2
+_STALLS = 5
+"""Of a hundred and more refusals, how many the machine may keep from being at once."""
 _BACK = 90.0
 
 
@@ -117,7 +120,7 @@ def test_nobody_waits_longer_than_the_limit_for_a_broker_that_is_away(
 
     assert not any(answered for answered, _ in asked)
     assert max(took for _, took in asked) < LIMIT + _HANDED_OVER
-    assert sum(took > _AT_ONCE for _, took in asked) <= THREADS + 1
+    assert sum(took > _AT_ONCE for _, took in asked) <= THREADS + _STALLS
     assert during - before < THREADS
     assert grown <= THREADS
     ask_until_answered(calls, host)

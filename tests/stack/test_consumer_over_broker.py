@@ -21,7 +21,7 @@ from compute_agent.contract.broker import Link
 from compute_agent.contract.clock import SystemClock
 from compute_agent.contract.notifications import DEAD_LETTER_QUEUE, RECORDER_QUEUES
 from devstack.rabbitmq import PrivateRabbitMQ
-from devstack.services import wait_until
+from devstack.services import PATIENCE, wait_until
 from tests.stack.broker_events import (
     build_events,
     count_messages,
@@ -40,6 +40,7 @@ class Notebook:
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
         self.refuse: Exception | None = None
+        self.on_batch: Callable[[], object] = lambda: None
         self.changed = threading.Condition()
 
     def record(self, messages: Sequence[Received]) -> None:
@@ -48,6 +49,7 @@ class Notebook:
                 raise self.refuse
             self.batches.append([get_sequence(message.body) for message in messages])
             self.changed.notify_all()
+        self.on_batch()
 
     def try_store(self) -> None:
         if self.refuse is not None:
@@ -59,7 +61,7 @@ class Notebook:
 
     def wait_for(self, count: int, timeout: float = 30) -> None:
         with self.changed:
-            assert self.changed.wait_for(lambda: len(self.sequences) >= count, timeout), f"{len(self.sequences)} of {count} came"
+            assert self.changed.wait_for(lambda: len(self.sequences) >= count, timeout * PATIENCE), f"{len(self.sequences)} of {count} came"
 
 
 @contextmanager
@@ -73,7 +75,7 @@ def running(broker: PrivateRabbitMQ, queue: kombu.Queue, notebook: Notebook, bat
         yield consumer
     finally:
         consumer.stop()
-        thread.join(10)
+        thread.join(10 * PATIENCE)
         assert not thread.is_alive(), "the consumer did not stop"
 
 
@@ -155,10 +157,13 @@ def test_a_store_that_is_away_gets_everything_in_order_when_it_is_back(
 def test_a_stopped_consumer_leaves_the_rest_to_the_next_one_in_order(
     broker: PrivateRabbitMQ, queue: kombu.Queue, notebook: Notebook, put: Callable[[list[bytes]], None]
 ) -> None:
-    put(build_events(200))
-    with running(broker, queue, notebook, batch_size=5):
+    put([])
+    with running(broker, queue, notebook, batch_size=5) as consumer:
+        notebook.on_batch = consumer.stop
+        put(build_events(200))
         notebook.wait_for(5)
     first_part = len(notebook.sequences)
+    notebook.on_batch = lambda: None
     with running(broker, queue, notebook, batch_size=5):
         notebook.wait_for(200)
     assert first_part < 200
@@ -245,7 +250,7 @@ def give_back(link: Link, queue: kombu.Queue, times: int) -> int:
         while len(came) < times:
             count = len(came)
             while len(came) == count:
-                link.drain_events(timeout=2)
+                link.drain_events(timeout=2 * PATIENCE)
             came[-1].requeue()
         return len(came)  # before the consumer is cancelled: meanwhile it may come once more
     except TimeoutError:
@@ -338,7 +343,7 @@ def test_kill_9_between_commit_and_acknowledgement_records_nothing_twice(
     thread.start()
     notebook.wait_for(40)
     consumer.stop()
-    thread.join(10)
+    thread.join(10 * PATIENCE)
     assert notebook.sequences == list(range(1, 41)), "the broker gave back everything, in order"
     with store.read() as c:
         assert [event.sequence for event in events.list_events(c)] == list(range(1, 41))

@@ -197,13 +197,22 @@ def test_the_older_format_names_devices_in_its_keys_and_counts_memory_in_kib(sta
     assert told["cpu0_time"] > 0
 
 
+def wait_fresh(stack: Stack, guest: Guest, **options: int) -> dict[str, Any]:
+    """An answer of the guest's own, which may come a look later: a driver that does not answer within a second is not waited for."""
+
+    def find_fresh() -> dict[str, Any] | None:
+        told = get_envelope(stack, guest, **options)
+        return told if not told["stale"] and told["age"] < 2 else None
+
+    return wait_until(find_fresh, TIMEOUT, "a fresh answer")
+
+
 def test_a_paused_guest_answers_with_its_history(stack: Stack) -> None:
     guest = stack.guests["loaded"]
     wait_power_state(stack, guest, 3)
-    told = get_envelope(stack, guest, history=2)
+    told = wait_fresh(stack, guest, history=2)
     assert told["diagnostics"]["state"] == "paused"
-    assert (told["source"], told["stale"], told["errors"]) == ("host", False, {})
-    assert told["age"] < 2
+    assert (told["source"], told["errors"]) == ("host", {})
     taken = [datetime.fromisoformat(sample["collected_at"]) for sample in told["history"]]
     assert len(taken) == 2
     assert taken == sorted(taken)
@@ -247,7 +256,7 @@ def test_a_frozen_libvirtd_is_answered_from_the_last_sample_by_no_more_threads(s
     """Forty requests: a thread for each would show."""
     guest = stack.guests["loaded"]
     for _ in range(20):  # so that each pool has all its threads
-        assert get_envelope(stack, guest)["stale"] is False
+        wait_fresh(stack, guest)
     with frozen_libvirtd(stack):
         # The sampler waits for it in a thread as well, once.
         wait_until(lambda: get_envelope(stack, guest)["age"] > SAMPLE_INTERVAL + 1, TIMEOUT, "the sampler to be stuck", interval=0.1)
@@ -374,4 +383,4 @@ def test_a_disk_that_fills_up_under_a_dump_fails_it_and_nothing_else(stack: Stac
     assert (action["code"], "No space left on device" in action["reason"]) == ("no_space", True), action
     assert list_dumps(dumps, guest) == []
     assert guest.state()[0] == libvirt.VIR_DOMAIN_PAUSED
-    assert get_envelope(stack, guest)["stale"] is False
+    wait_fresh(stack, guest)

@@ -114,14 +114,16 @@ def publish_to_recorder(broker: PrivateRabbitMQ, bodies: list[bytes]) -> None:
 def test_an_action_goes_out_and_its_ending_comes_back(engine: Service, store: Store, agent: SmallAgent, state: Path) -> None:
     engine.start()
     make_known(agent, store)
-    begun = time.monotonic()
-    action = add_and_wake(store, agent, state)
-    row = wait_ended(store, action)
-    took = time.monotonic() - begun
-    print(f"from the commit of the action to its recorded ending: {1000 * took:.0f} ms")
-    assert (row.ending, row.decided_by, row.cast_count) == ("succeeded", "agent", 1)
-    assert len(agent.actions) == 1
-    assert took < 0.9, "it did not wait for the sweep"
+    took: list[float] = []
+    for count in range(1, 6):
+        begun = time.monotonic()
+        action = add_and_wake(store, agent, state)
+        row = wait_ended(store, action)
+        took.append(time.monotonic() - begun)
+        assert (row.ending, row.decided_by, row.cast_count) == ("succeeded", "agent", 1)
+        assert len(agent.actions) == count
+    print(f"from the commit of the action to its recorded ending: {1000 * min(took):.0f} ms")
+    assert min(took) < 0.5, "it did not wait for the sweep"
 
 
 def test_a_mute_agent_is_cast_to_again_with_the_same_id_until_the_deadline(
@@ -130,7 +132,7 @@ def test_a_mute_agent_is_cast_to_again_with_the_same_id_until_the_deadline(
     engine.start()
     agent.mute = True
     make_known(agent, store)
-    action = add_and_wake(store, agent, state, deadline=3.5)
+    action = add_and_wake(store, agent, state, deadline=3.5 * PATIENCE)
     agent.wait_for_actions(3)
     time_left = get_action(store, action).deadline - SystemClock().now()
     wait_until(lambda: SystemClock().now() > action.deadline, max(time_left.total_seconds(), 0) + 2, "the deadline passes")
@@ -146,7 +148,7 @@ def test_a_host_without_a_queue_ends_expired(engine: Service, store: Store, agen
     engine.start()
     agent.voice.host = f"elsewhere-{uuid.uuid4().hex[:8]}"
     make_known(agent, store)
-    row = wait_ended(store, add_and_wake(store, agent, state, deadline=2), 10)
+    row = wait_ended(store, add_and_wake(store, agent, state, deadline=2 * PATIENCE), 10)
     assert (row.ending, row.code, row.decided_by) == ("expired", "deadline_passed", "gateway")
     assert row.cast_count == row.unroutable_count > 0
 
@@ -248,13 +250,13 @@ def test_an_action_accepted_while_the_broker_is_away_completes_when_it_is_back(
     settle(broker)
     broker.stop()
     try:
-        action = add_and_wake(store, agent, state, deadline=60)
+        action = add_and_wake(store, agent, state, deadline=60 * PATIENCE)
         wait_until(lambda: get_action(store, action).cast_count >= 1, 10, "a cast was tried")
     finally:
         broker.start()
-    row = wait_ended(store, action, 50)
+    row = wait_ended(store, action, 60)
     assert row.ending == "succeeded"
-    assert row.cast_count < 60, "once a second at most while it was away"
+    assert row.cast_count < 60 * PATIENCE, "once a second at most while it was away"
     assert {cast["id"] for cast in agent.actions} == {action.id}
 
 
@@ -267,7 +269,7 @@ def test_a_broker_in_alarm_holds_casts_and_neither_the_record_nor_the_stop(
     wait_until(lambda: len(list_sequences(store, "journal-1")) == 5, 10, "it records")
     broker.set_memory_alarm(True)
     try:
-        action = add_and_wake(store, agent, state, deadline=120)
+        action = add_and_wake(store, agent, state, deadline=120 * PATIENCE)
         wait_until(lambda: get_action(store, action).cast_count >= 1, 10, "a cast was tried")
         begun = time.monotonic()
         engine.stop(15)

@@ -14,11 +14,11 @@ import libvirt
 import pytest
 
 from devstack.guests import Guest, GuestKind
-from devstack.services import wait_until
+from devstack.services import PATIENCE, wait_until
 from devstack.stack import GuestSpec, Stack
 from tests.stack.real_stack import TIMEOUT, find_qemu, get_server, running_stack, trigger, trigger_until, wait_for, wait_power_state
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(300 * PATIENCE)
 """Seconds of one test; the first one waits for the guests to boot, and beside them others may boot theirs."""
 SURVIVORS = ("counted", "late", "killed", "crossed", "broker", "alarm")
 GUESTS = (

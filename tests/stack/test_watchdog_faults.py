@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from devstack.guests import Guest, GuestKind
-from devstack.services import wait_until
+from devstack.services import PATIENCE, wait_until
 from devstack.stack import GuestSpec, Stack
 from tests.firing_ledger import Fired, FiringLedger
 from tests.stack.broker_events import settle
@@ -45,6 +45,8 @@ GUESTS = (
     GuestSpec(PAUSED, GuestKind.DEAF, watchdog="i6300esb:pause", second_monitor=True),
 )
 _FOR_EVER = 100_000
+_COMMIT = timedelta(milliseconds=100)
+"""What QEMU has told before a kill may still be on its way to the journal's commit."""
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +79,7 @@ class Faults:
         if part == "broker":
             settle(self.stack.broker)
         time.sleep(self._chance.uniform(0, 1.5))  # the moment of the kill is what is left to chance
-        since = datetime.now(UTC)
+        since = datetime.now(UTC) - _COMMIT * PATIENCE
         kill()
         if part in WATCHING:
             self._fire_unseen()

@@ -17,7 +17,7 @@ import pytest
 
 from devstack.checks import ROOT
 from devstack.guests import Guest, GuestKind
-from devstack.services import wait_until
+from devstack.services import PATIENCE, wait_until
 from devstack.stack import GuestSpec, Stack
 from tests.stack.breaking_agent import Break
 from tests.stack.real_stack import TIMEOUT, another_agent, running_stack, trigger, wait_for, wait_power_state
@@ -42,14 +42,14 @@ from tests.stack.watchdogs_over_http import (
     wait_seen,
 )
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(300 * PATIENCE)
 """Seconds of one test; the first one waits for the guests to boot, and the slowest for what goes on beside all of them."""
 RESET, DUMP, PAUSE, NONE = "i6300esb:reset", "i6300esb:dump", "i6300esb:pause", "i6300esb:none"
 STOPPED, RUNNING, PAUSED, CRASHED = 4, 1, 3, 6
 MANY = 20
 LONG = 120
 """Seconds for a guest that writes a dump and boots again while all the others boot."""
-HANG = 15
+HANG = int(15 * PATIENCE)
 """Seconds that a guest which hangs stays so: longer than the agent waits for it to let go of its watchdog."""
 GUESTS = (
     GuestSpec("kdump", GuestKind.KDUMP),
@@ -78,7 +78,7 @@ EXPIRIES = {
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """One whole system; each test leaves all its parts running."""
     # Half of the workers change watchdogs: each of those stands still at the same time.
-    options = {"agent": {"workers": 2 * len(HOT), "first_look": LONG}, "libvirt": {"detach_timeout": 6}}
+    options = {"agent": {"workers": 2 * len(HOT), "first_look": LONG * PATIENCE}, "libvirt": {"detach_timeout": 6 * PATIENCE}}
     with running_stack(tmp_path_factory.mktemp("stack"), GUESTS, options) as system:
         yield system
 
@@ -116,8 +116,10 @@ def expire(stack: Stack, guest: Guest) -> Firing:
 def fire_many_times(stack: Stack, guest: Guest) -> list[Firing]:
     change(stack, guest, NONE)
     wait_card(guest)
-    guest.commands.starve_watchdog(times=MANY)
-    return wait_firings(stack, guest, MANY, timeout=MANY * 1.5 + TIMEOUT)
+    for count in range(1, MANY + 1):
+        guest.commands.starve_watchdog()
+        firings = wait_firings(stack, guest, count)
+    return firings
 
 
 def dump_in_the_guest(stack: Stack, guest: Guest) -> tuple[dict[str, Any], Firing]:

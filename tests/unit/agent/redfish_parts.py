@@ -23,8 +23,8 @@ from compute_agent.drivers.redfish.protocol import create_protocol
 from tests.redfish_server import ENTRIES, PASSWORD, USERNAME, SmallBmc, SmallLog, make_documents, serving
 
 SERVER = "6e2f1c0a-0000-4000-8000-000000000001"
-LIMIT = 5.0
-SHORT = 0.2
+LIMIT = 30.0
+SHORT = 0.5
 _directory = tempfile.TemporaryDirectory()
 
 
