@@ -20,7 +20,7 @@ from tests.bench.processes import read_processor_time
 
 WINDOW = 30.0
 """Seconds of one sample: one period of heartbeats, and of the sampler."""
-_LEAST_SAMPLES = 3
+_LEAST_SAMPLES, _MOST_SAMPLES = 3, 8
 _SETTLING = 12.0
 """Seconds after the start that are not idle ones: first comparisons, both heartbeats, the lock's first renewals."""
 _SERVERS = 50
@@ -30,12 +30,12 @@ _OFF: Mapping[str, object] = {"sample_interval": 0}
 
 
 def measure(runs: int) -> list[Figure]:
-    """``runs`` windows of half a minute with each agent, three at least.
+    """``runs`` windows of half a minute with each agent, three at least and eight at most.
 
     :raises StepFailed: a part did not come up.
     :raises libvirt.libvirtError: a server did not.
     """
-    windows = max(runs, _LEAST_SAMPLES)
+    windows = min(max(runs, _LEAST_SAMPLES), _MOST_SAMPLES)
     with tempfile.TemporaryDirectory(prefix="crashcart-bench-") as name, running_quiet_host(Path(name)) as host:
         with host.libvirtd.connect() as connection:
             servers = start_guests(connection, Path(name), _SERVERS)

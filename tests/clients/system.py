@@ -84,6 +84,7 @@ class System:
             url = self.lower[maximum].url if maximum in self.lower else self.stack.url
             self.keystone.make_endpoint(service, _name_region(maximum), f"{url}/v2.1")
         self.servers = wait_until(self._find_servers, _READY_SECONDS, "the API to list the agent's servers")
+        wait_asked(self.get_api(ADMIN), self.servers[0])
 
     def stop(self) -> None:
         for proxy in self.lower.values():
@@ -96,6 +97,12 @@ class System:
         if len(found) < SURVIVING + PANICKING + SHUT_OFF:
             return None
         return sorted(found, key=lambda server: int(server.name.rpartition("-")[2]))
+
+
+def wait_asked(api: ApiClient, server: FleetServer) -> None:
+    """Until this API has got through to the agent: the first question may come before, on a busy machine, and is answered with 503."""
+    path = f"/v2.1/servers/{server.id}/diagnostics"
+    wait_until(lambda: api.get(path).status == 200, _READY_SECONDS, "the API to get through to the agent", interval=0.2)
 
 
 def create_system(directory: Path) -> System:

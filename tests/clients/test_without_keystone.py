@@ -11,7 +11,7 @@ from devstack.api_client import ApiClient
 from devstack.ports import Ports, find_free_base
 from devstack.services import Service
 from tests.clients.clients import Clients
-from tests.clients.system import OWN, System
+from tests.clients.system import OWN, System, wait_asked
 
 _READY_SECONDS = 30.0
 
@@ -31,6 +31,7 @@ def url(system: System, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
     service.start()
     try:
         service.wait_ready(ApiClient(url).is_healthy, _READY_SECONDS, "GET /healthcheck answers 200")
+        wait_asked(ApiClient(url), system.surviving[0])
         yield url
     finally:
         service.stop()
