@@ -71,9 +71,9 @@ def an_agent_that_comes_back_after_the_deadline_sends_nothing(world: ScenarioWor
     """Its queue had the cast, so only the agent may say that nothing was sent; until it does, the ending is unknown."""
     server = world.take_server()
     world.kill_agent()
-    action = world.post(server, deadline=6)
+    action = world.post(server, deadline=4)
     assert action is not None
-    seen = wait_for_ending(world, action, timeout=6 + world.call_bound + 20)
+    seen = wait_for_ending(world, action, timeout=4 + world.call_bound + 20)
     assert (seen.ending, seen.code, seen.decided_by) == ("unknown", "not_reported", "gateway")
     world.start_agent()
     world.wait_until(lambda: world.get_action(action).revised, 40, "the agent's own word")
@@ -101,9 +101,9 @@ def an_agent_killed_during_the_call_never_signals_again(world: ScenarioWorld) ->
 def a_call_that_does_not_come_back_ends_unknown(world: ScenarioWorld) -> None:
     server = world.take_server()
     world.hold_answers(True)
-    action = world.post(server, deadline=6)
+    action = world.post(server, deadline=4)
     assert action is not None
-    seen = wait_for_ending(world, action, timeout=6 + world.call_bound + 20)
+    seen = wait_for_ending(world, action, timeout=4 + world.call_bound + 20)
     assert (seen.ending, seen.code) in [("unknown", "call_overdue"), ("unknown", "not_reported")]
     world.hold_answers(False)
     world.pass_time(3)

@@ -161,7 +161,7 @@ def test_a_stopped_consumer_leaves_the_rest_to_the_next_one_in_order(
     with running(broker, queue, notebook, batch_size=5) as consumer:
         notebook.on_batch = consumer.stop
         put(build_events(200))
-        notebook.wait_for(5)
+        notebook.wait_for(1)
     first_part = len(notebook.sequences)
     notebook.on_batch = lambda: None
     with running(broker, queue, notebook, batch_size=5):
