@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -317,8 +317,12 @@ def rebooting(sessions: Sessions, directory: Path, *, nmis: int, when: Callable[
 
 
 @contextmanager
-def rebooting_before_the_nmi(_: SimulatedBmc, sessions: Sessions, directory: Path) -> Iterator[Fault]:
-    with rebooting(sessions, directory, nmis=0, when=lambda bmc, packet: packet.number == POWER_ANSWER) as fault:
+def rebooting_before_the_nmi(_: SimulatedBmc, __: Sessions, directory: Path) -> Iterator[Fault]:
+    """Over sessions that send nothing again: its answers are counted, and one to a request that was repeated would be one too many."""
+    with (
+        closing(Sessions(SystemClock(), resend_after=10 * FAULT_LIMIT)) as sessions,
+        rebooting(sessions, directory, nmis=0, when=lambda bmc, packet: packet.number == POWER_ANSWER) as fault,
+    ):
         yield fault
 
 
