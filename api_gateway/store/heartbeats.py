@@ -4,7 +4,6 @@ Those of several hosts share their statements: a fleet sends hundreds in a secon
 the lock of the record's end in hand, for which all others wait.
 """
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -56,8 +55,9 @@ def apply_heartbeats(c: Connection, heartbeats: Sequence[Heartbeat], now: dateti
     """Take heartbeats in, in any order: (journal_id, incarnation, number) says which is a host's latest. Applies their inventories too.
 
     The last one of an ordered stop (``stopping``) makes the agent down at once, with its ``agent.down`` event; one that is heard again
-    within the same incarnation gets an ``agent.up`` (a restarted agent publishes its own). Of a server that several of them tell of where
-    they leave it is decided at once: what moved from one to another was never claimed twice.
+    within the same incarnation gets an ``agent.up`` (a restarted agent publishes its own). A round is what several hosts said before one of
+    them spoke again; of a server that several tell of in a round is decided where the round leaves it: what moved from one to another in
+    it was never claimed twice.
     """
     counters.lock_counters(c)
     outcomes: dict[int, HeartbeatOutcome] = {}
@@ -70,14 +70,18 @@ def apply_heartbeats(c: Connection, heartbeats: Sequence[Heartbeat], now: dateti
 
 
 def _list_rounds(heartbeats: Sequence[Heartbeat]) -> list[list[int]]:
-    """Their places in the batch: what a host says twice is in two rounds, for the later word is held against what the earlier one left."""
+    """Their places in the batch, in its order: what a host says again begins another round, for it is held against what was left before.
+
+    Nothing that came later is in an earlier round: of a server that two hosts tell of in turn, each word would be held against a wrong one.
+    """
     rounds: list[list[int]] = []
-    said: Counter[str] = Counter()
+    said: set[str] = set()
     for place, heartbeat in enumerate(heartbeats):
-        if said[heartbeat.host] == len(rounds):
+        if not rounds or heartbeat.host in said:
             rounds.append([])
-        rounds[said[heartbeat.host]].append(place)
-        said[heartbeat.host] += 1
+            said.clear()
+        rounds[-1].append(place)
+        said.add(heartbeat.host)
     return rounds
 
 

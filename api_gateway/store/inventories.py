@@ -46,7 +46,7 @@ class Reported:
         """The servers that it is about."""
         return frozenset(server.id for server in self.report.servers) | {removed.id for removed in self.report.removed}
 
-    def is_of_other_generations(self, before: "_Sightings") -> bool:
+    def is_of_other_generations(self, before: _Sightings) -> bool:
         """Whether it names servers that were not there before, or were others: the hash of the host's inventory is another then."""
         return any(server.id not in before or before[server.id].generation != server.generation for server in self.report.servers)
 
@@ -81,7 +81,7 @@ def apply_reports(c: Connection, reported: Collection[Reported]) -> dict[str, Ap
     before = _read_before(c, full, differences)
     changed = _put(c, [*full, *differences], before)
     departures = {each.host: _find_departures(each, before[each.host]) for each in (*full, *differences)}
-    remove_sightings(c, [(host, server) for host, of_host in departures.items() for server in of_host])
+    remove_sightings(c, departures)
     others = [each.host for each in differences if departures[each.host] or each.is_of_other_generations(before[each.host])]
     hashes = {host: hash_inventory(generations) for host, generations in list_generations(c, others).items()}
     for each in (*full, *differences):

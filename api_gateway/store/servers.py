@@ -197,7 +197,7 @@ def forget_server(c: Connection, server: str, *, now: datetime) -> None:
     for host, word in zip(hosts, words, strict=True):
         if word.up:
             raise HostIsUp(server, host)
-        remove_sightings(c, [(host, server)])
+        remove_sightings(c, {host: [server]})
     c.execute(update(agents).where(agents.c.host.in_(hosts)).values(inventory_revision=None, inventory_hash=None))
     give_up(c, [server], now=now)
 

@@ -75,7 +75,6 @@ _GENERATIONS = PreparedForMany(
     lambda is_one_of: select(sightings.c.host, sightings.c.server, sightings.c.generation).where(is_one_of(sightings.c.host))
 )
 _ONE = select(*_COLUMNS).where(_KEY)
-_REMOVE = delete(sightings).where(_KEY)
 _FACTS = [f.name for f in fields(Sighting) if f.name not in ("host", "server")]
 _UPDATE = update(sightings).where(_KEY).values({name: bindparam(name) for name in _FACTS})
 
@@ -151,13 +150,14 @@ def _values_for_update(sighting: Sighting) -> dict[str, object]:
     return {"key_host": values.pop("host"), "key_server": values.pop("server"), **values}
 
 
-def remove_sightings(c: Connection, keys: Collection[tuple[str, str]]) -> None:
-    """What hosts said about servers that they have no longer.
+def remove_sightings(c: Connection, servers: Mapping[str, Iterable[str]]) -> None:
+    """Forget what each of these hosts said about these servers.
 
-    :param keys: each a host and a server
+    In chunks: MariaDB's client would send a statement for each of them, with all that waits for the lock behind it.
     """
-    if keys:
-        c.execute(_REMOVE, [{"key_host": host, "key_server": server} for host, server in keys])
+    for host, of_host in servers.items():
+        for chunk in split(of_host):
+            c.execute(delete(sightings).where(sightings.c.host == host, sightings.c.server.in_(chunk)))
 
 
 def remove_host(c: Connection, host: str) -> None:

@@ -96,7 +96,7 @@ class BrokerAddress:
         *,
         on_blocked: Callable[[str], None] | None = None,
         on_unblocked: Callable[[], None] | None = None,
-        heartbeat: float = HEARTBEAT,
+        heartbeat: int = HEARTBEAT,
     ) -> Link:
         """Connect to the next node, once.
 

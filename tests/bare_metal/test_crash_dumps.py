@@ -17,7 +17,7 @@ from devstack.bmc_inventory import InventoryEntry
 from devstack.fleet import Machine, MachineSpec
 from devstack.guest_image import GuestImages
 from devstack.ipmi_sim import ADDRESS, ADMINISTRATOR, USER, BmcUser, IpmiSim
-from devstack.services import wait_until
+from devstack.services import PATIENCE, wait_until
 from devstack.stack import Stack
 from devstack.stack_config import Options
 from tests.bare_metal.machines import (
@@ -41,8 +41,8 @@ from tests.stack.real_stack import TIMEOUT, running_stack, trigger, wait_asked, 
 from tests.stack.watchdogs_over_http import wait_events
 from tests.udp_relay import LOST, Delivery, Direction, Passing, Rule, UdpRelay, pass_on, relaying
 
-CALL_BOUND = 2.5
-SILENCE = 2.0
+CALL_BOUND = 2.5 * PATIENCE
+SILENCE = 2.0 * PATIENCE
 """Seconds that a BMC which does not answer is waited for: a share of the bound."""
 LATE = 15.0
 """Seconds that an action takes beside its call to the BMC, at most."""

@@ -1,5 +1,6 @@
 """Heartbeats of several hosts in one batch: each host's words as if they had come alone, and of a server that moves where it ends."""
 
+import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -214,3 +215,48 @@ def test_what_a_host_says_twice_in_a_batch_is_taken_in_its_order(store: Store, c
     with store.read() as c:
         (agent, _) = agents.list_agents(c)
     assert (get(store).name, agent.heartbeat_number) == ("renamed", third.number)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_server_that_goes_from_host_to_host_is_each_ones_in_turn_whatever_else_they_say(
+    store: Store, clock: FakeClock, a: FakeHost, b: FakeHost, third: FakeHost, seed: int
+) -> None:
+    """Each lets it go before the next one says that it has it, all within a batch in which they speak more than once, so nobody claims
+    what is another's, and each of them may be heard later of the time in which it was its own.
+    """
+    dice = random.Random(seed)
+    hosts = [a, b, third]
+    a.put()
+    deliver(store, clock, *(host.build_heartbeat(full=True) for host in hosts))
+    holder = a
+    owners = ["a"]
+    batch: list[Heartbeat] = []
+    for _ in range(dice.randint(2, 5)):
+        heir = dice.choice([host for host in hosts if host is not holder])
+        batch += [host.build_heartbeat() for host in hosts if dice.random() < 0.4]
+        holder.servers.clear()
+        batch.append(holder.build_heartbeat(departures={SERVER: Departure.MIGRATED}))
+        batch += [host.build_heartbeat() for host in hosts if dice.random() < 0.4]
+        clock.advance(1)
+        heir.put()
+        batch.append(heir.build_heartbeat())
+        holder = heir
+        owners.append(heir.name)
+    taken = deliver(store, clock, *batch)
+    assert (taken.claimed_twice, list_conflicts(store)) == ((), [])
+    server = get(store)
+    assert (server.host, server.conflict_host, server.missing_since) == (holder.name, None, None)
+    with store.read() as c:
+        assert [host for host in owners if had.is_foreign(c, host, SERVER, occurred_at=clock.now(), recorded_at=clock.now())] == []
+
+
+def test_the_first_host_of_a_batch_that_has_a_server_owns_it_also_when_it_said_something_before(
+    store: Store, clock: FakeClock, a: FakeHost, b: FakeHost
+) -> None:
+    deliver(store, clock, a.build_heartbeat(full=True), b.build_heartbeat(full=True))
+    first = a.build_heartbeat()
+    a.put()
+    second = a.build_heartbeat()
+    b.put()
+    deliver(store, clock, first, second, b.build_heartbeat())
+    assert (get(store).host, get(store).conflict_host) == ("a", "b")
