@@ -29,7 +29,7 @@ TESTS = ROOT / "tests"
 _MEMORY = Path("/dev/shm")
 _LEAST_MEMORY_BYTES = 1 << 30
 _TOLD_SLOWER = 1.01
-_UNSURE = 0.15
+_UNSURE = 0.2
 """How far the measure of a slow machine may be off: what slows one kind of work by a half slows another by two thirds."""
 _MOST_TOLD = 30
 _PATIENCE = 2.5
@@ -104,14 +104,17 @@ class Tier:
         return options
 
 
-_CONSUMERS = ("stack/test_consumer_examples.py", "stack/test_tail.py")
+_CONSUMERS = tuple(f"stack/test_{name}.py" for name in ("consumer_examples", "consumer_over_broker", "deliveries", "event_stream", "tail"))
+"""They try what others consume events with, which are client programs too."""
+_PROGRAMS = ("unit/gateway/test_http_serving.py", "unit/test_start_up.py")
+"""They start programs again and again, each of which loads for a second."""
 _PLANTED_BUGS = tuple(f"simulation/test_planted_bugs{which}.py" for which in ("", "_outages", "_rare"))
 
 TIERS = {
     tier.name: tier
     for tier in (
         Tier("check", QUICK),
-        Tier("unit", QUICK, ("unit", "http"), shares="worksteal", in_memory=True),
+        Tier("unit", QUICK, ("unit", "http"), leaves=_PROGRAMS, shares="worksteal", in_memory=True),
         Tier("contract", QUICK, shares="worksteal", in_memory=True),
         Tier(
             "simulation",
@@ -135,13 +138,13 @@ TIERS = {
             shares="loadfile",
             # Not all that boot guests at the same time: that is what takes a processor.
             first=(
-                *("real_guests", "engine_over_broker", "consumer_over_broker", "watchdogs", "scenarios", "watchdog_faults"),
-                *("agent_over_broker", "diagnostics", "store_contention", "event_stream"),
+                *("real_guests", "engine_over_broker", "watchdogs", "scenarios", "watchdog_faults"),
+                *("agent_over_broker", "diagnostics", "store_contention"),
             ),
             wait=True,
         ),
         Tier("bare_metal", BARE_METAL, needs_real_parts=True, shares="loadfile", first=("crash_dumps", "inventory", "redfish")),
-        Tier("clients", LATER, ("clients", *_CONSUMERS), shares="loadfile", first=("commands", "openapi_fuzz", "tempest")),
+        Tier("clients", LATER, ("clients", *_CONSUMERS, *_PROGRAMS), shares="loadfile", first=("commands", "openapi_fuzz", "tempest")),
         Tier("upgrade", LATER, needs_real_parts=True),
         Tier("chaos", LATER, needs_real_parts=True),
         # What of the simulation the quick tiers have no time for.

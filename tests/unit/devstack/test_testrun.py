@@ -55,7 +55,7 @@ def test_a_machine_that_is_slower_gets_as_much_longer_and_says_so(capsys: pytest
     assert "14.0 s of 10 s (times 1.50, for this machine is that much slower)  kept tiers: kept" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("seconds", "verdict", "code"), [(17, "over, by no more than", 0), (18, "EXCEEDED", 1)])
+@pytest.mark.parametrize(("seconds", "verdict", "code"), [(17.5, "over, by no more than", 0), (18.5, "EXCEEDED", 1)])
 def test_a_slower_machine_fails_a_run_only_beyond_what_its_measure_may_be_off(
     seconds: float, verdict: str, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
