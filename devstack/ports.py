@@ -6,6 +6,7 @@ import os
 import random
 import re
 import socket
+from collections import deque
 from dataclasses import dataclass
 
 DEFAULT_BASE = 8780
@@ -16,6 +17,8 @@ _SEARCH_FIRST, _SEARCH_LAST = 20000, 32000
 _SINGLE_FIRST, _SINGLE_LAST = 12000, 20000
 _SEARCH_TRIES = 200
 _PARTS = 8
+_FOUND: deque[int] = deque(maxlen=64)
+"""Bases of blocks, and single ports, that were found lately."""
 
 
 @dataclass(frozen=True)
@@ -88,12 +91,15 @@ class Ports:
 def find_free_base(blocks: int = 1) -> int:
     """Base of so many blocks in which nothing listens; raises OSError when none was found in many tries.
 
-    Processes of pytest-xdist look each in a part of its own: what one has found it begins to listen on only later.
+    Whoever has found some begins to listen on them only later: processes of pytest-xdist look each in a part of its own, and what this one
+    found lately is left out.
     """
     first, last = _find_own_part()
     for _ in range(_SEARCH_TRIES):
         base = random.randrange(first, last - BLOCK * (blocks - 1), BLOCK)
-        if not Ports(base, blocks).list_taken():
+        ports = Ports(base, blocks)
+        if not any(block in _FOUND for block in ports.list_all()) and not ports.list_taken():
+            _FOUND.extend(ports.list_all()[::BLOCK])
             return base
     raise OSError(f"no block of {BLOCK * blocks} free ports between {_SEARCH_FIRST} and {_SEARCH_LAST} on 127.0.0.1")
 
@@ -112,11 +118,14 @@ def find_free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
     """A port outside of every block in which nothing listens with ``kind``; raises OSError when none was found in many tries."""
     for _ in range(_SEARCH_TRIES):
         port = random.randrange(_SINGLE_FIRST, _SINGLE_LAST)
+        if port in _FOUND:
+            continue
         with socket.socket(socket.AF_INET, kind) as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
+        _FOUND.append(port)
         return port
     raise OSError(f"no free port between {_SINGLE_FIRST} and {_SINGLE_LAST} on 127.0.0.1")
 

@@ -201,7 +201,9 @@ def test_a_refusal_says_what_is_wrong_with_the_way_to_the_machine(
 def test_machines_that_are_silent_delay_no_other(world: World, refusals: dict[str, str]) -> None:
     prompt = wait_for(world.stack, refusals["prompt"], ending="succeeded")
     silent = [wait_for(world.stack, refusals[f"silent-{number}"], ending="failed") for number in range(SILENT)]
-    assert prompt["ended_at"] < min(action["ended_at"] for action in silent)
+    # Of a machine that was silent a moment ago it is known: nobody waits for it.
+    waited = [action for action in silent if get_span(action) >= SILENCE]
+    assert all(prompt["ended_at"] < action["ended_at"] for action in waited)
     assert max(get_span(action) for action in silent) < CALL_BOUND + LATE
     assert world.lone["prompt"].bmc.count_nmis() == 1
 

@@ -52,7 +52,7 @@ from tests.stack.watchdogs_over_http import (
 
 COUNTDOWN = 1.0
 """Seconds from a reset of a watchdog's timer to its firing: the shortest that an agent may be told."""
-AGENT: Options = {"bmc": {"call_bound": 2.5, "poll_interval": 0.5, "attentive_interval": 0.5, "watchdog_countdown": COUNTDOWN}}
+AGENT: Options = {"bmc": {"call_bound": 30, "poll_interval": 0.5, "attentive_interval": 0.5, "watchdog_countdown": COUNTDOWN}}
 CLAIMED_TWICE = "server.claimed_twice"
 SECOND_HOST = "second"
 CANARY = "canary-in-the-mine"

@@ -28,7 +28,7 @@ from tests.stack.real_stack import TIMEOUT, running_stack, trigger, wait_asked, 
 from tests.stack.watchdogs_over_http import Seen, change, put, see, wait_events
 
 ADDRESS = "127.0.0.1"
-AGENT = {"bmc": {"call_bound": 5, "poll_interval": 5, "attentive_interval": 0.25}}
+AGENT = {"bmc": {"call_bound": 30, "poll_interval": 5, "attentive_interval": 0.25}}
 PLAIN, LOGGED, STOPPED = "plain", "logged", "stopped"
 ADVERTISED, MISTYPED, STRANGER = "advertised", "mistyped", "stranger"
 CPUS, MEMORY_MIB, MAC = 2, 3072, "52:54:00:c0:ff:ee"

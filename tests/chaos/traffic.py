@@ -14,6 +14,7 @@ from typing import Any
 
 from compute_agent.contract.models import ActionKind
 from devstack.api_client import Answer, ApiClient
+from devstack.services import PATIENCE
 from tests.chaos.history import History, What
 from tests.chaos.system import ChaosSystem, choose_client
 
@@ -66,7 +67,7 @@ class Traffic:
         """Once, as an admin, beside what the clients ask for. Raises OSError when no answer comes."""
         key, asked_at = uuid.uuid4().hex, time.time()
         method, path, body, headers = _make_request(server, kind, key, force, random.Random(key), deadline)
-        answer = self._system.create_clients()[0].request(method, path, body=body, headers=headers, timeout=_TIMEOUT)
+        answer = self._system.create_clients()[0].request(method, path, body=body, headers=headers, timeout=_TIMEOUT * PATIENCE)
         self._write(server, kind, key, force, asked_at, answer, "")
         return answer
 

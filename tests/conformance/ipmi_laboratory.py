@@ -18,6 +18,7 @@ from compute_agent.drivers.ipmi.protocol import IpmiProtocol
 from compute_agent.drivers.models import DriverEventKind
 from devstack.bmc_inventory import InventoryEntry, write_inventory
 from devstack.ipmi_sim import ADMINISTRATOR, IpmiSim, SimulatedBmc
+from devstack.services import PATIENCE
 from tests.conformance.bmc_laboratory import BmcLaboratory
 from tests.udp_relay import LOST, UdpRelay, pass_on, relaying
 
@@ -26,7 +27,7 @@ _RUN_TIME_STOP, _HARD_RESET = 0x01, 0x01
 _KEPT_ALIVE = 4
 """Machines that are left running: as many as a test makes at most."""
 _POLL_INTERVAL = 0.1
-_CALL_BOUND = 2.5
+_CALL_BOUND = 2.0 * PATIENCE
 _CLOCK_AHEAD = 86_400
 """Seconds by which the BMCs' clocks are wrong."""
 _DIRECT_LIMIT = 5.0
@@ -61,7 +62,7 @@ class IpmiLaboratory(BmcLaboratory):
     """The driver for bare metal over an inventory that grows by a machine with each that is made, and loses the oldest."""
 
     patience = 5.0
-    countdown = 1.0
+    countdown = 2.0
     options: ClassVar = {
         "call_bound": _CALL_BOUND,
         "poll_interval": _POLL_INTERVAL,

@@ -105,7 +105,7 @@ class RedfishLaboratory(BmcLaboratory):
 
     patience = _PATIENCE
     countdown = 1.0
-    options: ClassVar = {"poll_interval": POLL_INTERVAL, "attentive_interval": POLL_INTERVAL, "call_bound": 5.0}
+    options: ClassVar = {"poll_interval": POLL_INTERVAL, "attentive_interval": POLL_INTERVAL, "call_bound": 30.0}
 
     def __init__(self, host: LibvirtHost, directory: Path) -> None:
         self._host = host

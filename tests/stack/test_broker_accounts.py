@@ -42,6 +42,7 @@ from compute_agent.host_lock import HostLock, HostTaken
 from compute_agent.rpc_servers import RpcServers
 from devstack.ports import Ports, find_free_base
 from devstack.rabbitmq import PrivateRabbitMQ
+from devstack.services import PATIENCE
 
 MINE, THEIRS = "host-x", "host-y"
 CONSUMER, OTHER_CONSUMER = "dashboard", "pager"
@@ -116,9 +117,9 @@ def test_an_agent_is_told_and_asked_and_answers(broker: PrivateRabbitMQ, agents:
     transport = create_transport(broker.gateway_url)
     caster = ComputeAgentAPI(transport)
     caster.report_inventory(MINE)
-    assert agents[MINE].told.wait(10)
+    assert agents[MINE].told.wait(10 * PATIENCE)
     assert not agents[THEIRS].told.is_set()
-    assert caster.ping(MINE, timeout=10).host == MINE
+    assert caster.ping(MINE, timeout=10 * PATIENCE).host == MINE
     transport.cleanup()
 
 
@@ -132,7 +133,7 @@ def test_an_agent_tells_events_and_heartbeats_in_its_own_name(broker: PrivateRab
     for queue in (RECORDER_QUEUES[0], HEARTBEAT_QUEUE):
         gateway.channel().basic_consume(queue.name, callback=lambda message: senders.append(message.properties["user_id"]), no_ack=True)
     while len(senders) < 2:
-        gateway.drain_events(timeout=10)
+        gateway.drain_events(timeout=10 * PATIENCE)
     assert senders == [build_agent_account(MINE)] * 2
     gateway.close()
 
@@ -305,7 +306,7 @@ def test_a_consumer_hears_events_on_a_queue_of_its_own(broker: PrivateRabbitMQ, 
     publisher.publish([EVENT])
     publisher.close()
     while not heard:
-        consumer_link.drain_events(timeout=10)
+        consumer_link.drain_events(timeout=10 * PATIENCE)
     assert heard == [build_agent_account(MINE)]
 
 
@@ -321,7 +322,7 @@ def test_a_listener_of_oslo_messaging_needs_no_more_than_a_consumers_account(bro
     publisher = Publisher(BrokerAddress(broker.build_agent_url(MINE), name="agent"))
     publisher.publish([EVENT])
     publisher.close()
-    assert endpoint.heard.wait(10)
+    assert endpoint.heard.wait(10 * PATIENCE)
     listener.stop()
     listener.wait()
     transport.cleanup()

@@ -112,7 +112,8 @@ def test_what_waits_comes_in_batches_in_order_and_is_acknowledged(
     with running(broker, queue, notebook):
         notebook.wait_for(250)
     assert notebook.sequences == list(range(1, 251))
-    assert max(len(batch) for batch in notebook.batches) == 100
+    assert max(len(batch) for batch in notebook.batches) <= 100
+    assert len(notebook.batches) < 250
     assert_empty(broker, queue)
 
 

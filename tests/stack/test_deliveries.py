@@ -182,8 +182,8 @@ def test_nothing_is_lost_when_engines_are_killed_and_targets_come_and_go(system:
     system.bring("receiver", "mailbox")
     for number in range(3):
         first, second = start_engine(), start_engine()
-        told |= set(system.record(EVENTS, first=number * EVENTS))
         wanted = len(system.receiver.calls) + 1 + 5 * number
+        told |= set(system.record(EVENTS, first=number * EVENTS))
         wait_until(lambda wanted=wanted: len(system.receiver.calls) >= wanted, _TIMEOUT, "deliveries are under way")  # type: ignore[misc]
         first.kill()
         if number % 2:

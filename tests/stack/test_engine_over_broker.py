@@ -27,6 +27,7 @@ from tests.stack.broker_events import build_events, count_messages, open_quiet_l
 from tests.stack.small_agent import SmallAgent
 from tests.unit.gateway.engine_parts import add_action, build_server, get_action
 
+RECEIVED_TIMEOUT = 1.0 * PATIENCE
 _ENGINE = "import sys; from api_gateway.engine import main; sys.exit(main())"
 
 
@@ -35,7 +36,7 @@ def state(tmp_path: Path, broker: PrivateRabbitMQ) -> Path:
     (tmp_path / "gateway.conf").write_text(
         f"[DEFAULT]\ntransport_url = {broker.transport_url}\n"
         f"[database]\nconnection = sqlite:///{tmp_path / 'gateway.sqlite'}\nbusy_timeout = 2\n"
-        f"[dispatcher]\nwake_socket = {tmp_path / 'wake.sock'}\nreceived_timeout = 1\n"
+        f"[dispatcher]\nwake_socket = {tmp_path / 'wake.sock'}\nreceived_timeout = {RECEIVED_TIMEOUT}\n"
         f"[sweep]\ngap_retry = 1\n[stream]\nlisten_port = 0\n"
     )
     return tmp_path
@@ -123,7 +124,7 @@ def test_an_action_goes_out_and_its_ending_comes_back(engine: Service, store: St
         assert (row.ending, row.decided_by, row.cast_count) == ("succeeded", "agent", 1)
         assert len(agent.actions) == count
     print(f"from the commit of the action to its recorded ending: {1000 * min(took):.0f} ms")
-    assert min(took) < 0.5, "it did not wait for the sweep"
+    assert min(took) < 0.9, "it did not wait for the sweep"
 
 
 def test_a_mute_agent_is_cast_to_again_with_the_same_id_until_the_deadline(
@@ -132,7 +133,7 @@ def test_a_mute_agent_is_cast_to_again_with_the_same_id_until_the_deadline(
     engine.start()
     agent.mute = True
     make_known(agent, store)
-    action = add_and_wake(store, agent, state, deadline=3.5 * PATIENCE)
+    action = add_and_wake(store, agent, state, deadline=3.5 * RECEIVED_TIMEOUT)
     agent.wait_for_actions(3)
     time_left = get_action(store, action).deadline - SystemClock().now()
     wait_until(lambda: SystemClock().now() > action.deadline, max(time_left.total_seconds(), 0) + 2, "the deadline passes")

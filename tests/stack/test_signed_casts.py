@@ -24,7 +24,7 @@ from compute_agent.contract.signing import CONTEXT_KEY, CastSigner
 from compute_agent.contract.signing_keys import create_key_files, read_private_key
 from compute_agent.contract.transport import RPC_EXCHANGE, RPC_TOPIC, oslo_messaging
 from devstack.rabbitmq import PrivateRabbitMQ
-from devstack.services import wait_until
+from devstack.services import PATIENCE, wait_until
 from tests.stack.broker_events import open_quiet_link
 from tests.stack.conftest import INTRUDER
 from tests.stack.test_agent_over_broker import Agent, Bench
@@ -185,8 +185,8 @@ def test_a_forged_cast_is_refused_and_the_honest_one_beside_it_is_carried_out(
 
 def test_who_asks_without_a_signature_is_told_no_and_the_gateway_is_answered(lab: Lab) -> None:
     with pytest.raises(oslo_messaging.RemoteError, match="unsigned"):
-        lab.unsigned.ping(lab.host, timeout=10)
-    assert lab.api.ping(lab.host, timeout=10).journal_id == lab.heartbeat.journal_id
+        lab.unsigned.ping(lab.host, timeout=10 * PATIENCE)
+    assert lab.api.ping(lab.host, timeout=10 * PATIENCE).journal_id == lab.heartbeat.journal_id
 
 
 def test_after_a_restart_the_journal_holds_what_the_agent_has_forgotten(lab: Lab) -> None:

@@ -22,7 +22,7 @@ from compute_agent.contract.transport import create_rpc_transport, register_mess
 from devstack.certificates import TlsFiles, make_certificate
 from devstack.ports import Ports, find_free_base
 from devstack.rabbitmq import PrivateRabbitMQ
-from devstack.services import Service, wait_until
+from devstack.services import PATIENCE, Service, wait_until
 from devstack.signing_keys import make_signing_options
 from devstack.stack_config import HOST, Options, merge, write_agent_config, write_gateway_config
 
@@ -147,7 +147,7 @@ class System:
                 service.stop()
 
     def connect(self, ca: Path, name: str = ADDRESS) -> http.client.HTTPSConnection:
-        return http.client.HTTPSConnection(name, self.ports.api, timeout=10, context=ssl.create_default_context(cafile=ca))
+        return http.client.HTTPSConnection(name, self.ports.api, timeout=30 * PATIENCE, context=ssl.create_default_context(cafile=ca))
 
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         connection = self.connect(self._files.ca)

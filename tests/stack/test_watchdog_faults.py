@@ -164,7 +164,7 @@ def assert_told(stack: Stack, ledger: FiringLedger, away: list[Away]) -> None:
         raise AssertionError("\n".join([f"seed {SEED}; away: {away}", *find_problems(stack, ledger, away)])) from error
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(300 * PATIENCE)
 def test_no_firing_is_lost_but_what_nobody_could_be_told_of_and_none_is_told_twice(stack: Stack) -> None:
     """Agent, engine, broker and libvirtd are killed with -9, in an order and at moments by chance; a pause that nobody saw is found."""
     chance = random.Random(SEED)

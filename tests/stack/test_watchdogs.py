@@ -337,9 +337,9 @@ def test_an_agent_killed_at_any_step_leaves_the_old_watchdog_or_the_new_one(stac
     guests = prepare(stack, RESET)
     steps = [3, 4, *range(7)]
     with breaking_agent(stack, tmp_path, {guest: Break(stand_after=step) for guest, step in zip(guests, steps, strict=True)}):
-        asked = [ask(stack, guest, DUMP, deadline_seconds=90) for guest in guests[2:]]
+        asked = [ask(stack, guest, DUMP, deadline_seconds=int(90 * PATIENCE)) for guest in guests[2:]]
         wait_standing(tmp_path, guests[2:])
-        late = [ask(stack, guest, DUMP, deadline_seconds=5) for guest in guests[:2]]
+        late = [ask(stack, guest, DUMP, deadline_seconds=int(5 * PATIENCE)) for guest in guests[:2]]
         wait_standing(tmp_path, guests)
         over = max(datetime.fromisoformat(stack.client.get_action(action)["deadline"]) for action in late)
         wait_until(lambda: datetime.now(UTC) > over, TIMEOUT, "two deadlines to pass")
