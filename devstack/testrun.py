@@ -128,7 +128,7 @@ TIERS = {
             REAL,
             needs_real_parts=True,
             shares="loadfile",
-            first=("libvirt_real", "redfish", "libvirt", "libvirt_watchdogs_real", "libvirt_diagnostics_real"),
+            first=("libvirt_real", "redfish", "libvirt", "libvirt_watchdogs_real", "ipmi", "libvirt_diagnostics_real"),
         ),
         Tier(
             "stack",
