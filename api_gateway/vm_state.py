@@ -47,7 +47,7 @@ class Shown:
 STATUSES: dict[str, Shown] = {
     "active": Shown(
         "ACTIVE",
-        _REBOOTING | _REBOOTING_HARD | _REBUILDING | _RESIZING | {"updating_password": "PASSWORD", "migrating": "MIGRATING"},  # nosec B105 # a status
+        _REBOOTING | _REBOOTING_HARD | _REBUILDING | _RESIZING | {"updating_password": "PASSWORD", "migrating": "MIGRATING"},
     ),
     "building": Shown("BUILD", {}),
     "stopped": Shown("SHUTOFF", _REBUILDING | _RESIZING),

@@ -120,7 +120,7 @@ class FiringStatements(OutboxStatements):
         position = "(SELECT position FROM firings WHERE message_id = ?2)"
         before, after = (
             self.execute(
-                f"SELECT * FROM firings WHERE server = ?1 AND position {where} LIMIT 1",  # nosec B608 # one of the two texts below
+                f"SELECT * FROM firings WHERE server = ?1 AND position {where} LIMIT 1",  # noqa: S608 # one of the two texts below
                 firing.server,
                 firing.message_id,
             ).fetchone()

@@ -65,7 +65,7 @@ class OutboxStatements(Statements):
         """The newest of these events of a server that is still kept."""
         marks = ", ".join("?" * len(event_types))
         row = self.execute(
-            f"SELECT * FROM outbox WHERE server = ? AND event_type IN ({marks}) ORDER BY sequence DESC LIMIT 1",  # nosec B608 # marks only
+            f"SELECT * FROM outbox WHERE server = ? AND event_type IN ({marks}) ORDER BY sequence DESC LIMIT 1",  # noqa: S608 # marks only
             server,
             *event_types,
         ).fetchone()

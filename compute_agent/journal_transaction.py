@@ -237,7 +237,7 @@ class JournalTransaction(FiringStatements, OutboxStatements, ServerStatements):
     def find_signal(self, server: str, cause: SignalCause | None = None) -> Signal | None:
         """The latest crash dump signal of a server, cleared or not; of anybody, or only of ``cause``."""
         row = self.execute(
-            f"SELECT *, {_CLEARED} AS cleared FROM signals WHERE server = ?1 AND (?2 IS NULL OR cause = ?2)"  # nosec B608 # the text above
+            f"SELECT *, {_CLEARED} AS cleared FROM signals WHERE server = ?1 AND (?2 IS NULL OR cause = ?2)"  # noqa: S608 # the text above
             " ORDER BY at DESC, position DESC LIMIT 1",
             server,
             cause,
@@ -247,7 +247,7 @@ class JournalTransaction(FiringStatements, OutboxStatements, ServerStatements):
     def list_uncleared_signals(self, server: str) -> list[Signal]:
         """The crash dump signals of a server after which nobody saw it reboot or stop, those last that were recorded first."""
         rows = self.execute(
-            f"SELECT *, 0 AS cleared FROM signals WHERE server = ? AND NOT {_CLEARED} ORDER BY position DESC",  # nosec B608 # the text above
+            f"SELECT *, 0 AS cleared FROM signals WHERE server = ? AND NOT {_CLEARED} ORDER BY position DESC",  # noqa: S608 # the text above
             server,
         )
         return [Signal.read(row) for row in rows]
@@ -265,10 +265,10 @@ class JournalTransaction(FiringStatements, OutboxStatements, ServerStatements):
     def discount_pause(self, server: str, since: datetime, until: datetime) -> None:
         """The server stood still from ``since`` to ``until``, and so did any dump: its hold-off goes on from where it was then."""
         self.execute(
-            "UPDATE signals SET at = at + max(0, ?3 - max(?2, at)), age = ?5,"
+            "UPDATE signals SET at = at + max(0, ?3 - max(?2, at)), age = ?5,"  # noqa: S608 # the text above
             # Not past the end of the pause, which the wall clock may have been set forward in.
             " monotonic_at = max(monotonic_at, min(monotonic_at + max(0, ?3 - max(?2, at)) / 1e6, ?4))"
-            f" WHERE server = ?1 AND NOT {_CLEARED}",  # nosec B608 # the text above
+            f" WHERE server = ?1 AND NOT {_CLEARED}",
             server,
             to_stored(since),
             to_stored(until),
@@ -302,8 +302,9 @@ class JournalTransaction(FiringStatements, OutboxStatements, ServerStatements):
         # A dump that stands still with its server goes on when that resumes, however long ago it began.
         marks = ", ".join("?" * len(STANDS_STILL))
         count += self.execute(
-            "DELETE FROM signals WHERE at < ? AND age < ? AND action_id NOT IN (SELECT value FROM json_each(?)) AND server NOT IN"
-            f" (SELECT id FROM servers WHERE removed_at IS NULL AND json_extract(server, '$.power_state') IN ({marks}))",  # nosec B608 # marks
+            "DELETE FROM signals WHERE at < ? AND age < ? AND action_id NOT IN"  # noqa: S608 # marks only
+            " (SELECT value FROM json_each(?)) AND server NOT IN"
+            f" (SELECT id FROM servers WHERE removed_at IS NULL AND json_extract(server, '$.power_state') IN ({marks}))",
             *old,
             kept,
             *STANDS_STILL,
@@ -314,12 +315,12 @@ class JournalTransaction(FiringStatements, OutboxStatements, ServerStatements):
             " OR NOT EXISTS (SELECT 1 FROM actions WHERE actions.id = outbox.action_id))"
         )
         count += self.execute(
-            f"DELETE FROM outbox WHERE {removable} AND sent_at < ? AND age < ?",  # nosec B608 # the text above
+            f"DELETE FROM outbox WHERE {removable} AND sent_at < ? AND age < ?",  # noqa: S608 # the text above
             to_stored(now - outbox_keep),
             age - outbox_keep.total_seconds(),
         ).rowcount
         count += self.execute(
-            f"DELETE FROM outbox WHERE sequence IN"  # nosec B608 # the text above
+            f"DELETE FROM outbox WHERE sequence IN"  # noqa: S608 # the text above
             f" (SELECT sequence FROM outbox WHERE {removable} ORDER BY sequence DESC LIMIT -1 OFFSET ?)",
             outbox_max_rows,
         ).rowcount

@@ -70,7 +70,6 @@ def run_checks() -> list[CheckResult]:
         ("ruff format --check", lambda: _run([str(_BIN / "ruff"), "format", "--check", "."])),
         ("mypy", lambda: _run([str(_BIN / "mypy")])),
         ("lint-imports", lambda: _run([str(_BIN / "lint-imports")])),
-        ("bandit", lambda: _run([str(_BIN / "bandit"), "-q", "-c", "pyproject.toml", "-r", "compute_agent", "api_gateway"])),
         ("known weaknesses of libraries", _check_libraries),
         ("wheel in an empty environment", _check_wheel),
     ]

@@ -5,7 +5,7 @@ import hashlib
 import hmac
 import secrets
 
-_SECRET_PREFIX = "whsec_"  # nosec B105 # what every secret begins with
+_SECRET_PREFIX = "whsec_"  # noqa: S105 # what every secret begins with
 _SECRET_BYTES = 32
 
 

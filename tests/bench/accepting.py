@@ -54,7 +54,7 @@ _WARM_UP = 100
 _THREADS = 16
 _START_TIMEOUT = 30.0
 _PROJECT = "demo"
-_TOKEN = "token-of-alice"  # nosec B105 # known to a Keystone of our own only
+_TOKEN = "token-of-alice"  # known to a Keystone of our own only
 _LOGIN = base64.b64encode(b"alice:wonderland").decode()
 _NOBODY = "rabbit://nobody:nothing@127.0.0.1:1/"
 """Where no broker is."""

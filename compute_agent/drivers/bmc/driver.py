@@ -46,7 +46,7 @@ class BmcParts:
         self.fleet = Fleet(Path(group.inventory).absolute(), self.protocols)
         self.readings = Readings(clock)
         self.events = BmcEvents()
-        schedule = Schedule(pace, chance or random.Random())  # nosec B311 # spreads polls over time, guards nothing
+        schedule = Schedule(pace, chance or random.Random())  # noqa: S311 # spreads polls over time, guards nothing
         self.poller = Poller(self.fleet, self.readings, self.events, schedule, clock, limit.seconds)
         servers = BmcServers(self.fleet, self.readings, limit, clock, on_change=self.poller.hurry)
         timers = Timers(self.fleet, servers, self.readings, limit, on_change=self.poller.note_timer)
