@@ -14,7 +14,7 @@ from api_gateway.store import counters, restoring
 from api_gateway.store.agents import DOWN, OVERDUE_INTERVALS, UP, AgentRow, append_state, find_agents
 from api_gateway.store.columns import upsert_several, values_of
 from api_gateway.store.inventories import AppliedInventory, Reported, apply_reports
-from api_gateway.store.servers import ClaimedTwice, settle
+from api_gateway.store.servers import ClaimedTwice, decide, tell_claimed_twice
 from api_gateway.store.sightings import list_contested
 from api_gateway.store.tables import agents
 from compute_agent.contract.models import Heartbeat
@@ -44,8 +44,8 @@ class HeartbeatOutcome:
 
 @dataclass(frozen=True)
 class TakenIn:
-    """What became of a batch: of each heartbeat in its order, and the conflicts that began; their ``server.claimed_twice`` events are in
-    the outbox already."""
+    """What became of a batch: of each heartbeat in its order, and the conflicts that it began and left; their ``server.claimed_twice``
+    events are in the outbox already."""
 
     outcomes: tuple[HeartbeatOutcome, ...]
     claimed_twice: tuple[ClaimedTwice, ...]
@@ -56,17 +56,17 @@ def apply_heartbeats(c: Connection, heartbeats: Sequence[Heartbeat], now: dateti
 
     The last one of an ordered stop (``stopping``) makes the agent down at once, with its ``agent.down`` event; one that is heard again
     within the same incarnation gets an ``agent.up`` (a restarted agent publishes its own). A round is what several hosts said before one of
-    them spoke again; of a server that several tell of in a round is decided where the round leaves it: what moved from one to another in
-    it was never claimed twice.
+    them spoke again; of a server that several tell of in a round is decided where the round leaves it, and a conflict is told where the
+    batch leaves it: after a while without an engine the host that a server migrated to may be heard first.
     """
     counters.lock_counters(c)
     outcomes: dict[int, HeartbeatOutcome] = {}
-    claimed_twice: list[ClaimedTwice] = []
+    contested: set[str] = set()
     for places in _list_rounds(heartbeats):
-        told, conflicts = _apply_round(c, {heartbeats[place].host: heartbeats[place] for place in places}, now)
-        outcomes |= zip(places, told, strict=True)
-        claimed_twice += conflicts
-    return TakenIn(tuple(outcomes[place] for place in range(len(heartbeats))), tuple(claimed_twice))
+        became, conflicts = _apply_round(c, {heartbeats[place].host: heartbeats[place] for place in places}, now)
+        outcomes |= zip(places, became, strict=True)
+        contested |= conflicts
+    return TakenIn(tuple(outcomes[place] for place in range(len(heartbeats))), tuple(tell_claimed_twice(c, contested, now=now)))
 
 
 def _list_rounds(heartbeats: Sequence[Heartbeat]) -> list[list[int]]:
@@ -85,10 +85,8 @@ def _list_rounds(heartbeats: Sequence[Heartbeat]) -> list[list[int]]:
     return rounds
 
 
-def _apply_round(
-    c: Connection, heartbeats: Mapping[str, Heartbeat], now: datetime
-) -> tuple[list[HeartbeatOutcome], Sequence[ClaimedTwice]]:
-    """What became of each, and the conflicts that began.
+def _apply_round(c: Connection, heartbeats: Mapping[str, Heartbeat], now: datetime) -> tuple[list[HeartbeatOutcome], set[str]]:
+    """What became of each, and the servers over which a conflict began.
 
     :param heartbeats: by host
     """
@@ -103,9 +101,9 @@ def _apply_round(
     upsert_several(c, agents, [values_of(row) for row in rows.values()])
     new = {host: row.journal_id for host, row in rows.items() if host not in known or known[host].journal_id != row.journal_id}
     restoring.ask_unknown_journals(c, new, now=now)
-    claimed_twice = _settle(c, applied, known, rows, now)
+    contested = _decide(c, applied, known, rows, now)
     outcomes = {host: _conclude(c, known.get(host), row, applied[host], now) for host, row in rows.items()}
-    return [outcomes.get(host, _STALE) for host in heartbeats], claimed_twice
+    return [outcomes.get(host, _STALE) for host in heartbeats], contested
 
 
 _STALE = HeartbeatOutcome(stale=True)
@@ -134,19 +132,19 @@ def _apply_inventories(c: Connection, heartbeats: Collection[Heartbeat], known: 
     return applied | apply_reports(c, reported)
 
 
-def _settle(
+def _decide(
     c: Connection,
     applied: Mapping[str, AppliedInventory],
     known: Mapping[str, AgentRow],
     rows: Mapping[str, AgentRow],
     now: datetime,
-) -> Sequence[ClaimedTwice]:
+) -> set[str]:
     """Decide over the servers that were told of, and over those whose agents' words are worth more or less than before."""
     departures = {(host, server): why for host, inventory in applied.items() for server, why in inventory.departures.items()}
     touched = {server for inventory in applied.values() for server in (*inventory.changed, *inventory.departures)}
     other_worth = [host for host, row in rows.items() if host not in known or _find_worth(known[host]) != _find_worth(row)]
     touched |= list_contested(c, other_worth)
-    return settle(c, touched, now=now, departures=departures) if touched else ()
+    return decide(c, touched, now=now, departures=departures) if touched else set()
 
 
 def _conclude(c: Connection, before: AgentRow | None, after: AgentRow, applied: AppliedInventory, now: datetime) -> HeartbeatOutcome:

@@ -39,6 +39,7 @@ __all__ = [
     "apply_states",
     "apply_watchdog",
     "check_pattern",
+    "decide",
     "expire_missing",
     "find_server",
     "forget_server",
@@ -49,6 +50,7 @@ __all__ = [
     "lock_server",
     "set_overlay",
     "settle",
+    "tell_claimed_twice",
     "unlock_server",
 ]
 
@@ -207,16 +209,30 @@ def settle(
     ids: Iterable[str],
     *,
     now: datetime,
+    grace_over: bool = False,
+    said: Iterable[Word] | None = None,
+) -> None:
+    """Decide anew who owns these servers and take over the owners' words; every change of a sighting or of an agent's state ends here.
+
+    :param grace_over: an owner that vanished without a word is waited for no longer
+    :param said: all hosts' words about these servers; None: they are read
+    """
+    tell_claimed_twice(c, decide(c, ids, now=now, grace_over=grace_over, said=said), now=now)
+
+
+def decide(
+    c: Connection,
+    ids: Iterable[str],
+    *,
+    now: datetime,
     departures: Mapping[tuple[str, str], Departure] | None = None,
     grace_over: bool = False,
     said: Iterable[Word] | None = None,
-) -> list[ClaimedTwice]:
-    """Decide anew who owns these servers and take over the owners' words; every change of a sighting or of an agent's state ends here.
+) -> set[str]:
+    """As :func:`settle`, where more is heard before conflicts are told.
 
     :param departures: why hosts have servers no longer, by host and server
-    :param grace_over: an owner that vanished without a word is waited for no longer
-    :param said: all hosts' words about these servers; None: they are read
-    :returns: the conflicts that began; their ``server.claimed_twice`` is in the outbox.
+    :returns: the servers over which a conflict began; they are for :func:`tell_claimed_twice`.
     """
     wanted = set(ids)
     departures = departures or {}
@@ -226,7 +242,7 @@ def settle(
     rows = {row.id: row for chunk in split(wanted) for row in list_by_id(c, chunk)}
     made: list[ServerRow] = []
     overwritten: list[tuple[ServerRow, ServerRow]] = []
-    claimed_twice: list[ClaimedTwice] = []
+    contested: set[str] = set()
     for server in sorted(wanted):
         before, heard = rows.get(server), words[server]
         owned = before is not None and before.deleted_at is None
@@ -253,11 +269,20 @@ def settle(
                 had.note_move(c, server, left=before.host, owner=after.host, project=after.project, now=now)
         conflict = _find_conflict(after)
         if conflict is not None and (before is None or conflict.is_another_than(_find_conflict(before))):
-            claimed_twice.append(conflict)
-            _append_claimed_twice(c, conflict, now)
+            contested.add(server)
     overwrite_servers(c, overwritten)
     insert_servers(c, made)
-    return claimed_twice
+    return contested
+
+
+def tell_claimed_twice(c: Connection, ids: Collection[str], *, now: datetime) -> list[ClaimedTwice]:
+    """Put a ``server.claimed_twice`` into the outbox for each of these servers over which there is a conflict; those conflicts."""
+    rows = sorted((row for chunk in split(ids) for row in list_by_id(c, chunk)), key=lambda row: row.id) if ids else []
+    conflicts = [conflict for conflict in map(_find_conflict, rows) if conflict is not None]
+    for conflict in conflicts:
+        hosts = (conflict.host, conflict.other_host)
+        outbox.append_event(c, "server.claimed_twice", server=conflict.server, host=conflict.host, occurred_at=now, body={"hosts": hosts})
+    return conflicts
 
 
 def _build_row(
@@ -302,8 +327,3 @@ def _find_reset(before: ServerRow | None, word: Sighting) -> datetime | None:
 
 def _find_conflict(row: ServerRow) -> ClaimedTwice | None:
     return None if row.conflict_host is None else ClaimedTwice(row.id, row.host, row.conflict_host)
-
-
-def _append_claimed_twice(c: Connection, conflict: ClaimedTwice, now: datetime) -> None:
-    hosts = (conflict.host, conflict.other_host)
-    outbox.append_event(c, "server.claimed_twice", server=conflict.server, host=conflict.host, occurred_at=now, body={"hosts": hosts})

@@ -185,6 +185,24 @@ def test_two_hosts_that_run_a_server_within_a_batch_are_a_conflict_that_is_told_
     assert list_conflicts(store) == [{"a", "b"}]
 
 
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_conflict_within_a_batch_is_told_only_if_the_batch_leaves_it(
+    store: Store, clock: FakeClock, a: FakeHost, b: FakeHost, ends: bool
+) -> None:
+    """As of a server that migrated while no engine listened, when its new host is heard first, and again before the one that it left."""
+    a.put()
+    deliver(store, clock, a.build_heartbeat(full=True), b.build_heartbeat(full=True))
+    b.put()
+    batch = [b.build_heartbeat(), b.build_heartbeat()]
+    if ends:
+        a.servers.clear()
+        batch.append(a.build_heartbeat(departures={SERVER: Departure.MIGRATED}))
+    taken = deliver(store, clock, *batch)
+    told = [] if ends else [{"a", "b"}]
+    assert [{claimed.host, claimed.other_host} for claimed in taken.claimed_twice] == list_conflicts(store) == told
+    assert (get(store).host, get(store).conflict_host) == (("b", None) if ends else ("a", "b"))
+
+
 def test_another_party_to_a_conflict_is_another_conflict(store: Store, clock: FakeClock, a: FakeHost, b: FakeHost, third: FakeHost) -> None:
     a.put()
     deliver(store, clock, *(host.build_heartbeat(full=True) for host in (a, b, third)))
