@@ -24,6 +24,9 @@ COMMANDS = ("crashcart-agent", "crashcart-api", "crashcart-engine", "crashcart-m
 _WHEEL_SOURCES = ("compute_agent", "api_gateway", "setup.cfg", "pyproject.toml", "MANIFEST.in", "README.rst", "LICENSE")
 _WHEEL_PREFIX = "wheel-"
 _BIN = Path(sys.executable).parent
+_MYPY = [str(_BIN / "mypy"), f"--num-workers={len(os.sched_getaffinity(0))}"]
+_TYPED_LIBRARIES = ("falcon", "pydantic", "sqlalchemy.dialects.mysql", "sqlalchemy.dialects.postgresql", "sqlalchemy.dialects.sqlite")
+"""The large ones; any other is read with what imports it."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,20 @@ class CheckSkipped(Exception):
 
 
 def prepare_checks(steps: Steps) -> None:
-    """Set-up outside of the time budget: an environment with nothing but what the wheel declares that it needs."""
+    """Set-up outside of the time budget: what mypy has read of the libraries, and an environment with nothing but what the wheel needs."""
+    _read_types_of_libraries(steps)
+    _prepare_wheel_environment(steps)
+
+
+def _read_types_of_libraries(steps: Steps) -> None:
+    """Once: two fifths of what mypy reads in a fresh checkout are not ours."""
+    if (ROOT / ".mypy_cache").is_dir():
+        return
+    with steps.step("types of the libraries, for mypy"):
+        _run_logged([*_MYPY, "-c", f"import {', '.join(_TYPED_LIBRARIES)}"], get_cache_dir() / "mypy.log")
+
+
+def _prepare_wheel_environment(steps: Steps) -> None:
     environment = _get_wheel_environment()
     if environment.is_dir():
         note_use(environment)
@@ -68,7 +84,7 @@ def run_checks() -> list[CheckResult]:
     checks: list[tuple[str, Callable[[], None]]] = [
         ("ruff check", lambda: _run([str(_BIN / "ruff"), "check", "."])),
         ("ruff format --check", lambda: _run([str(_BIN / "ruff"), "format", "--check", "."])),
-        ("mypy", lambda: _run([str(_BIN / "mypy")])),
+        ("mypy", lambda: _run(_MYPY)),
         ("lint-imports", lambda: _run([str(_BIN / "lint-imports")])),
         ("known weaknesses of libraries", _check_libraries),
         ("wheel in an empty environment", _check_wheel),
