@@ -260,7 +260,7 @@ def _set_up(steps: Steps, tiers: list[Tier]) -> None:
         _install_clients(steps)
     if any(tier.name == "upgrade" for tier in tiers):
         BEFORE.ensure(steps)
-    if tiers:
+    if any(tier.name != "check" for tier in tiers):
         _compile_tests(steps)
     if any(tier.needs_real_parts for tier in tiers):
         missing = list_missing_parts()
@@ -276,7 +276,7 @@ def _compile_tests(steps: Steps) -> None:
 
     A file that cannot be read fails the tier that it belongs to.
     """
-    if any(TESTS.rglob(f"__pycache__/*-pytest-{version('pytest')}.pyc")):
+    if any(TESTS.rglob(f"__pycache__/*.{sys.implementation.cache_tag}-pytest-{version('pytest')}.pyc")):
         return
     with steps.step("tests compiled"):
         subprocess.run(

@@ -17,7 +17,7 @@ from api_gateway.store.inventories import AppliedInventory, Reported, apply_repo
 from api_gateway.store.servers import ClaimedTwice, decide, tell_claimed_twice
 from api_gateway.store.sightings import list_contested
 from api_gateway.store.tables import agents
-from compute_agent.contract.models import Heartbeat
+from compute_agent.contract.models import Departure, Heartbeat
 from compute_agent.contract.notifications import HEARTBEAT_TTL_MS
 
 _SHORTEST_INTERVAL = 0.1
@@ -44,11 +44,24 @@ class HeartbeatOutcome:
 
 @dataclass(frozen=True)
 class TakenIn:
-    """What became of a batch: of each heartbeat in its order, and the conflicts that it began and left; their ``server.claimed_twice``
-    events are in the outbox already."""
+    """What became of a batch: of each heartbeat in its order, and the conflicts that began; their ``server.claimed_twice`` events are in
+    the outbox already."""
 
     outcomes: tuple[HeartbeatOutcome, ...]
     claimed_twice: tuple[ClaimedTwice, ...]
+
+
+@dataclass(frozen=True)
+class _Round:
+    """What became of a round: of each heartbeat, the conflicts that began, and which servers migrated away from which hosts."""
+
+    outcomes: list[HeartbeatOutcome]
+    conflicts: list[ClaimedTwice]
+    migrated: Collection[tuple[str, str]]
+
+    def explains(self, conflict: ClaimedTwice) -> bool:
+        """Whether one of its hosts had let go of the server, and was only heard later."""
+        return any((host, conflict.server) in self.migrated for host in (conflict.host, conflict.other_host))
 
 
 def apply_heartbeats(c: Connection, heartbeats: Sequence[Heartbeat], now: datetime) -> TakenIn:
@@ -56,17 +69,20 @@ def apply_heartbeats(c: Connection, heartbeats: Sequence[Heartbeat], now: dateti
 
     The last one of an ordered stop (``stopping``) makes the agent down at once, with its ``agent.down`` event; one that is heard again
     within the same incarnation gets an ``agent.up`` (a restarted agent publishes its own). A round is what several hosts said before one of
-    them spoke again; of a server that several tell of in a round is decided where the round leaves it, and a conflict is told where the
-    batch leaves it: after a while without an engine the host that a server migrated to may be heard first.
+    them spoke again; of a server that several tell of in a round is decided where the round leaves it: what moved from one to another in
+    it was never claimed twice. Nor was one of which a party to the conflict says later in the batch that it migrated: after a while without
+    an engine the host that it migrated to may be heard first.
     """
     counters.lock_counters(c)
     outcomes: dict[int, HeartbeatOutcome] = {}
-    contested: set[str] = set()
+    conflicts: list[ClaimedTwice] = []
     for places in _list_rounds(heartbeats):
-        became, conflicts = _apply_round(c, {heartbeats[place].host: heartbeats[place] for place in places}, now)
-        outcomes |= zip(places, became, strict=True)
-        contested |= conflicts
-    return TakenIn(tuple(outcomes[place] for place in range(len(heartbeats))), tuple(tell_claimed_twice(c, contested, now=now)))
+        became = _apply_round(c, {heartbeats[place].host: heartbeats[place] for place in places}, now)
+        outcomes |= zip(places, became.outcomes, strict=True)
+        conflicts = [conflict for conflict in conflicts if not became.explains(conflict)]
+        conflicts += became.conflicts
+    tell_claimed_twice(c, conflicts, now=now)
+    return TakenIn(tuple(outcomes[place] for place in range(len(heartbeats))), tuple(conflicts))
 
 
 def _list_rounds(heartbeats: Sequence[Heartbeat]) -> list[list[int]]:
@@ -85,11 +101,8 @@ def _list_rounds(heartbeats: Sequence[Heartbeat]) -> list[list[int]]:
     return rounds
 
 
-def _apply_round(c: Connection, heartbeats: Mapping[str, Heartbeat], now: datetime) -> tuple[list[HeartbeatOutcome], set[str]]:
-    """What became of each, and the servers over which a conflict began.
-
-    :param heartbeats: by host
-    """
+def _apply_round(c: Connection, heartbeats: Mapping[str, Heartbeat], now: datetime) -> _Round:
+    """:param heartbeats: by host"""
     known = find_agents(c, list(heartbeats))
     fresh = [
         heartbeat
@@ -101,9 +114,11 @@ def _apply_round(c: Connection, heartbeats: Mapping[str, Heartbeat], now: dateti
     upsert_several(c, agents, [values_of(row) for row in rows.values()])
     new = {host: row.journal_id for host, row in rows.items() if host not in known or known[host].journal_id != row.journal_id}
     restoring.ask_unknown_journals(c, new, now=now)
-    contested = _decide(c, applied, known, rows, now)
+    departures = {(host, server): why for host, inventory in applied.items() for server, why in inventory.departures.items()}
+    conflicts = _decide(c, applied, departures, known, rows, now)
     outcomes = {host: _conclude(c, known.get(host), row, applied[host], now) for host, row in rows.items()}
-    return [outcomes.get(host, _STALE) for host in heartbeats], contested
+    migrated = {place for place, why in departures.items() if why is Departure.MIGRATED}
+    return _Round([outcomes.get(host, _STALE) for host in heartbeats], conflicts, migrated)
 
 
 _STALE = HeartbeatOutcome(stale=True)
@@ -135,16 +150,16 @@ def _apply_inventories(c: Connection, heartbeats: Collection[Heartbeat], known: 
 def _decide(
     c: Connection,
     applied: Mapping[str, AppliedInventory],
+    departures: Mapping[tuple[str, str], Departure],
     known: Mapping[str, AgentRow],
     rows: Mapping[str, AgentRow],
     now: datetime,
-) -> set[str]:
+) -> list[ClaimedTwice]:
     """Decide over the servers that were told of, and over those whose agents' words are worth more or less than before."""
-    departures = {(host, server): why for host, inventory in applied.items() for server, why in inventory.departures.items()}
     touched = {server for inventory in applied.values() for server in (*inventory.changed, *inventory.departures)}
     other_worth = [host for host, row in rows.items() if host not in known or _find_worth(known[host]) != _find_worth(row)]
     touched |= list_contested(c, other_worth)
-    return decide(c, touched, now=now, departures=departures) if touched else set()
+    return decide(c, touched, now=now, departures=departures) if touched else []
 
 
 def _conclude(c: Connection, before: AgentRow | None, after: AgentRow, applied: AppliedInventory, now: datetime) -> HeartbeatOutcome:

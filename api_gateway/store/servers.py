@@ -212,7 +212,8 @@ def settle(
     grace_over: bool = False,
     said: Iterable[Word] | None = None,
 ) -> None:
-    """Decide anew who owns these servers and take over the owners' words; every change of a sighting or of an agent's state ends here.
+    """Decide anew who owns these servers and take over the owners' words: every change of a sighting or of an agent's state ends here or in
+    :func:`decide`.
 
     :param grace_over: an owner that vanished without a word is waited for no longer
     :param said: all hosts' words about these servers; None: they are read
@@ -228,11 +229,11 @@ def decide(
     departures: Mapping[tuple[str, str], Departure] | None = None,
     grace_over: bool = False,
     said: Iterable[Word] | None = None,
-) -> set[str]:
+) -> list[ClaimedTwice]:
     """As :func:`settle`, where more is heard before conflicts are told.
 
     :param departures: why hosts have servers no longer, by host and server
-    :returns: the servers over which a conflict began; they are for :func:`tell_claimed_twice`.
+    :returns: the conflicts that began; they are for :func:`tell_claimed_twice`.
     """
     wanted = set(ids)
     departures = departures or {}
@@ -242,7 +243,7 @@ def decide(
     rows = {row.id: row for chunk in split(wanted) for row in list_by_id(c, chunk)}
     made: list[ServerRow] = []
     overwritten: list[tuple[ServerRow, ServerRow]] = []
-    contested: set[str] = set()
+    conflicts: list[ClaimedTwice] = []
     for server in sorted(wanted):
         before, heard = rows.get(server), words[server]
         owned = before is not None and before.deleted_at is None
@@ -269,20 +270,17 @@ def decide(
                 had.note_move(c, server, left=before.host, owner=after.host, project=after.project, now=now)
         conflict = _find_conflict(after)
         if conflict is not None and (before is None or conflict.is_another_than(_find_conflict(before))):
-            contested.add(server)
+            conflicts.append(conflict)
     overwrite_servers(c, overwritten)
     insert_servers(c, made)
-    return contested
+    return conflicts
 
 
-def tell_claimed_twice(c: Connection, ids: Collection[str], *, now: datetime) -> list[ClaimedTwice]:
-    """Put a ``server.claimed_twice`` into the outbox for each of these servers over which there is a conflict; those conflicts."""
-    rows = sorted((row for chunk in split(ids) for row in list_by_id(c, chunk)), key=lambda row: row.id) if ids else []
-    conflicts = [conflict for conflict in map(_find_conflict, rows) if conflict is not None]
+def tell_claimed_twice(c: Connection, conflicts: Iterable[ClaimedTwice], *, now: datetime) -> None:
+    """Put a ``server.claimed_twice`` into the outbox for each of them."""
     for conflict in conflicts:
         hosts = (conflict.host, conflict.other_host)
         outbox.append_event(c, "server.claimed_twice", server=conflict.server, host=conflict.host, occurred_at=now, body={"hosts": hosts})
-    return conflicts
 
 
 def _build_row(

@@ -185,22 +185,33 @@ def test_two_hosts_that_run_a_server_within_a_batch_are_a_conflict_that_is_told_
     assert list_conflicts(store) == [{"a", "b"}]
 
 
-@pytest.mark.parametrize("ends", [True, False])
-def test_a_conflict_within_a_batch_is_told_only_if_the_batch_leaves_it(
-    store: Store, clock: FakeClock, a: FakeHost, b: FakeHost, ends: bool
+@pytest.mark.parametrize(("departure", "told"), [(Departure.MIGRATED, []), (Departure.UNDEFINED, [{"a", "b"}]), (None, [{"a", "b"}])])
+def test_a_conflict_is_told_unless_its_batch_says_that_the_server_migrated(
+    store: Store, clock: FakeClock, a: FakeHost, b: FakeHost, departure: Departure | None, told: list[set[str]]
 ) -> None:
-    """As of a server that migrated while no engine listened, when its new host is heard first, and again before the one that it left."""
+    """As it does of one that migrated while no engine listened, when its new host is heard first, and again before the one that it left."""
     a.put()
     deliver(store, clock, a.build_heartbeat(full=True), b.build_heartbeat(full=True))
     b.put()
     batch = [b.build_heartbeat(), b.build_heartbeat()]
-    if ends:
+    if departure is not None:
         a.servers.clear()
-        batch.append(a.build_heartbeat(departures={SERVER: Departure.MIGRATED}))
+        batch.append(a.build_heartbeat(departures={SERVER: departure}))
     taken = deliver(store, clock, *batch)
-    told = [] if ends else [{"a", "b"}]
     assert [{claimed.host, claimed.other_host} for claimed in taken.claimed_twice] == list_conflicts(store) == told
-    assert (get(store).host, get(store).conflict_host) == (("b", None) if ends else ("a", "b"))
+    assert (get(store).host, get(store).conflict_host) == (("b", None) if departure else ("a", "b"))
+
+
+def test_a_conflict_with_a_host_that_a_server_migrated_back_to_is_told(store: Store, clock: FakeClock, a: FakeHost, b: FakeHost) -> None:
+    a.put()
+    deliver(store, clock, a.build_heartbeat(full=True), b.build_heartbeat(full=True))
+    a.servers.clear()
+    left = a.build_heartbeat(departures={SERVER: Departure.MIGRATED})
+    b.put()
+    came = b.build_heartbeat()
+    a.put()
+    deliver(store, clock, left, came, a.build_heartbeat())
+    assert list_conflicts(store) == [{"a", "b"}]
 
 
 def test_another_party_to_a_conflict_is_another_conflict(store: Store, clock: FakeClock, a: FakeHost, b: FakeHost, third: FakeHost) -> None:
