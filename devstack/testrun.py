@@ -49,7 +49,7 @@ class Budget:
 
 QUICK = Budget("check + unit + contract + simulation", 120)
 REAL = Budget("conformance + stack", 600)
-BARE_METAL = Budget("bare metal", 120)
+BARE_METAL = Budget("bare metal", 150)
 LATER = Budget("clients + upgrade + chaos", 480)
 WORLDS = Budget("worlds", 180)
 """20,000 simulated actions in two thirds of it, crashes beside each kind of commit, and planted bugs that worlds must find."""
@@ -107,10 +107,10 @@ class Tier:
 
 _CONSUMERS = tuple(f"stack/test_{name}.py" for name in ("consumer_examples", "consumer_over_broker", "deliveries", "event_stream", "tail"))
 """They try what others consume events with, which are client programs too."""
-_PROGRAMS = ("unit/gateway/test_http_serving.py", "unit/test_start_up.py", "stack/test_store_contention.py")
-"""They start programs again and again, each of which loads for a second, or keep them busy."""
+_PROGRAMS = ("unit/gateway/test_http_serving.py", "unit/test_start_up.py")
+"""They start programs again and again, each of which loads for a second."""
 _REDFISH = "conformance/test_redfish.py"
-"""Bare metal too, and that tier has time to spare."""
+"""Of bare metal, too."""
 _LONG_SIMULATIONS = tuple(
     f"simulation/test_{name}.py" for name in ("crash_points", "planted_bugs", "planted_bugs_outages", "planted_bugs_rare")
 )
@@ -133,11 +133,14 @@ TIERS = {
         Tier(
             "stack",
             REAL,
-            leaves=(*_CONSUMERS, *_PROGRAMS),
+            leaves=_CONSUMERS,
             needs_real_parts=True,
             shares="loadfile",
             # Not all that boot guests at the same time: that is what takes a processor.
-            first=("real_guests", "engine_over_broker", "watchdogs", "scenarios", "watchdog_faults", "agent_over_broker", "diagnostics"),
+            first=(
+                *("real_guests", "engine_over_broker", "watchdogs", "scenarios", "watchdog_faults"),
+                *("agent_over_broker", "diagnostics", "store_contention"),
+            ),
             wait=True,
         ),
         Tier(
