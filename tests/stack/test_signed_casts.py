@@ -93,6 +93,8 @@ class Lab(Bench):
         self.agent.start()
         self.heartbeat = self.wait_for_heartbeat()
         self.panicking, self.surviving = self.find_servers(self.heartbeat)
+        # Before the spy is there: what only its queue takes counts as routed too, and would not be cast again.
+        wait_until(lambda: "actions are taken in\n" in self.agent.log.read_text(), 20, "the agent's queue")
         self.spy = Spy(broker, self.host)
         self.intruder = Intruder(broker, self.host)
         self.honest = self.trigger_crash_dump()
