@@ -9,6 +9,7 @@ import sqlite3
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -90,13 +91,19 @@ class Lab(Bench):
         self.unsigned = self.api
         self.signer = CastSigner("gateway", self.key, SystemClock())
         self.api = ComputeAgentAPI(self.transport, signer=self.signer)
+        self.intruder = Intruder(broker, self.host)
+        self._open = ExitStack()
+        self._open.callback(self.intruder.close)
+
+    def begin(self) -> None:
+        """The agent serves, and an honest cast has been carried out."""
         self.agent.start()
         self.heartbeat = self.wait_for_heartbeat()
         self.panicking, self.surviving = self.find_servers(self.heartbeat)
         # Before the spy is there: what only its queue takes counts as routed too, and would not be cast again.
         wait_until(lambda: "actions are taken in\n" in self.agent.log.read_text(), 20, "the agent's queue")
-        self.spy = Spy(broker, self.host)
-        self.intruder = Intruder(broker, self.host)
+        self.spy = Spy(self.broker, self.host)
+        self._open.callback(self.spy.close)
         self.honest = self.trigger_crash_dump()
 
     def make_agent(self, name: str) -> Agent:
@@ -125,16 +132,18 @@ class Lab(Bench):
         return refused
 
     def close(self) -> None:
-        self.spy.close()
-        self.intruder.close()
+        self._open.close()
         super().close()
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory, broker: PrivateRabbitMQ) -> Iterator[Lab]:
     lab = Lab(tmp_path_factory.mktemp("signed"), broker)
-    yield lab
-    lab.close()
+    try:
+        lab.begin()
+        yield lab
+    finally:
+        lab.close()
 
 
 def make_another(lab: Lab) -> Message:
