@@ -110,10 +110,11 @@ _CONSUMERS = tuple(f"stack/test_{name}.py" for name in ("consumer_examples", "co
 _PROGRAMS = ("unit/gateway/test_http_serving.py", "unit/test_start_up.py")
 """They start programs again and again, each of which loads for a second."""
 _REDFISH = "conformance/test_redfish.py"
-"""Of bare metal, too."""
+"""Its machines are bare metal too, whose tier has the time for it."""
 _LONG_SIMULATIONS = tuple(
     f"simulation/test_{name}.py" for name in ("crash_points", "planted_bugs", "planted_bugs_outages", "planted_bugs_rare")
 )
+"""They play a world, or many, for each of their tests."""
 
 TIERS = {
     tier.name: tier

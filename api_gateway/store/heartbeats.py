@@ -102,7 +102,10 @@ def _list_rounds(heartbeats: Sequence[Heartbeat]) -> list[list[int]]:
 
 
 def _apply_round(c: Connection, heartbeats: Mapping[str, Heartbeat], now: datetime) -> _Round:
-    """:param heartbeats: by host"""
+    """Take in what hosts said, each of them once.
+
+    :param heartbeats: by host
+    """
     known = find_agents(c, list(heartbeats))
     fresh = [
         heartbeat
