@@ -44,7 +44,11 @@ def run_receiver(receiver: Receiver, *, port: int = 0, context: ssl.SSLContext |
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
+            length = int(self.headers["Content-Length"])
+            body = self.rfile.read(length)
+            if len(body) < length:
+                self.close_connection = True  # the client ended in the midst of it
+                return
             headers = {name.lower(): value for name, value in self.headers.items()}
             call = Call(self.path, headers, body, receiver.status)
             receiver.calls.append(call)
@@ -116,7 +120,7 @@ class _Controller(Controller):
 @contextmanager
 def run_mailbox(mailbox: Mailbox, *, port: int = 0, **options: Any) -> Iterator[Mailbox]:
     """On 127.0.0.1. ``options`` are aiosmtpd's (``tls_context``, ``authenticator``, …)."""
-    controller = _Controller(mailbox, hostname="127.0.0.1", port=port, **options)
+    controller = _Controller(mailbox, hostname="127.0.0.1", port=port, ready_timeout=60.0, **options)
     controller.start()
     mailbox.port = controller.port
     try:

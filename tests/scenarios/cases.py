@@ -101,9 +101,9 @@ def an_agent_killed_during_the_call_never_signals_again(world: ScenarioWorld) ->
 def a_call_that_does_not_come_back_ends_unknown(world: ScenarioWorld) -> None:
     server = world.take_server()
     world.hold_answers(True)
-    action = world.post(server, deadline=4)
+    action = world.post(server, deadline=8)
     assert action is not None
-    seen = wait_for_ending(world, action, timeout=4 + world.call_bound + 20)
+    seen = wait_for_ending(world, action, timeout=8 + world.call_bound + 20)
     assert (seen.ending, seen.code) in [("unknown", "call_overdue"), ("unknown", "not_reported")]
     world.hold_answers(False)
     world.pass_time(3)

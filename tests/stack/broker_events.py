@@ -1,6 +1,7 @@
 """Queues of a test's own and events to put into them."""
 
 import json
+import time
 import uuid
 
 import kombu
@@ -9,6 +10,7 @@ from compute_agent.contract import versions
 from compute_agent.contract.broker import BrokerAddress, Link
 from compute_agent.contract.notifications import Notification, encode, format_timestamp
 from devstack.rabbitmq import PrivateRabbitMQ
+from devstack.services import PATIENCE
 from tests.fakes import FakeClock
 
 
@@ -24,8 +26,18 @@ def create_address(broker: PrivateRabbitMQ, name: str = "test") -> BrokerAddress
 
 
 def open_quiet_link(broker: PrivateRabbitMQ, name: str = "test") -> Link:
-    """Without AMQP heartbeats: a test says nothing on it while it waits for something else, however long that takes on a busy machine."""
-    return create_address(broker, name).open_link(heartbeat=0)
+    """Without AMQP heartbeats: a test says nothing on it while it waits for something else, however long that takes on a busy machine.
+
+    A broker that answers slowly is asked again, as the product would.
+    """
+    address = create_address(broker, name)
+    give_up = time.monotonic() + 30 * PATIENCE
+    while True:
+        try:
+            return address.open_link(heartbeat=0)
+        except TimeoutError:
+            if time.monotonic() > give_up:
+                raise
 
 
 def publish(link: Link, queue: kombu.Queue, bodies: list[bytes]) -> None:

@@ -116,16 +116,20 @@ def find_inconclusive(recorded: Sequence[Event]) -> list[str]:
 def find_misses(ledger: Sequence[Fired], recorded: Sequence[Event], away: Iterable[Away]) -> list[str]:
     """Where the record of one server differs from the ledger without an excuse.
 
-    A recorded firing is the ledger's last one before it: a watchdog fires again only after more than a second.
+    They are told in the order in which they fired. A recorded firing is the ledger's last one before it, or one that is earlier than
+    the next record's: who is told late of several gives them the same moment.
     """
     excuses = list(away)
     moments = sorted(fired.at for fired in ledger)
     told: set[int] = set()
     problems = []
-    for event in (event for event in recorded if event.event_type == FIRED and not event.is_late):
-        index = bisect_right(moments, event.at + _ROUNDING) - 1
-        if index < 0 or index in told:
+    on_time = [event for event in recorded if event.event_type == FIRED and not event.is_late]
+    index = len(moments)
+    for event in sorted(on_time, key=lambda event: event.place, reverse=True):
+        index = min(bisect_right(moments, event.at + _ROUNDING), index) - 1
+        if index < 0:
             problems.append(f"recorded once more than it fired: {event}")
+            break
         told.add(index)
     for event in (event for event in recorded if event.event_type == FIRED and event.is_late):
         index = bisect_right(moments, event.at + _ROUNDING) - 1

@@ -15,7 +15,7 @@ from devstack.fleet import MachineSpec
 from devstack.guests import Guest
 from devstack.ports import find_free_base
 from devstack.real_parts import list_missing_parts, may_skip_real_tests
-from devstack.services import ProcessId, Service, iterate_command_lines, wait_until
+from devstack.services import PATIENCE, ProcessId, Service, iterate_command_lines, wait_until
 from devstack.stack import GuestSpec, Stack
 from devstack.stack_config import Options
 
@@ -46,7 +46,16 @@ def running_stack(
         pytest.skip(f"not installed: {', '.join(missing)}")
     assert not missing, f"not installed: {', '.join(missing)}"
     libvirt.registerErrorHandler(lambda *_: None, None)
-    system = Stack(directory, find_free_base(), guests=guests, machines=machines, inventory=inventory, agent_options=agent_options)
+    patient: Options = {"database": {"busy_timeout": 30 * PATIENCE}}  # a disk that stands still is no error that is tried here
+    system = Stack(
+        directory,
+        find_free_base(),
+        guests=guests,
+        machines=machines,
+        inventory=inventory,
+        agent_options=agent_options,
+        gateway_options=patient,
+    )
     try:
         system.up()
         yield system
@@ -70,13 +79,18 @@ def another_agent(stack: Stack, argv: Sequence[str], **environment: str) -> Iter
 
 
 def wait_asked(stack: Stack, uuid: str, api: str = "v1", **headers: str) -> Answer:
-    """Diagnostics once the agent can be asked: on a busy machine the API may not have got through to it yet, and says so."""
+    """Diagnostics, as :func:`wait_answered`."""
+    return wait_answered(stack, f"/{api}/servers/{uuid}/diagnostics", **headers)
+
+
+def wait_answered(stack: Stack, path: str, **headers: str) -> Answer:
+    """What only the agent knows, once it can be asked: on a busy machine the API may not have got through to it yet, and says so."""
 
     def ask() -> Answer | None:
-        answer = stack.client.get(f"/{api}/servers/{uuid}/diagnostics", headers=headers)
+        answer = stack.client.get(path, headers=headers)
         return None if answer.status == 503 else answer
 
-    answer = wait_until(ask, TIMEOUT, f"diagnostics of {uuid}", interval=0.2)
+    answer = wait_until(ask, TIMEOUT, path, interval=0.2)
     assert answer.status == 200, answer.text
     return answer
 

@@ -143,7 +143,7 @@ class RealScenarioWorld:
         )
         (self.folder / "gateway.conf").write_text(
             f"[DEFAULT]\ntransport_url = {self._broker.transport_url}\n"
-            f"[database]\nconnection = sqlite:///{self.folder / 'gateway.sqlite'}\n"
+            f"[database]\nconnection = sqlite:///{self.folder / 'gateway.sqlite'}\nbusy_timeout = {30 * PATIENCE}\n"
             f"[api]\nlisten_port = {self._ports.api}\n"
             f"[dispatcher]\nwake_socket =\n"
         )

@@ -44,7 +44,7 @@ class Examples:
     def start(self) -> None:
         self.running = [Program([EXAMPLES / name, *arguments]) for name, *arguments in self._commands]
         for program in self.running:
-            program.wait_for(lambda program: program.lines, "that it listens")
+            program.wait_for(lambda program: any("away" not in line for line in program.lines), "that it listens")
 
     def wait_for(self, line: str) -> None:
         for program in self.running:

@@ -21,7 +21,7 @@ from devstack.services import PATIENCE, wait_until
 from devstack.stack import GuestSpec, Stack
 from devstack.stack_config import HOST, Options
 from tests.stack.ear import Ear
-from tests.stack.real_stack import TIMEOUT, find_qemu, running_stack, trigger, wait_asked, wait_for, wait_power_state
+from tests.stack.real_stack import TIMEOUT, find_qemu, running_stack, trigger, wait_answered, wait_asked, wait_for, wait_power_state
 
 SAMPLE_INTERVAL = 3.0
 GUESTS = (
@@ -134,14 +134,20 @@ def watch_two_samples(stack: Stack, guest: Guest, watched: ProcessorTime) -> lis
 
 def test_a_busy_processors_utilisation_is_what_the_kernel_counts(stack: Stack, loaded: Guest) -> None:
     watched = ProcessorTime(loaded)
-    samples = watch_two_samples(stack, loaded, watched)
-    begin, end = (datetime.fromisoformat(sample["collected_at"]).timestamp() for sample in samples)
-    kernel = watched.get_percent(begin, end)
-    # All that the host gives it: less than all of a core where the other parts are busy as well.
-    assert kernel > 10
-    (processor,) = samples[1]["diagnostics"]["cpu_details"]
-    assert abs(processor["utilisation"] - kernel) <= 10
-    (now,) = get_diagnostics(stack, loaded)["cpu_details"]
+    compared: list[tuple[float, float, float]] = []
+    for _ in range(5):  # a sample that was held up is of another moment than it says
+        samples = watch_two_samples(stack, loaded, watched)
+        begin, end = (datetime.fromisoformat(sample["collected_at"]).timestamp() for sample in samples)
+        (processor,) = samples[1]["diagnostics"]["cpu_details"]
+        if end - begin < SAMPLE_INTERVAL / 2:
+            continue
+        compared.append((end - begin, processor["utilisation"], watched.get_percent(begin, end)))
+        # The kernel gives it all that the host has left: less than all of a core where the other parts are busy as well.
+        if compared[-1][2] > 10 and abs(compared[-1][1] - compared[-1][2]) <= 10:
+            break
+    else:
+        pytest.fail(f"seconds between two samples, per cent as told and as the kernel counts: {compared}")
+    (now,) = wait_fresh(stack, loaded)["diagnostics"]["cpu_details"]
     assert now["utilisation"] > 5
     assert now["time"] > processor["time"]
 
@@ -160,7 +166,7 @@ def test_bytes_of_a_disk_and_memory_are_exact(stack: Stack) -> None:
     guest = stack.guests["loaded"]
     read, written = guest.get_disk_traffic()
     assert written == LOAD_BYTES
-    told = get_diagnostics(stack, guest)
+    told = wait_fresh(stack, guest)["diagnostics"]
     (disk,) = told["disk_details"]
     assert (disk["read_bytes"], disk["write_bytes"], disk["errors_count"]) == (read, LOAD_BYTES, 0)
     assert told["memory_details"]["maximum"] == 128
@@ -181,8 +187,8 @@ def test_uptime_is_the_age_of_the_hypervisors_process(stack: Stack) -> None:
     guest = stack.guests["panicking"]
     process = find_qemu(guest)
     before = _age_of(process.start_ticks)
-    uptime = get_diagnostics(stack, guest)["uptime"]
-    assert before - 1 <= uptime <= _age_of(process.start_ticks) + 1
+    told = wait_fresh(stack, guest)
+    assert before - told["age"] - 1 <= told["diagnostics"]["uptime"] <= _age_of(process.start_ticks) + 1
 
 
 def _age_of(start_ticks: int) -> float:
@@ -329,7 +335,7 @@ def test_a_panic_leaves_a_host_dump_and_a_black_box(stack: Stack, dumps: Path, t
     (unasked,) = list_dumps(dumps, guest)
     assert (told["server"], told["path"], told["bytes"]) == (guest.uuid, str(unasked), unasked.stat().st_size)
     assert stat.S_IMODE(unasked.stat().st_mode) == 0o600
-    assert get_envelope(stack, guest)["diagnostics"]["state"] == "crashed"
+    assert wait_fresh(stack, guest)["diagnostics"]["state"] == "crashed"
     assert get_diagnostics(stack, guest)["memory_details"]["maximum"] == 128
     asked = wait_for(stack, take_host_dump(stack, guest), ending="succeeded")
     dump = Path(asked["result"]["path"])
@@ -343,12 +349,11 @@ def check_black_box(stack: Stack, guest: Guest, action_id: str) -> None:
     """What the host kept of the crash, each part of the size and digest that were told."""
     wait_until(lambda: stack.client.get_action(action_id)["black_box"], TIMEOUT, "the black box to be told of")
     address = stack.client.get_action(action_id)["black_box"].removeprefix(stack.url)
-    box = stack.client.get(address)
-    assert (box.status, box.body["server"], box.body["action"]) == (200, guest.uuid, action_id), box.text
+    box = wait_answered(stack, address)
+    assert (box.body["server"], box.body["action"]) == (guest.uuid, action_id), box.text
     parts = {}
     for part in box.body["parts"]:
-        fetched = stack.client.get(part["href"].removeprefix(stack.url))
-        assert fetched.status == 200, fetched.text
+        fetched = wait_answered(stack, part["href"].removeprefix(stack.url))
         parts[part["name"]] = fetched.text
         assert (len(fetched.text.encode()), hashlib.sha256(fetched.text.encode()).hexdigest()) == (part["bytes"], part["sha256"])
     assert parts.keys() == {"sample-before.json", "diagnostics-after.json", "state.json", "domain.xml", "console.log"}

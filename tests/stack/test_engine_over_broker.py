@@ -121,8 +121,9 @@ def test_an_action_goes_out_and_its_ending_comes_back(engine: Service, store: St
         action = add_and_wake(store, agent, state)
         row = wait_ended(store, action)
         took.append(time.monotonic() - begun)
-        assert (row.ending, row.decided_by, row.cast_count) == ("succeeded", "agent", 1)
-        assert len(agent.actions) == count
+        assert (row.ending, row.decided_by) == ("succeeded", "agent")
+        assert 1 <= row.cast_count <= 1 + took[-1] / RECEIVED_TIMEOUT, "cast once, and again only when nothing was heard of it"
+        assert len({cast["id"] for cast in agent.actions}) == count
     print(f"from the commit of the action to its recorded ending: {1000 * min(took):.0f} ms")
     assert min(took) < 0.9, "it did not wait for the sweep"
 
@@ -134,7 +135,7 @@ def test_a_mute_agent_is_cast_to_again_with_the_same_id_until_the_deadline(
     agent.mute = True
     make_known(agent, store)
     action = add_and_wake(store, agent, state, deadline=3.5 * RECEIVED_TIMEOUT)
-    agent.wait_for_actions(3)
+    agent.wait_for_actions(2)
     time_left = get_action(store, action).deadline - SystemClock().now()
     wait_until(lambda: SystemClock().now() > action.deadline, max(time_left.total_seconds(), 0) + 2, "the deadline passes")
     casts = len(agent.actions)
@@ -149,7 +150,7 @@ def test_a_host_without_a_queue_ends_expired(engine: Service, store: Store, agen
     engine.start()
     agent.voice.host = f"elsewhere-{uuid.uuid4().hex[:8]}"
     make_known(agent, store)
-    row = wait_ended(store, add_and_wake(store, agent, state, deadline=2 * PATIENCE), 10)
+    row = wait_ended(store, add_and_wake(store, agent, state, deadline=4 * PATIENCE), 20)
     assert (row.ending, row.code, row.decided_by) == ("expired", "deadline_passed", "gateway")
     assert row.cast_count == row.unroutable_count > 0
 
@@ -231,7 +232,7 @@ def test_a_store_locked_for_ten_seconds_loses_nothing(engine: Service, store: St
     engine.start()
     publish_to_recorder(broker, build_events(10))
     wait_until(lambda: len(list_sequences(store, "journal-1")) == 10, 30, "the engine records")
-    somebody = sqlite3.connect(state / "gateway.sqlite", isolation_level=None)
+    somebody = sqlite3.connect(state / "gateway.sqlite", isolation_level=None, timeout=60)
     somebody.execute("BEGIN IMMEDIATE")
     locked = time.monotonic()
     publish_to_recorder(broker, build_events(500, first=11))
@@ -278,7 +279,7 @@ def test_a_broker_in_alarm_holds_casts_and_neither_the_record_nor_the_stop(
         assert stopped_in < 8 * PATIENCE
         assert get_action(store, action).ending is None
         engine.start()
-        wait_until(lambda: "crashcart.recorder: consuming" in engine.log.read_text(), 20, "it consumes during the alarm")
+        wait_until(lambda: engine.log.read_text().count("crashcart.recorder: consuming") >= 2, 20, "it consumes during the alarm")
     finally:
         broker.set_memory_alarm(False)
     assert wait_ended(store, action, 60).ending == "succeeded"
@@ -325,6 +326,6 @@ def test_a_signal_stops_it_in_order(engine: Service, number: signal.Signals, sta
 def starts(engine: Service) -> Callable[[], None]:
     def start() -> None:
         engine.start()
-        wait_until(lambda: engine.log.read_text().count(": consuming") == 3, 20, "all queues are consumed")
+        wait_until(lambda: engine.log.read_text().count(": consuming") >= 3, 20, "all queues are consumed")
 
     return start

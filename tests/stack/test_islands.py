@@ -12,14 +12,16 @@ from devstack.services import PATIENCE
 
 pytestmark = pytest.mark.skipif(not Island.is_available(), reason="needs the right to make network namespaces")
 
-# Each line that comes in is sent to a server outside, which sends it back; what came back is told, or that nothing did.
+# Of each line that comes in the text is sent to a server outside, which sends it back; what came back in so many seconds is told, or
+# that nothing did.
 _PROGRAM = """
 import socket, sys
 peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-peer.settimeout(float(sys.argv[3]))
 peer.connect((sys.argv[1], int(sys.argv[2])))
 for line in sys.stdin:
-    peer.send(line.encode())
+    seconds, text = line.split(" ", 1)
+    peer.settimeout(float(seconds))
+    peer.send(text.encode())
     try:
         print(peer.recv(100).decode(), end="", flush=True)
     except TimeoutError:
@@ -40,7 +42,7 @@ def test_packets_are_lost_while_the_cable_is_pulled_and_nobody_is_told() -> None
     port = find_free_port()
     with Island(port) as island:
         outside = [sys.executable, "-ISc", _ECHO, island.outside, str(port)]
-        inside = [*island.prefix, sys.executable, "-ISc", _PROGRAM, island.outside, str(port), str(PATIENCE)]
+        inside = [*island.prefix, sys.executable, "-ISc", _PROGRAM, island.outside, str(port)]
         with (
             subprocess.Popen(outside, stdout=subprocess.PIPE, text=True) as echo,
             subprocess.Popen(inside, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as asking,
@@ -49,15 +51,15 @@ def test_packets_are_lost_while_the_cable_is_pulled_and_nobody_is_told() -> None
             assert asking.stdin is not None
             assert asking.stdout is not None
 
-            def ask(text: str) -> str:
-                asking.stdin.write(f"{text}\n")  # type: ignore[union-attr]
+            def ask(text: str, seconds: float = 30 * PATIENCE) -> str:
+                asking.stdin.write(f"{seconds} {text}\n")  # type: ignore[union-attr]
                 return asking.stdout.readline().strip()  # type: ignore[union-attr]
 
             assert echo.stdout.readline() == "ready\n"
             assert ask("before") == "before"
             island.cut()
             began = time.monotonic()
-            assert ask("meanwhile") == "nothing"
+            assert ask("meanwhile", PATIENCE) == "nothing"
             assert time.monotonic() - began >= PATIENCE
             island.heal()
             assert ask("after") == "after"

@@ -101,15 +101,14 @@ class Lab(Bench):
         self.heartbeat = self.wait_for_heartbeat()
         self.panicking, self.surviving = self.find_servers(self.heartbeat)
         # Before the spy is there: what only its queue takes counts as routed too, and would not be cast again.
-        wait_until(lambda: "actions are taken in\n" in self.agent.log.read_text(), 20, "the agent's queue")
+        self.agent.wait_taking_in()
         self.spy = Spy(self.broker, self.host)
         self._open.callback(self.spy.close)
         self.honest = self.trigger_crash_dump()
 
     def make_agent(self, name: str) -> Agent:
         signing = f"[signing]\ntrusted_keys = {self.tmp_path / 'trusted'}\n"
-        self.agents.append(HastyAgent(self.tmp_path / name, self.broker, self.host, signing))
-        return self.agents[-1]
+        return self.add(HastyAgent(self.tmp_path / name, self.broker, self.host, signing))
 
     def trigger_crash_dump(self) -> Message:
         """The honest way; returns what was on the wire."""

@@ -45,8 +45,8 @@ GUESTS = (
     GuestSpec(PAUSED, GuestKind.DEAF, watchdog="i6300esb:pause", second_monitor=True),
 )
 _FOR_EVER = 100_000
-_COMMIT = timedelta(milliseconds=100)
-"""What QEMU has told before a kill may still be on its way to the journal's commit."""
+_READING = timedelta(milliseconds=100)
+"""How far the ledger may be behind QEMU."""
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ class Faults:
         if part == "broker":
             settle(self.stack.broker)
         time.sleep(self._chance.uniform(0, 1.5))  # the moment of the kill is what is left to chance
-        since = datetime.now(UTC) - _COMMIT * PATIENCE
+        since = self._wait_journalled() if part in WATCHING else datetime.now(UTC)
         kill()
         if part in WATCHING:
             self._fire_unseen()
@@ -90,6 +90,20 @@ class Faults:
             self.away.append(Away(part, since, self._wait_told_of_events(part, since)))
             self._resume()
         self._ledger.wait_for_next([guest.uuid for guest in self._firing], TIMEOUT)
+
+    def _wait_journalled(self) -> datetime:
+        """Until when every firing is in the journal: what is on its way there may die with who is killed."""
+
+        def find_complete() -> datetime | None:
+            until = datetime.now(UTC) - _READING * PATIENCE
+            journalled = read_journal(get_journal(self.stack))
+            for guest in self._firing:
+                of_guest = [event for event in journalled if event.server == guest.uuid]
+                if find_misses(self._ledger.list_firings(guest.uuid), of_guest, self.away):
+                    return None
+            return until
+
+        return wait_until(find_complete, TIMEOUT, "the firings to be in the journal")
 
     def _start_libvirtd(self) -> None:
         """It takes its time to find the paused guest again: the agent is connected, and compares states, before that."""

@@ -49,6 +49,8 @@ STOPPED, RUNNING, PAUSED, CRASHED = 4, 1, 3, 6
 MANY = 20
 LONG = 120
 """Seconds for a guest that writes a dump and boots again while all the others boot."""
+FED = 6
+"""Seconds of a watchdog that is fed: it must not fire where the machine, or the guest on it, stands still for a while."""
 HANG = int(15 * PATIENCE)
 """Seconds that a guest which hangs stays so: longer than the agent waits for it to let go of its watchdog."""
 GUESTS = (
@@ -273,7 +275,7 @@ def test_a_server_that_its_watchdog_paused_is_resumed_and_fires_again_when_its_d
     guest = stack.guests["pause"]
     going_on["pause"].result()
     resume(stack, guest)
-    guest.commands.feed_watchdog()
+    guest.commands.feed_watchdog(timeout=FED)
     guest.commands.kill_watchdog_daemon()
     _, second = wait_firings(stack, guest, 2)
     assert_told(second, PAUSE, "pause", "paused")
@@ -320,10 +322,10 @@ def test_a_guest_that_panics_is_told_of_and_its_watchdog_stands_still_with_it(st
     """A daemon fed it until then. The other guest's firing is the clock: by then this one would have fired long since."""
     guest, clock = stack.guests["q35-full"], stack.guests["none"]
     guest.wait_ready()
-    guest.commands.feed_watchdog()
+    guest.commands.feed_watchdog(timeout=FED)
     guest.commands.panic()
     wait_events(stack, guest, "server.panicked")
-    clock.commands.starve_watchdog(timeout=2)
+    clock.commands.starve_watchdog(timeout=FED + 1)
     wait_firings(stack, clock, MANY + 1)
     assert list_events(stack, guest, FIRED) == []
     wait_power_state(stack, guest, CRASHED)
@@ -339,7 +341,7 @@ def test_an_agent_killed_at_any_step_leaves_the_old_watchdog_or_the_new_one(stac
     with breaking_agent(stack, tmp_path, {guest: Break(stand_after=step) for guest, step in zip(guests, steps, strict=True)}):
         asked = [ask(stack, guest, DUMP, deadline_seconds=int(90 * PATIENCE)) for guest in guests[2:]]
         wait_standing(tmp_path, guests[2:])
-        late = [ask(stack, guest, DUMP, deadline_seconds=int(5 * PATIENCE)) for guest in guests[:2]]
+        late = [ask(stack, guest, DUMP, deadline_seconds=int(8 * PATIENCE)) for guest in guests[:2]]
         wait_standing(tmp_path, guests)
         over = max(datetime.fromisoformat(stack.client.get_action(action)["deadline"]) for action in late)
         wait_until(lambda: datetime.now(UTC) > over, TIMEOUT, "two deadlines to pass")
@@ -360,7 +362,7 @@ def test_a_failure_at_any_step_leaves_the_old_watchdog_or_the_new_one(stack: Sta
     refused = [Break(refused=[step]) for step in range(1, 7)]
     breaks = [*refused, Break(refused=[5, 6]), Break(unanswered=[3]), Break(unanswered=[5])]
     with breaking_agent(stack, tmp_path, dict(zip(guests, breaks, strict=True))):
-        asked = [ask(stack, guest, DUMP) for guest in guests]
+        asked = [ask(stack, guest, DUMP, deadline_seconds=int(90 * PATIENCE)) for guest in guests]
         for action, guest, each in zip(asked, guests, breaks, strict=True):
             if each in [refused[step - 1] for step in (1, 2, 3, 5)]:
                 wait_for(stack, action, ending="failed", code="watchdog_not_changed")
