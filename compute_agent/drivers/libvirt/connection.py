@@ -1,7 +1,8 @@
 """The one connection to libvirt, kept in the background.
 
-A thread of its own opens it, and opens it again after a loss. Callers never wait for a connection: there is one now or the backend is
-unavailable. A broken connection never recovers, so each new one gets its keepalive, close callback and registrations anew.
+A thread of its own opens it, and opens it again after a loss. Callers wait for the first try to open it, for a moment, and never again:
+there is a connection now or the backend is unavailable. A broken connection never recovers, so each new one gets its keepalive, close
+callback and registrations anew.
 """
 
 import logging
@@ -23,6 +24,9 @@ from compute_agent.drivers.libvirt.link import Address, close_quietly
 LOG = logging.getLogger(__name__)
 
 _RETRY_INTERVAL = 1.0
+_FIRST_TRY_LIMIT = 2.0
+"""Seconds after the opening for which callers wait for the end of the first try: what was asked of an agent that was away is there as soon
+as the agent is, and is not to fail because the broker was quicker than libvirt."""
 _SHORT_GOODBYE = 1.0
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 2.0
@@ -75,6 +79,7 @@ class Connection:
         self._loss: _Loss | None = None
         self._unavailable = BackendUnavailable(None, f"not connected to libvirt at {self._address.shown} yet")
         self._is_closing = False
+        self._awaited_until: float | None = None
         self._thread: threading.Thread | None = None
 
     def open(self) -> None:
@@ -83,6 +88,7 @@ class Connection:
         with self._changed:
             if self._thread is not None:
                 raise RuntimeError("the libvirt driver is open already")
+            self._awaited_until = self._clock.monotonic() + _FIRST_TRY_LIMIT
             self._thread = threading.Thread(target=self._run, name="libvirt-connection", daemon=True)
             self._thread.start()
 
@@ -101,11 +107,14 @@ class Connection:
             LOG.warning("libvirt at %s does not answer; leaving without closing the connection", self._address.shown)
 
     def get(self) -> libvirt.virConnect:
-        """The connection of now.
+        """The connection of now; just after :meth:`open` the first one, once it was tried.
 
         :raises BackendUnavailable: there is none; the reason says why.
         """
         with self._changed:
+            if self._awaited_until is not None:
+                rest = self._awaited_until - self._clock.monotonic()
+                self._changed.wait_for(lambda: self._awaited_until is None or self._is_closing, max(0.0, rest))
             if self._current is None:
                 raise BackendUnavailable(None, self._unavailable.reason, self._unavailable.code)
             return self._current
@@ -151,6 +160,7 @@ class Connection:
                 return None
             if self._loss is None:
                 self._current = connection
+            self._end_first_try()
         LOG.info("Connected to libvirt at %s", self._address.shown)
         unread = self._list_unread(connection)
         self._on_back(None)
@@ -193,8 +203,14 @@ class Connection:
         with self._changed:
             is_news = reason != self._unavailable.reason
             self._unavailable = BackendUnavailable(None, reason, code)
+            self._end_first_try()
         if is_news:
             LOG.warning("%s; trying again every %.0f s", reason, _RETRY_INTERVAL)
+
+    def _end_first_try(self) -> None:
+        """With the condition held."""
+        self._awaited_until = None
+        self._changed.notify_all()
 
     def _disconnect(self, connection: libvirt.virConnect) -> None:
         """Let go of a connection, also of a broken one. libvirt drops the registrations with it."""

@@ -1,8 +1,10 @@
-"""The background connection: comes back by itself, complete, and never makes a caller wait."""
+"""The background connection: comes back by itself, complete, and makes callers wait for nothing but the first try."""
 
 import logging
 import queue
+import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from datetime import datetime
 
 import libvirt
@@ -100,16 +102,68 @@ def connection(backend: Backend) -> Iterator[Connection]:
 
 
 def test_opening_does_not_wait_and_calls_before_it_are_unavailable(backend: Backend, connection: Connection) -> None:
-    connection.open()
     with pytest.raises(BackendUnavailable, match="not connected"):
         connection.get()
+    connection.open()
+
+
+def ask_during_the_next_try(backend: Backend, connection: Connection) -> Future[object]:
+    """Somebody who asks for the connection while libvirt has not answered."""
+    backend.tries.get(timeout=60)
+    asked: Future[object] = Future()
+
+    def ask() -> None:
+        try:
+            asked.set_result(connection.get())
+        except BackendUnavailable as error:
+            asked.set_exception(error)
+
+    threading.Thread(target=ask).start()
+    return asked
+
+
+@pytest.mark.parametrize("limit", [60.0, 0.05])
+def test_callers_wait_for_the_end_of_the_first_try_for_a_moment(
+    backend: Backend, connection: Connection, limit: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "_FIRST_TRY_LIMIT", limit)
+    connection.open()
+    asked = ask_during_the_next_try(backend, connection)
+    if limit < 1:
+        with pytest.raises(BackendUnavailable, match="not connected"):
+            asked.result(60)
+        return
+    link = FakeLink()
+    backend.script.put(link)
+    assert asked.result(60) is link
+
+
+def test_callers_wait_for_no_try_but_the_first(backend: Backend, connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_module, "_FIRST_TRY_LIMIT", 3600.0)
+    connection.open()
+    asked = ask_during_the_next_try(backend, connection)
+    backend.script.put(make_error(libvirt.VIR_ERR_SYSTEM_ERROR, message="refused"))
+    with pytest.raises(BackendUnavailable, match="refused"):
+        asked.result(60)
+    with pytest.raises(BackendUnavailable, match="refused"):
+        ask_during_the_next_try(backend, connection).result(60)
+
+
+def test_callers_do_not_wait_for_a_driver_that_closes(backend: Backend, connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_module, "_FIRST_TRY_LIMIT", 3600.0)
+    connection.open()
+    monkeypatch.setattr(connection_module, "_SHORT_GOODBYE", 0.01)
+    asked = ask_during_the_next_try(backend, connection)
+    connection.close()
+    with pytest.raises(BackendUnavailable, match="not connected"):
+        asked.result(60)
 
 
 def test_everything_is_registered_before_the_connection_is_reported(backend: Backend, connection: Connection) -> None:
     link = FakeLink()
     backend.script.put(link)
     connection.open()
-    assert backend.told.get(timeout=5) == "back"
+    assert backend.told.get(timeout=60) == "back"
     assert link.asked == ["keepalive 3 3", "close callback", "events"]
     assert connection.get() is link
 
@@ -118,14 +172,14 @@ def test_a_lost_connection_is_replaced_by_one_with_all_registrations(backend: Ba
     first, second = FakeLink(), FakeLink()
     backend.script.put(first)
     connection.open()
-    backend.told.get(timeout=5)
+    backend.told.get(timeout=60)
     first.break_off(libvirt.VIR_CONNECT_CLOSE_REASON_KEEPALIVE)
     with pytest.raises(BackendUnavailable, match="does not answer"):
         connection.get()
-    assert backend.told.get(timeout=5) == "lost: libvirtd does not answer"
+    assert backend.told.get(timeout=60) == "lost: libvirtd does not answer"
     backend.script.put(make_error(libvirt.VIR_ERR_SYSTEM_ERROR, message="refused"))
     backend.script.put(second)
-    assert backend.told.get(timeout=5) == "back"
+    assert backend.told.get(timeout=60) == "back"
     assert connection.get() is second
     assert second.asked == ["keepalive 3 3", "close callback", "events"]
     assert first.is_closed
@@ -136,9 +190,9 @@ def test_a_server_whose_events_begin_later_is_told_of_when_they_have_begun(backe
     backend.unread = [frozenset({"a", "b", "c"}), frozenset({"b", "c"}), frozenset({"c", "busy since"}), frozenset({"busy since"})]
     backend.script.put(link)
     connection.open()
-    assert [backend.told.get(timeout=5) for _ in range(4)] == ["back", "back: a", "back: b", "back: c"]
+    assert [backend.told.get(timeout=60) for _ in range(4)] == ["back", "back: a", "back: b", "back: c"]
     link.break_off(libvirt.VIR_CONNECT_CLOSE_REASON_EOF)
-    assert backend.told.get(timeout=5) == "lost: libvirtd closed the connection"
+    assert backend.told.get(timeout=60) == "lost: libvirtd closed the connection"
 
 
 def test_a_connection_that_is_lost_meanwhile_is_not_waited_with(backend: Backend, connection: Connection) -> None:
@@ -146,9 +200,9 @@ def test_a_connection_that_is_lost_meanwhile_is_not_waited_with(backend: Backend
     backend.unread = [frozenset({"stuck"})] * 10_000
     backend.script.put(link)
     connection.open()
-    assert backend.told.get(timeout=5) == "back"
+    assert backend.told.get(timeout=60) == "back"
     link.break_off(libvirt.VIR_CONNECT_CLOSE_REASON_EOF)
-    assert backend.told.get(timeout=5) == "lost: libvirtd closed the connection"
+    assert backend.told.get(timeout=60) == "lost: libvirtd closed the connection"
 
 
 def test_a_late_word_of_an_old_connection_does_not_end_the_new_one(backend: Backend, connection: Connection) -> None:
@@ -156,9 +210,9 @@ def test_a_late_word_of_an_old_connection_does_not_end_the_new_one(backend: Back
     backend.script.put(first)
     backend.script.put(second)
     connection.open()
-    backend.told.get(timeout=5)
+    backend.told.get(timeout=60)
     first.break_off(libvirt.VIR_CONNECT_CLOSE_REASON_EOF)
-    assert [backend.told.get(timeout=5) for _ in range(2)] == ["lost: libvirtd closed the connection", "back"]
+    assert [backend.told.get(timeout=60) for _ in range(2)] == ["lost: libvirtd closed the connection", "back"]
     first.break_off(libvirt.VIR_CONNECT_CLOSE_REASON_CLIENT)
     assert connection.get() is second
 
@@ -169,7 +223,7 @@ def test_a_connection_that_breaks_before_it_is_complete_is_not_used(backend: Bac
     backend.script.put(broken)
     backend.script.put(good)
     connection.open()
-    assert backend.told.get(timeout=5) == "back"
+    assert backend.told.get(timeout=60) == "back"
     assert connection.get() is good
     assert broken.is_closed
 
@@ -178,7 +232,7 @@ def test_refused_credentials_are_told_apart_from_an_absent_libvirtd(backend: Bac
     backend.script.put(make_error(libvirt.VIR_ERR_AUTH_FAILED, message="authentication failed"))
     connection.open()
     for _ in range(2):  # when the second try begins, the failure of the first is known
-        backend.tries.get(timeout=5)
+        backend.tries.get(timeout=60)
     with pytest.raises(BackendUnavailable) as refused:
         connection.get()
     assert refused.value.code is Code.FORBIDDEN
@@ -187,14 +241,14 @@ def test_refused_credentials_are_told_apart_from_an_absent_libvirtd(backend: Bac
 def test_a_hypervisor_without_keepalive_is_used_all_the_same(backend: Backend, connection: Connection) -> None:
     backend.script.put(FakeLink(keepalive_error=make_error(libvirt.VIR_ERR_NO_SUPPORT, message="no keepalive")))
     connection.open()
-    assert backend.told.get(timeout=5) == "back"
+    assert backend.told.get(timeout=60) == "back"
 
 
 def test_closing_lets_go(backend: Backend, connection: Connection) -> None:
     link = FakeLink()
     backend.script.put(link)
     connection.open()
-    backend.told.get(timeout=5)
+    backend.told.get(timeout=60)
     connection.close()
     assert link.is_closed
     with pytest.raises(BackendUnavailable):
@@ -206,7 +260,7 @@ def test_no_password_is_logged_or_told(backend: Backend, connection: Connection,
     backend.script.put(FakeLink())
     with caplog.at_level(logging.DEBUG):
         connection.open()
-        backend.told.get(timeout=5)
+        backend.told.get(timeout=60)
     assert "no connection driver" in caplog.text
     assert "hunter" not in caplog.text
 
