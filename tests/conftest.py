@@ -1,6 +1,6 @@
 """For all tests: compiled statements are shared, nothing loaded is looked through for garbage, and a program's log ends with its test.
 
-In CI examples are the same in each run, so that a change is judged by what it changes.
+In CI examples are the same in each run, so that a change is judged by what it changes. How long an example takes is the machine's affair.
 """
 
 import gc
@@ -9,13 +9,13 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.databases import share_compiled_statements
 
-settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI", "").lower() == "true":
-    settings.load_profile("ci")
+settings.register_profile("usual", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("usual"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI", "").lower() == "true" else "usual")
 
 share_compiled_statements()
 

@@ -20,6 +20,8 @@ from tests.http.answering_agents import AnsweringAgents
 from tests.http.fleet import add_fleet
 
 AUTHORITY = "127.0.0.1:8780"
+PATIENT = 60.0
+"""Seconds that a request waits for the store and for agents, however slow the machine is."""
 
 
 @dataclass
@@ -69,9 +71,9 @@ def create_application(
     path = directory / "gateway.sqlite"
     if fleet and not path.exists():
         path.write_bytes(_provision(clock))
-    store = Store(f"sqlite:///{write_database(path)}")
+    store = Store(f"sqlite:///{write_database(path)}", busy_timeout=PATIENT)
     wakes: list[bool] = []
     agents = AnsweringAgents(clock)
-    calls = AgentCalls(lambda: agents, threads=2, limit=5.0)
+    calls = AgentCalls(lambda: agents, threads=2, limit=PATIENT)
     app = create_app(conf, store=store, clock=clock, wake=lambda: wakes.append(True), agent_calls=calls)
     return Application(app, store, clock, testing.TestClient(app, headers={"Host": AUTHORITY}), agents, wakes)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from compute_agent import looks
 from tests.databases import write_database
 from tests.simulation.probes import WANTED, Hits, list_unvisited, tell
 
@@ -33,6 +34,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     one = metafunc.config.getoption("--seed", default=None)
     first, last = metafunc.config.getoption("--seeds", default=USUAL_SEEDS).split("-")
     metafunc.parametrize("seed", [one] if one is not None else range(int(first), int(last) + 1))
+
+
+@pytest.fixture(autouse=True)
+def _patient_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks run on threads and are waited for by the real clock, which a world knows nothing of."""
+    monkeypatch.setattr(looks, "LOOK_LIMIT", 600.0)
 
 
 @pytest.fixture(scope="session")

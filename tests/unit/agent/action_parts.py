@@ -28,7 +28,9 @@ from tests.fakes import Counter, FakeClock
 HOST = "host-1"
 HOLDOFF = 600.0
 MAX_CLOCK_SKEW = 2.0
-COLLECTION_LIMIT = 0.25
+COLLECTION_LIMIT = 30.0
+SHORT_COLLECTION_LIMIT = 0.25
+"""Where a collection hangs."""
 BOXES_QUOTA = 1 << 20
 
 

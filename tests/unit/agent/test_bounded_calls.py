@@ -30,15 +30,18 @@ def test_an_error_is_raised_in_who_waits() -> None:
 
 def test_a_call_that_hangs_is_given_up_and_not_made_again_while_it_hangs(release: threading.Event) -> None:
     calls, made = make_calls(), []
+    begun = threading.Event()
 
     def hang() -> int:
         made.append(1)
+        begun.set()
         release.wait(PATIENCE)
         return 1
 
     for _ in range(5):
         with pytest.raises(NoAnswer):
             calls.call("a", hang)
+    assert begun.wait(PATIENCE)
     assert (len(made), calls.count_running()) == (1, 1)
     release.set()
     with calls._condition:
@@ -96,5 +99,5 @@ def test_who_finds_all_threads_busy_waits_for_one(release: threading.Event) -> N
 
 def test_a_thread_is_kept_for_the_next_call() -> None:
     """To start one costs more than most calls do."""
-    calls = make_calls()
+    calls = make_calls(limit=PATIENCE)
     assert calls.call("a", threading.get_ident) == calls.call("b", threading.get_ident)

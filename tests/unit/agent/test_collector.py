@@ -16,7 +16,7 @@ from compute_agent.drivers.fake_diagnostics import OCTETS_PER_SECOND, UTILISATIO
 from compute_agent.drivers.fake_server import Call
 from compute_agent.journal import ActionState
 from compute_agent.sampler import Sampler
-from tests.unit.agent.action_parts import Agent, make_id
+from tests.unit.agent.action_parts import SHORT_COLLECTION_LIMIT, Agent, make_id
 
 ELSEWHERE = "22222222-2222-4222-8222-222222222222"
 
@@ -50,7 +50,10 @@ class TestAnswer:
         assert report is not None
         assert report.diagnostics.state is power_state
 
-    def test_while_the_hypervisor_hangs_the_last_sample_is_the_answer_with_its_age(self, agent: Agent) -> None:
+    def test_while_the_hypervisor_hangs_the_last_sample_is_the_answer_with_its_age(
+        self, agent: Agent, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(agent.collector._calls, "_limit", SHORT_COLLECTION_LIMIT)
         server, hang = agent.make_server(), Hang()
         agent.sampler.step()
         agent.clock.advance(12)

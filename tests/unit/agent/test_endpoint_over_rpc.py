@@ -19,7 +19,7 @@ from compute_agent.drivers.fake_server import Call
 from compute_agent.host_dumps import DumpPlace
 from compute_agent.rpc_servers import RpcServers
 from devstack.services import wait_until
-from tests.unit.agent.action_parts import HOST, Agent, make_id
+from tests.unit.agent.action_parts import HOST, SHORT_COLLECTION_LIMIT, Agent, make_id
 
 PATIENCE = 10.0
 BOX = "0" * 32
@@ -66,7 +66,10 @@ def test_diagnostics_are_answered_to_a_call(agent: Agent, api: ComputeAgentAPI) 
     assert (reply.report.server, reply.report.stale, len(reply.history)) == (server, False, 1)
 
 
-def test_while_the_hypervisor_hangs_a_call_is_answered_within_the_limit(agent: Agent, api: ComputeAgentAPI) -> None:
+def test_while_the_hypervisor_hangs_a_call_is_answered_within_the_limit(
+    agent: Agent, api: ComputeAgentAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent.collector._calls, "_limit", SHORT_COLLECTION_LIMIT)
     server, hang = agent.make_server(), Hang()
     agent.sampler.step()
     agent.hypervisor.behave(server, hang, call=Call.COLLECT_DIAGNOSTICS)

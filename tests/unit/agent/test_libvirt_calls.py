@@ -62,6 +62,7 @@ def calls(main: FakeMain, errors: "queue.SimpleQueue[libvirt.libvirtError]", mon
 
     monkeypatch.setattr(libvirt, "open", open_link)
     monkeypatch.setattr(calls_module, "_RETRY_INTERVAL", 0.01)
+    monkeypatch.setattr(calls_module, "_LONGEST_WAIT", 60.0)
     calls = CallConnections(Address("qemu:///system", KeepAlive(3, 3)), main)
     calls.open()
     yield calls

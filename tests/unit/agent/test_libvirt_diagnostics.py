@@ -203,7 +203,10 @@ class TestBoundedReads:
 
         return call
 
-    def test_a_call_that_froze_is_left_alone_and_the_next_one_reads(self, released: threading.Event) -> None:
+    def test_a_call_that_froze_is_left_alone_and_the_next_one_reads(
+        self, released: threading.Event, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sampling, "_LONGEST_READ", 0.5)
         assert self.read(self.hang(released), lambda: [1]).read() == [1]
 
     def test_threads_do_not_grow_when_nothing_answers(self, released: threading.Event) -> None:
@@ -214,7 +217,9 @@ class TestBoundedReads:
                 reads.read()
         assert len(set(threading.enumerate()) - before) == 4
 
-    def test_what_the_call_raises_is_raised(self) -> None:
+    def test_what_the_call_raises_is_raised(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sampling, "_LONGEST_READ", 60.0)
+
         def fail() -> Sequence[int]:
             raise BackendUnavailable(None, "away")
 

@@ -13,6 +13,7 @@ from compute_agent.contract.errors import Code
 from compute_agent.contract.models import PowerState
 from compute_agent.drivers.bmc.protocol import Secret
 from compute_agent.drivers.errors import BackendUnavailable
+from compute_agent.drivers.redfish import protocol
 from tests.redfish_server import PASSWORD, SESSIONS, SYSTEM, Answering, Handler, refer
 from tests.unit.agent.redfish_parts import LIMIT, SHORT, Connected, connected, get_authority
 
@@ -94,7 +95,9 @@ def test_many_threads_may_ask_at_once_and_log_in_once() -> None:
         assert at.small.count("POST", SESSIONS) == 1
 
 
-def test_a_session_that_the_bmc_forgot_is_made_anew_once_and_given_back_at_the_end() -> None:
+def test_a_session_that_the_bmc_forgot_is_made_anew_once_and_given_back_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "_LOG_OUT_LIMIT", LIMIT)
+    monkeypatch.setattr(protocol, "_LOG_OUTS_LIMIT", LIMIT)
     with connected(sessions=True) as at:
         at.bmc.read_state(LIMIT)
         assert at.small.tokens is not None

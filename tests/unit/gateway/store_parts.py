@@ -27,6 +27,8 @@ from compute_agent.contract.notifications import Notification
 
 SERVER = "11111111-2222-4333-8444-555555555555"
 OTHER_SERVER = "66666666-7777-4888-8999-000000000000"
+PATIENT = 60.0
+"""Seconds that a transaction waits for others where none shall wait in vain, however slow the machine is."""
 
 
 def build_action(clock: Clock, **changes: Any) -> ActionRow:
@@ -158,7 +160,7 @@ def at(clock: Clock, seconds: float) -> datetime:
 
 
 def run_behind(store: Store, first: Callable[[Connection], object], second: Callable[[Connection], object]) -> object:
-    """What ``second`` brings, begun when ``first`` is written and not committed."""
+    """What ``second`` brings, begun when ``first`` is written and not committed; the store must be PATIENT."""
 
     def write() -> object:
         with store.write() as c:
@@ -170,4 +172,4 @@ def run_behind(store: Store, first: Callable[[Connection], object], second: Call
             begun = pool.submit(write)
             with pytest.raises(TimeoutError):
                 begun.result(timeout=0.2)
-        return begun.result(timeout=10)
+        return begun.result(timeout=PATIENT)

@@ -9,6 +9,7 @@ import pytest
 from api_gateway.agent_calls import PAUSE_SECONDS, AgentCalls, NoAnswer
 from compute_agent.contract.diagnostics import DiagnosticsReply
 from compute_agent.contract.models import BlackBoxChunk
+from devstack.services import wait_until
 from tests.fakes import FakeClock
 from tests.http.answering_agents import build_report
 
@@ -38,6 +39,10 @@ class Agents:
         if self.error is not None:
             raise self.error
         return self.reply
+
+    def wait_asked(self, times: int) -> None:
+        """A call that was given up may be made a moment later."""
+        wait_until(lambda: len(self.asked) >= times, 10, "the agents to be asked")
 
     def get_black_box(self, host: str, black_box_id: str, part: str, *, offset: int, timeout: float) -> BlackBoxChunk:
         return BlackBoxChunk(total=offset)
@@ -98,6 +103,7 @@ def test_a_stuck_call_holds_nobody_beyond_the_limit_and_its_thread_stays_counted
         with pytest.raises(NoAnswer, match="the message broker is away"):
             calls.get_diagnostics(host, SERVER)
 
+    agents.wait_asked(1)
     assert agents.asked == ["a"]
     assert count_threads() == before + 1
 
@@ -113,6 +119,7 @@ def test_now_and_then_one_more_tries_until_all_threads_are_stuck(agents: Agents,
     with pytest.raises(NoAnswer, match=r"as may be at a time \(2\)"):
         calls.get_diagnostics("b", SERVER)
 
+    agents.wait_asked(2)
     assert agents.asked == ["a", "a"]
     assert count_threads() == before + 2
 

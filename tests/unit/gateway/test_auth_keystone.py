@@ -30,7 +30,7 @@ def write_config(directory: Path, url: str, extra: str = "") -> cfg.ConfigOpts:
     path.write_text(
         f"[api]\nauth_strategy = keystone\nthreads = 3\n[keystone_authtoken]\nauth_type = password\nauth_url = {url}\n"
         "username = crashcart\npassword = secret\nproject_name = service\nuser_domain_id = default\nproject_domain_id = default\n"
-        f"http_request_max_retries = 0\nwww_authenticate_uri = {PUBLIC_URL}\n{extra}"
+        f"http_connect_timeout = 60\nhttp_request_max_retries = 0\nwww_authenticate_uri = {PUBLIC_URL}\n{extra}"
     )
     return load_config(["--config-file", str(path)], prog="test")
 

@@ -209,23 +209,21 @@ def test_a_store_that_seems_to_be_well_and_takes_nothing_is_tried_ever_more_slow
         if refusals:
             raise refusals.pop()
 
-    def wait(event: threading.Event, timeout: float) -> bool:
+    def wait(timeout: float) -> bool:
         pauses.append(timeout)
-        return event.is_set()
+        return consumer._stop.is_set()
 
-    with mock.patch.object(threading.Event, "wait", wait):
-        consumer = QueueConsumer(lambda: None, [QUEUE], record, try_store=lambda: None)  # type: ignore[arg-type, return-value]
-        opening = iter(links)
+    def consume() -> None:
+        link = next(opening)
+        if refusals:
+            record([])
+        link.collect()
+        consumer.stop()
 
-        def consume() -> None:
-            link = next(opening)
-            if refusals:
-                record([])
-            link.collect()
-            consumer.stop()
-
-        with mock.patch.object(consumer, "_consume", consume):
-            consumer.run()
+    consumer = QueueConsumer(lambda: None, [QUEUE], record, try_store=lambda: None)  # type: ignore[arg-type, return-value]
+    opening = iter(links)
+    with mock.patch.object(consumer._stop, "wait", wait), mock.patch.object(consumer, "_consume", consume):
+        consumer.run()
     assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0]
 
 

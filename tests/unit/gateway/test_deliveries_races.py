@@ -15,7 +15,7 @@ from api_gateway.store import matching as stored_matching
 from devstack.databases import DatabaseServer
 from tests.fakes import FakeClock
 from tests.unit.gateway.engine_parts import HeldCasts
-from tests.unit.gateway.store_parts import build_event, run_behind
+from tests.unit.gateway.store_parts import PATIENT, build_event, run_behind
 from tests.unit.gateway.subscription_parts import NotingSender, create_deliverer, get_subscription, list_deliveries, record, subscribe
 
 EVENTS = 20
@@ -24,7 +24,7 @@ SUBSCRIBERS = 3
 
 @pytest.fixture(scope="module")
 def migrated(database_server: DatabaseServer, empty_database: str) -> Iterator[Store]:
-    store = Store(database_server.create_database("deliveries", template=empty_database))
+    store = Store(database_server.create_database("deliveries", template=empty_database), busy_timeout=PATIENT)
     yield store
     store.dispose()
     database_server.drop_database("deliveries")

@@ -27,6 +27,8 @@ from tests.unit.gateway.engine_parts import AgentVoice, NotingCaster, add_action
 
 _COMMAND = "import sys; from api_gateway.engine import main; sys.exit(main())"
 NO_BROKER = "rabbit://nobody:nothing@127.0.0.1:1/"
+STOP_TIMEOUT = 60.0
+"""Longer than its own, which a machine that stands still uses up."""
 
 
 @pytest.fixture
@@ -54,7 +56,7 @@ def test_a_datagram_brings_the_cast_at_once(conf: cfg.ConfigOpts, store: Store, 
     sender.wake()
     assert cast.wait(30)
     sender.close()
-    assert engine.stop() == []
+    assert engine.stop(STOP_TIMEOUT) == []
     assert get_action(store, action).lease_owner is None, "an ordered stop lets the cast's end be recorded"
 
 
@@ -77,7 +79,7 @@ def test_the_dispatcher_is_told_that_it_was_woken(
     sender.wake()
     assert told.wait(10)
     sender.close()
-    assert engine.stop() == []
+    assert engine.stop(STOP_TIMEOUT) == []
 
 
 def test_every_role_starts_and_stops_while_the_broker_is_away(conf: cfg.ConfigOpts, store: Store) -> None:
@@ -85,7 +87,7 @@ def test_every_role_starts_and_stops_while_the_broker_is_away(conf: cfg.ConfigOp
     engine.start()
     assert engine.find_dead_loop() is None
     begun = time.monotonic()
-    assert engine.stop() == []
+    assert engine.stop(STOP_TIMEOUT) == []
     assert time.monotonic() - begun < 20
 
 
@@ -110,7 +112,7 @@ def test_events_that_wait_for_a_broker_are_said_to_once_in_an_outage(
     with caplog.at_level("INFO"):
         engine.start()
         assert asked_all.wait(10)
-        assert engine.stop() == []
+        assert engine.stop(STOP_TIMEOUT) == []
     said = [record.getMessage() for record in caplog.records if "own events wait" in record.getMessage()]
     assert [line.removeprefix("the gateway's own events wait: ") for line in said] == [
         "away; trying again until it works",
@@ -125,7 +127,7 @@ def test_each_role_runs_alone(conf: cfg.ConfigOpts, store: Store, role: str) -> 
     engine = Engine(conf, store, roles=[role])
     engine.start()
     assert engine.find_dead_loop() is None
-    assert engine.stop() == []
+    assert engine.stop(STOP_TIMEOUT) == []
 
 
 def test_a_cast_that_does_not_return_delays_no_stop(conf: cfg.ConfigOpts, store: Store) -> None:
@@ -252,7 +254,7 @@ def test_more_casts_than_slots_follow_each_other_without_waiting_for_the_next_lo
     engine = Engine(conf, store, roles=["dispatcher"], caster=caster)
     engine.start()
     assert done.wait(30)
-    assert engine.stop() == []
+    assert engine.stop(STOP_TIMEOUT) == []
 
 
 def test_a_job_that_fails_leaves_its_thread_for_the_next_one() -> None:

@@ -199,15 +199,15 @@ def test_no_more_requests_wait_than_there_are_places(tmp_path: Path) -> None:
     )
     application.store.data_version = note_and_ask  # type: ignore[method-assign]
     first.start()
-    assert waiting.wait(5)
+    assert waiting.wait(60)
     waiting.clear()
-    assert waiting.wait(5)  # it asked a second time: it holds the place
+    assert waiting.wait(60)  # it asked a second time: it holds the place
 
     second = application.client.simulate_get(f"/v1/actions/{PENDING_ACTION}", params={"wait": "20"})
 
     assert second.json["ending"] is None
     end_action(application.store, row, observation="guest_panicked")
-    first.join(10)
+    first.join(60)
     assert answers[0].json["ending"] == "succeeded"
     application.close()
 

@@ -31,18 +31,33 @@ class Server:
     port: int
 
     def get(self, path: str) -> tuple[int, Any]:
+        return self.read(self.ask(path))
+
+    def ask(self, path: str) -> http.client.HTTPConnection:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection.request("GET", path)
+        return connection
+
+    def read(self, connection: http.client.HTTPConnection) -> tuple[int, Any]:
         try:
-            connection.request("GET", path)
             answer = connection.getresponse()
             return answer.status, json.loads(answer.read())
         finally:
             connection.close()
 
+    def has_taken(self, connection: http.client.HTTPConnection) -> bool:
+        """Whether a process has accepted this connection and read all that was asked over it: the kernel keeps nothing of it for later."""
+        ends = [f"{port:04X}" for port in (self.port, connection.sock.getsockname()[1])]
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            _, local, remote, _, queues, _, _, _, _, inode, *_ = line.split()
+            if [local.partition(":")[2], remote.partition(":")[2]] == ends:
+                return inode != "0" and int(queues.partition(":")[2], 16) == 0
+        return False
+
     def answers(self) -> bool:
         try:
             return self.get("/healthcheck")[0] == 200
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return False
 
 
@@ -77,7 +92,9 @@ def server(tmp_path: Path) -> Iterator[Server]:
 def test_an_ordered_stop_answers_those_who_wait(server: Server) -> None:
     """A long poll must hold up neither the stop nor its own caller."""
     answers: list[tuple[int, Any]] = []
-    waiter = threading.Thread(target=lambda: answers.append(server.get(LONG_POLL)))
+    connection = server.ask(LONG_POLL)
+    assert wait_until(lambda: server.has_taken(connection))
+    waiter = threading.Thread(target=lambda: answers.append(server.read(connection)))
     waiter.start()
     assert not wait_until(lambda: bool(answers), timeout=2.0)
 

@@ -57,7 +57,7 @@ def create_sender(mailbox: Mailbox, *, rules: TargetRules = RULES, ca: trustme.C
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody
     if ca is not None:
         ca.configure_trust(context)
-    return MailSender(MailServer(**(values | changes)), rules, FakeClock(), timeout=5.0, context=context)
+    return MailSender(MailServer(**(values | changes)), rules, FakeClock(), timeout=60.0, context=context)
 
 
 def test_a_mail_says_in_its_subject_and_in_sentences_what_happened(mailbox: Mailbox) -> None:

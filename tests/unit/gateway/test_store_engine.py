@@ -6,15 +6,26 @@ import sqlite3
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import text
 
-from api_gateway.store import SchemaOutdated, Store, StoreBusy, StoreError, StoreRejected, StoreUnavailable, UnsafeLocation, location
+from api_gateway.store import (
+    SchemaOutdated,
+    Store,
+    StoreBusy,
+    StoreError,
+    StoreRejected,
+    StoreUnavailable,
+    UnsafeLocation,
+    engine,
+    location,
+)
 from api_gateway.store import actions as stored_actions
 from api_gateway.store import counters as stored_counters
 from tests.fakes import FakeClock
-from tests.unit.gateway.store_parts import build_action
+from tests.unit.gateway.store_parts import PATIENT, build_action
 
 
 def read_count(store: Store, name: str) -> int:
@@ -82,7 +93,7 @@ def test_a_writer_that_waits_for_another_process_looks_again_soon(database: Path
         if len(waited) == 20:
             holder.execute("ROLLBACK")
 
-    monkeypatch.setattr(time, "sleep", wait)
+    monkeypatch.setattr(engine, "time", SimpleNamespace(monotonic=time.monotonic, sleep=wait))
     with store.write() as c:
         stored_counters.count_violation(c, "x")
     assert waited == [0.001] * 20
@@ -248,7 +259,7 @@ def test_a_forked_process_opens_connections_of_its_own(store: Store) -> None:
 def _write_for_a_while(database: Path, name: str, seconds: float) -> int:
     """Runs in a process of its own: two threads that write as fast as they can, each once at least, however late the process begins. How
     many commits there were; 0 if one of them waited in vain."""
-    store = Store(f"sqlite:///{database}")
+    store = Store(f"sqlite:///{database}", busy_timeout=PATIENT)
     until = time.monotonic() + seconds
     commits = [0, 0]
 

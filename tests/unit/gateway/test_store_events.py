@@ -15,7 +15,7 @@ from compute_agent.contract.notifications import Notification
 from compute_agent.contract.topics import Severity
 from tests.databases import write_database
 from tests.fakes import FakeClock
-from tests.unit.gateway.store_parts import OTHER_SERVER, SERVER, FakeHost, at, build_event, list_outbox_events
+from tests.unit.gateway.store_parts import OTHER_SERVER, PATIENT, SERVER, FakeHost, at, build_event, list_outbox_events
 
 EPOCH = "journal-a"
 
@@ -140,7 +140,7 @@ def test_events_are_kept_as_they_came(store: Store, clock: FakeClock) -> None:
 
 def test_positions_are_in_commit_order_whoever_records(database: Path, clock: FakeClock) -> None:
     """A reader that has seen position N will never be shown one below N for the first time."""
-    stores = [Store(f"sqlite:///{database}") for _ in range(3)]
+    stores = [Store(f"sqlite:///{database}", busy_timeout=PATIENT) for _ in range(3)]
     done = threading.Event()
     seen: list[list[int]] = []
 

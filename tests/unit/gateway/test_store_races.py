@@ -21,7 +21,7 @@ from compute_agent.contract.models import ActionKind
 from devstack.databases import DatabaseServer
 from tests.fakes import FakeClock
 from tests.unit.gateway.engine_parts import HOST, JOURNAL, AgentVoice, HeldCasts, NotingCaster, add_action, add_agent, get_action
-from tests.unit.gateway.store_parts import SERVER, FakeHost, build_action, build_event, run_behind
+from tests.unit.gateway.store_parts import PATIENT, SERVER, FakeHost, build_action, build_event, run_behind
 
 HOLDOFF = timedelta(seconds=600)
 _CONNECTIONS = {
@@ -46,7 +46,7 @@ IDENTITY = Identity(Caller("admin", "demo", frozenset({"admin"})), True, Everyth
 
 @pytest.fixture
 def store(database_server: DatabaseServer, empty_database: str, clock: FakeClock) -> Iterator[Store]:
-    store = Store(database_server.create_database("races", template=empty_database))
+    store = Store(database_server.create_database("races", template=empty_database), busy_timeout=PATIENT)
     host = FakeHost(store, clock, "a")
     host.put()
     host.beat(full=True)
@@ -117,7 +117,7 @@ def test_what_became_of_a_cast_is_noted_behind_a_recorder_that_comes_to_its_acti
             with pytest.raises(TimeoutError):
                 begun.result(timeout=0.2)
             assert actions.find_action_locked(c, action.id) is not None
-        begun.result(timeout=10)
+        begun.result(timeout=PATIENT)
     assert get_action(store, action).lease_owner is None
 
 
@@ -135,7 +135,7 @@ def test_what_comes_while_its_gap_is_given_up_is_not_named_as_lost(store: Store,
             begun = pool.submit(sweep.ask_for_missing_events)
             with pytest.raises(TimeoutError):
                 begun.result(timeout=0.2)
-        begun.result(timeout=10)
+        begun.result(timeout=PATIENT)
     with store.read() as c:
         lost = [(row.payload["first"], row.payload["last"]) for row in outbox.list_unsent(c) if row.event_type == "events.lost"]
     assert lost == [(1, 2), (4, 4)]

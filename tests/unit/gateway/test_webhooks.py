@@ -66,7 +66,7 @@ def create_sender(
     *,
     names: Names | None = None,
     clock: Clock | None = None,
-    timeout: float = 5.0,
+    timeout: float = 60.0,
     ca: trustme.CA | None = None,
 ) -> WebhookSender:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody
