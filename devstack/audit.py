@@ -6,10 +6,10 @@ are nobody's risk but the tester's. Without the database nothing is proven, and 
 
 from __future__ import annotations
 
+import http.client
 import json
 import subprocess
 import sys
-import urllib.error
 import urllib.request
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -102,7 +102,7 @@ def _expect_database(database: str) -> None:
     try:
         with urllib.request.urlopen(question, timeout=_ANSWER_SECONDS) as answer:
             known = json.load(answer).get("vulns")
-    except (urllib.error.URLError, TimeoutError, ValueError, AttributeError) as error:
+    except (OSError, http.client.HTTPException, ValueError, AttributeError) as error:
         raise NotAudited(f"{database} does not answer: {error}") from error
     if not known:
         raise NotAudited(f"{database} knows of no weakness in {_KNOWN_WEAK}: it is no advisory database")

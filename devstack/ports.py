@@ -94,7 +94,7 @@ def find_free_base(blocks: int = 1) -> int:
     Whoever has found some begins to listen on them only later: processes of pytest-xdist look each in a part of its own, and what this one
     found lately is left out.
     """
-    first, last = _find_own_part()
+    first, last = _find_own_part(_SEARCH_FIRST, _SEARCH_LAST)
     for _ in range(_SEARCH_TRIES):
         base = random.randrange(first, last - BLOCK * (blocks - 1), BLOCK)
         ports = Ports(base, blocks)
@@ -104,20 +104,24 @@ def find_free_base(blocks: int = 1) -> int:
     raise OSError(f"no block of {BLOCK * blocks} free ports between {_SEARCH_FIRST} and {_SEARCH_LAST} on 127.0.0.1")
 
 
-def _find_own_part() -> tuple[int, int]:
-    """Of all that are searched; a process that is none of several has them all."""
+def _find_own_part(first: int, last: int) -> tuple[int, int]:
+    """Of all from ``first`` on; a process that is none of several has them all."""
     worker = re.fullmatch(r"gw(\d+)", os.environ.get("PYTEST_XDIST_WORKER", ""))
     if worker is None:
-        return _SEARCH_FIRST, _SEARCH_LAST
-    size = (_SEARCH_LAST - _SEARCH_FIRST) // _PARTS
-    first = _SEARCH_FIRST + int(worker.group(1)) % _PARTS * size
+        return first, last
+    size = (last - first) // _PARTS
+    first += int(worker.group(1)) % _PARTS * size
     return first, first + size
 
 
 def find_free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    """A port outside of every block in which nothing listens with ``kind``; raises OSError when none was found in many tries."""
+    """A port outside of every block in which nothing listens with ``kind``; raises OSError when none was found in many tries.
+
+    As in :func:`find_free_base`, each process of several looks in a part of its own.
+    """
+    first, last = _find_own_part(_SINGLE_FIRST, _SINGLE_LAST)
     for _ in range(_SEARCH_TRIES):
-        port = random.randrange(_SINGLE_FIRST, _SINGLE_LAST)
+        port = random.randrange(first, last)
         if port in _FOUND:
             continue
         with socket.socket(socket.AF_INET, kind) as probe:
@@ -127,7 +131,7 @@ def find_free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
                 continue
         _FOUND.append(port)
         return port
-    raise OSError(f"no free port between {_SINGLE_FIRST} and {_SINGLE_LAST} on 127.0.0.1")
+    raise OSError(f"no free port between {first} and {last} on 127.0.0.1")
 
 
 def _is_free(port: int) -> bool:

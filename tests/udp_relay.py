@@ -1,5 +1,6 @@
 """A relay of UDP between clients and a server, both on loopback, which loses, repeats, delays and replaces what a rule tells it to."""
 
+import ctypes
 import heapq
 import itertools
 import os
@@ -14,6 +15,10 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 _LOOPBACK = "127.0.0.1"
+_NOBODY = (_LOOPBACK, 1)
+"""Where nothing comes from. The kernel tells whoever else sends to a socket that is connected to it that nothing listens there."""
+_UNCONNECTED = bytes(16)
+"""An address of the family AF_UNSPEC: connect(2) to it ends a connection."""
 
 
 class Direction(Enum):
@@ -59,8 +64,13 @@ class UdpRelay:
     def __init__(self, server_port: int) -> None:
         self._server = (_LOOPBACK, server_port)
         self._front = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._front.bind((_LOOPBACK, 0))
-        self.port: int = self._front.getsockname()[1]
+        # Asked for by its number: the kernel lets go of one that it chose itself when a connection ends.
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as reserved:
+            for each in (reserved, self._front):
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            reserved.bind((_LOOPBACK, 0))
+            self.port: int = reserved.getsockname()[1]
+            self._front.bind((_LOOPBACK, self.port))
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._front, selectors.EVENT_READ)
         self._woken, self._waker = os.pipe()
@@ -80,6 +90,17 @@ class UdpRelay:
             self._late.clear()
             self.came: Counter[Direction] = Counter()
             self.went: Counter[Direction] = Counter()
+
+    def close_port(self) -> None:
+        """Nothing listens there until :meth:`open_port`, which sets the rule anew. Nobody else gets the port meanwhile."""
+        self.set_rule(lambda packet: LOST)
+        self._front.connect(_NOBODY)
+
+    def open_port(self) -> None:
+        self.set_rule(pass_on)
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.connect(self._front.fileno(), _UNCONNECTED, len(_UNCONNECTED)) != 0:
+            raise OSError(ctypes.get_errno(), "the relay's port is not open again")
 
     def close(self) -> None:
         os.close(self._waker)
@@ -146,6 +167,15 @@ class UdpRelay:
         with self._lock:
             while self._late and self._late[0][0] <= time.monotonic():
                 heapq.heappop(self._late)[2]()
+
+
+@contextmanager
+def closed_port() -> Iterator[int]:
+    """A port where nothing listens and that nobody else gets: not even who sends to it, from a port that the kernel chose."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as held:
+        held.bind((_LOOPBACK, 0))
+        held.connect(_NOBODY)
+        yield held.getsockname()[1]
 
 
 @contextmanager

@@ -60,7 +60,7 @@ def find_unsettled(system: ChaosSystem) -> str:
         f"{gaps} gaps are open" if gaps else "",
         f"{len(own - recorded)} events of the gateway are not recorded" if own - recorded else "",
     ]
-    for path in system.list_journals():
+    for path in _list_journals(system):
         if path.parent.name.startswith(DELETED):
             continue
         with closing(connect(path)) as journal:
@@ -77,7 +77,7 @@ def find_unsettled(system: ChaosSystem) -> str:
 def collect(system: ChaosSystem, history: History) -> None:
     """Write down everything; the processes have ended."""
     system.hosting.collect(history)
-    for path in system.list_journals():
+    for path in _list_journals(system):
         _collect_journal(path, history)
     _collect_store(system, history)
     for line in list_tracebacks(sorted(system.directory.glob("*.log"))):
@@ -162,6 +162,16 @@ def _to_seconds(microseconds: int | None) -> float | None:
 def digest(body: bytes) -> str:
     """By which a body is known again."""
     return hashlib.sha256(bytes(body)).hexdigest()
+
+
+def _list_journals(system: ChaosSystem) -> list[Path]:
+    """All but those of second agents that were stopped before they had begun one."""
+    return [path for path in system.list_journals() if not _was_second(path) or _has_begun(path)]
+
+
+def _has_begun(path: Path) -> bool:
+    with closing(connect(path)) as journal:
+        return _count(journal, "SELECT count(*) FROM sqlite_master WHERE name = 'facts'") > 0
 
 
 def _was_second(journal: Path) -> bool:

@@ -166,7 +166,7 @@ def test_an_ending_that_went_with_a_restored_store_may_be_shown_as_open_again(st
 
 
 def test_an_ending_that_is_visible_long_after_deadline_and_grace_is_a_violation(story: Story) -> None:
-    story.change(What.ROW, recorded_at=100.0 + 10 + 2 + 3 + 3.5)
+    story.change(What.ROW, recorded_at=100.0 + 10 + 2 + 3 + 9.5)
     assert [violation.invariant for violation in judge(story)] == [2]
 
 
@@ -255,6 +255,15 @@ def test_a_hold_off_is_no_shorter_when_the_clock_is_set(story: Story) -> None:
 def test_a_call_that_begins_past_its_deadline_is_a_violation(story: Story) -> None:
     story.change(What.ROW, deadline=100.5)
     assert [violation.invariant for violation in judge(story)] == [3]
+
+
+@pytest.mark.parametrize(("noted_at", "deadline", "broken"), [(101.0, 99.6, []), (101.0, 98.0, [3]), (99.5, 99.6, [3]), (103.0, 99.6, [3])])
+def test_a_call_may_begin_past_its_deadline_by_as_long_as_the_machine_stood_still(
+    story: Story, noted_at: float, deadline: float, broken: list[int]
+) -> None:
+    story.change(What.ROW, deadline=deadline)
+    story.add(What.STOOD_STILL, noted_at, seconds=1.2)
+    assert [violation.invariant for violation in judge(story)] == broken
 
 
 # 4

@@ -134,8 +134,8 @@ class SecondConsumer:
         if not self._ready.wait(30):
             raise TimeoutError("the second consumer's queue was not declared within 30 s")
 
-    def wait_idle(self, quiet: float = 1.5, timeout: float = 30.0) -> None:
-        """Until nothing came for ``quiet`` seconds while it was listening.
+    def wait_idle(self, quiet: float = 7.0, timeout: float = 30.0) -> None:
+        """Until nothing came for ``quiet`` seconds while it was listening: longer than a machine stands still.
 
         :raises TimeoutError: messages go on coming.
         """

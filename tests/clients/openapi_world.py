@@ -4,6 +4,7 @@ import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,21 +50,21 @@ class World:
         directory = self._directory / str(self._count)
         directory.mkdir()
         shutil.copy(self._template, directory / "gateway.sqlite")
-        create = {"none": create_application, "http_basic": create_basic_application, "keystone": _create_without_keystone}[strategy]
-        # Nobody waits for what no agent will end.
-        application = create(directory, fleet=False, long_poll_limit=0, **options)
-        try:
-            yield application
-        finally:
-            application.close()
-            shutil.rmtree(directory)
+        with socket.socket() as refusing:
+            refusing.bind(("127.0.0.1", 0))  # and does not listen: nobody else gets the port meanwhile
+            without_keystone = partial(_create_without_keystone, url=f"http://127.0.0.1:{refusing.getsockname()[1]}")
+            create = {"none": create_application, "http_basic": create_basic_application, "keystone": without_keystone}[strategy]
+            # Nobody waits for what no agent will end.
+            application = create(directory, fleet=False, long_poll_limit=0, **options)
+            try:
+                yield application
+            finally:
+                application.close()
+                shutil.rmtree(directory)
 
 
-def _create_without_keystone(directory: Path, *, fleet: bool, long_poll_limit: int) -> Application:
-    """An application under ``keystone`` whose Keystone refuses connections."""
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+def _create_without_keystone(directory: Path, *, url: str, fleet: bool, long_poll_limit: int) -> Application:
+    """An application under ``keystone`` whose Keystone refuses connections at ``url``."""
     (directory / "api.conf").write_text(
         f"[api]\nauth_strategy = keystone\nlong_poll_limit = {long_poll_limit}\n"
         f"[keystone_authtoken]\nauth_type = none\nendpoint = {url}\nwww_authenticate_uri = {url}\nhttp_request_max_retries = 0\n"

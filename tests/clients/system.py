@@ -19,6 +19,8 @@ MAXIMUM = "2.100"
 LOWER_MAXIMA = ("2.17", "2.48", "2.84", "2.96")
 MAXIMA = (*LOWER_MAXIMA, MAXIMUM)
 _READY_SECONDS = 60.0
+_DIAGNOSTICS_SECONDS = 20
+"""A machine that stands still for seconds is no agent that does not answer."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,10 @@ def create_system(directory: Path) -> System:
             base,
             holdoff=0,
             agent_options={"agent": {"driver": "fake", "default_project": projects[OWN], "first_look": 0.5}, "fake": {"seed": "web"}},
-            gateway_options={"api": {"auth_strategy": "keystone"}, "keystone_authtoken": keystone.list_middleware_options()},
+            gateway_options={
+                "api": {"auth_strategy": "keystone", "diagnostics_timeout": _DIAGNOSTICS_SECONDS},
+                "keystone_authtoken": keystone.list_middleware_options(),
+            },
             agent_program=AgentProgram(
                 [sys.executable, "-m", "tests.stack.counting_agent"],
                 {"SIGNALS": str(signals), "PYTHONPATH": str(Path(__file__).parents[2])},

@@ -1,6 +1,9 @@
 """Ports for stacks that run side by side: who has found some begins to listen on them only later."""
 
 import socket
+from collections.abc import Callable
+
+import pytest
 
 from devstack.ports import BLOCK, Ports, find_free_base, find_free_port
 
@@ -25,3 +28,12 @@ def test_a_block_in_which_something_listens_is_taken() -> None:
 def test_a_single_port_that_was_found_is_not_found_again() -> None:
     ports = [find_free_port(socket.SOCK_DGRAM) for _ in range(20)]
     assert len(set(ports)) == 20
+
+
+@pytest.mark.parametrize("find", [find_free_base, find_free_port])
+def test_processes_of_one_run_of_the_tests_find_different_ones(find: Callable[[], int], monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for worker in ("gw0", "gw1"):
+        monkeypatch.setenv("PYTEST_XDIST_WORKER", worker)
+        found.append([find() for _ in range(20)])
+    assert max(found[0]) < min(found[1])
