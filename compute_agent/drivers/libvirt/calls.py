@@ -59,7 +59,7 @@ class CallConnections:
     def borrow(self) -> Iterator[libvirt.virConnect]:
         """A connection that nobody else uses meanwhile.
 
-        :raises BackendUnavailable: libvirt is away, or gave none within 5 s.
+        :raises BackendUnavailable: libvirt is away, or gave none within 5 s after the driver's first try to connect.
         """
         connection = self._take()
         try:
@@ -68,6 +68,7 @@ class CallConnections:
             self._give_back(connection)
 
     def _take(self) -> libvirt.virConnect:
+        self._main.get()
         with self._changed:
             self._waiting += 1
             self._changed.notify_all()

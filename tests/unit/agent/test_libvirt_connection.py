@@ -101,10 +101,10 @@ def connection(backend: Backend) -> Iterator[Connection]:
     connection.close()
 
 
-def test_opening_does_not_wait_and_calls_before_it_are_unavailable(backend: Backend, connection: Connection) -> None:
+def test_calls_before_the_opening_are_unavailable_at_once(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_module, "_FIRST_TRY_LIMIT", 3600.0)
     with pytest.raises(BackendUnavailable, match="not connected"):
         connection.get()
-    connection.open()
 
 
 def ask_during_the_next_try(backend: Backend, connection: Connection) -> Future[object]:
@@ -123,7 +123,7 @@ def ask_during_the_next_try(backend: Backend, connection: Connection) -> Future[
 
 
 @pytest.mark.parametrize("limit", [60.0, 0.05])
-def test_callers_wait_for_the_end_of_the_first_try_for_a_moment(
+def test_opening_does_not_wait_and_callers_wait_for_the_end_of_the_first_try_for_a_moment(
     backend: Backend, connection: Connection, limit: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection_module, "_FIRST_TRY_LIMIT", limit)
