@@ -66,10 +66,10 @@ class UdpRelay:
         self._front = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         # Asked for by its number: the kernel lets go of one that it chose itself when a connection ends.
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as reserved:
-            for each in (reserved, self._front):
-                each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             reserved.bind((_LOOPBACK, 0))
             self.port: int = reserved.getsockname()[1]
+            for each in (reserved, self._front):  # only now: the kernel would choose one that another relay has
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self._front.bind((_LOOPBACK, self.port))
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._front, selectors.EVENT_READ)

@@ -230,7 +230,7 @@ def _check_deadlines(record: Record) -> Iterator[Violation]:
         if row is None:
             continue
         stood_still = [
-            line["seconds"] + _UNNOTED
+            min(line["at"], call["at"]) - max(line["at"] - line["seconds"], row["deadline"]) + _UNNOTED
             for line in record.lines[What.STOOD_STILL]
             if line["at"] - line["seconds"] <= call["at"] and line["at"] >= row["deadline"]
         ]

@@ -17,6 +17,9 @@ from tests.firing_ledger import Fired
 FIRED, OUTCOME = "server.watchdog.fired", "server.watchdog.outcome"
 KILL_SHADOW = timedelta(milliseconds=50)
 """How long before a kill a firing may have happened and still be lost with what was killed."""
+_AT_ONCE = timedelta(milliseconds=50)
+_STANDSTILL = timedelta(seconds=10)
+"""How long an agent or libvirtd may stand still, and how far apart it then tells of what fired meanwhile."""
 _ROUNDING = timedelta(milliseconds=1)
 """The record counts in milliseconds, QEMU in microseconds."""
 
@@ -116,21 +119,26 @@ def find_inconclusive(recorded: Sequence[Event]) -> list[str]:
 def find_misses(ledger: Sequence[Fired], recorded: Sequence[Event], away: Iterable[Away]) -> list[str]:
     """Where the record of one server differs from the ledger without an excuse.
 
-    They are told in the order in which they fired. A recorded firing is the ledger's last one before it, or one that is earlier than
-    the next record's: who is told late of several gives them the same moment.
+    A recorded firing is the ledger's last one before it: a watchdog fires again only after more than a second. Who stood still for some
+    seconds is told of several at one moment: those are the ones before, in their order.
     """
     excuses = list(away)
     moments = sorted(fired.at for fired in ledger)
     told: set[int] = set()
     problems = []
     on_time = [event for event in recorded if event.event_type == FIRED and not event.is_late]
-    index = len(moments)
+    later: tuple[datetime, int] | None = None
     for event in sorted(on_time, key=lambda event: event.place, reverse=True):
-        index = min(bisect_right(moments, event.at + _ROUNDING), index) - 1
-        if index < 0:
+        index = bisect_right(moments, event.at + _ROUNDING) - 1
+        is_known = index in told
+        if later is not None and index >= later[1] and later[0] - event.at < _AT_ONCE:
+            index = later[1] - 1
+            at = moments[max(index, 0)]
+            is_known = index in told or event.at - at >= _STANDSTILL or any(excuse.excuses(at) for excuse in excuses)
+        if index < 0 or is_known:
             problems.append(f"recorded once more than it fired: {event}")
-            break
         told.add(index)
+        later = event.at, index
     for event in (event for event in recorded if event.event_type == FIRED and event.is_late):
         index = bisect_right(moments, event.at + _ROUNDING) - 1
         if index < 0 or index in told or not any(excuse.excuses(moments[index]) for excuse in excuses):

@@ -1,4 +1,4 @@
-"""Looks at servers take as long as the machine needs: how long one may take is tried where it hangs."""
+"""Looks at servers take as long as the machine needs."""
 
 import pytest
 

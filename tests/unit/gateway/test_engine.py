@@ -86,9 +86,7 @@ def test_every_role_starts_and_stops_while_the_broker_is_away(conf: cfg.ConfigOp
     engine = Engine(conf, store)
     engine.start()
     assert engine.find_dead_loop() is None
-    begun = time.monotonic()
-    assert engine.stop(STOP_TIMEOUT) == []
-    assert time.monotonic() - begun < 20
+    assert engine.stop() == []
 
 
 def test_events_that_wait_for_a_broker_are_said_to_once_in_an_outage(
