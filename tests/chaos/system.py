@@ -59,11 +59,13 @@ class ChaosSystem:
         gateway: Installation = RUNNING,
         fault_points: FaultPoints | None = None,
         deadline: int = 10,
+        busy_timeout: float = 5.0,
     ) -> None:
         """
         :param gateway: whose commands the APIs and engines are
         :param deadline: of a crash dump for which none is asked, in seconds
         :param fault_points: by default all that an attack needs
+        :param busy_timeout: seconds that the gateway waits for a database that somebody else writes to
         """
         self.directory = directory.resolve()
         self.hosting = hosting
@@ -78,6 +80,7 @@ class ChaosSystem:
             gateway_options={
                 "api": {"crash_dump_deadline": deadline, "crash_dump_holdoff": 0},
                 "sweep": {"gap_retry": 1, "max_clock_skew": SKEW, "gap_tries": 8},
+                "database": {"busy_timeout": busy_timeout},
             },
             steps=steps,
         )

@@ -19,8 +19,8 @@ MAXIMUM = "2.100"
 LOWER_MAXIMA = ("2.17", "2.48", "2.84", "2.96")
 MAXIMA = (*LOWER_MAXIMA, MAXIMUM)
 _READY_SECONDS = 60.0
-_DIAGNOSTICS_SECONDS = 20
-"""A machine that stands still for seconds is no agent that does not answer."""
+_DIAGNOSTICS_SECONDS, _BUSY_SECONDS = 20, 60
+"""A machine that stands still for seconds is no agent that does not answer, and no database that is in use."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,7 @@ def create_system(directory: Path) -> System:
             gateway_options={
                 "api": {"auth_strategy": "keystone", "diagnostics_timeout": _DIAGNOSTICS_SECONDS},
                 "keystone_authtoken": keystone.list_middleware_options(),
+                "database": {"busy_timeout": _BUSY_SECONDS},
             },
             agent_program=AgentProgram(
                 [sys.executable, "-m", "tests.stack.counting_agent"],

@@ -7,7 +7,6 @@ from oslo_config import cfg
 
 from api_gateway.received import Received
 from compute_agent.contract import versions
-from compute_agent.contract.broker import BrokerAddress
 from compute_agent.contract.clock import SystemClock
 from compute_agent.contract.models import Server
 from compute_agent.contract.notifications import Notification, decode
@@ -15,6 +14,7 @@ from compute_agent.contract.publisher import Publisher, PublishFailed
 from compute_agent.contract.transport import RPC_TOPIC, create_rpc_transport, oslo_messaging, register_messaging_options
 from devstack.rabbitmq import PrivateRabbitMQ
 from devstack.services import PATIENCE
+from tests.stack.broker_events import PatientAddress
 from tests.unit.gateway.engine_parts import AgentVoice
 
 
@@ -31,7 +31,7 @@ class SmallAgent:
         self.mute = False
         self._published: dict[int, Received] = {}
         self._lock = threading.Lock()
-        self._publisher = Publisher(BrokerAddress(broker.transport_url, name=host))
+        self._publisher = Publisher(PatientAddress(broker.transport_url, name=host))
         conf = cfg.ConfigOpts()
         register_messaging_options(conf)
         conf([], default_config_files=[])

@@ -16,7 +16,7 @@ from oslo_config import cfg
 from compute_agent.consumer import Disbelieved, Event, Senders, create_follower
 from compute_agent.contract import versions
 from compute_agent.contract.accounts import GATEWAY_ACCOUNT, build_agent_account, build_consumer_account
-from compute_agent.contract.broker import BrokerAddress, Link
+from compute_agent.contract.broker import Link
 from compute_agent.contract.broker_definitions import build_definitions
 from compute_agent.contract.models import PingReply
 from compute_agent.contract.notifications import (
@@ -43,6 +43,7 @@ from compute_agent.rpc_servers import RpcServers
 from devstack.ports import Ports, find_free_base
 from devstack.rabbitmq import PrivateRabbitMQ
 from devstack.services import PATIENCE
+from tests.stack.broker_events import PatientAddress
 
 MINE, THEIRS = "host-x", "host-y"
 CONSUMER, OTHER_CONSUMER = "dashboard", "pager"
@@ -56,7 +57,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRabbitMQ
     node = PrivateRabbitMQ(tmp_path_factory.mktemp("broker"), Ports(find_free_base()), hosts=(MINE, THEIRS))
     try:
         node.start()
-        link = BrokerAddress(node.gateway_url, name="gateway").open_link(heartbeat=0)
+        link = PatientAddress(node.gateway_url, name="gateway").open_link(heartbeat=0)
         for queue in (*RECORDER_QUEUES, HEARTBEAT_QUEUE, DEAD_LETTER_QUEUE):
             queue(link.channel()).declare()
         link.close()
@@ -108,7 +109,7 @@ def agents(broker: PrivateRabbitMQ) -> Iterator[dict[str, Endpoint]]:
 @pytest.fixture
 def link(broker: PrivateRabbitMQ) -> Iterator[Link]:
     """What a hostile agent of ``MINE`` has: its account."""
-    link = BrokerAddress(broker.build_agent_url(MINE), name="hostile").open_link(heartbeat=0)
+    link = PatientAddress(broker.build_agent_url(MINE), name="hostile").open_link(heartbeat=0)
     yield link
     link.collect()
 
@@ -124,12 +125,12 @@ def test_an_agent_is_told_and_asked_and_answers(broker: PrivateRabbitMQ, agents:
 
 
 def test_an_agent_tells_events_and_heartbeats_in_its_own_name(broker: PrivateRabbitMQ) -> None:
-    publisher = Publisher(BrokerAddress(broker.build_agent_url(MINE), name="agent"))
+    publisher = Publisher(PatientAddress(broker.build_agent_url(MINE), name="agent"))
     publisher.publish([EVENT])
     publisher.publish_heartbeat(EVENT)
     publisher.close()
     senders: list[str] = []
-    gateway = BrokerAddress(broker.gateway_url, name="gateway").open_link(heartbeat=0)
+    gateway = PatientAddress(broker.gateway_url, name="gateway").open_link(heartbeat=0)
     for queue in (RECORDER_QUEUES[0], HEARTBEAT_QUEUE):
         gateway.channel().basic_consume(queue.name, callback=lambda message: senders.append(message.properties["user_id"]), no_ack=True)
     while len(senders) < 2:
@@ -139,7 +140,7 @@ def test_an_agent_tells_events_and_heartbeats_in_its_own_name(broker: PrivateRab
 
 
 def test_an_agent_holds_its_hosts_lock_against_a_second_one(broker: PrivateRabbitMQ) -> None:
-    first, second = (HostLock(BrokerAddress(broker.build_agent_url(MINE), name="agent"), MINE) for _ in range(2))
+    first, second = (HostLock(PatientAddress(broker.build_agent_url(MINE), name="agent"), MINE) for _ in range(2))
     first.acquire()
     with pytest.raises(HostTaken):
         second.acquire()
@@ -148,7 +149,7 @@ def test_an_agent_holds_its_hosts_lock_against_a_second_one(broker: PrivateRabbi
 
 def test_an_agent_cannot_hold_another_hosts_lock(broker: PrivateRabbitMQ) -> None:
     with pytest.raises(AccessRefused):
-        HostLock(BrokerAddress(broker.build_agent_url(MINE), name="agent"), THEIRS).acquire()
+        HostLock(PatientAddress(broker.build_agent_url(MINE), name="agent"), THEIRS).acquire()
 
 
 FORBIDDEN_QUEUES = [
@@ -245,7 +246,7 @@ def test_nobody_speaks_in_anothers_name(link: Link, account: str) -> None:
 
 
 def test_the_gateway_takes_nothing_out_of_an_agents_queues(broker: PrivateRabbitMQ) -> None:
-    link = BrokerAddress(broker.gateway_url, name="gateway").open_link(heartbeat=0)
+    link = PatientAddress(broker.gateway_url, name="gateway").open_link(heartbeat=0)
     with pytest.raises(AccessRefused):
         link.channel().basic_get(f"{RPC_TOPIC}.{MINE}")
     with pytest.raises(AccessRefused):
@@ -279,7 +280,7 @@ def consumers(broker: PrivateRabbitMQ, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture
 def consumer_link(consumers: dict[str, str]) -> Iterator[Link]:
-    link = BrokerAddress(consumers[CONSUMER], name="consumer").open_link(heartbeat=0)
+    link = PatientAddress(consumers[CONSUMER], name="consumer").open_link(heartbeat=0)
     yield link
     link.collect()
 
@@ -302,7 +303,7 @@ def test_a_consumer_hears_events_on_a_queue_of_its_own(broker: PrivateRabbitMQ, 
     channel.queue_declare(name, durable=True, auto_delete=False, arguments={"x-expires": 60_000})
     channel.queue_bind(name, source, f"{EVENT_TOPIC}.#")
     channel.basic_consume(name, callback=lambda message: heard.append(message.properties["user_id"]), no_ack=True)
-    publisher = Publisher(BrokerAddress(broker.build_agent_url(MINE), name="agent"))
+    publisher = Publisher(PatientAddress(broker.build_agent_url(MINE), name="agent"))
     publisher.publish([EVENT])
     publisher.close()
     while not heard:
@@ -319,7 +320,7 @@ def test_a_listener_of_oslo_messaging_needs_no_more_than_a_consumers_account(bro
     target = oslo_messaging.Target(exchange=OWN_QUEUE, topic=EVENT_TOPIC)
     listener = oslo_messaging.get_notification_listener(transport, [target], [endpoint], executor="threading", pool=OWN_QUEUE)
     listener.start()
-    publisher = Publisher(BrokerAddress(broker.build_agent_url(MINE), name="agent"))
+    publisher = Publisher(PatientAddress(broker.build_agent_url(MINE), name="agent"))
     publisher.publish([EVENT])
     publisher.close()
     assert endpoint.heard.wait(10 * PATIENCE)
@@ -333,7 +334,7 @@ def test_a_consumer_that_asks_for_it_believes_of_a_host_its_own_account_only(bro
         if not state.startswith("following"):
             return  # the broker was slow to answer, and is asked again
         for host in (THEIRS, MINE):
-            publisher = Publisher(BrokerAddress(broker.build_agent_url(host), name="agent"))
+            publisher = Publisher(PatientAddress(broker.build_agent_url(host), name="agent"))
             publisher.publish([replace(EVENT, message_id=f"by-{host}")])
             publisher.close()
 

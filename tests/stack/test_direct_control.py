@@ -23,7 +23,6 @@ from api_gateway.config import load_config
 from api_gateway.store import Store
 from api_gateway.wsgi import create_app
 from compute_agent.contract.accounts import build_agent_account, build_controller_account
-from compute_agent.contract.broker import BrokerAddress
 from compute_agent.contract.broker_definitions import build_definitions
 from compute_agent.contract.models import Heartbeat
 from compute_agent.contract.notifications import EVENTS_EXCHANGE, RECORDER_QUEUES
@@ -31,7 +30,7 @@ from compute_agent.contract.signing_keys import create_key_files
 from compute_agent.contract.topics import RPC_EXCHANGE, RPC_TOPIC
 from devstack.rabbitmq import PrivateRabbitMQ
 from devstack.services import Service, wait_until
-from tests.stack.broker_events import open_quiet_link
+from tests.stack.broker_events import PatientAddress, open_quiet_link
 from tests.stack.consumer_programs import Program
 from tests.stack.ear import Ear
 from tests.stack.test_agent_over_broker import Agent
@@ -100,7 +99,8 @@ class Lab:
     def _make_engine(self, directory: Path, broker: PrivateRabbitMQ) -> Service:
         self._config = directory / "gateway.conf"
         self._config.write_text(
-            f"[DEFAULT]\ntransport_url = {broker.transport_url}\n[database]\nconnection = sqlite:///{directory / 'gateway.sqlite'}\n"
+            f"[DEFAULT]\ntransport_url = {broker.transport_url}\n"
+            f"[database]\nconnection = sqlite:///{directory / 'gateway.sqlite'}\nbusy_timeout = 60\n"
             f"[dispatcher]\nwake_socket = {directory / 'wake.sock'}\n[recorder]\nverify_senders = true\n[stream]\nlisten_port = 0\n"
         )
         argv = [sys.executable, "-c", _ENGINE, "--config-file", str(self._config)]
@@ -273,7 +273,7 @@ def test_a_cast_needs_no_library_of_openstacks(lab: Lab, ear: Ear, caster: Any) 
     message = {"method": "trigger_crash_dump", "version": direct_control.NEEDS["trigger_crash_dump"], "args": arguments}
     message |= {"_context_crashcart_signature": signed, "_unique_id": uuid.uuid4().hex}
     body = json.dumps({"oslo.version": "2.0", "oslo.message": json.dumps(message)})
-    link = BrokerAddress(lab.url, name="controller").open_link(heartbeat=0)
+    link = PatientAddress(lab.url, name="controller").open_link(heartbeat=0)
     channel = link.channel()
     channel.confirm_select()
     prepared = channel.prepare_message(body, content_type="application/json", content_encoding="utf-8", properties={"delivery_mode": 2})
@@ -324,14 +324,14 @@ def test_an_agent_of_an_older_release_is_not_sent_what_it_would_drop_unsaid() ->
 
 @pytest.mark.parametrize("queue", ["compute_agent.HOST", RECORDER_QUEUES[0].name, "consumer.other"])
 def test_a_controllers_account_takes_nothing_out_of_others_queues(lab: Lab, queue: str) -> None:
-    link = BrokerAddress(lab.url, name="controller").open_link(heartbeat=0)
+    link = PatientAddress(lab.url, name="controller").open_link(heartbeat=0)
     with pytest.raises(AccessRefused):
         link.channel().basic_consume(queue.replace("HOST", lab.signed), callback=print)
     link.collect()
 
 
 def test_a_controllers_account_tells_no_events(lab: Lab) -> None:
-    link = BrokerAddress(lab.url, name="controller").open_link(heartbeat=0)
+    link = PatientAddress(lab.url, name="controller").open_link(heartbeat=0)
     channel = link.channel()
     channel.confirm_select()
     with pytest.raises(AccessRefused):

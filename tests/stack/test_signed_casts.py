@@ -18,7 +18,6 @@ import kombu
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from compute_agent.contract.broker import BrokerAddress
 from compute_agent.contract.clock import SystemClock
 from compute_agent.contract.rpcapi import ComputeAgentAPI
 from compute_agent.contract.signing import CONTEXT_KEY, CastSigner
@@ -26,7 +25,7 @@ from compute_agent.contract.signing_keys import create_key_files, read_private_k
 from compute_agent.contract.transport import RPC_EXCHANGE, RPC_TOPIC, oslo_messaging
 from devstack.rabbitmq import PrivateRabbitMQ
 from devstack.services import PATIENCE, wait_until
-from tests.stack.broker_events import open_quiet_link
+from tests.stack.broker_events import PatientAddress, open_quiet_link
 from tests.stack.conftest import INTRUDER
 from tests.stack.test_agent_over_broker import Agent, Bench
 
@@ -64,7 +63,7 @@ class Intruder:
 
     def __init__(self, broker: PrivateRabbitMQ, host: str) -> None:
         self._queue = f"{RPC_TOPIC}.{host}"
-        self._link = BrokerAddress(broker.build_agent_url(INTRUDER), name="intruder").open_link(heartbeat=0)
+        self._link = PatientAddress(broker.build_agent_url(INTRUDER), name="intruder").open_link(heartbeat=0)
         self._channel = self._link.channel()
         self._channel.confirm_select()
 

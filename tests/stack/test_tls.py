@@ -125,13 +125,14 @@ class System:
             state_path=directory / "agent",
             extra=merge(agent_signing, tls),
         )
+        api: Options = {"api": {"tls_cert_file": files.certificate, "tls_key_file": files.key}}
         write_gateway_config(
             directory / "gateway.conf",
             transport_url=over_tls(broker, broker.gateway_url),
             ports=self.ports,
             state_path=directory / "gateway",
             wake_socket=directory / "wake.sock",
-            extra=merge(gateway_signing, tls, {"api": {"tls_cert_file": files.certificate, "tls_key_file": files.key}}),
+            extra=merge(gateway_signing, tls, api, {"database": {"busy_timeout": 60}}),
         )
         subprocess.run([BIN / "crashcart-manage", "--config-file", directory / "gateway.conf", "db", "upgrade"], check=True)
         self._services = [

@@ -82,6 +82,7 @@ def make_system(directory: Path, port: int, database: DatabaseKind, steps: Steps
         gateway=OLD.installation,
         fault_points=FaultPoints(),
         deadline=DEADLINE,
+        busy_timeout=60.0,
         steps=steps,
     )
 
