@@ -10,13 +10,12 @@ import time
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any, ClassVar
 
 from sqlalchemy import make_url
 
-from compute_agent.contract.broker import BROKER_ERRORS, BrokerAddress, Link
 from compute_agent.contract.notifications import HEARTBEAT_QUEUE, RECORDER_QUEUES
 from compute_agent.contract.transport import RPC_TOPIC
 from devstack.services import Service, wait_until
@@ -27,11 +26,10 @@ from tests.chaos.history import What
 from tests.chaos.poison import list_poisons
 from tests.chaos.system import SECOND, ChaosSystem
 from tests.chaos.watching import SECOND_QUEUE
+from tests.stack.broker_events import open_quiet_link
 
 _STOP_GRACE = 10.0
 _LAST_BYTES = 1 << 20
-_CONNECT_TRIES = 4
-_CONNECT_PAUSE = 0.5
 
 
 class Poison(Fault):
@@ -50,7 +48,7 @@ class Poison(Fault):
         return frozenset()
 
     def begin(self, scene: Scene, target: str) -> None:
-        link = _connect(scene)
+        link = open_quiet_link(scene.system.stack.broker, "poisoner")
         chance = random.Random(f"{scene.seed}/poison")
         try:
             channel = link.channel()
@@ -72,16 +70,6 @@ class Poison(Fault):
 
     def end(self, scene: Scene, target: str) -> None:
         """It is theirs now."""
-
-
-def _connect(scene: Scene) -> Link:
-    """The broker is there, and slow on a machine that stands still."""
-    address = BrokerAddress(scene.system.stack.broker.transport_url, name="poisoner")
-    for _ in range(_CONNECT_TRIES - 1):
-        with suppress(*BROKER_ERRORS):
-            return address.open_link(heartbeat=0)
-        time.sleep(_CONNECT_PAUSE)
-    return address.open_link(heartbeat=0)
 
 
 def _list_read_queues(scene: Scene) -> list[str]:
