@@ -17,9 +17,10 @@ from tests.firing_ledger import Fired
 FIRED, OUTCOME = "server.watchdog.fired", "server.watchdog.outcome"
 KILL_SHADOW = timedelta(milliseconds=50)
 """How long before a kill a firing may have happened and still be lost with what was killed."""
-_AT_ONCE = timedelta(milliseconds=50)
 _STANDSTILL = timedelta(seconds=10)
-"""How long an agent or libvirtd may stand still, and how far apart it then tells of what fired meanwhile."""
+"""How long an agent or libvirtd may stand still."""
+_AT_ONCE = timedelta(milliseconds=50)
+"""How far apart it then tells of two that fired meanwhile."""
 _ROUNDING = timedelta(milliseconds=1)
 """The record counts in milliseconds, QEMU in microseconds."""
 

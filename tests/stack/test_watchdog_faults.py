@@ -95,7 +95,6 @@ class Faults:
 
     def _wait_journalled(self) -> datetime:
         """Until when every firing is in the journal: what is on its way there may die with who is killed."""
-
         problems: list[str] = []
 
         def find_complete() -> datetime | None:
