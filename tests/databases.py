@@ -11,6 +11,9 @@ from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
 from api_gateway.store import Store
 
+PATIENT = 60.0
+"""Seconds that a transaction, or a question, waits where none shall wait in vain, however long the machine or its disk stands still."""
+
 
 def write_database(path: Path) -> Path:
     """A SQLite file with the tables of this release and no rows, unless it is there already; all of one process have the same ``store_id``.

@@ -11,6 +11,7 @@ from devstack.services import wait_until
 from devstack.side_by_side import run_side_by_side
 from devstack.stack import AgentProgram, Stack
 from tests.clients.lower_maximum import LowerMaximum
+from tests.databases import PATIENT
 from tests.stack.counting_agent import PANICKING, SHUT_OFF, SURVIVING
 
 OWN, OTHER = "demo", "elsewhere"
@@ -19,8 +20,8 @@ MAXIMUM = "2.100"
 LOWER_MAXIMA = ("2.17", "2.48", "2.84", "2.96")
 MAXIMA = (*LOWER_MAXIMA, MAXIMUM)
 _READY_SECONDS = 60.0
-_DIAGNOSTICS_SECONDS, _BUSY_SECONDS = 20, 60
-"""A machine that stands still for seconds is no agent that does not answer, and no database that is in use."""
+_DIAGNOSTICS_SECONDS = 20
+"""A machine that stands still for seconds is no agent that does not answer."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def create_system(directory: Path) -> System:
             gateway_options={
                 "api": {"auth_strategy": "keystone", "diagnostics_timeout": _DIAGNOSTICS_SECONDS},
                 "keystone_authtoken": keystone.list_middleware_options(),
-                "database": {"busy_timeout": _BUSY_SECONDS},
+                "database": {"busy_timeout": PATIENT},
             },
             agent_program=AgentProgram(
                 [sys.executable, "-m", "tests.stack.counting_agent"],

@@ -15,13 +15,11 @@ from api_gateway.config import load_config
 from api_gateway.store import Store
 from api_gateway.wsgi import create_app
 from compute_agent.contract.clock import Clock, SystemClock
-from tests.databases import write_database
+from tests.databases import PATIENT, write_database
 from tests.http.answering_agents import AnsweringAgents
 from tests.http.fleet import add_fleet
 
 AUTHORITY = "127.0.0.1:8780"
-PATIENT = 60.0
-"""Seconds that a request waits for the store and for agents, however slow the machine is."""
 
 
 @dataclass

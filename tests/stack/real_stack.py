@@ -15,9 +15,10 @@ from devstack.fleet import MachineSpec
 from devstack.guests import Guest
 from devstack.ports import find_free_base
 from devstack.real_parts import list_missing_parts, may_skip_real_tests
-from devstack.services import PATIENCE, ProcessId, Service, iterate_command_lines, wait_until
+from devstack.services import ProcessId, Service, iterate_command_lines, wait_until
 from devstack.stack import GuestSpec, Stack
 from devstack.stack_config import Options
+from tests.databases import PATIENT
 
 TIMEOUT = 40.0
 
@@ -46,7 +47,7 @@ def running_stack(
         pytest.skip(f"not installed: {', '.join(missing)}")
     assert not missing, f"not installed: {', '.join(missing)}"
     libvirt.registerErrorHandler(lambda *_: None, None)
-    patient: Options = {"database": {"busy_timeout": 30 * PATIENCE}}  # a disk that stands still is no error that is tried here
+    patient: Options = {"database": {"busy_timeout": PATIENT}}
     system = Stack(
         directory,
         find_free_base(),

@@ -15,6 +15,7 @@ from devstack.api_client import ApiClient
 from devstack.ports import Ports, find_free_base
 from devstack.rabbitmq import PrivateRabbitMQ
 from devstack.services import PATIENCE, wait_until
+from tests.databases import PATIENT
 from tests.scenarios.world import EVENTS_OF_ACTION, ActionView
 from tests.stack.counting_agent import PANICKING, SHUT_OFF, SURVIVING
 
@@ -143,7 +144,7 @@ class RealScenarioWorld:
         )
         (self.folder / "gateway.conf").write_text(
             f"[DEFAULT]\ntransport_url = {self._broker.transport_url}\n"
-            f"[database]\nconnection = sqlite:///{self.folder / 'gateway.sqlite'}\nbusy_timeout = {30 * PATIENCE}\n"
+            f"[database]\nconnection = sqlite:///{self.folder / 'gateway.sqlite'}\nbusy_timeout = {PATIENT}\n"
             f"[api]\nlisten_port = {self._ports.api}\n"
             f"[dispatcher]\nwake_socket =\n"
         )

@@ -30,6 +30,7 @@ from compute_agent.contract.signing_keys import create_key_files
 from compute_agent.contract.topics import RPC_EXCHANGE, RPC_TOPIC
 from devstack.rabbitmq import PrivateRabbitMQ
 from devstack.services import Service, wait_until
+from tests.databases import PATIENT
 from tests.stack.broker_events import PatientAddress, open_quiet_link
 from tests.stack.consumer_programs import Program
 from tests.stack.ear import Ear
@@ -100,7 +101,7 @@ class Lab:
         self._config = directory / "gateway.conf"
         self._config.write_text(
             f"[DEFAULT]\ntransport_url = {broker.transport_url}\n"
-            f"[database]\nconnection = sqlite:///{directory / 'gateway.sqlite'}\nbusy_timeout = 60\n"
+            f"[database]\nconnection = sqlite:///{directory / 'gateway.sqlite'}\nbusy_timeout = {PATIENT}\n"
             f"[dispatcher]\nwake_socket = {directory / 'wake.sock'}\n[recorder]\nverify_senders = true\n[stream]\nlisten_port = 0\n"
         )
         argv = [sys.executable, "-c", _ENGINE, "--config-file", str(self._config)]

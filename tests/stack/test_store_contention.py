@@ -11,8 +11,9 @@ import pytest
 from devstack.api_client import ApiClient
 from devstack.ports import find_free_base
 from devstack.real_parts import list_missing_parts, may_skip_real_tests
-from devstack.services import PATIENCE, wait_until
+from devstack.services import wait_until
 from devstack.stack import Stack
+from tests.databases import PATIENT
 
 SECONDS = 60.0 if os.environ.get("CRASHCART_TEST_ALL") else 15.0
 WORKERS = 4
@@ -34,8 +35,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         agent_options={"agent": {"driver": "fake"}, "fake": {"servers": SERVERS, "surviving": SERVERS}},
         gateway_options={
             "api": {"workers": WORKERS, "crash_dump_deadline": 300},
-            # Longer than a machine that others use as well may stand still: who waits for the file does not go on then.
-            "database": {"busy_timeout": 30 * PATIENCE},
+            "database": {"busy_timeout": PATIENT},
         },
     )
     try:

@@ -25,6 +25,7 @@ from devstack.rabbitmq import PrivateRabbitMQ
 from devstack.services import PATIENCE, Service, wait_until
 from devstack.signing_keys import make_signing_options
 from devstack.stack_config import HOST, Options, merge, write_agent_config, write_gateway_config
+from tests.databases import PATIENT
 
 ADDRESS = "127.0.0.1"
 BIN = Path(sys.executable).parent
@@ -132,7 +133,7 @@ class System:
             ports=self.ports,
             state_path=directory / "gateway",
             wake_socket=directory / "wake.sock",
-            extra=merge(gateway_signing, tls, api, {"database": {"busy_timeout": 60}}),
+            extra=merge(gateway_signing, tls, api, {"database": {"busy_timeout": PATIENT}}),
         )
         subprocess.run([BIN / "crashcart-manage", "--config-file", directory / "gateway.conf", "db", "upgrade"], check=True)
         self._services = [

@@ -23,6 +23,7 @@ from tests.chaos.hosting import FakeHosts
 from tests.chaos.hypervisor import Machine
 from tests.chaos.system import ChaosSystem, Host
 from tests.chaos.traffic import Traffic
+from tests.databases import PATIENT
 
 HOSTS = 2
 KEEPING = "host-2"
@@ -82,7 +83,7 @@ def make_system(directory: Path, port: int, database: DatabaseKind, steps: Steps
         gateway=OLD.installation,
         fault_points=FaultPoints(),
         deadline=DEADLINE,
-        busy_timeout=60.0,
+        busy_timeout=PATIENT,
         steps=steps,
     )
 

@@ -24,11 +24,10 @@ from compute_agent.contract.models import (
     hash_inventory,
 )
 from compute_agent.contract.notifications import Notification
+from tests.databases import PATIENT
 
 SERVER = "11111111-2222-4333-8444-555555555555"
 OTHER_SERVER = "66666666-7777-4888-8999-000000000000"
-PATIENT = 60.0
-"""Seconds that a transaction waits for others where none shall wait in vain, however slow the machine is."""
 
 
 def build_action(clock: Clock, **changes: Any) -> ActionRow:

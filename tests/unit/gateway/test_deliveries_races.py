@@ -13,9 +13,10 @@ from api_gateway.store import Store, subscriptions
 from api_gateway.store import deliveries as stored_deliveries
 from api_gateway.store import matching as stored_matching
 from devstack.databases import DatabaseServer
+from tests.databases import PATIENT
 from tests.fakes import FakeClock
 from tests.unit.gateway.engine_parts import HeldCasts
-from tests.unit.gateway.store_parts import PATIENT, build_event, run_behind
+from tests.unit.gateway.store_parts import build_event, run_behind
 from tests.unit.gateway.subscription_parts import NotingSender, create_deliverer, get_subscription, list_deliveries, record, subscribe
 
 EVENTS = 20

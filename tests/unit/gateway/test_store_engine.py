@@ -24,8 +24,9 @@ from api_gateway.store import (
 )
 from api_gateway.store import actions as stored_actions
 from api_gateway.store import counters as stored_counters
+from tests.databases import PATIENT
 from tests.fakes import FakeClock
-from tests.unit.gateway.store_parts import PATIENT, build_action
+from tests.unit.gateway.store_parts import build_action
 
 
 def read_count(store: Store, name: str) -> int:

@@ -13,9 +13,9 @@ from compute_agent.contract import versions
 from compute_agent.contract.events import EventsLost
 from compute_agent.contract.notifications import Notification
 from compute_agent.contract.topics import Severity
-from tests.databases import write_database
+from tests.databases import PATIENT, write_database
 from tests.fakes import FakeClock
-from tests.unit.gateway.store_parts import OTHER_SERVER, PATIENT, SERVER, FakeHost, at, build_event, list_outbox_events
+from tests.unit.gateway.store_parts import OTHER_SERVER, SERVER, FakeHost, at, build_event, list_outbox_events
 
 EPOCH = "journal-a"
 

@@ -19,9 +19,10 @@ from api_gateway.visibility import get_visible_server_to_act_on, get_visible_ser
 from compute_agent.contract.errors import Code, Ending
 from compute_agent.contract.models import ActionKind
 from devstack.databases import DatabaseServer
+from tests.databases import PATIENT
 from tests.fakes import FakeClock
 from tests.unit.gateway.engine_parts import HOST, JOURNAL, AgentVoice, HeldCasts, NotingCaster, add_action, add_agent, get_action
-from tests.unit.gateway.store_parts import PATIENT, SERVER, FakeHost, build_action, build_event, run_behind
+from tests.unit.gateway.store_parts import SERVER, FakeHost, build_action, build_event, run_behind
 
 HOLDOFF = timedelta(seconds=600)
 _CONNECTIONS = {
